@@ -1,0 +1,48 @@
+# Each target does all of its own set-up, in .venv beside this file, and works again when called again.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ROOT ?= .tidemill
+
+.PHONY: demo test test-fast lint format compile lock clean
+
+demo: $(READY)  ## Trains, evaluates and publishes a model of real flights, and predicts a batch with it.
+	$(BIN)/tidemill run examples/flights/experiment.yaml --root $(ROOT)
+	$(BIN)/tidemill run examples/flights/experiment.yaml --root $(ROOT) --pipeline batch_predict
+
+test: $(READY)  ## All tests, whole pipelines included.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/tidemill compile --check
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## The tests that take seconds.
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+compile: $(READY)  ## Writes the compiled YAMLs and the generated tables of the READMEs.
+	$(BIN)/tidemill compile
+
+lock: $(READY)  ## Resolves setup.cfg anew into requirements.lock.
+	$(BIN)/uv pip compile setup.cfg --all-extras --no-header --no-emit-index-url --no-annotate --python-version 3.11 --output-file requirements.lock
+
+$(READY): requirements.lock setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==0.13.8
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python uv==0.13.8
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,57 @@
+"""Metrics, gates and the report of one member."""
+
+from kfp import dsl
+
+from tidemill.components import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def evaluate(
+    spec: str,
+    examples: dsl.Input[dsl.Dataset],
+    transformed: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
+    report: dsl.Output[dsl.HTML],
+):
+    """Measures a model on the test split, overall and by slice, and decides by the gates whether it is blessed.
+
+    Args:
+        spec: Slices, gates and the baseline, from `plan_training`.
+        examples: The examples of `ingest`: slices, and the rows that the baseline scores.
+        transformed: The transformed examples of `preprocess`.
+        model: The model of `train`.
+        evaluation: `metrics.json`, and `BLESSED` or `NOT_BLESSED` with the reasons.
+        metrics: Metrics of the test split.
+        classification: ROC curve and confusion matrix of the test split.
+        report: A page with plots.
+    """
+    import json
+    from pathlib import Path
+
+    from tidemill.evaluation.evaluate import evaluate as run
+    from tidemill.specs import EvaluateSpec
+    from tidemill.step import step
+
+    with step("evaluate") as progress:
+        summary = run(
+            EvaluateSpec.model_validate_json(spec),
+            examples.path,
+            transformed.path,
+            model.path,
+            evaluation=evaluation.path,
+            report=report.path,
+            progress=progress,
+        )
+    evaluation.metadata.update(fingerprint=summary.fingerprint, blessed=summary.blessed, reasons=summary.reasons)
+    values = {name: value for name, value in summary.metrics.items() if value is not None}
+    for name, value in values.items():
+        metrics.log_metric(name, value)
+    Path(metrics.path).write_text(json.dumps(values), encoding="utf-8")
+    if summary.roc:
+        fpr, tpr, thresholds = zip(*summary.roc)
+        classification.log_roc_curve(list(fpr), list(tpr), list(thresholds))
+    classification.log_confusion_matrix(["0", "1"], summary.confusion)
+    Path(classification.path).write_text(json.dumps(classification.metadata), encoding="utf-8")

@@ -1,0 +1,31 @@
+"""Reads tables, runs the query and writes examples."""
+
+from kfp import dsl
+
+from tidemill.components import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: dsl.Output[dsl.Artifact]):
+    """Reads tables, runs the query over them and writes examples, divided into splits.
+
+    Args:
+        spec: What to read, from `plan_training` or `plan_prediction`.
+        root: URI of the folder where the source record lies.
+        examples: Parquet shards of each split, with a manifest.
+        quarantine: The rows that did not parse, one JSON object a line, with file, line and reason.
+    """
+    from tidemill.data.ingest import ingest as run
+    from tidemill.specs import IngestSpec
+    from tidemill.step import step
+
+    with step("ingest") as progress:
+        summary = run(
+            IngestSpec.model_validate_json(spec),
+            root,
+            examples=examples.path,
+            quarantine=quarantine.path,
+            progress=progress,
+        )
+    examples.metadata.update(fingerprint=summary.fingerprint, rows=summary.rows, bytes_read=summary.bytes_read)
+    quarantine.metadata.update(rows=summary.quarantined)

@@ -1,0 +1,29 @@
+"""Scores raw rows with a published model."""
+
+from kfp import dsl
+
+from tidemill.components import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def predict(spec: str, examples: dsl.Input[dsl.Dataset], predictions: dsl.Output[dsl.Dataset]):
+    """Scores raw rows with a published model and writes Parquet shards with the key columns and a score.
+
+    Args:
+        spec: Model, columns, shards and where to write, from `plan_prediction`.
+        examples: The rows of `ingest`.
+        predictions: The shards and a `_SUCCESS` manifest.
+    """
+    from tidemill.publishing.predict import predict as run
+    from tidemill.specs import PredictSpec
+    from tidemill.step import step
+
+    with step("predict") as progress:
+        summary = run(
+            PredictSpec.model_validate_json(spec),
+            examples.path,
+            predictions=predictions.path,
+            progress=progress,
+        )
+    predictions.uri = summary.uri
+    predictions.metadata.update(fingerprint=summary.fingerprint, rows=summary.rows, shards=summary.shards)

@@ -1,0 +1,38 @@
+"""TensorFlow Transform over the examples."""
+
+from kfp import dsl
+
+from tidemill.components import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def preprocess(
+    spec: str,
+    examples: dsl.Input[dsl.Dataset],
+    schema: dsl.Input[dsl.Artifact],
+    transform_graph: dsl.Output[dsl.Artifact],
+    transformed: dsl.Output[dsl.Dataset],
+):
+    """Analyses train with TensorFlow Transform and transforms every split.
+
+    Args:
+        spec: The features or the transform module, from `plan_training`.
+        examples: The examples of `ingest`.
+        schema: The schema of `validate`.
+        transform_graph: The transform graph in TFX's layout; `tft.TFTransformOutput` loads it.
+        transformed: Parquet shards of each split, in the rows' order: ids as int32, numbers as float32.
+    """
+    from tidemill.specs import PreprocessSpec
+    from tidemill.step import step
+    from tidemill.transform.preprocess import preprocess as run
+
+    with step("preprocess") as progress:
+        summary = run(
+            PreprocessSpec.model_validate_json(spec),
+            examples.path,
+            schema.path,
+            transform_graph=transform_graph.path,
+            transformed=transformed.path,
+            progress=progress,
+        )
+    transformed.metadata.update(fingerprint=summary.fingerprint, rows=summary.rows, features=summary.features)

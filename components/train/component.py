@@ -1,0 +1,51 @@
+"""Trains one member."""
+
+from kfp import dsl
+
+from tidemill.components import GPU_IMAGE
+
+
+@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+def train(
+    spec: str,
+    root: str,
+    examples: dsl.Input[dsl.Dataset],
+    transformed: dsl.Input[dsl.Dataset],
+    transform_graph: dsl.Input[dsl.Artifact],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Trains one model, exports it for serving, and checks that the export scores rows as training does.
+
+    Args:
+        spec: Family, hyperparameters and training settings, from `plan_training`.
+        root: URI of the folder where checkpoints are kept while training.
+        examples: The examples of `ingest`, of which some are replayed through the exported model.
+        transformed: The transformed examples of `preprocess`.
+        transform_graph: The transform graph of `preprocess`, which goes into the exported model.
+        model: `model.keras` or `model.txt`, `model.json`, TensorBoard logs, and `Format-Serving/` from raw rows to scores.
+        metrics: Metrics of the valid split, and the speed of training.
+    """
+    import json
+    from pathlib import Path
+
+    from tidemill.specs import TrainSpec
+    from tidemill.step import step
+    from tidemill.training.train import train as run
+
+    with step("train") as progress:
+        summary = run(
+            TrainSpec.model_validate_json(spec),
+            examples.path,
+            transformed.path,
+            transform_graph.path,
+            root=root,
+            model=model.path,
+            progress=progress,
+        )
+    model.metadata.update(fingerprint=summary.fingerprint, name=summary.name, family=summary.family)
+    values = {f"valid_{k}": v for k, v in summary.valid.items() if v is not None}
+    values["rows_per_second"] = summary.rows_per_second
+    for name, value in values.items():
+        metrics.log_metric(name, value)
+    Path(metrics.path).write_text(json.dumps(values), encoding="utf-8")

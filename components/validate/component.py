@@ -1,0 +1,42 @@
+"""Statistics, schema, anomalies, drift and leakage."""
+
+from kfp import dsl
+
+from tidemill.components import CPU_IMAGE
+
+
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+def validate(
+    spec: str,
+    examples: dsl.Input[dsl.Dataset],
+    statistics: dsl.Output[dsl.Artifact],
+    schema: dsl.Output[dsl.Artifact],
+    anomalies: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+):
+    """Describes every split and stops the run on anomalies, drift and leakage.
+
+    Args:
+        spec: What to check, from `plan_training`.
+        examples: The examples of `ingest`.
+        statistics: `Split-*/FeatureStats.pb`, as TensorFlow Data Validation writes them.
+        schema: `schema.pbtxt`: the given schema, or the one inferred from train.
+        anomalies: `SchemaDiff.pb` and a readable `anomalies.json`.
+        report: A page with the distributions.
+    """
+    from tidemill.specs import ValidateSpec
+    from tidemill.step import step
+    from tidemill.validation.validate import validate as run
+
+    with step("validate") as progress:
+        summary = run(
+            ValidateSpec.model_validate_json(spec),
+            examples.path,
+            statistics=statistics.path,
+            schema=schema.path,
+            anomalies=anomalies.path,
+            report=report.path,
+            progress=progress,
+        )
+    schema.metadata.update(fingerprint=summary.fingerprint)
+    anomalies.metadata.update(count=summary.anomalies, drifted=summary.drifted, strongest=summary.strongest)

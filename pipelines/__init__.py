@@ -1,0 +1,1 @@
+"""The KFP pipelines: components connected, one folder each."""

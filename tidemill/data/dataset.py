@@ -1,0 +1,262 @@
+"""Examples on disk: Parquet shards of each split and a manifest that makes them whole.
+
+    {train,valid,test}/part-00000.parquet …
+    manifest.json
+
+The manifest is written last. A folder without one is not a dataset, and a dataset whose files do not have the sizes that
+the manifest says is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidemill import fingerprint
+from tidemill.artifact import MANIFEST, FileEntry, check_file, read_manifest, remove_tree, write_json
+from tidemill.errors import Code, TidemillError
+
+SPLITS = ("train", "valid", "test")
+ROW_GROUP_ROWS = 1 << 16
+SHARD_ROWS = 1 << 20
+COMPRESSION = "zstd"
+
+
+@dataclass(frozen=True)
+class SplitEntry:
+    """One split: its shards in row order."""
+
+    rows: int
+    bytes: int
+    fingerprint: str
+    files: tuple[FileEntry, ...]
+
+
+class Dataset:
+    """A whole dataset, opened for reading.
+
+    Args:
+        path: The dataset's folder.
+
+    Raises:
+        TidemillError: `incomplete-artifact` when the manifest is missing or a shard is missing or has another size.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        manifest = read_manifest(self.path)
+        self.columns: dict[str, str] = manifest["columns"]
+        self.fingerprint: str = manifest["fingerprint"]
+        self.metadata: dict = manifest["metadata"]
+        self.splits: dict[str, SplitEntry] = {
+            name: SplitEntry(s["rows"], s["bytes"], s["fingerprint"], tuple(FileEntry(**f) for f in s["files"]))
+            for name, s in manifest["splits"].items()
+        }
+        for split in self.splits.values():
+            for entry in split.files:
+                check_file(self.path, entry)
+
+    def files(self, split: str) -> list[Path]:
+        """The split's shards in row order. Empty where the dataset has no such split."""
+        entry = self.splits.get(split)
+        return [self.path / f.name for f in entry.files] if entry else []
+
+    def rows(self, split: str) -> int:
+        """Number of rows of the split; 0 where the dataset has no such split."""
+        entry = self.splits.get(split)
+        return entry.rows if entry else 0
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema that all shards share.
+
+        Raises:
+            TidemillError: `incomplete-artifact` when the dataset has no shard.
+        """
+        for split in self.splits:
+            for path in self.files(split):
+                return pq.read_schema(path)
+        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "a dataset without shards", "run the step that made it again")
+
+    def batches(
+        self, split: str, columns: Sequence[str] | None = None, batch_rows: int = ROW_GROUP_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """Streams the split in row order.
+
+        Args:
+            split: The split's name.
+            columns: Columns to read, in this order. Defaults to all.
+            batch_rows: Most rows of a batch; fewer at the end of a shard.
+
+        Yields:
+            Record batches of 1 to `batch_rows` rows.
+        """
+        names = None if columns is None else list(columns)
+        for path in self.files(split):
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=batch_rows, columns=names, use_threads=True):
+                    if batch.num_rows:
+                        yield batch if names is None else batch.select(names)
+
+    def read(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The split as one table in memory."""
+        names = None if columns is None else list(columns)
+        schema = self.schema()
+        if names is not None:
+            schema = pa.schema([schema.field(name) for name in names])
+        return pa.Table.from_batches(list(self.batches(split, names)), schema=schema)
+
+
+class DatasetWriter:
+    """Writes a dataset: shards of the splits, then `close`, which makes it whole. Use it as a context manager.
+
+    Nothing is left at `path` when the block raises. Rows keep the order in which they are written.
+
+    Args:
+        path: Where the dataset will be; must not exist, or be an empty folder.
+        schema: The Arrow schema of all splits.
+        splits: Names of the splits, all of which will exist, though perhaps without rows.
+        metadata: JSON-serialisable facts to record; they do not count for the content fingerprint.
+        row_group_rows: Rows of a row group.
+        shard_rows: Rows after which a new shard begins.
+
+    Example:
+        >>> with DatasetWriter(path, schema, ("train", "test")) as writer:
+        ...     writer.write("train", table)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        schema: pa.Schema,
+        splits: Sequence[str] = SPLITS,
+        metadata: dict | None = None,
+        row_group_rows: int = ROW_GROUP_ROWS,
+        shard_rows: int = SHARD_ROWS,
+    ):
+        self.path = Path(path)
+        self.schema = schema.remove_metadata()
+        self.metadata = metadata or {}
+        self._row_group_rows = row_group_rows
+        self._shard_rows = shard_rows
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._shards: dict[str, _ShardWriter] = {}
+        self._splits = tuple(splits)
+
+    def __enter__(self) -> DatasetWriter:
+        remove_tree(self._partial)
+        for split in self._splits:
+            (self._partial / split).mkdir(parents=True)
+            self._shards[split] = _ShardWriter(self, self._partial, split)
+        return self
+
+    def write(self, split: str, data: pa.Table | pa.RecordBatch) -> None:
+        """Appends rows to a split. Columns are taken by name and must be castable to the schema."""
+        self._shards[split].write(data)
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None:
+            for shard in self._shards.values():
+                shard.abort()
+            remove_tree(self._partial)
+            return
+        manifest = _manifest(self.schema, {name: s.finish() for name, s in self._shards.items()}, self.metadata)
+        write_json(self._partial / MANIFEST, manifest)
+        remove_tree(self.path)
+        os.replace(self._partial, self.path)
+
+
+class _ShardWriter:
+    """The shards of one split."""
+
+    def __init__(self, owner: DatasetWriter, root: Path, split: str):
+        self._owner, self._root, self._split = owner, root, split
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._shard_rows = 0
+        self._entries: list[FileEntry] = []
+
+    def write(self, data: pa.Table | pa.RecordBatch) -> None:
+        table = pa.Table.from_batches([data]) if isinstance(data, pa.RecordBatch) else data
+        table = table.select(self._owner.schema.names).cast(self._owner.schema)
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        while self._pending_rows >= self._owner._row_group_rows:
+            self._flush(self._owner._row_group_rows)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.concat_tables(self._pending)
+        head, rest = table.slice(0, rows), table.slice(rows)
+        self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path(), self._owner.schema, compression=COMPRESSION)
+        self._writer.write_table(head, row_group_size=self._owner._row_group_rows)
+        self._shard_rows += head.num_rows
+        if self._shard_rows >= self._owner._shard_rows:
+            self._close_shard()
+
+    def _path(self) -> Path:
+        return self._root / self._split / f"part-{len(self._entries):05d}.parquet"
+
+    def _close_shard(self) -> None:
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer = None
+        name = self._path().relative_to(self._root).as_posix()
+        self._entries.append(FileEntry.of(self._root, name, rows=self._shard_rows))
+        self._shard_rows = 0
+
+    def finish(self) -> list[FileEntry]:
+        if self._pending_rows or not self._entries and self._writer is None:
+            self._pending = self._pending or [self._owner.schema.empty_table()]
+            self._flush(self._pending_rows)
+        self._close_shard()
+        return self._entries
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def finish_dataset(path: str | os.PathLike, schema: pa.Schema, splits: dict[str, list[str]], metadata: dict | None = None) -> str:
+    """Makes a folder of Parquet shards, which something else wrote (DuckDB, Beam), whole by writing its manifest.
+
+    Args:
+        path: The folder.
+        schema: The Arrow schema of all shards.
+        splits: For each split the shards' names below the folder, in row order.
+        metadata: As for `DatasetWriter`.
+
+    Returns:
+        The dataset's content fingerprint.
+    """
+    root = Path(path)
+    entries = {}
+    for split, names in splits.items():
+        entries[split] = [
+            FileEntry.of(root, n, rows=pq.read_metadata(root / n).num_rows)
+            for n in names
+        ]
+    manifest = _manifest(schema, entries, metadata or {})
+    write_json(root / MANIFEST, manifest)
+    return manifest["fingerprint"]
+
+
+def _manifest(schema: pa.Schema, entries: dict[str, list[FileEntry]], metadata: dict) -> dict:
+    columns = {field.name: str(field.type) for field in schema}
+    splits = {}
+    for name, files in entries.items():
+        splits[name] = {
+            "rows": sum(f.rows or 0 for f in files),
+            "bytes": sum(f.bytes for f in files),
+            "fingerprint": fingerprint.of_json([f.fingerprint for f in files]),
+            "files": [asdict(f) for f in files],
+        }
+    content = fingerprint.of_json([columns, {name: s["fingerprint"] for name, s in splits.items()}])
+    return {"format": 1, "fingerprint": content, "columns": columns, "splits": splits, "metadata": metadata}

@@ -1,0 +1,35 @@
+"""The base of all sections, and the value types that they share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_UNITS = {"": 1, "b": 1}
+_UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)}
+_UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)}
+
+
+class Section(BaseModel):
+    """A section of the experiment file: unknown keys are refused, values are not changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+def parse_bytes(value: object) -> object:
+    """`2GiB`, `500 MB` or a number of bytes, to a number of bytes. Other types are left to pydantic to refuse."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
+    unit = match and _UNITS.get(match[2].lower())
+    if not unit:
+        raise ValueError("want a number of bytes with a unit, such as 500MB or 2GiB")
+    return int(float(match[1]) * unit)
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Column = Annotated[str, Field(min_length=1)]

@@ -1,0 +1,73 @@
+"""The experiment as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tidemill.experiment.base import Column, Name, Section
+from tidemill.experiment.evaluation import Evaluation, Predict
+from tidemill.experiment.features import Cross, Feature
+from tidemill.experiment.source import Source, Split, Validation
+from tidemill.experiment.training import Compute, Model, Training, Tuning, unique_names
+
+
+class Experiment(Section):
+    """An experiment: data, features, models and gates."""
+
+    name: Name
+    """The name under which models are published."""
+    description: str = ""
+    source: Source
+    label: Column | None = None
+    """The column to predict: 0 and 1, or false and true."""
+    labels: list[Column] | None = None
+    """Several labels, for multi-task models. Not in this version."""
+    key: list[Column] = []
+    """Columns that together identify a row, and that predictions carry. They become features only where `features` names
+    them too."""
+    split: Split = Split()
+    validation: Validation = Validation()
+    features: dict[Column, Feature] | None = None
+    """Features by the column that they are made of; a cross may have any name of its own."""
+    transform_module: str | None = None
+    """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text."""
+    models: Annotated[list[Model], Field(min_length=1), AfterValidator(unique_names)]
+    training: Training = Training()
+    tuning: Tuning | None = None
+    evaluation: Evaluation = Evaluation()
+    predict: Predict = Predict()
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Experiment:
+        if (self.label is None) == (self.labels is None):
+            raise ValueError("give label, the column to predict")
+        return self
+
+    @model_validator(mode="after")
+    def _one_transform(self) -> Experiment:
+        if (self.features is None) == (self.transform_module is None):
+            raise ValueError("give either features or transform_module")
+        if self.features is not None and not self.features:
+            raise ValueError("features is empty; name at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _label_is_no_feature(self) -> Experiment:
+        if self.label in self.feature_columns():
+            raise ValueError(f"the label {self.label!r} is also used by features")
+        return self
+
+    def feature_columns(self) -> list[str]:
+        """The raw columns that `features` reads, each once, in the order of the file. Empty with `transform_module`."""
+        names: dict[str, None] = {}
+        for name, feature in (self.features or {}).items():
+            names.update(dict.fromkeys(feature.of if isinstance(feature, Cross) else [name]))
+        return list(names)
+
+
+def json_schema() -> dict:
+    """The JSON Schema (draft 2020-12) of the experiment file, for editors."""
+    return Experiment.model_json_schema(by_alias=True)

@@ -1,0 +1,219 @@
+"""Planning: an experiment and the present state of its sources become the specs of the steps.
+
+This is the one step that always runs. It looks at the sources and at the published models, so that everything after it can
+be cached by content.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tidemill import fingerprint, storage
+from tidemill.data import sources
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment import Experiment, dump
+from tidemill.experiment.source import Source
+from tidemill.publishing import store
+from tidemill.specs import (
+    EvaluateSpec,
+    IngestSpec,
+    PredictSpec,
+    PreprocessSpec,
+    PublishSpec,
+    SourceRecord,
+    TrainSpec,
+    ValidateSpec,
+)
+
+
+def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
+    """The specs of the `train` pipeline.
+
+    Args:
+        experiment: The experiment, with all files inlined.
+        root: URI of the folder where Tidemill keeps sources, checkpoints and models. The source record is written there.
+
+    Returns:
+        JSON texts by output name: `ingest`, `validate`, `preprocess`, `publish` are specs; `members` is a list of
+        `{"name", "train", "evaluate"}`, a spec text each.
+
+    Raises:
+        TidemillError: `unsupported`, `missing-file`, `over-budget` and what else reading the sources finds.
+    """
+    _check_supported(experiment)
+    label = str(experiment.label)
+    code = fingerprint.code_version()
+    record = _record(experiment.source, root)
+    schema_text = _schema_text(experiment)
+    split_column = experiment.split.column
+    ingest = IngestSpec(
+        code=code,
+        stage="train",
+        source=_without_uris(experiment.source),
+        source_fingerprint=record.fingerprint,
+        label=label,
+        key=experiment.key,
+        columns=_needed_columns(experiment),
+        split=experiment.split,
+        schema_text=schema_text,
+    )
+    validate = ValidateSpec(
+        code=code,
+        label=label,
+        key=experiment.key,
+        features=experiment.features,
+        feature_columns=experiment.feature_columns() or None,
+        split_column=split_column,
+        schema_text=schema_text,
+        drift=experiment.validation.drift,
+        leakage=experiment.validation.leakage,
+        previous=None,
+    )
+    preprocess = PreprocessSpec(
+        code=code,
+        label=label,
+        key=experiment.key,
+        features=experiment.features,
+        transform_module=experiment.transform_module,
+        split_column=split_column,
+        runner=experiment.compute.preprocess.runner,
+        options=experiment.compute.preprocess.options,
+    )
+    trains = [
+        TrainSpec(code=code, model=model, training=experiment.training, label=label, split=experiment.split)
+        for model in experiment.models
+    ]
+    evaluate = EvaluateSpec(
+        code=code,
+        experiment=experiment.name,
+        label=label,
+        key=experiment.key,
+        evaluation=experiment.evaluation,
+        baseline=None,
+    )
+    parts = [ingest, validate, preprocess, *trains, evaluate]
+    run_fingerprint = fingerprint.of_json([_json(part) for part in parts])
+    baseline = store.newest(root, experiment.name, exclude_run=run_fingerprint)
+    evaluate = evaluate.model_copy(update={"baseline": baseline})
+    if "previous" in experiment.validation.drift.between:
+        validate = validate.model_copy(update={"previous": baseline})
+    publish = PublishSpec(
+        code=code,
+        experiment=experiment.name,
+        run_fingerprint=run_fingerprint,
+        objective=experiment.evaluation.objective,
+        lineage={
+            "experiment": json.loads(dump(_relocatable(experiment))),
+            "source_fingerprint": record.fingerprint,
+            "code": code,
+            "baseline": baseline,
+        },
+    )
+    members = [{"name": t.model.name, "train": _json(t), "evaluate": _json(evaluate)} for t in trains]
+    return {
+        "ingest": _json(ingest),
+        "validate": _json(validate),
+        "preprocess": _json(preprocess),
+        "members": json.dumps(members),
+        "publish": _json(publish),
+    }
+
+
+def plan_prediction(experiment: Experiment, root: str, version: str = "latest", output: str = "") -> dict[str, str]:
+    """The specs of the `batch_predict` pipeline.
+
+    Args:
+        experiment: The experiment, with all files inlined.
+        root: As for `plan_training`.
+        version: Version of the published model; defaults to the newest.
+        output: URI of the folder for the predictions. Defaults to one below `root/predictions/<name>/` that is named after
+            the rows, the model and the settings.
+
+    Returns:
+        JSON texts by output name: `ingest`, `predict`.
+
+    Raises:
+        TidemillError: `no-model` where nothing is published, and as `plan_training`.
+    """
+    _check_supported(experiment)
+    code = fingerprint.code_version()
+    model = store.resolve(root, experiment.name, version)
+    source = experiment.predict.source or experiment.source
+    record = _record(source, root)
+    ingest = IngestSpec(
+        code=code,
+        stage="predict",
+        source=_without_uris(source),
+        source_fingerprint=record.fingerprint,
+        label=None,
+        key=experiment.key,
+        columns=experiment.predict.columns,
+        split=experiment.split,
+        schema_text=None,
+    )
+    predict = PredictSpec(
+        code=code,
+        experiment=experiment.name,
+        model=model,
+        key=experiment.key,
+        columns=experiment.predict.columns,
+        shards=experiment.predict.shards,
+        batch_size=experiment.predict.batch_size,
+        output=output,
+    )
+    if not output:
+        name = fingerprint.of_json([_json(ingest), _json(predict)])
+        output = storage.join(root, "predictions", experiment.name, name)
+        predict = predict.model_copy(update={"output": output})
+    return {"ingest": _json(ingest), "predict": _json(predict)}
+
+
+def _check_supported(experiment: Experiment) -> None:
+    if experiment.labels is not None:
+        got, want = "several labels", "give one label; multi-task models are not in this version"
+        raise TidemillError(Code.UNSUPPORTED, "labels", got, want)
+    for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
+        if source is not None and source.engine != "duckdb":
+            got, want = repr(source.engine), "use duckdb; BigQuery is not in this version"
+            raise TidemillError(Code.UNSUPPORTED, f"{where}.engine", got, want)
+
+
+def _record(source: Source, root: str) -> SourceRecord:
+    record = sources.record(source)
+    sources.save_record(root, record)
+    return record
+
+
+def _schema_text(experiment: Experiment) -> str | None:
+    uri = experiment.validation.schema_
+    if uri is None:
+        return None
+    if not storage.exists(uri):
+        raise TidemillError(Code.MISSING_FILE, "validation.schema", f"{uri!r}, which does not exist", "name a schema.pbtxt")
+    return storage.read_text(uri)
+
+
+def _needed_columns(experiment: Experiment) -> list[str] | None:
+    """The columns that later steps will ask for, so that a wrong name is found while reading."""
+    if experiment.features is None:
+        return None
+    sliced = [column for columns in experiment.evaluation.slices for column in columns]
+    return list(dict.fromkeys(experiment.feature_columns() + sliced))
+
+
+def _without_uris(source: Source) -> Source:
+    """The source as far as it decides what is read; the files' content is in the record's fingerprint."""
+    tables = {name: table.model_copy(update={"uri": ""}) for name, table in source.tables.items()}
+    return source.model_copy(update={"tables": tables, "max_bytes": None})
+
+
+def _relocatable(experiment: Experiment) -> Experiment:
+    changes: dict = {"source": _without_uris(experiment.source)}
+    if experiment.predict.source is not None:
+        predict_source = _without_uris(experiment.predict.source)
+        changes["predict"] = experiment.predict.model_copy(update={"source": predict_source})
+    return experiment.model_copy(update=changes)
+
+
+def _json(spec: object) -> str:
+    return spec.model_dump_json(by_alias=True)  # type: ignore[attr-defined]

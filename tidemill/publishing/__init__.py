@@ -1,0 +1,1 @@
+"""The store of published models, and batch prediction with one of them."""

@@ -1,0 +1,121 @@
+"""What each step is told: the part of the experiment that it needs, and nothing else.
+
+The `plan` step cuts the experiment into these specs, and each travels as one JSON parameter. A step's cache key holds its
+spec and its input artifacts, so a changed hyperparameter reruns training and what follows, alone. `code` is the library's
+version and source fingerprint: changed code never meets an old result.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from tidemill.experiment.base import Column, Section
+from tidemill.experiment.evaluation import Evaluation
+from tidemill.experiment.features import Feature
+from tidemill.experiment.source import Drift, Leakage, Source, Split
+from tidemill.experiment.training import Model, Training
+
+
+class SourceFile(Section):
+    """One raw input file as it was when the run was planned."""
+
+    table: str
+    """The table that it belongs to."""
+    uri: str
+    """The file itself: no glob; `pkg://` URIs and zip members stay as they are."""
+    bytes: int
+    """Size as stored."""
+    version: str
+    """What changes when the bytes do: a content fingerprint for local files, the generation for `gs://`."""
+
+
+class SourceRecord(Section):
+    """The raw input of a run, from which everything can be recomputed. Kept at `ROOT/sources/<fingerprint>.json`."""
+
+    fingerprint: str
+    files: list[SourceFile]
+
+
+class IngestSpec(Section):
+    code: str
+    stage: Literal["train", "predict"]
+    """`predict`: the label is not needed, and all rows go to one split called `predict`."""
+    source: Source
+    """The source with empty URIs: files are taken from the record, so that the same bytes elsewhere are the same input."""
+    source_fingerprint: str
+    label: Column | None
+    key: list[Column]
+    columns: list[Column] | None
+    """Columns that must be there; None when a transform module decides."""
+    split: Split
+    schema_text: str | None
+    """The given schema as a text protocol buffer."""
+
+
+class ValidateSpec(Section):
+    code: str
+    label: Column
+    key: list[Column]
+    features: dict[Column, Feature] | None
+    feature_columns: list[Column] | None
+    """Raw columns that features are made of; None means all but key, label and the split's column."""
+    split_column: Column | None
+    schema_text: str | None
+    drift: Drift
+    leakage: Leakage
+    previous: str | None
+    """URI of the published model whose statistics `drift.between: [previous]` compares with."""
+
+
+class PreprocessSpec(Section):
+    code: str
+    label: Column
+    key: list[Column]
+    features: dict[Column, Feature] | None
+    transform_module: str | None
+    """The module's text."""
+    split_column: Column | None
+    runner: Literal["direct", "dataflow", "flink", "spark"]
+    options: list[str]
+
+
+class TrainSpec(Section):
+    code: str
+    model: Model
+    training: Training
+    label: Column
+    split: Split
+
+
+class EvaluateSpec(Section):
+    code: str
+    experiment: str
+    """The experiment's name."""
+    label: Column
+    key: list[Column]
+    evaluation: Evaluation
+    baseline: str | None
+    """URI of the published model to compare with."""
+
+
+class PublishSpec(Section):
+    code: str
+    experiment: str
+    run_fingerprint: str
+    """Of everything that decides the result: sources, all specs, code."""
+    objective: str
+    lineage: dict[str, Any]
+    """The experiment as text, the source record, the code version."""
+
+
+class PredictSpec(Section):
+    code: str
+    experiment: str
+    model: str
+    """URI of the published version, `…/<name>/<version>`."""
+    key: list[Column]
+    columns: list[Column]
+    shards: int
+    batch_size: int
+    output: str
+    """URI of the folder to write."""

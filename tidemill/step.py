@@ -1,0 +1,86 @@
+"""What surrounds the work of every step: progress, error codes, and dying with the process that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+from tidemill.errors import EXIT_CODE, TidemillError
+
+PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
+ERROR_FILE = "TIDEMILL_ERROR_FILE"
+_PR_SET_PDEATHSIG = 1
+_MIN_INTERVAL_S = 0.2
+
+
+class Progress:
+    """Reports how far a step is. Costs nothing to call often: events are written at most five times a second.
+
+    Without the environment variable `TIDEMILL_PROGRESS_FILE` (a step on a cluster) the same facts go to the log, at
+    most every ten seconds.
+    """
+
+    def __init__(self, step: str):
+        self.step = step
+        self._file = os.environ.get(PROGRESS_FILE)
+        self._interval_s = _MIN_INTERVAL_S if self._file else 10.0
+        self._started = time.monotonic()
+        self._last = 0.0
+
+    def rows(self, done: int, total: int | None = None, what: str = "") -> None:
+        """`done` rows of `total` (None: not known) of the phase `what` are through."""
+        now = time.monotonic()
+        if now - self._last < self._interval_s and done != total:
+            return
+        self._last = now
+        self._write({"rows": int(done), "total": total if total is None else int(total), "what": what})
+
+    def phase(self, what: str) -> None:
+        """A new phase of the step begins, for example `export`."""
+        self._last = 0.0
+        self._write({"what": what})
+
+    def _write(self, event: dict) -> None:
+        event = {"step": self.step, "seconds": round(time.monotonic() - self._started, 3), **event}
+        line = json.dumps(event)
+        if self._file:
+            with open(self._file, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        else:
+            print(line, flush=True)
+
+
+@contextlib.contextmanager
+def step(name: str) -> Iterator[Progress]:
+    """Surrounds the body of a component.
+
+    A `TidemillError` inside ends the process with exit code 2 after printing one line `error [code] message` and, when
+    the environment variable `TIDEMILL_ERROR_FILE` names a file, writing it there as JSON.
+
+    Args:
+        name: The component's name.
+
+    Yields:
+        A `Progress` for the library functions.
+    """
+    _die_with_parent()
+    try:
+        yield Progress(name)
+    except TidemillError as error:
+        if path := os.environ.get(ERROR_FILE):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump({"step": name, **error.to_dict()}, file)
+        print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_CODE)
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel (Linux) to end this process when its parent dies, so that a killed run leaves no orphans."""
+    if sys.platform == "linux" and PROGRESS_FILE in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""Training one model on transformed examples, and exporting it for serving."""

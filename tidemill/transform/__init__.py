@@ -1,0 +1,1 @@
+"""TensorFlow Transform: what to compute, the engines that compute it, and the artifact."""

@@ -1,0 +1,1 @@
+"""Statistics, schema, anomalies, drift and leakage of examples."""
