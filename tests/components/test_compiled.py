@@ -1,0 +1,64 @@
+"""The compiled YAMLs and the generated tables are current, load, and keep the contract of the folders."""
+
+import ast
+import configparser
+from pathlib import Path
+
+import kfp
+import pytest
+import yaml
+
+from tidemill.cli import compile as compiling
+
+ROOT = Path(__file__).parents[2]
+COMPONENTS = sorted(p.parent.name for p in (ROOT / "components").glob("*/component.py"))
+PIPELINES = sorted(p.parent.name for p in (ROOT / "pipelines").glob("*/pipeline.py"))
+
+
+def test_nothing_is_stale():
+    assert compiling.stale() == []
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_component_loads(name):
+    component = kfp.components.load_component_from_file(str(ROOT / "components" / name / "component.yaml"))
+    assert component.name == name.replace("_", "-")
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pipeline_loads(name):
+    pipeline = kfp.components.load_component_from_file(str(ROOT / "pipelines" / name / "pipeline.yaml"))
+    assert pipeline.name == f"tidemill-{name}".replace("_", "-")
+    assert {"experiment", "root"} <= set(pipeline.component_spec.inputs)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_component_imports_the_standard_library_and_kfp_alone(name):
+    tree = ast.parse((ROOT / "components" / name / "component.py").read_text())
+    modules = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    # `tidemill.components` itself imports os alone and holds the images' names.
+    assert set(modules) <= {"kfp", "typing", "tidemill.components"}
+
+
+def test_planning_is_never_cached_and_the_rest_is():
+    for name in PIPELINES:
+        spec = next(yaml.safe_load_all((ROOT / "pipelines" / name / "pipeline.yaml").read_text()))
+        tasks = dict(spec["root"]["dag"]["tasks"])
+        for component in spec["components"].values():
+            tasks |= component.get("dag", {}).get("tasks", {})
+        for task, value in tasks.items():
+            cached = value.get("cachingOptions", {}).get("enableCache", False)
+            is_executor = "executorLabel" in spec["components"][value["componentRef"]["name"]]
+            assert cached == (is_executor and not task.startswith("plan")), (name, task)
+
+
+def test_setup_cfg_lists_every_package():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    there = {"tidemill", "tidemill.components", "tidemill.pipelines"}
+    for folder, package in (("tidemill", "tidemill"), ("components", "tidemill.components"), ("pipelines", "tidemill.pipelines")):
+        for init in (ROOT / folder).glob("*/__init__.py"):
+            there.add(f"{package}.{init.parent.name}")
+    assert listed == there
