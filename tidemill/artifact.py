@@ -109,6 +109,18 @@ def read_manifest(path: str | os.PathLike) -> dict:
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), f"no readable {MANIFEST}", _REMEDY) from error
 
 
+def check_files(path: str | os.PathLike) -> None:
+    """Checks that the files of a sealed folder or of a dataset have the sizes that its manifest says.
+
+    Raises:
+        TidemillError: `incomplete-artifact`.
+    """
+    manifest = read_manifest(path)
+    groups = [manifest, *manifest.get("splits", {}).values()]
+    for file in [file for group in groups for file in group.get("files", [])]:
+        check_file(Path(path), FileEntry(**file))
+
+
 def check_file(root: Path, entry: FileEntry, *, deep: bool = False) -> None:
     """Checks one file of a manifest: that it is there with its size, and with `deep` its bytes.
 

@@ -43,6 +43,7 @@ class Code(enum.Enum):
     NO_MODEL = ("no-model", "No published model of this name and version exists.")
     NO_RUN = ("no-run", "No recorded run matches.")
     INCOMPLETE_ARTIFACT = ("incomplete-artifact", "An artifact lacks its manifest, or its bytes do not match it.")
+    ROOT_BUSY = ("root-busy", "Another run is using the same root folder.")
 
     def __init__(self, code: str, help_line: str):
         self.code = code

@@ -15,6 +15,7 @@ from tidemill.errors import EXIT_CODE, TidemillError
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
+RUN_PID = "TIDEMILL_RUN_PID"
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = 0.2
 
@@ -69,7 +70,7 @@ def step(name: str) -> Iterator[Progress]:
     Yields:
         A `Progress` for the library functions.
     """
-    _die_with_parent()
+    _die_with_run()
     try:
         yield Progress(name)
     except TidemillError as error:
@@ -80,7 +81,26 @@ def step(name: str) -> Iterator[Progress]:
         sys.exit(EXIT_CODE)
 
 
-def _die_with_parent() -> None:
-    """Asks the kernel (Linux) to end this process when its parent dies, so that a killed run leaves no orphans."""
-    if sys.platform == "linux" and PROGRESS_FILE in os.environ:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with_run() -> None:
+    """Sees to it (on Linux) that this process ends with the local run that started it, so that a killed run leaves none.
+
+    The kernel is asked to end it when its parent, a shell, dies, which itself dies with the run. Where that happened
+    before, the run is no longer among the ancestors.
+    """
+    run = os.environ.get(RUN_PID)
+    if run is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if int(run) not in _ancestors():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _ancestors() -> Iterator[int]:
+    pid = os.getppid()
+    while pid > 0:
+        yield pid
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return

@@ -118,12 +118,16 @@ class Drift(Section):
 
 
 class Leakage(Section):
-    """The leakage gate: a feature that predicts the label implausibly well stops the run."""
+    """The leakage gate: a feature that predicts the label implausibly well stops the run.
 
-    max_strength: Annotated[float, Field(gt=0.5, le=1)] = 0.95
-    """Largest area under the ROC curve that one feature alone may reach."""
+    Strength is the area under the ROC curve on held-out train rows. Two measures are held against the limit: a feature
+    alone, and a feature together with one other where the two rank at most half as many pairs of rows wrongly as the
+    better one alone."""
+
+    max_strength: Annotated[float, Field(gt=0.5, le=1)] = 0.85
+    """Largest strength of a feature alone or with one other. 1 switches the gate off."""
     allow: list[Column] = []
-    """Features that are known before the label, however strong."""
+    """Features that are known before the label, however strong. They are neither judged nor paired."""
 
 
 class Validation(Section):

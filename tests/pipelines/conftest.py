@@ -1,0 +1,100 @@
+"""A small shop: rows with a known relation to the label, an experiment over them, and `tidemill` as users call it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import yaml
+
+ROWS = 3000
+
+
+def shop_rows(rows: int = ROWS, seed: int = 0) -> pa.Table:
+    """Rows of a shop: `bought` depends on price, site and device; price is missing in every twentieth row."""
+    random = np.random.default_rng(seed)
+    price = random.lognormal(2, 1, rows)
+    site = random.integers(0, 12, rows)
+    device = random.integers(0, 3, rows)
+    logit = 1.5 - 0.8 * np.log(price) + 0.2 * site - 0.7 * device
+    bought = random.random(rows) < 1 / (1 + np.exp(-logit))
+    price = pa.array(np.round(price, 4), mask=np.arange(rows) % 20 == 0)
+    columns = {"id": np.arange(rows), "price": price, "site": [f"site{s}" for s in site]}
+    return pa.table({**columns, "device": [("phone", "tablet", "desk")[d] for d in device], "bought": bought.astype(int)})
+
+
+def shop_experiment() -> dict:
+    """The experiment over `rows.csv` beside it, small enough to train in a second."""
+    return {
+        "name": "shop",
+        "source": {"tables": {"rows": "rows.csv"}},
+        "label": "bought",
+        "key": ["id"],
+        "split": {"by": "hash"},
+        "features": {
+            "price": {"kind": "numeric", "transform": "log"},
+            "site": {"kind": "categorical"},
+            "device": {"kind": "categorical"},
+        },
+        "models": [
+            {"family": "dcn_v2", "deep": [8], "cross_layers": 1, "embedding_dim": 2},
+            {"family": "gbdt", "rounds": 20, "num_leaves": 7, "min_data_in_leaf": 10},
+        ],
+        "training": {"epochs": 2, "batch_size": 256},
+        "evaluation": {"slices": [["device"]], "gates": {"auc": {"min": 0.6}}, "bootstrap": {"resamples": 20}},
+        "predict": {"source": {"tables": {"rows": "rows.csv"}, "sql": "SELECT id, price, site, device FROM rows"}},
+    }
+
+
+@dataclass
+class Workspace:
+    """A folder with an experiment, its data and a root."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "experiment.yaml"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    def write(self, experiment: dict, rows: pa.Table | None = None) -> None:
+        self.file.write_text(yaml.safe_dump(experiment, sort_keys=False))
+        if rows is not None:
+            pa.csv.write_csv(rows, self.folder / "rows.csv")
+
+    def command(self, *more: str) -> list[str]:
+        run = ["run", str(self.file), "--root", str(self.root), "--plain", *more]
+        return [sys.executable, "-m", "tidemill.cli.main", *run]
+
+    def run(self, *more: str) -> subprocess.CompletedProcess:
+        return subprocess.run(self.command(*more), capture_output=True, text=True, timeout=600)
+
+    def succeed(self, *more: str) -> dict[str, str]:
+        """Runs and returns the state of each step."""
+        done = self.run(*more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self.states()
+
+    def last(self) -> dict:
+        return json.loads(max((self.root / "runs").glob("*/run.json")).read_text())
+
+    def states(self) -> dict[str, str]:
+        return {step["name"]: step["state"] for step in self.last()["steps"]}
+
+    def outputs(self, step: str) -> dict:
+        return next(s["outputs"] for s in self.last()["steps"] if s["name"] == step)
+
+
+@pytest.fixture(scope="session")
+def rows() -> pa.Table:
+    return shop_rows()

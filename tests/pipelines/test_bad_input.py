@@ -1,0 +1,103 @@
+"""Each kind of bad input, through the whole pipeline: its error code, one sentence, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from tests.pipelines.conftest import Workspace, shop_experiment
+
+pytestmark = pytest.mark.slow
+
+Change = Callable[[dict, pa.Table, Path], pa.Table | None]
+
+
+def _set(path: str, value: object) -> Change:
+    def change(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
+        *parents, last = path.split(".")
+        for key in parents:
+            experiment = experiment.setdefault(key, {})
+        experiment[last] = value
+        return rows
+
+    return change
+
+
+def _column(name: str, make: Callable[[pa.Table], object]) -> Change:
+    def change(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
+        index = rows.column_names.index(name)
+        return rows.set_column(index, name, make(rows))
+
+    return change
+
+
+def _leak(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
+    experiment["features"]["refund"] = {"kind": "numeric"}
+    noise = [0.1 * (i % 7) for i in range(rows.num_rows)]
+    return rows.append_column("refund", pa.array([b + n for b, n in zip(rows["bought"].to_pylist(), noise, strict=True)]))
+
+
+def _truncated_parquet(experiment: dict, rows: pa.Table, folder: Path) -> None:
+    pq.write_table(rows, folder / "rows.parquet")
+    content = (folder / "rows.parquet").read_bytes()
+    (folder / "rows.parquet").write_bytes(content[: len(content) // 2])
+    experiment["source"]["tables"]["rows"] = "rows.parquet"
+
+
+def _wide_row(experiment: dict, rows: pa.Table, folder: Path) -> None:
+    pa.csv.write_csv(rows, folder / "rows.csv")
+    lines = (folder / "rows.csv").read_text().splitlines()
+    lines[100] += ",and,more"
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+
+
+CASES: dict[str, tuple[str, str, Change]] = {
+    "unknown key": ("unknown-key", "label_column", _set("label_column", "bought")),
+    "missing file": ("missing-file", "nowhere.csv", _set("source.tables.rows", "nowhere.csv")),
+    "missing label column": ("missing-column", "boughtt", _set("label", "boughtt")),
+    "missing feature column": ("missing-column", "prize", _set("features.prize", {"kind": "numeric"})),
+    "label with one class": ("label-one-class", "bought", _column("bought", lambda r: pa.array([1] * r.num_rows))),
+    "label with nulls": (
+        "label-null",
+        "bought",
+        _column("bought", lambda r: pa.array([None, *r["bought"].to_pylist()[1:]])),
+    ),
+    "empty split": ("empty-split", "valid", _set("split", {"by": "column", "column": "device"})),
+    "truncated Parquet": ("unreadable-file", "rows.parquet", _truncated_parquet),
+    "wrong number of columns": ("malformed-rows", "101", _wide_row),
+    "over max_bytes": ("over-budget", "1000", _set("source.max_bytes", 1000)),
+    "SQL error": ("sql-error", "SELEC", _set("source.sql", "SELEC * FROM rows")),
+    "duplicate key": ("duplicate-key", "id", _column("id", lambda r: pa.array([1, *range(1, r.num_rows)]))),
+    "all-null feature": (
+        "feature-all-null",
+        "price",
+        _column("price", lambda r: pa.nulls(r.num_rows, pa.float64())),
+    ),
+    "leaking feature": ("leakage", "refund", _leak),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(case, tmp_path, rows):
+    code, named, change = CASES[case]
+    workspace = Workspace(tmp_path)
+    experiment = copy.deepcopy(shop_experiment())
+    workspace.write(experiment, rows)
+    changed = change(experiment, rows, tmp_path)
+    workspace.write(experiment, changed)
+    done = workspace.run()
+    said = done.stdout + done.stderr
+    assert done.returncode == 2, said
+    sentence = next((line for line in said.splitlines() if f"[{code}]" in line), None)
+    assert sentence is not None and re.search(r"got .+; .+\.", said, re.DOTALL), said
+    assert named in said
+    assert "Traceback" not in said
+    assert not list(workspace.root.glob("models/*/*"))
+    assert not list(workspace.root.glob("artifacts/**/*.partial"))

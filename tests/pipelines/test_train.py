@@ -1,0 +1,156 @@
+"""The train and batch_predict pipelines, run as users run them: compiled, through kfp.local, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.pipelines.conftest import Workspace, shop_experiment
+
+pytestmark = pytest.mark.slow
+
+BEFORE_TRAINING = ["ingest", "validate", "preprocess"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, rows) -> Workspace:
+    """A workspace after one successful run. Tests work on copies of it."""
+    workspace = Workspace(tmp_path_factory.mktemp("shop"))
+    workspace.write(shop_experiment(), rows)
+    workspace.succeed()
+    return workspace
+
+
+@pytest.fixture
+def again(trained, tmp_path) -> Workspace:
+    """The trained workspace for one test, which may change its files; its root stays where it is."""
+    workspace = Workspace(trained.folder)
+    kept = {path: path.read_bytes() for path in (workspace.file, workspace.folder / "rows.csv")}
+    yield workspace
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def states(workspace: Workspace, *names: str) -> list[str]:
+    found = workspace.states()
+    return [found[name] for name in names]
+
+
+def test_first_run_publishes_a_blessed_model_with_reports(trained):
+    version = trained.root / "models" / "shop" / "1"
+    assert (version / "saved_model.pb").is_file()
+    lineage = json.loads((version / "tidemill" / "lineage.json").read_text())
+    source = trained.root / "sources" / f"{lineage['source_fingerprint']}.json"
+    [file] = json.loads(source.read_text())["files"]
+    assert file["uri"].endswith("rows.csv") and file["bytes"] == (trained.folder / "rows.csv").stat().st_size
+    assert {"validate", "publish"} <= {s["name"] for s in trained.last()["steps"]}
+    assert all(open(report).read(15).lower() == "<!doctype html>" for report in trained.last()["reports"])
+
+
+def test_second_run_is_cached_throughout(again):
+    found = again.succeed()
+    assert {state for name, state in found.items() if not name.startswith("plan")} == {"cached"}
+    assert again.last()["every_step_cached"]
+
+
+def test_changed_hyperparameter_reruns_that_member_and_what_follows(again):
+    experiment = shop_experiment()
+    experiment["models"][1]["rounds"] = 25
+    again.write(experiment)
+    again.succeed()
+    assert states(again, *BEFORE_TRAINING, "train-dcn_v2") == ["cached"] * 4
+    assert states(again, "train-gbdt", "evaluate-gbdt", "publish") == ["done"] * 3
+
+
+def test_changed_row_reruns_from_ingest(again, rows):
+    ids = rows["id"].to_numpy()
+    changed = rows.set_column(1, "price", pa.array(np.where(ids == 7, 123.0, rows["price"].to_numpy(zero_copy_only=False))))
+    again.write(shop_experiment(), changed)
+    again.succeed()
+    assert states(again, *BEFORE_TRAINING, "train-dcn_v2", "train-gbdt", "publish") == ["done"] * 6
+
+
+def test_same_bytes_at_another_place_are_cached(again, tmp_path):
+    shutil.copy(again.folder / "rows.csv", tmp_path / "moved.csv")
+    experiment = shop_experiment()
+    experiment["source"]["tables"]["rows"] = str(tmp_path / "moved.csv")
+    again.write(experiment)
+    found = again.succeed()
+    assert {state for name, state in found.items() if not name.startswith("plan")} == {"cached"}
+
+
+def test_predictions_are_those_of_the_served_model(again, rows):
+    import tensorflow as tf
+
+    again.succeed("--pipeline", "batch_predict")
+    folder = again.outputs("predict")["predictions"]["uri"]
+    success = json.loads(open(f"{folder}/_SUCCESS").read())
+    predictions = pq.read_table([f"{folder}/{file['name']}" for file in success["files"]])
+    assert predictions.num_rows == success["rows"] == rows.num_rows
+    by_id = dict(zip(predictions["id"].to_pylist(), predictions["score"].to_pylist(), strict=True))
+
+    newest = max((again.root / "models" / "shop").iterdir(), key=lambda p: int(p.name))
+    model = tf.saved_model.load(str(newest))
+    price = rows["price"].to_numpy(zero_copy_only=False).astype(np.float32)
+    raw = {name: tf.constant([v.encode() for v in rows[name].to_pylist()]) for name in ("site", "device")}
+    scores = model.signatures["serving_default"](price=tf.constant(price), **raw)["score"].numpy()
+    np.testing.assert_allclose([by_id[i] for i in rows["id"].to_pylist()], scores, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("moment", ["early", "late"])
+def test_killed_run_goes_on_and_ends_the_same(trained, tmp_path, rows, moment):
+    experiment = shop_experiment()
+    experiment["training"]["epochs"] = 30
+    experiment["training"]["early_stopping"] = None
+    experiment["models"] = experiment["models"][:1]
+    killed, whole = Workspace(tmp_path / "killed"), Workspace(tmp_path / "whole")
+    for workspace in (killed, whole):
+        workspace.folder.mkdir()
+        workspace.write(experiment, rows)
+    process = subprocess.Popen(killed.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wanted = '"epoch 2' if moment == "early" else '"epoch 15'
+    wait_for(lambda: any(wanted in f.read_text() for f in killed.root.glob("runs/*/steps/train*.progress.jsonl")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not processes_with(str(killed.root)))
+    killed.succeed()
+    assert states(killed, *BEFORE_TRAINING) == ["cached"] * 3
+    whole.succeed()
+    fingerprints = [w.outputs("train-dcn_v2")["model"]["metadata"]["fingerprint"] for w in (killed, whole)]
+    assert weights(killed) == weights(whole), fingerprints
+
+
+def weights(workspace: Workspace) -> list[bytes]:
+    import keras
+
+    model = keras.saving.load_model(workspace.outputs("train-dcn_v2")["model"]["uri"] + "/model.keras", compile=False)
+    return [np.asarray(w).tobytes() for w in model.get_weights()]
+
+
+def wait_for(condition, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of the processes that mention `text`."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = open(f"/proc/{pid}/cmdline", "rb").read().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if text in command:
+            found.append(command)
+    return found

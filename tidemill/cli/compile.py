@@ -1,0 +1,60 @@
+"""`tidemill compile`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import tempfile
+from pathlib import Path
+
+from tidemill.cli import readmes
+from tidemill.errors import Code, TidemillError
+from tidemill.local.compiling import Source, sources
+
+
+def compile_all(args: argparse.Namespace) -> int:
+    """Compiles to the YAML beside the sources, or checks that what is there is current."""
+    stale = []
+    for source in _chosen(args.names):
+        for path, text in _files(source).items():
+            if path.is_file() and path.read_text(encoding="utf-8") == text:
+                continue
+            stale.append(path)
+            if not args.check:
+                path.write_text(text, encoding="utf-8")
+    for path in stale:
+        print(f"{'not current' if args.check else 'written'}: {_shown(path)}")
+    if args.check and stale:
+        print("error: run `tidemill compile` and commit the result", file=sys.stderr)
+        return 1
+    if not stale:
+        print("everything is current")
+    return 0
+
+
+def _files(source: Source) -> dict[Path, str]:
+    """The texts of a source's generated files, as they should be."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder) / source.compiled.name
+        source.compile(compiled)
+        files = {source.compiled: compiled.read_text(encoding="utf-8")}
+        if source.readme.is_file():
+            tables = readmes.generate(compiled, source.docstring())
+            files[source.readme] = readmes.insert(source.readme.read_text(encoding="utf-8"), tables)
+    return files
+
+
+def _chosen(names: list[str]) -> list[Source]:
+    known = sources()
+    for name in names:
+        if name not in {source.name for source in known}:
+            close = difflib.get_close_matches(name, [source.name for source in known], n=1)
+            want = f"did you mean {close[0]!r}" if close else f"use one of {', '.join(s.name for s in known)}"
+            raise TidemillError(Code.INVALID_VALUE, "NAME", repr(name), want)
+    return [source for source in known if not names or source.name in names]
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,124 @@
+"""What `tidemill run` shows while a run goes on: a live table on a terminal, one line an event elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tidemill.local.progress import Reading, Tail
+from tidemill.local.steps import State, Step, Steps
+
+_STYLES = {
+    State.WAITING: "dim",
+    State.RUNNING: "yellow",
+    State.CACHED: "cyan",
+    State.CHECKED: "green",
+    State.DONE: "green",
+    State.FAILED: "bold red",
+    State.STOPPED: "red",
+    State.SKIPPED: "dim",
+}
+_REFRESH_PER_SECOND = 4
+
+
+class Lines:
+    """One line an event.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console):
+        self._console = console
+
+    @contextlib.contextmanager
+    def showing(self, steps: Steps) -> Iterator[None]:
+        """Shows the run inside the block."""
+        width = max((len(step.name) for step in steps), default=0)
+
+        def line(step: Step) -> None:
+            if step.state is State.SKIPPED:
+                return
+            word = "started" if step.state is State.RUNNING else step.state.value
+            # A cached step takes no time that would be worth telling.
+            took = f"  {duration(step.seconds)}" if step.seconds is not None and step.state is not State.CACHED else ""
+            text = f"{step.name:<{width}}  {word}{took}"
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+        steps.observe(line)
+        yield
+
+
+class LiveTable:
+    """A table of all steps that is drawn anew a few times a second.
+
+    Args:
+        console: The terminal.
+    """
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._tails: dict[str, Tail] = {}
+
+    @contextlib.contextmanager
+    def showing(self, steps: Steps) -> Iterator[None]:
+        """Shows the run inside the block; the last state of the table stays."""
+        with Live(
+            console=self._console,
+            get_renderable=lambda: self.table(steps),
+            refresh_per_second=_REFRESH_PER_SECOND,
+        ):
+            yield
+
+    def table(self, steps: Steps) -> Table:
+        """The table as of now."""
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("step", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("", width=20)
+        table.add_column("rows/s", justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, overflow="ellipsis", style="dim")
+        for step in steps:
+            reading = self._reading(step)
+            seconds = None if step.state is State.CACHED else step.elapsed()
+            running = step.state is State.RUNNING
+            table.add_row(
+                step.name,
+                Text(step.state.value, style=_STYLES[step.state]),
+                "" if seconds is None else duration(seconds),
+                _bar(reading) if running else "",
+                _rate(reading),
+                reading.what if running else "",
+            )
+        return table
+
+    def _reading(self, step: Step) -> Reading:
+        if step.state in (State.WAITING, State.SKIPPED, State.CACHED):
+            return Reading()
+        if step.name not in self._tails:
+            self._tails[step.name] = Tail(step.progress_file)
+        return self._tails[step.name].read()
+
+
+def duration(seconds: float) -> str:
+    """`0.8 s`, `12 s`, `3 min 05 s`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def _bar(reading: Reading) -> ProgressBar | str:
+    share = reading.share()
+    return "" if share is None else ProgressBar(total=1.0, completed=share, width=20)
+
+
+def _rate(reading: Reading) -> str:
+    return "" if reading.rows_per_second is None else f"{reading.rows_per_second:,.0f}"

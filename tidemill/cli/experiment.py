@@ -1,0 +1,73 @@
+"""`tidemill validate` and `tidemill schema`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from tidemill import storage
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment import Experiment, dump, json_schema, load
+from tidemill.experiment.source import Source
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Checks an experiment file: its keys and values, and that the local source files exist."""
+    experiment = load(args.file)
+    check_files(experiment)
+    print(dump(experiment) if args.resolved else _summary(experiment))
+    return 0
+
+
+def schema(args: argparse.Namespace) -> int:
+    """Prints or writes the JSON Schema."""
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False)
+    if args.output:
+        try:
+            Path(args.output).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            want = "name a file in a folder that can be written to"
+            raise TidemillError(Code.MISSING_FILE, "--output", f"{args.output!r} ({error.strerror})", want) from error
+    else:
+        print(text)
+    return 0
+
+
+def check_files(experiment: Experiment) -> None:
+    """Checks that the files that the experiment names exist, where no network is needed to know.
+
+    Raises:
+        TidemillError: `missing-file`, or `missing-package` for a `pkg://` URI of a package that is not installed.
+    """
+    _check_source(experiment.source, "source")
+    if experiment.predict.source is not None:
+        _check_source(experiment.predict.source, "predict.source")
+    if experiment.validation.schema_ is not None:
+        _check_uri(experiment.validation.schema_, "validation.schema")
+
+
+def _check_source(source: Source, where: str) -> None:
+    for name, table in source.tables.items():
+        for uri in [table.uri] if isinstance(table.uri, str) else table.uri:
+            # `archive.zip#member.csv`: the archive.
+            _check_uri(uri.partition("#")[0], f"{where}.tables.{name}")
+
+
+def _check_uri(uri: str, where: str) -> None:
+    if storage.local_path(uri) is not None and not storage.list_files(uri):
+        raise TidemillError(
+            Code.MISSING_FILE, where, f"{uri!r}, which matches no file", "name an existing file or glob"
+        )
+
+
+def _summary(experiment: Experiment) -> str:
+    features = "a transform module" if experiment.features is None else _count(len(experiment.features), "feature")
+    models = ", ".join(model.name for model in experiment.models)
+    tables = _count(len(experiment.source.tables), "table")
+    label = experiment.label or ", ".join(experiment.labels or [])
+    return f"ok: {experiment.name}: {tables}, label {label}, {features}, models {models}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

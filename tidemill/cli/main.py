@@ -1,0 +1,134 @@
+"""The console entry point `tidemill`. Each command's module is imported only when the command is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import tidemill
+from tidemill.errors import EXIT_CODE, TidemillError
+
+_DEFAULT_ROOT = ".tidemill"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The arguments. Defaults to those of the process.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 1 for anything else that went wrong.
+    """
+    args = _parser().parse_args(argv)
+    module, _, function = args.command.partition(":")
+    try:
+        return getattr(importlib.import_module(f"tidemill.cli.{module}"), function)(args)
+    except TidemillError as error:
+        print(f"error [{error.code.code}] {error}", file=sys.stderr)
+        return EXIT_CODE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has gone. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tidemill",
+        description="Reusable Kubeflow pipelines for tabular and click-through-rate models.",
+        epilog="A user's mistake is answered with `error [code] …` and exit code 2.",
+    )
+    parser.add_argument("--version", action="version", version=f"tidemill {tidemill.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_validate(commands)
+    _add_schema(commands)
+    _add_run(commands)
+    _add_report(commands)
+    _add_runs(commands)
+    _add_compile(commands)
+    return parser
+
+
+def _add(commands, name: str, command: str, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_validate(commands) -> None:
+    parser = _add(commands, "validate", "experiment:validate", "Check an experiment file, and that its files exist.")
+    parser.add_argument("file", metavar="FILE", help="the experiment file")
+    parser.add_argument(
+        "--resolved",
+        action="store_true",
+        help="print the experiment as one JSON text with SQL and transform module inline, as a pipeline takes it",
+    )
+
+
+def _add_schema(commands) -> None:
+    parser = _add(commands, "schema", "experiment:schema", "Print the JSON Schema of the experiment file, for editors.")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write it to a file instead")
+
+
+def _add_run(commands) -> None:
+    parser = _add(commands, "run", "run:run", "Run a pipeline on this machine.")
+    parser.add_argument("file", metavar="FILE", help="the experiment file")
+    parser.add_argument("--pipeline", metavar="NAME", default="train", help="train (the default) or batch_predict")
+    _add_root(parser)
+    parser.add_argument(
+        "--param",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="a parameter of the pipeline; may be given several times",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every step, whatever earlier runs have left")
+    parser.add_argument("--plain", action="store_true", help="one line an event, as where the output is no terminal")
+
+
+def _add_report(commands) -> None:
+    parser = _add(commands, "report", "runs:report", "Print the paths of a run's HTML reports.")
+    parser.add_argument("run", metavar="RUN", nargs="?", help="a run's id or how it begins; defaults to the newest")
+    parser.add_argument("--open", action="store_true", help="open them in the browser")
+    _add_root(parser)
+
+
+def _add_runs(commands) -> None:
+    parser = commands.add_parser("runs", help="List runs, or show one.", description="List runs, or show one.")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = _add(actions, "list", "runs:list_all", "List the runs, the newest first.")
+    _add_root(listing)
+    showing = _add(actions, "show", "runs:show", "Show a run's steps, logs, outputs and error.")
+    showing.add_argument("run", metavar="RUN", nargs="?", help="a run's id or how it begins; defaults to the newest")
+    showing.add_argument("--json", action="store_true", help="print the whole record")
+    _add_root(showing)
+
+
+def _add_compile(commands) -> None:
+    text = (
+        "Compile the components and pipelines to the YAML beside their sources, and write the tables of their READMEs."
+    )
+    parser = _add(commands, "compile", "compile:compile_all", text)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="components or pipelines; defaults to all")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 and name what is not current")
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        default=_DEFAULT_ROOT,
+        help=f"folder of artifacts, runs and published models; defaults to {_DEFAULT_ROOT}",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

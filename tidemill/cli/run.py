@@ -1,0 +1,140 @@
+"""`tidemill run`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from tidemill.cli.display import Lines, LiveTable, duration
+from tidemill.cli.experiment import check_files
+from tidemill.errors import EXIT_CODE, Code, TidemillError
+from tidemill.experiment import dump, load
+from tidemill.local import compiling
+from tidemill.local.record import Run
+from tidemill.local.results import Member, Results
+from tidemill.local.runner import Ended, Stopped, run_pipeline
+from tidemill.local.steps import Step, Steps
+
+_LOG_LINES = 20
+_METRIC_COLUMNS = ("auc", "log_loss", "pr_auc", "normalized_entropy", "ece", "calibration", "accuracy")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs a pipeline on this machine, shows how it goes, and says where the results are."""
+    began = time.monotonic()
+    experiment = load(args.file)
+    check_files(experiment)
+    arguments = {"experiment": dump(experiment), "root": str(Path(args.root).absolute()), **_params(args.param)}
+    console = Console()
+    display = LiveTable(console) if console.is_terminal and not args.plain else Lines(console)
+    with contextlib.ExitStack() as stack:
+
+        def on_start(run: Run, steps: Steps) -> None:
+            _say(f"run {run.id}: {run.experiment}, pipeline {run.pipeline}, in {_shown(run.folder)}")
+            stack.enter_context(display.showing(steps))
+
+        try:
+            ended = run_pipeline(
+                compiling.pipeline(args.pipeline),
+                arguments,
+                experiment=experiment.name,
+                file=str(Path(args.file).absolute()),
+                root=Path(args.root),
+                use_cache=not args.no_cache,
+                on_start=on_start,
+            )
+        except Stopped as stopped:
+            stack.close()
+            _complain(f"{stopped}: finished steps are kept; the same command goes on from there")
+            return 128 + stopped.signum
+    if not ended.succeeded:
+        return _tell_failure(ended)
+    _tell_results(ended.results)
+    cached = "every step was cached; " if ended.run.every_step_cached else ""
+    _say(f"{cached}{duration(time.monotonic() - began)}")
+    return 0
+
+
+def metrics_table(members: list[Member]) -> str:
+    """Metrics of the test split, one line a member, the columns aligned."""
+    columns = [name for name in _METRIC_COLUMNS if any(member.metrics.get(name) is not None for member in members)]
+    rows = [["model", *columns, "gates"]]
+    for member in members:
+        values = [member.metrics.get(name) for name in columns]
+        gates = "passed" if member.blessed else "failed: " + "; ".join(member.reasons)
+        rows.append([member.name, *("" if value is None else f"{value:.5f}" for value in values), gates])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
+    return "\n".join("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows)
+
+
+def _params(texts: list[str]) -> dict[str, str]:
+    params = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise TidemillError(Code.INVALID_VALUE, "--param", repr(text), "write it as KEY=VALUE")
+        if name in ("experiment", "root"):
+            want = "give the experiment file and --root instead"
+            raise TidemillError(Code.INVALID_VALUE, "--param", f"the parameter {name!r}", want)
+        params[name] = value
+    return params
+
+
+def _tell_results(results: Results) -> None:
+    if results.members:
+        _say(f"\n{metrics_table(results.members)}")
+    _say("")
+    for report in results.reports:
+        _say(f"report       {_shown(report)}")
+    for uri in results.published:
+        _say(f"published    {_shown(uri)}")
+    for uri, rows in results.predictions:
+        _say(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
+
+
+def _tell_failure(ended: Ended) -> int:
+    failed = ended.steps.failed()
+    for step in failed:
+        _tell_failed_step(step)
+    for report in ended.results.reports:
+        _complain(f"report  {_shown(report)}")
+    if ended.results.members:
+        _complain(metrics_table(ended.results.members))
+    mistakes = [step.error["code"] for step in failed]
+    if Code.INCOMPLETE_ARTIFACT.code in mistakes:
+        _complain("hint    files of an earlier run were removed or changed; --no-cache makes everything anew")
+    return EXIT_CODE if failed and all(mistakes) else 1
+
+
+def _tell_failed_step(step: Step) -> None:
+    code = step.error["code"]
+    _complain(f"\nerror [{code}] {step.error['message']}" if code else f"\nerror: {step.error['message']}")
+    _complain(f"step    {step.name}")
+    if not step.log.is_file():
+        return
+    _complain(f"log     {_shown(step.log)}")
+    for line in step.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-_LOG_LINES:]:
+        _complain(f"  | {line}")
+
+
+def _shown(path: str | Path) -> str:
+    """Local paths below the working directory as relative ones."""
+    text = str(path)
+    if "://" in text:
+        return text
+    relative = os.path.relpath(text)
+    return text if relative.startswith("..") else relative
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,88 @@
+"""`tidemill runs` and `tidemill report`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import webbrowser
+from dataclasses import asdict
+from pathlib import Path
+
+from tidemill.errors import Code, TidemillError
+from tidemill.local.record import Run, find_run, list_runs
+
+
+def list_all(args: argparse.Namespace) -> int:
+    """Lists the runs, the newest first."""
+    runs = list_runs(_root(args))
+    if not runs:
+        print(f"no runs in {args.root}")
+        return 0
+    rows = [("run", "status", "experiment", "pipeline", "started", "seconds")]
+    for run in runs:
+        rows.append((run.id, _status(run), run.experiment, run.pipeline, _when(run.started), _seconds(run.seconds)))
+    _print_columns(rows)
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Shows one run."""
+    run = find_run(_root(args), args.run)
+    if args.json:
+        print(json.dumps(asdict(run), indent=1, ensure_ascii=False))
+        return 0
+    print(f"run {run.id}: {_status(run)}")
+    print(f"{run.experiment}, pipeline {run.pipeline}, from {run.file}")
+    print(f"started {_when(run.started)}, {_seconds(run.seconds) or '?'} seconds\n")
+    rows = [("step", "state", "seconds", "log")]
+    rows += [(s["name"], s["state"], _seconds(s["seconds"]), s["log"] or "") for s in run.steps]
+    _print_columns(rows)
+    for step in run.steps:
+        for name, output in step["outputs"].items():
+            for item in output if isinstance(output, list) else [output]:
+                if isinstance(item, dict) and "uri" in item:
+                    print(f"\n{step['name']}.{name}  {item['uri']}", end="")
+    print()
+    for step in run.steps:
+        if error := step["error"]:
+            code = f" [{error['code']}]" if error["code"] else ""
+            print(f"\n{step['name']}: error{code}{'' if code else ':'} {error['message']}")
+    for report in run.reports:
+        print(f"report  {report}")
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Prints, and with `--open` opens, the HTML reports of a run."""
+    run = find_run(_root(args), args.run)
+    reports = [path for path in run.reports if Path(path).is_file()]
+    if not reports:
+        got = f"run {run.id} ({run.status}), which has no report"
+        raise TidemillError(Code.MISSING_FILE, "report", got, "choose another run of tidemill runs list")
+    for path in reports:
+        print(path)
+        if args.open:
+            webbrowser.open(Path(path).as_uri())
+    return 0
+
+
+def _root(args: argparse.Namespace) -> Path:
+    return Path(args.root).absolute()
+
+
+def _status(run: Run) -> str:
+    return f"{run.status}, cached" if run.every_step_cached else run.status
+
+
+def _when(iso: str) -> str:
+    return iso[:19].replace("T", " ")
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _print_columns(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,154 @@
+"""Rows that do not parse: kept aside with their place and the reason, counted, and refused beyond a share.
+
+The quarantine file has one JSON object a line, sorted by table, URI and line:
+
+    {"table": "flights", "uri": "flights.csv", "line": 17, "reason": "Expected Number of Columns: 19 Found: 18", "text": "…"}
+
+`line` counts the file's lines from 1, with its header; in Parquet, where there are no lines, it counts rows. Rows of the
+query's result that contradict the given schema have the table `(query)`, and neither URI nor line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from tidemill.errors import Code, TidemillError
+
+MAX_TEXT_CHARS = 1000
+"""How much of a row is kept."""
+
+QUERY = "(query)"
+_CHUNK = 8 << 20
+_BATCH_ROWS = 50_000
+
+
+class Quarantine:
+    """The bad rows of one ingest, in a table of its database, so that their number is not bounded by memory."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection):
+        self._connection = connection
+        connection.execute(
+            'CREATE TABLE tidemill.quarantine ("table" VARCHAR, uri VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR)'
+        )
+
+    def take_csv_rejects(self, table: str, uris: Mapping[str, str]) -> None:
+        """Moves here what DuckDB's CSV reader rejected in the last scan.
+
+        A row with several mistakes counts once, for the first. DuckDB counts records; the lines are counted here.
+
+        Args:
+            table: The table's name.
+            uris: The source URI of each path that was read.
+        """
+        self._connection.execute("""CREATE OR REPLACE TABLE tidemill.rejects AS
+            SELECT file_path, line_byte_position - 1 AS position, arg_min(csv_line, byte_position) AS text,
+                arg_min(error_message, byte_position) AS reason
+            FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY ALL""")
+        self._connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+        cursor = self._connection.cursor()
+        rejects = cursor.execute("FROM tidemill.rejects ORDER BY file_path, position")
+        counter: _LineCounter | None = None
+        while rows := rejects.fetchmany(_BATCH_ROWS):
+            places = []
+            for path, position, text, _ in rows:
+                if counter is None or counter.path != path:
+                    counter = _LineCounter(path)
+                text = text or ""
+                places.append(counter.line_at(position + len(text) - len(text.lstrip("\r\n"))))
+            batch = pa.table(
+                {
+                    "table": [table] * len(rows),
+                    "uri": [uris[path] for path, _, _, _ in rows],
+                    "line": pa.array(places, pa.int64()),
+                    "reason": [reason for _, _, _, reason in rows],
+                    "text": [(text or "").strip("\r\n")[:MAX_TEXT_CHARS] for _, _, text, _ in rows],
+                }
+            )
+            self._insert(batch)
+        cursor.close()
+        self._connection.execute("DROP TABLE tidemill.rejects")
+
+    def take(self, query: str) -> None:
+        """Takes the rows of a query with the columns table, uri, line, reason, text."""
+        self._connection.execute(f"""INSERT INTO tidemill.quarantine
+            SELECT "table", uri, line, reason, text[1:{MAX_TEXT_CHARS}] FROM ({query})""")
+
+    def count(self, table: str | None = None) -> int:
+        """Bad rows of a table, or of all."""
+        query = "SELECT count(*) FROM tidemill.quarantine"
+        if table is None:
+            return self._connection.execute(query).fetchone()[0]
+        return self._connection.execute(f'{query} WHERE "table" = ?', [table]).fetchone()[0]
+
+    def check(self, table: str, rows: int, max_share: float) -> None:
+        """Checks a table's share of bad rows.
+
+        Args:
+            table: The table's name.
+            rows: All its rows, good and bad.
+            max_share: Largest share.
+
+        Raises:
+            TidemillError: `malformed-rows`, naming the first of them.
+        """
+        bad = self.count(table)
+        if bad <= max_share * rows:
+            return
+        uri, line, reason, text = self._connection.execute(
+            'SELECT uri, line, reason, text FROM tidemill.quarantine WHERE "table" = ? ORDER BY ALL LIMIT 1', [table]
+        ).fetchone()
+        where = f"{table}: {uri}, line {line}" if uri else table
+        share = bad / rows
+        got = f"{bad:,} of {rows:,} rows ({share:.3%}) that do not parse; the first: {reason} in {text[:80]!r}"
+        want = f"mend the rows, declare the column's type, or raise source.max_bad_share above {max_share:g}"
+        details = {"table": table, "uri": uri, "line": line, "rows": rows, "bad_rows": bad, "share": share}
+        raise TidemillError(Code.MALFORMED_ROWS, where, got, want, details)
+
+    def write(self, path: str | os.PathLike) -> int:
+        """Writes the quarantine file as a whole; returns its number of rows."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = self._connection.execute(
+            'SELECT "table", uri, line, reason, text FROM tidemill.quarantine ORDER BY ALL NULLS LAST'
+        )
+        count = 0
+        with partial.open("w", encoding="utf-8") as file:
+            while batch := rows.fetchmany(_BATCH_ROWS):
+                count += len(batch)
+                for row in batch:
+                    entry = dict(zip(("table", "uri", "line", "reason", "text"), row, strict=True))
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        os.replace(partial, path)
+        return count
+
+    def _insert(self, batch: pa.Table) -> None:
+        self._connection.register("quarantine_batch", batch)
+        self._connection.execute("INSERT INTO tidemill.quarantine FROM quarantine_batch")
+        self._connection.unregister("quarantine_batch")
+
+
+class _LineCounter:
+    """Line numbers for ascending byte positions of one file, read once, in pieces."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._file = open(path, "rb")  # noqa: SIM115 - closed at the end of the file, or with the counter
+        self._start = 0
+        self._lines_before = 0
+        self._breaks = np.empty(0, np.int64)
+        self._end = 0
+
+    def line_at(self, position: int) -> int:
+        while position > self._end and (chunk := self._file.read(_CHUNK)):
+            self._lines_before += len(self._breaks)
+            self._start, self._end = self._end, self._end + len(chunk)
+            self._breaks = self._start + np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n"))
+        return 1 + self._lines_before + int(np.searchsorted(self._breaks, position))

@@ -1,0 +1,236 @@
+"""The report of one model: a page that needs nothing else, no script, no font, no network."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from tidemill.evaluation import plots
+from tidemill.evaluation.plots import Series
+
+MAX_SETTINGS = 60
+_MAX_SHOWN = 80
+_HIDDEN = ("features", "raw_columns", "format", "label", "name", "family")
+
+DISPLAY = {
+    "auc": ("AUC", "higher is better", 4),
+    "pr_auc": ("PR-AUC", "higher is better", 4),
+    "log_loss": ("Log loss", "lower is better", 4),
+    "normalized_entropy": ("Normalised entropy", "lower is better", 4),
+    "calibration": ("Calibration", "1 is right", 3),
+    "ece": ("ECE", "lower is better", 4),
+    "accuracy": ("Accuracy", "higher is better", 4),
+}
+"""Name, hint and decimals of each metric."""
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates of this package with the filters that they use."""
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("tidemill.evaluation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {
+        "number": _number,
+        "signed": lambda value, digits=4: _minus(f"{value:+.{digits}f}"),
+        "percent": lambda value: f"{value * 100:.1f} %",
+        "count": lambda value: f"{value:,}",
+        "sentence": lambda text: text[:1].upper() + text[1:],
+        "verdict": _verdict,
+        "gain": _gain,
+    }
+    return env
+
+
+def metric_display(key: str) -> dict:
+    """A metric as templates take it: `key`, `name`, `hint`, `digits`."""
+    name, hint, digits = DISPLAY[key]
+    return {"key": key, "name": name, "hint": hint, "digits": digits}
+
+
+def read_model(folder: str) -> dict:
+    """What the report shows of a model folder.
+
+    Returns:
+        `model`: the content of `model.json`; `history`: that of `history.json`, None where there is none.
+    """
+    root, found = Path(folder), {}
+    for key in ("model", "history"):
+        file = root / f"{key}.json"
+        found[key] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return found
+
+
+def render(document: dict, about: dict) -> str:
+    """The page.
+
+    Args:
+        document: The content of `metrics.json` (see `tidemill.evaluation.evaluate`).
+        about: What `read_model` returns.
+
+    Returns:
+        HTML.
+    """
+    baseline = document["test"]["baseline"]
+    compared = baseline is not None and "skipped" not in baseline
+    main = metric_display(document["objective"]["metric"])
+    history = history_lines(about["history"])
+    sides = [("model", "this model"), ("baseline", "published")] if compared else []
+    return environment().get_template("report.html.jinja").render(
+        d=document,
+        compared=compared,
+        version=baseline["uri"].rstrip("/").rsplit("/", 1)[-1] if baseline else None,
+        metrics=[metric_display(key) for key in DISPLAY],
+        main=main,
+        sides=sides,
+        plots=_plots(document["curves"], history),
+        undefined_plot=Markup('<p class="soft small">The test split lacks one of the classes.</p>'),
+        matrix=_matrix(document["confusion"]),
+        history=history,
+        slicings=_slicings(document, main, compared),
+        settings=settings(about["model"] or {}),
+    )
+
+
+def _plots(curves: dict, history: dict | None) -> dict[str, Markup | None]:
+    sides = [(style, curves[style]) for style in ("model", "baseline") if curves[style] is not None]
+
+    def unit(key: str, labels: tuple[str, str], title: str, diagonal: bool) -> Markup | None:
+        if not sides[0][1][key]:
+            return None
+        series = [Series(style, style, [(p[0], p[1]) for p in each[key]]) for style, each in sides]
+        return plots.lines(series, (0, 1), (0, 1), labels, title, diagonal)
+
+    bins = [
+        (Series(style, style, [(p["score"], p["share"]) for p in each["calibration"]], dots=True), each["calibration"])
+        for style, each in sides
+    ]
+    return {
+        "roc": unit("roc", ("false positive rate", "true positive rate"), "ROC curve", True),
+        "precision_recall": unit("precision_recall", ("recall", "precision"), "Precision-recall curve", False),
+        "calibration": plots.calibration(bins),
+        "histogram": plots.histogram(curves["model"]["histogram"]),
+        "history": _history_plot(history),
+    }
+
+
+def history_lines(history: dict | None) -> dict | None:
+    """The course of training as lines: `metric`, `unit`, `kept`, `series`, `legend`; None where there is nothing to draw."""
+    entries = (history or {}).get("entries") or []
+    metric = next((m for m in ("log_loss", "auc") if any(m in e[s] for e in entries for s in ("train", "valid"))), None)
+    if metric is None:
+        return None
+    series = []
+    for split in ("train", "valid"):
+        points = [(e["step"], e[split][metric]) for e in entries if e[split].get(metric) is not None]
+        if points:
+            series.append(Series(split, split, points, dots=len(points) <= 15))
+    return {
+        "metric": DISPLAY[metric][0].lower() if metric == "log_loss" else DISPLAY[metric][0],
+        "unit": history["unit"],
+        "kept": history.get("kept"),
+        "series": series,
+        "legend": [(each.style, each.name) for each in series],
+    }
+
+
+def _history_plot(history: dict | None) -> Markup | None:
+    if history is None:
+        return None
+    points = [p for each in history["series"] for p in each.points]
+    values = [v for _, v in points]
+    margin = (max(values) - min(values)) * 0.06
+    last = max(step for step, _ in points)
+    frame = plots.Frame(
+        (min(1, last - 1), last), (min(values) - margin, max(values) + margin), history["unit"], history["metric"]
+    )
+    if history["kept"]:
+        frame.guide((history["kept"], frame.y[0]), (history["kept"], frame.y[1]))
+    for each in history["series"]:
+        frame.line(each)
+    return frame.svg("Training")
+
+
+def _matrix(confusion: list[list[int]]) -> list[list[dict]]:
+    result = []
+    for row in confusion:
+        total = max(sum(row), 1)
+        result.append([{"rows": n, "share": n / total, "shade": round(0.05 + 0.5 * n / total, 3)} for n in row])
+    return result
+
+
+def _slicings(document: dict, main: dict, compared: bool) -> list[dict]:
+    everything = {**document["test"], "name": "all rows", "all": True}
+    result = []
+    for slicing in document["slices"]:
+        rows = [everything, *slicing["slices"]]
+        values = [row["metrics"][main["key"]] for row in rows]
+        gains = [row["baseline"]["gain"][main["key"]] for row in rows] if compared else []
+        low, high = _extent(values)
+        gain_low, gain_high = _extent([*gains, {"value": 0.0, "low": None, "high": None}])
+        shown = []
+        for i, row in enumerate(rows):
+            bar = plots.interval_bar(values[i], low, high, values[0]["value"])
+            gain_bar = plots.interval_bar(gains[i], gain_low, gain_high, 0.0, _verdict(gains[i])) if compared else None
+            shown.append({"all": False, **row, "name": _short_name(row, slicing), "bar": bar, "gain_bar": gain_bar})
+        result.append({"title": ", ".join(slicing["columns"]), "rows": shown})
+    return result
+
+
+def _short_name(row: dict, slicing: dict) -> str:
+    values = row.get("values")
+    return ", ".join(values) if values and len(slicing["columns"]) == len(values) else row["name"]
+
+
+def _extent(estimates: list[dict]) -> tuple[float, float]:
+    """The range of values and interval ends. Slices so small that their interval is wider than 20 times the narrowest one
+    do not count, so that they do not squeeze the others."""
+    known = [e for e in estimates if e["value"] is not None]
+    widths = [e["high"] - e["low"] for e in known if e["low"] is not None and e["high"] > e["low"]]
+    most = 20 * min(widths, default=0.0)
+    ends = [e["value"] for e in known]
+    ends += [e[k] for e in known if e["low"] is not None and e["high"] - e["low"] <= most for k in ("low", "high")]
+    return min(ends, default=0.0), max(ends, default=1.0)
+
+
+def settings(model: dict, prefix: str = "") -> list[tuple[str, str]]:
+    """The entries of `model.json` in one list, names of nested ones joined by dots; long values are cut."""
+    found = []
+    for key, value in model.items():
+        if not prefix and (key in _HIDDEN or "fingerprint" in key):
+            continue
+        if isinstance(value, dict):
+            found += settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            found.append((f"{prefix}{key}", text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"))
+    return found[:MAX_SETTINGS]
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return _minus(f"{value:.{digits}f}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _verdict(gain: dict) -> str:
+    """The class of a gain: `good` or `bad` where its interval is on one side of 0, else `faint`."""
+    if gain["value"] is None or gain["low"] is None:
+        return "faint"
+    return "good" if gain["low"] > 0 else "bad" if gain["high"] < 0 else "faint"
+
+
+def _gain(gain: dict, digits: int = 4) -> str:
+    word = {"good": "better", "bad": "worse", "faint": "no clear difference"}[_verdict(gain)]
+    text = f"{_minus(f'{gain["value"]:+.{digits}f}')}"
+    return f"{text} {word}"

@@ -1,0 +1,290 @@
+"""Running a compiled pipeline with kfp.local, and watching it.
+
+kfp.local has no events, keeps no logs and prints what it does, so this module replaces a few of its private functions
+while a pipeline runs. All such knowledge about kfp is here; `check_kfp` compares it with the kfp that is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import logging
+import os
+import shlex
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kfp
+import kfp.components
+from kfp import dsl, local
+from kfp.local import cache, config, logging_utils, status, subprocess_task_handler, task_dispatcher
+from kfp.local.orchestrator import task_executor
+
+import tidemill.step
+from tidemill import artifact
+from tidemill.errors import Code, TidemillError
+from tidemill.local.process import Processes
+from tidemill.local.steps import State, Step, Steps, item_label
+
+_TASK_ARGUMENTS = (
+    "task_name task_spec pipeline_resource_name components executors io_store pipeline_root runner"
+    " unique_pipeline_id fail_stack"
+)
+_EXPECTED = [
+    (task_executor, "execute_single_task", _TASK_ARGUMENTS),
+    (subprocess_task_handler, "run_local_subprocess", "full_command env_vars"),
+    (subprocess_task_handler, "replace_python_executable", "full_command new_executable"),
+    (logging_utils, "local_logger_context", ""),
+    (logging_utils, "indented_print", "num_spaces"),
+    (logging_utils, "print_horizontal_line", ""),
+    (cache.LocalCache, "get", "self key"),
+]
+_EXECUTOR_INPUT = "--executor_input"
+_LONGEST_VALUE = 500
+
+
+def check_kfp() -> None:
+    """Checks that the installed kfp is one whose private functions this module knows.
+
+    Raises:
+        TidemillError: `unsupported`.
+    """
+    wrong = [name for owner, name, arguments in _EXPECTED if _arguments(owner, name) != arguments.split()]
+    callers = [(task_executor, "task_dispatcher", task_dispatcher), (task_executor, "cache_module", cache)]
+    wrong += [name for owner, name, module in callers if getattr(owner, name, None) is not module]
+    if wrong:
+        got = f"version {kfp.__version__}, in which kfp.local differs ({', '.join(wrong)})"
+        raise TidemillError(Code.UNSUPPORTED, "kfp", got, "install kfp==2.17.0")
+
+
+class Engine:
+    """Runs one compiled pipeline.
+
+    Args:
+        steps: The steps of the pipeline; their states follow the run.
+        root: Folder below which artifacts (`artifacts/`) and the cache (`cache/`) are kept.
+        log: File for what kfp itself has to say.
+        temporary: Folder for temporary files of kfp and of the steps.
+        use_cache: Whether finished steps of earlier runs are used. Results are put into the cache in any case.
+    """
+
+    def __init__(self, steps: Steps, root: Path, log: Path, temporary: Path, *, use_cache: bool = True):
+        check_kfp()
+        self.processes = Processes()
+        self._steps = steps
+        self._root = root
+        self._log = log
+        self._temporary = temporary
+        self._use_cache = use_cache
+        self._loop_items: list[str] = []
+        # The task that this thread runs: kfp runs the iterations of a loop on threads.
+        self._current = threading.local()
+
+    def run(self, pipeline: Path, spec: dict, arguments: dict[str, Any]) -> None:
+        """Runs the pipeline to its end, be it good or bad: the steps' states tell.
+
+        Args:
+            pipeline: The compiled YAML.
+            spec: The same, read.
+            arguments: Values of the pipeline's parameters.
+        """
+        self._loop_items = list(_loop_items(spec))
+        with _logging_to(self._log), self._hooks():
+            self._configure()
+            component = kfp.components.load_component_from_file(str(pipeline))
+            try:
+                component(**arguments)
+            finally:
+                config.LocalExecutionConfig.instance = None
+                self._steps.close()
+
+    def _configure(self) -> None:
+        local.init(
+            runner=local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(self._root / "artifacts"),
+            # kfp deletes this folder after the run.
+            workspace_root=str(self._temporary / "workspace"),
+            raise_on_error=False,
+            enable_caching=True,
+            cache_root=str(self._root / "cache"),
+        )
+
+    @contextlib.contextmanager
+    def _hooks(self) -> Iterator[None]:
+        replacements = [
+            (task_executor, "execute_single_task", self._task(task_executor.execute_single_task)),
+            (subprocess_task_handler, "run_local_subprocess", self._process),
+            (subprocess_task_handler, "replace_python_executable", _replace_python),
+            (cache.LocalCache, "get", self._cached(cache.LocalCache.get)),
+            # These three change the root logger and `print` for all threads.
+            (logging_utils, "local_logger_context", contextlib.nullcontext),
+            (logging_utils, "indented_print", contextlib.nullcontext),
+            (logging_utils, "print_horizontal_line", lambda: None),
+        ]
+        with contextlib.ExitStack() as stack:
+            for owner, name, replacement in replacements:
+                stack.callback(setattr, owner, name, getattr(owner, name))
+                setattr(owner, name, replacement)
+            yield
+
+    def _task(self, execute):
+        """Stands for kfp's `execute_single_task`: cache look-up, run, outputs."""
+
+        def run(**task):
+            iteration = task["pipeline_resource_name"].partition("/")[2]
+            label = self._item_label(task["io_store"]) if iteration else None
+            step = self._steps.begin(task["task_name"], iteration, label)
+            self._current.step, self._current.command, self._current.exit_code = step, None, None
+            try:
+                outputs, ended = execute(**task)
+            except Exception as error:
+                logging.exception("task %s", task["task_name"])
+                self._steps.end(step, State.FAILED, self._written(), _as_error(error))
+                return {}, status.Status.FAILURE
+            if ended != status.Status.SUCCESS and self.processes.stopped:
+                self._steps.end(step, State.STOPPED)
+            elif ended != status.Status.SUCCESS:
+                self._steps.end(step, State.FAILED, self._written(), _read_error(step, self._current.exit_code))
+            else:
+                ran = State.DONE if step.cacheable else State.CHECKED
+                state = State.CACHED if self._current.command is None else ran
+                self._steps.end(step, state, {name: _describe(value) for name, value in outputs.items()})
+            return outputs, ended
+
+        return run
+
+    def _process(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        """Stands for kfp's `run_local_subprocess`."""
+        step = self._current.step
+        self._current.command = full_command
+        env = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self._temporary),
+            **(env_vars or {}),
+            tidemill.step.RUN_PID: str(os.getpid()),
+            tidemill.step.PROGRESS_FILE: str(step.progress_file),
+            tidemill.step.ERROR_FILE: str(step.error_file),
+        }
+        self._steps.run(step)
+        self._current.exit_code = self.processes.run(full_command, env, step.log)
+        return self._current.exit_code
+
+    def _cached(self, get):
+        """Stands for `LocalCache.get`, which is content with an artifact of which a part is left."""
+
+        def whole(local_cache: cache.LocalCache, key: str) -> dict | None:
+            outputs = get(local_cache, key) if self._use_cache else None
+            if outputs and not all(_is_whole(value) for value in outputs.values()):
+                logging.info("cache entry %s names an artifact that is no longer whole", key)
+                return None
+            return outputs
+
+        return whole
+
+    def _item_label(self, io_store) -> str | None:
+        for name in reversed(self._loop_items):
+            with contextlib.suppress(ValueError):
+                return item_label(io_store.get_parent_input(name))
+        return None
+
+    def _written(self) -> dict:
+        """The output artifacts of a failed step that exist all the same, such as a report."""
+        command = self._current.command
+        if not command or _EXECUTOR_INPUT not in command:
+            return {}
+        executor_input = json.loads(command[command.index(_EXECUTOR_INPUT) + 1])
+        written = {}
+        for name, value in executor_input.get("outputs", {}).get("artifacts", {}).items():
+            declared = value["artifacts"][0]
+            if os.path.exists(declared["uri"]):
+                kind = declared["type"].get("schemaTitle", "")
+                written[name] = {"uri": declared["uri"], "type": kind, "metadata": {}}
+        return written
+
+
+def _arguments(owner: object, name: str) -> list[str] | None:
+    function = getattr(owner, name, None)
+    return list(inspect.signature(function).parameters) if callable(function) else None
+
+
+def _replace_python(full_command: list[str], new_executable: str) -> list[str]:
+    """kfp's own replaces `python3` in every argument, also in the paths and texts that a step is given."""
+    # A shell script or two, the component's source, and from here on its arguments.
+    scripts = full_command.index(_EXECUTOR_INPUT) - 1
+    quoted = shlex.quote(new_executable)
+    return [part.replace("python3", quoted) for part in full_command[:scripts]] + full_command[scripts:]
+
+
+def _is_whole(value: object) -> bool:
+    """False for a local folder with a manifest that does not fit its files."""
+    artifacts = value if isinstance(value, list) else [value]
+    folders = [Path(item.uri) for item in artifacts if isinstance(item, dsl.Artifact)]
+    try:
+        for folder in folders:
+            if (folder / artifact.MANIFEST).is_file():
+                artifact.check_files(folder)
+    except TidemillError as error:
+        logging.info("%s", error)
+        return False
+    return True
+
+
+def _describe(value: object) -> object:
+    if isinstance(value, dsl.Artifact):
+        return {"uri": value.uri, "type": value.schema_title, "metadata": value.metadata}
+    if isinstance(value, list):
+        return [_describe(item) for item in value]
+    text = json.dumps(value)
+    return value if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def _read_error(step: Step, exit_code: int | None) -> dict:
+    """What a failed step wrote about itself; without that, how it ended."""
+    if step.error_file.is_file():
+        return json.loads(step.error_file.read_text(encoding="utf-8"))
+    if exit_code is not None and exit_code < 0:
+        return {"code": None, "message": f"killed by signal {-exit_code}", "details": {}}
+    # A shell reports a killed child as 128 and the signal's number.
+    killed = " (killed by the system: is there too little memory?)" if exit_code == 137 else ""
+    return {"code": None, "message": f"exit code {exit_code}{killed}", "details": {}}
+
+
+def _as_error(error: Exception) -> dict:
+    if isinstance(error, TidemillError):
+        return error.to_dict()
+    return {"code": None, "message": f"{type(error).__name__}: {error}", "details": {}}
+
+
+def _loop_items(spec: dict) -> Iterator[str]:
+    """The names under which loops hand out their items, outer loops first."""
+    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    for dag in dags:
+        for task in dag.get("tasks", {}).values():
+            if iterator := task.get("parameterIterator"):
+                yield iterator["itemInput"]
+
+
+@contextlib.contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """Sends log records and warnings of all libraries to a file for the time of the run."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        logging.captureWarnings(True)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            handler.close()

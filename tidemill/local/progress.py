@@ -1,0 +1,65 @@
+"""How far a running step is, from the events that `tidemill.step.Progress` writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The state of a step's current phase."""
+
+    what: str = ""
+    rows: int | None = None
+    total: int | None = None
+    rows_per_second: float | None = None
+
+    def share(self) -> float | None:
+        """The part of the rows that is through, 0 to 1; None where the total is not known."""
+        return min(1.0, self.rows / self.total) if self.rows is not None and self.total else None
+
+
+class Tail:
+    """Reads a growing file of events, one JSON object a line, each time from where it stopped.
+
+    Args:
+        file: The progress file. It need not exist yet.
+    """
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._offset = 0
+        self._phase_began = 0.0
+        self._rows_before = 0
+        self._reading = Reading()
+
+    def read(self) -> Reading:
+        """Takes in what was written since the last call.
+
+        Rows per second are counted since the phase began.
+        """
+        try:
+            with open(self._file, "rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return self._reading
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            self._take(json.loads(line))
+        return self._reading
+
+    def _take(self, event: dict) -> None:
+        seconds, what, rows = event["seconds"], event.get("what", ""), event.get("rows")
+        if rows is None:
+            self._phase_began, self._rows_before, self._reading = seconds, 0, Reading(what)
+            return
+        started_anew = self._reading.rows is not None and rows < self._reading.rows
+        if what != self._reading.what or started_anew:
+            self._phase_began, self._rows_before = seconds, rows
+        took = seconds - self._phase_began
+        rate = (rows - self._rows_before) / took if took > 0 else None
+        self._reading = Reading(what, rows, event.get("total"), rate)

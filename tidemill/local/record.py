@@ -1,0 +1,207 @@
+"""Runs on disk: `ROOT/runs/<id>/run.json`, kept up to date while the run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import IO
+
+from tidemill import artifact
+from tidemill.errors import Code, TidemillError
+from tidemill.local.steps import State, Step
+
+_FILE = "run.json"
+_LOCK = "lock"
+_PATIENCE_S = 1.0
+RUNNING, SUCCEEDED, FAILED, STOPPED, INTERRUPTED = "running", "succeeded", "failed", "stopped", "interrupted"
+
+
+@dataclass
+class Run:
+    """One run. What is written is what `tidemill runs show` prints."""
+
+    id: str
+    """When it started, UTC: sorts by time."""
+    experiment: str
+    pipeline: str
+    file: str
+    """The experiment file."""
+    root: str
+    arguments_fingerprint: str
+    """Of the pipeline's arguments, which include the experiment."""
+    started: str
+    """ISO 8601 with time zone."""
+    pid: int
+    """Id of the process that runs it."""
+    temporary: str = ""
+    """Folder of temporary files; removed at the end, or by the next run."""
+    status: str = RUNNING
+    """`running`, `succeeded`, `failed`, `stopped` by a signal; when read also `interrupted`: its process is gone."""
+    finished: str | None = None
+    seconds: float | None = None
+    every_step_cached: bool = False
+    steps: list[dict] = field(default_factory=list)
+    """`name`, `task`, `state`, `seconds`, `log`, `outputs`, `error`."""
+    reports: list[str] = field(default_factory=list)
+    """HTML files."""
+
+    @property
+    def folder(self) -> Path:
+        """`ROOT/runs/<id>`."""
+        return Path(self.root) / "runs" / self.id
+
+    def write(self) -> None:
+        """Replaces the file as a whole."""
+        artifact.write_json(self.folder / _FILE, asdict(self))
+
+    def see(self, steps: Iterator[Step] | list[Step]) -> None:
+        """Takes over the steps' states, and writes the file."""
+        self.steps = [_describe(step) for step in steps]
+        self.write()
+
+
+@contextlib.contextmanager
+def recorded(root: Path, **facts: str) -> Iterator[Run]:
+    """Surrounds a run: makes its folder and its file.
+
+    One run at a time uses a root, because runs of the same experiment share checkpoints and version numbers. The lock
+    goes with the process, however it ends.
+
+    Args:
+        root: Folder of all runs.
+        facts: `experiment`, `pipeline`, `file`, `arguments_fingerprint`, `temporary`.
+
+    Raises:
+        TidemillError: `root-busy`.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / _LOCK, "a+", encoding="utf-8") as lock:
+        _acquire(lock, root)
+        run_id = _make_folder(root / "runs")
+        lock.truncate(0)
+        lock.write(run_id)
+        lock.flush()
+        run = Run(id=run_id, root=str(root), started=_now().astimezone().isoformat(), pid=os.getpid(), **facts)
+        run.write()
+        try:
+            yield run
+        finally:
+            if run.status == RUNNING:
+                finish(run, FAILED)
+
+
+def finish(run: Run, status: str) -> None:
+    """Ends a run with `status`, and writes the file."""
+    now = _now()
+    run.status = status
+    run.finished = now.astimezone().isoformat()
+    run.seconds = round((now - datetime.datetime.fromisoformat(run.started)).total_seconds(), 3)
+    run.write()
+
+
+def list_runs(root: Path) -> list[Run]:
+    """All runs, the newest first."""
+    files = sorted((root / "runs").glob(f"*/{_FILE}"), reverse=True)
+    active = running_id(root)
+    return [_read(file, active) for file in files]
+
+
+def running_id(root: Path) -> str | None:
+    """The id of the run that uses the root now."""
+    try:
+        with open(root / _LOCK, encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read()
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def find_run(root: Path, wanted: str | None) -> Run:
+    """One run.
+
+    Args:
+        root: Folder of all runs.
+        wanted: Its id, or the beginning of it. None: the newest.
+
+    Raises:
+        TidemillError: `no-run` where none or several match.
+    """
+    runs = list_runs(root)
+    matching = [run for run in runs if wanted is None or run.id.startswith(wanted)]
+    exact = [run for run in matching if run.id == wanted]
+    if exact or (wanted is None and matching):
+        return (exact or matching)[0]
+    if len(matching) == 1:
+        return matching[0]
+    if not runs:
+        want = "start one with tidemill run, or give --root"
+        raise TidemillError(Code.NO_RUN, str(root), "a folder without runs", want)
+    got = f"{wanted!r}, with which {'no run' if not matching else f'{len(matching)} runs'} begin"
+    raise TidemillError(Code.NO_RUN, "run", got, f"name one of {', '.join(run.id for run in (matching or runs)[:5])}")
+
+
+def _acquire(lock: IO[str], root: Path) -> None:
+    patience = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Whoever lists runs holds the lock for an instant.
+            if time.monotonic() < patience:
+                time.sleep(0.05)
+                continue
+            got = f"a root that run {running_id(root)} is using"
+            raise TidemillError(Code.ROOT_BUSY, str(root), got, "wait for it, or give another --root") from None
+
+
+def _make_folder(runs: Path) -> str:
+    stem = _now().strftime("%Y%m%d-%H%M%S")
+    run_id, number = stem, 1
+    while True:
+        try:
+            (runs / run_id).mkdir(parents=True)
+            return run_id
+        except FileExistsError:
+            number += 1
+            run_id = f"{stem}-{number}"
+
+
+def _read(file: Path, active: str | None) -> Run:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        run = Run(**{name: data[name] for name in (f.name for f in fields(Run))})
+    except (json.JSONDecodeError, KeyError) as error:
+        want = f"remove the folder {file.parent}"
+        raise TidemillError(Code.UNREADABLE_FILE, str(file), f"no record of a run ({error!r})", want) from error
+    if run.status == RUNNING and run.id != active:
+        run.status = INTERRUPTED
+        for step in run.steps:
+            if step["state"] == State.RUNNING.value:
+                step["state"] = INTERRUPTED
+    return run
+
+
+def _describe(step: Step) -> dict:
+    return {
+        "name": step.name,
+        "task": step.task,
+        "state": step.state.value,
+        "seconds": None if step.seconds is None else round(step.seconds, 3),
+        "log": str(step.log) if step.log.is_file() else None,
+        "outputs": step.outputs,
+        "error": step.error,
+    }
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,235 @@
+"""The steps of a run, as the runner sees them: in pipeline order, each with its state."""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_MAX_LABEL = 40
+
+
+class State(enum.Enum):
+    """What a step is doing. `checked` is the `done` of a step that is never cached by design, such as planning."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    CACHED = "cached"
+    CHECKED = "checked"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    SKIPPED = "skipped"
+
+
+@dataclass(eq=False)
+class Step:
+    """One step: a task of the pipeline, or one iteration of a task inside a loop."""
+
+    name: str
+    """Unique within the run; also the name of its log."""
+    task: str
+    """The task's name in the pipeline."""
+    cacheable: bool
+    iteration: tuple[int, ...] = ()
+    """The numbers of loops and iterations; empty outside loops, and of a step that stands for all iterations to come."""
+    state: State = State.WAITING
+    started: float | None = None
+    """Seconds of `time.monotonic`."""
+    seconds: float | None = None
+    """How long it took, when it has ended."""
+    folder: Path | None = None
+    """Where its log, progress and error file are."""
+    outputs: dict = field(default_factory=dict)
+    """By output name: `{"uri", "type", "metadata"}` of an artifact, or a parameter's value."""
+    error: dict | None = None
+    """`code` (None: not a user's mistake), `message`, `details`."""
+
+    @property
+    def log(self) -> Path:
+        """The file with what the step printed."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def progress_file(self) -> Path:
+        """The file to which `tidemill.step.Progress` writes."""
+        return self.folder / f"{self.name}.progress.jsonl"
+
+    @property
+    def error_file(self) -> Path:
+        """The file to which `tidemill.step.step` writes a user's mistake."""
+        return self.folder / f"{self.name}.error.json"
+
+    def elapsed(self) -> float | None:
+        """Seconds since the start, or how long it took. None: not started."""
+        if self.seconds is not None or self.started is None:
+            return self.seconds
+        return time.monotonic() - self.started
+
+
+Observer = Callable[[Step], None]
+
+
+class Steps:
+    """All steps of a run."""
+
+    def __init__(self, spec: dict, folder: Path):
+        """Lists the tasks of a pipeline; those inside a loop become steps only when their iterations start.
+
+        Args:
+            spec: The compiled pipeline.
+            folder: Where logs are written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._observers: list[Observer] = []
+        self._lock = threading.RLock()
+        self._steps: list[Step] = []
+        self._by_key: dict[tuple[str, str], Step] = {}
+        for task, cacheable in _tasks(spec, spec["root"]["dag"]):
+            self._steps.append(Step(self._free_name(task), task, cacheable, folder=folder))
+
+    def __iter__(self) -> Iterator[Step]:
+        with self._lock:
+            return iter(list(self._steps))
+
+    def observe(self, observer: Observer) -> None:
+        """From now on calls `observer`, one call at a time, with each step whose state has changed."""
+        self._observers.append(observer)
+
+    def begin(self, task: str, iteration: str, label: str | None) -> Step:
+        """It is a task's turn; whether it has to run is not known yet.
+
+        Args:
+            task: Its name.
+            iteration: What tells the iterations of loops apart; empty outside loops.
+            label: A readable name of the iteration.
+
+        Returns:
+            The step.
+        """
+        with self._lock:
+            step = self._find(task, iteration, label)
+            step.started = time.monotonic()
+            for file in (step.progress_file, step.error_file):
+                file.unlink(missing_ok=True)
+            return step
+
+    def run(self, step: Step) -> None:
+        """A step's process starts; with retries more than once."""
+        with self._lock:
+            step.state = State.RUNNING
+            self._notify(step)
+
+    def end(self, step: Step, state: State, outputs: dict | None = None, error: dict | None = None) -> None:
+        """A step has ended, in `state`."""
+        with self._lock:
+            step.seconds = time.monotonic() - step.started
+            step.state, step.outputs, step.error = state, outputs or {}, error
+            self._notify(step)
+
+    def close(self) -> None:
+        """The run is over: what has not started will not start any more, and what has not ended was stopped."""
+        with self._lock:
+            for step in self._steps:
+                if step.state is State.RUNNING:
+                    self.end(step, State.STOPPED)
+                elif step.state is State.WAITING:
+                    step.state = State.SKIPPED
+                    self._notify(step)
+
+    def failed(self) -> list[Step]:
+        """The steps that failed, in pipeline order."""
+        return [step for step in self if step.state is State.FAILED]
+
+    def all_cached(self) -> bool:
+        """Whether every step that can be cached was."""
+        states = [step.state for step in self if step.cacheable and step.state is not State.SKIPPED]
+        return bool(states) and all(state is State.CACHED for state in states)
+
+    def _find(self, task: str, iteration: str, label: str | None) -> Step:
+        if (task, iteration) in self._by_key:
+            return self._by_key[task, iteration]
+        if iteration:
+            step = self._add_iteration(task, iteration, label)
+        else:
+            step = next(step for step in self._steps if step.task == task and step.started is None)
+        self._by_key[task, iteration] = step
+        return step
+
+    def _add_iteration(self, task: str, iteration: str, label: str | None) -> Step:
+        """Puts an iteration's step where it belongs, and takes away the one that stood for all of them."""
+        numbers = tuple(int(number) for number in re.findall(r"\d+", iteration))
+        same = [step for step in self._steps if step.task == task]
+        name = self._free_name(f"{task}-{label or '-'.join(map(str, numbers))}")
+        new = Step(name, task, same[0].cacheable, numbers, folder=self._folder)
+        before = [step for step in same if step.iteration and step.iteration < numbers]
+        self._steps.insert(self._steps.index((before or same)[-1]) + bool(before), new)
+        self._steps = [step for step in self._steps if step not in same or step.iteration]
+        return new
+
+    def _free_name(self, wanted: str) -> str:
+        taken = {step.name for step in self._steps}
+        name, number = wanted, 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}-{number}"
+        return name
+
+    def _notify(self, step: Step) -> None:
+        for observer in self._observers:
+            observer(step)
+
+
+def item_label(item: object) -> str | None:
+    """A short name of a loop's item: its `name`, or the `name` inside it; a short string itself.
+
+    Args:
+        item: Any JSON value, or a JSON text.
+
+    Returns:
+        Letters, digits, `_`, `.` and `-`, 40 at most; None where the item has no such name.
+    """
+    if isinstance(item, str):
+        try:
+            item = json.loads(item)
+        except json.JSONDecodeError:
+            return _UNSAFE.sub("-", item).strip("-") if 0 < len(item) <= _MAX_LABEL else None
+    if isinstance(item, dict):
+        name = item.get("name")
+        inner = [item_label(value) for value in item.values() if isinstance(value, dict)]
+        return _UNSAFE.sub("-", str(name))[:_MAX_LABEL] if name else next((label for label in inner if label), None)
+    return None if isinstance(item, list | None) else _UNSAFE.sub("-", str(item))[:_MAX_LABEL]
+
+
+def _tasks(spec: dict, dag: dict) -> Iterator[tuple[str, bool]]:
+    """The tasks of a DAG and of those inside it, in the order in which they run: their names, and whether they are cached."""
+    tasks = dag.get("tasks", {})
+    for name in _ordered(tasks):
+        task = tasks[name]
+        component = spec["components"][task["componentRef"]["name"]]
+        if "dag" in component:
+            yield from _tasks(spec, component["dag"])
+        else:
+            yield name, task.get("cachingOptions", {}).get("enableCache", False)
+
+
+def _ordered(tasks: dict) -> list[str]:
+    """Task names so that each comes after those it depends on; otherwise by name."""
+    order: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in tasks and name not in order:
+            for dependency in sorted(tasks[name].get("dependentTasks", [])):
+                visit(dependency)
+            order[name] = None
+
+    for name in sorted(tasks):
+        visit(name)
+    return list(order)

@@ -1,0 +1,121 @@
+"""What every family of models can do. A family is a module of this package with the family's name, which defines `MODEL`."""
+
+from __future__ import annotations
+
+import abc
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tidemill.data.dataset import Dataset
+from tidemill.experiment.training import Model as Config
+from tidemill.experiment.training import Training
+from tidemill.step import Progress
+from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.history import History
+from tidemill.training.input import Layout, Rows, in_order
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+PREDICT_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Run:
+    """What fitting takes beside the model itself."""
+
+    data: Dataset
+    """Transformed examples with train and, unless early stopping is off, valid."""
+    label: str
+    training: Training
+    history: History
+    checkpoints: Checkpoints
+    progress: Progress
+
+    @property
+    def seed(self) -> int:
+        """The seed in the range that all libraries take, 0 to 2^31 - 1."""
+        return self.training.seed % (1 << 31)
+
+
+class Model(abc.ABC):
+    """A model of one family that gives the probability of label 1.
+
+    Args:
+        config: The family's section of the experiment file.
+        layout: The features in the order in which the model takes them.
+    """
+
+    unit: ClassVar[str]
+    """What `fit` counts: `epoch` or `round`."""
+    libraries: ClassVar[tuple[str, ...]]
+    """Distributions whose versions decide the result."""
+
+    def __init__(self, config: Config, layout: Layout):
+        self.config = config
+        self.layout = layout
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+        return self.config.family
+
+    @property
+    def name(self) -> str:
+        """The member's name."""
+        return self.config.name
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Versions of the libraries that decide the result."""
+        return {name: importlib.metadata.version(name) for name in cls.libraries}
+
+    @abc.abstractmethod
+    def fit(self, run: Run) -> int:
+        """Trains from the start or from the newest checkpoint, keeping the best epoch or round where early stopping is on.
+
+        Returns:
+            The number of epochs or rounds that the model keeps.
+
+        Raises:
+            TidemillError: `training-diverged`.
+        """
+
+    @abc.abstractmethod
+    def predict_rows(self, rows: Rows) -> np.ndarray:
+        """Probabilities [rows] float64."""
+
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes the weights to one file in the folder."""
+
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, folder: Path, config: Config, layout: Layout) -> Model:
+        """Reads what `save` wrote."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Of the weights, so that models with equal fingerprints give equal scores."""
+
+    @abc.abstractmethod
+    def serving(self) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], Any]:
+        """The model as TensorFlow ops.
+
+        Returns:
+            A traceable function from transformed features by name, each [batch] int32 or float32, to probabilities [batch]
+            float32, and what it needs of variables, for a `tf.Module` to hold on to.
+        """
+
+    def predict(self, dataset: Dataset, split: str) -> np.ndarray:
+        """Probabilities of a split of transformed examples, [rows] float64, in the rows' order."""
+        parts = [self.predict_rows(rows) for rows in self._batches(dataset, split)]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _batches(self, dataset: Dataset, split: str) -> Iterator[Rows]:
+        return in_order(dataset, split, self.layout, None, PREDICT_ROWS)

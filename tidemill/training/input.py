@@ -1,0 +1,201 @@
+"""Reading transformed examples for training: Parquet row groups to contiguous matrices, shuffled and decoded ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidemill.data.dataset import Dataset
+
+BUFFER_ROWS = 1 << 19
+"""Rows that are shuffled together. At most three buffers are in memory: one in use, one that
+waits, one that is being made."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a transformed row is laid out for a model: its ids side by side, then its numbers.
+
+    Attributes:
+        ids: Names of the id features.
+        num_ids: For each id feature the number of its ids, which are 0 to `num_ids` - 1.
+        numbers: Names of the number features.
+    """
+
+    ids: tuple[str, ...]
+    num_ids: tuple[int, ...]
+    numbers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, features: Sequence[dict]) -> Layout:
+        """The layout of the features in a transformed dataset's metadata, in their order."""
+        ids = [f for f in features if f["kind"] == "id"]
+        numbers = [f["name"] for f in features if f["kind"] == "number"]
+        return cls(tuple(f["name"] for f in ids), tuple(int(f["num_ids"]) for f in ids), tuple(numbers))
+
+    @property
+    def columns(self) -> list[str]:
+        """All features: ids first."""
+        return [*self.ids, *self.numbers]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Transformed rows.
+
+    Attributes:
+        ids: [rows, number of id features] int32.
+        numbers: [rows, number of number features] float32.
+        labels: [rows] float32, or empty where labels were not asked for.
+    """
+
+    ids: np.ndarray
+    numbers: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """A view of the rows from `start` to before `stop`."""
+        return Rows(self.ids[start:stop], self.numbers[start:stop], self.labels[start:stop])
+
+    def take(self, order: np.ndarray) -> Rows:
+        """The rows at these positions, in this order."""
+        return Rows(self.ids[order], self.numbers[order], self.labels[order] if len(self.labels) else self.labels)
+
+
+def concat(parts: Sequence[Rows]) -> Rows:
+    """The parts one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("ids", "numbers", "labels")))
+
+
+def to_rows(data: pa.Table | pa.RecordBatch, layout: Layout, label: str | None = None) -> Rows:
+    """Arrow columns to matrices."""
+
+    def fill(names: Sequence[str], dtype: type) -> np.ndarray:
+        matrix = np.empty((data.num_rows, len(names)), dtype)
+        for place, name in enumerate(names):
+            matrix[:, place] = data.column(name).to_numpy(**to_numpy)
+        return matrix
+
+    to_numpy = {} if isinstance(data, pa.Table) else {"zero_copy_only": False}
+    labels = data.column(label).to_numpy(**to_numpy) if label else np.empty(0)
+    return Rows(fill(layout.ids, np.int32), fill(layout.numbers, np.float32), labels.astype(np.float32))
+
+
+def in_order(dataset: Dataset, split: str, layout: Layout, label: str | None, batch_rows: int) -> Iterator[Rows]:
+    """The split's rows in their order, in batches of at most `batch_rows`."""
+    for batch in dataset.batches(split, [*layout.columns, *([label] if label else [])], batch_rows):
+        yield to_rows(batch, layout, label)
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    path: Path
+    index: int
+    rows: int
+
+
+def shuffled(
+    dataset: Dataset,
+    split: str,
+    layout: Layout,
+    label: str,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_batch: int = 0,
+    buffer_rows: int = BUFFER_ROWS,
+) -> Iterator[Rows]:
+    """One epoch of the split in an order that is a pure function of the rows, `seed`, `epoch` and `buffer_rows`.
+
+    The row groups of all shards are put in a random order and cut into buffers of at least `buffer_rows` rows; each buffer
+    is shuffled as a whole. Batches run on over the ends of buffers, so that only the epoch's last one may be smaller.
+
+    Args:
+        dataset: A transformed dataset.
+        split: The split's name.
+        layout: The features to read.
+        label: The label's column.
+        batch_size: Rows of a batch.
+        seed: 0 or more.
+        epoch: 0 or more.
+        first_batch: Batches to leave out at the start, without decoding the buffers before. Defaults to none.
+        buffer_rows: See above.
+
+    Yields:
+        Batches with labels.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    groups = _row_groups(dataset.files(split))
+    buffers = _cut([groups[i] for i in rng.permutation(len(groups))], buffer_rows)
+    columns = [*layout.columns, label]
+
+    def load(place: int) -> Rows:
+        rows = concat([to_rows(_read(group, columns), layout, label) for group in buffers[place]])
+        return rows.take(np.random.default_rng([seed, epoch, place]).permutation(len(rows)))
+
+    skip = first_batch * batch_size
+    place = 0
+    while place < len(buffers) and skip >= (rows := sum(g.rows for g in buffers[place])):
+        skip -= rows
+        place += 1
+    pending: Rows | None = None
+    for buffer in _ahead(load, place, len(buffers)):
+        if skip:
+            buffer, skip = buffer.slice(skip, len(buffer)), 0
+        pending = buffer if pending is None else concat([pending, buffer])
+        whole = len(pending) // batch_size * batch_size
+        for start in range(0, whole, batch_size):
+            yield pending.slice(start, start + batch_size)
+        pending = pending.slice(whole, len(pending))
+    if pending is not None and len(pending):
+        yield pending
+
+
+def _ahead(load: Callable[[int], Rows], start: int, stop: int) -> Iterator[Rows]:
+    """Calls `load` for `start` to `stop` - 1 on a thread, one ahead of what is being used."""
+    if start >= stop:
+        return
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(load, start)
+        for place in range(start, stop):
+            current = upcoming.result()
+            if place + 1 < stop:
+                upcoming = pool.submit(load, place + 1)
+            yield current
+
+
+def _row_groups(files: Sequence[Path]) -> list[_RowGroup]:
+    groups = []
+    for path in files:
+        metadata = pq.read_metadata(path)
+        groups += [_RowGroup(path, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+    return [group for group in groups if group.rows]
+
+
+def _cut(groups: Sequence[_RowGroup], buffer_rows: int) -> list[list[_RowGroup]]:
+    buffers: list[list[_RowGroup]] = []
+    rows = buffer_rows
+    for group in groups:
+        if rows >= buffer_rows:
+            buffers.append([])
+            rows = 0
+        buffers[-1].append(group)
+        rows += group.rows
+    return buffers
+
+
+def _read(group: _RowGroup, columns: list[str]) -> pa.Table:
+    with pq.ParquetFile(group.path) as file:
+        return file.read_row_group(group.index, columns=columns, use_threads=True)

@@ -1,0 +1,203 @@
+"""The training loop of the Keras families: deterministic, and resumable at every step.
+
+An interrupted training that goes on from a checkpoint ends with the same bits as one that was not interrupted, because the
+checkpoint holds everything that the rest depends on: weights, optimizer, random states, the sum of the losses, the history,
+the best weights, and the position in an order of rows that is a function of seed and epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.training import Optimizer
+from tidemill.training.input import Layout, shuffled
+from tidemill.training.metrics import measure
+
+if TYPE_CHECKING:
+    from tidemill.models.base import Run
+
+CHECK_STEPS = 50
+"""Steps between two looks at the loss."""
+_OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "sgd": keras.optimizers.SGD,
+}
+
+
+def prepare(seed: int, threads: int | None) -> None:
+    """Seeds Keras, NumPy and TensorFlow, makes TensorFlow's ops deterministic and sets its threads.
+
+    Threads can only be set before TensorFlow first runs; in a process where it has, they stay.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def network_inputs(network: keras.Model, ids: tf.Tensor, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Those of the two tensors that the network has an input for."""
+    return {name: value for name, value in (("ids", ids), ("numbers", numbers)) if name in network.input}
+
+
+def fit(network: keras.Model, layout: Layout, run: Run, predict: Callable[[str], np.ndarray]) -> int:
+    """Trains a network on the train split.
+
+    Args:
+        network: From the inputs of `network_inputs` to logits [batch, 1].
+        layout: The features.
+        run: Data and settings.
+        predict: Gives the probabilities of a split with the network's present weights.
+
+    Returns:
+        The number of epochs that the weights have seen: the best where early stopping is on, else the last.
+
+    Raises:
+        TidemillError: `training-diverged`.
+    """
+    trainer = _Trainer(network, layout, run, predict)
+    trainer.restore()
+    while not trainer.done():
+        trainer.epoch()
+    return trainer.finish()
+
+
+class _Trainer:
+    """The state of a training that goes on."""
+
+    def __init__(self, network: keras.Model, layout: Layout, run: Run, predict: Callable[[str], np.ndarray]):
+        self.layout, self.run, self.predict = layout, run, predict
+        self.training, self.history = run.training, run.history
+        self.stop_metric = self.training.early_stopping and self.training.early_stopping.metric
+        self.rows = run.data.rows("train")
+        self.batches = math.ceil(self.rows / self.training.batch_size)
+        self.valid_labels = run.data.read("valid", [run.label])[run.label].to_numpy() if run.data.rows("valid") else np.empty(0)
+        optimizer = _optimizer(self.training.optimizer)
+        optimizer.build(network.trainable_variables)
+        self.loss_sum = tf.Variable(0.0, dtype=tf.float64, name="loss_sum")
+        self.weights = list(network.variables)
+        self.optimizer_state = list(optimizer.variables)
+        self.best: list[np.ndarray] = []
+        self.place, self.batch, self.seconds = 0, 0, 0.0
+        self._step = _train_step(network, optimizer, layout, self.loss_sum)
+
+    def done(self) -> bool:
+        """Whether all epochs are through or early stopping ends them."""
+        if self.place >= self.training.epochs:
+            return True
+        if not self.stop_metric:
+            return False
+        best = self.history.best(self.stop_metric)
+        return best is not None and self.place - 1 - best >= self.training.early_stopping.patience
+
+    def epoch(self) -> None:
+        """Trains the rest of the present epoch, and measures the valid split."""
+        what = f"epoch {self.place + 1}/{self.training.epochs}"
+        size = self.training.batch_size
+        started = time.monotonic() - self.seconds
+        stream = shuffled(
+            self.run.data, "train", self.layout, self.run.label,
+            batch_size=size, seed=self.run.seed, epoch=self.place, first_batch=self.batch,
+        )  # fmt: skip
+        with contextlib.closing(stream):
+            for rows in stream:
+                self._step(rows.ids, rows.numbers, rows.labels)
+                self.batch += 1
+                self.run.progress.rows(min(self.batch * size, self.rows), self.rows, what)
+                if self.batch % CHECK_STEPS == 0:
+                    self._check_loss(what)
+                if self.batch < self.batches and self.run.checkpoints.due():
+                    self.seconds = time.monotonic() - started
+                    self._checkpoint(what)
+        seconds = time.monotonic() - started
+        loss = self._check_loss(what)
+        valid = measure(self.valid_labels, self.predict("valid")) if len(self.valid_labels) else {}
+        self.history.add({"log_loss": loss}, valid, seconds, self.rows / seconds)
+        if self.stop_metric and self.history.best(self.stop_metric) == self.place:
+            self.best = [variable.numpy() for variable in self.weights]
+        self.place, self.batch, self.seconds = self.place + 1, 0, 0.0
+        self.loss_sum.assign(0.0)
+        if self.run.checkpoints.due():
+            self._checkpoint(what)
+
+    def finish(self) -> int:
+        """Puts the best weights in place."""
+        if not self.best:
+            return self.place
+        for variable, value in zip(self.weights, self.best, strict=True):
+            variable.assign(value)
+        return self.history.best(self.stop_metric) + 1
+
+    def restore(self) -> None:
+        """Goes on from the newest checkpoint, if there is one."""
+        found = self.run.checkpoints.newest()
+        if found is None:
+            return
+        state, arrays = found
+        for name, variables in (("weights", self.weights), ("optimizer", self.optimizer_state), ("loss", [self.loss_sum])):
+            for i, variable in enumerate(variables):
+                variable.assign(arrays[f"{name}/{i}"])
+        self.best = [arrays[f"best/{i}"] for i in range(len(self.weights))] if "best/0" in arrays else []
+        self.place, self.batch, self.seconds = state["place"], state["batch"], state["seconds"]
+        self.history.restore(state["history"])
+        self.run.progress.phase(f"goes on from epoch {self.place + 1}, batch {self.batch + 1}")
+
+    def _checkpoint(self, what: str) -> None:
+        self._check_loss(what)
+        groups = {"weights": self.weights, "optimizer": self.optimizer_state, "loss": [self.loss_sum], "best": self.best}
+        arrays = {f"{name}/{i}": np.asarray(v) for name, group in groups.items() for i, v in enumerate(group)}
+        state = {"place": self.place, "batch": self.batch, "seconds": self.seconds, "history": self.history.entries}
+        self.run.checkpoints.save(self.place * self.batches + self.batch, state, arrays)
+
+    def _check_loss(self, what: str) -> float:
+        """The mean loss of the epoch so far."""
+        total = float(self.loss_sum.numpy())
+        if not math.isfinite(total):
+            raise TidemillError(
+                Code.TRAINING_DIVERGED,
+                f"training, {what}, batch {self.batch}",
+                f"a train loss of {total}",
+                "lower training.optimizer.learning_rate, and give numeric features transform: zscore",
+                {"epoch": self.place + 1, "batch": self.batch, "learning_rate": self.training.optimizer.learning_rate},
+            )
+        return total / max(1, min(self.batch * self.training.batch_size, self.rows))
+
+
+def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
+    return _OPTIMIZERS[config.name](learning_rate=config.learning_rate)
+
+
+def _train_step(
+    network: keras.Model, optimizer: keras.optimizers.Optimizer, layout: Layout, loss_sum: tf.Variable
+) -> Callable:
+    """A compiled step that updates the weights and adds the batch's loss, times its rows, to `loss_sum`. The penalties of
+    the layers count for the gradient, not for the loss that is reported."""
+    signature = [
+        tf.TensorSpec([None, len(layout.ids)], tf.int32),
+        tf.TensorSpec([None, len(layout.numbers)], tf.float32),
+        tf.TensorSpec([None], tf.float32),
+    ]
+
+    @tf.function(input_signature=signature)
+    def step(ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            logits = tf.squeeze(network(network_inputs(network, ids, numbers), training=True), axis=1)
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
+            total = tf.add_n([loss, *network.losses])
+        optimizer.apply(tape.gradient(total, network.trainable_variables), network.trainable_variables)
+        loss_sum.assign_add(tf.cast(loss, tf.float64) * tf.cast(tf.size(labels), tf.float64))
+
+    return step

@@ -1,0 +1,170 @@
+"""Training one member: from transformed examples to a model folder that is whole, scored and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from tidemill import artifact, fingerprint, models
+from tidemill.data.dataset import Dataset
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.training import Training
+from tidemill.models.base import Model, Run
+from tidemill.specs import TrainSpec
+from tidemill.step import Progress
+from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.history import History
+from tidemill.training.input import Layout
+from tidemill.training.metrics import measure
+from tidemill.transform.graph import TransformGraph
+
+HISTORY = "history.json"
+LOGS = "logs"
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What training gave.
+
+    Attributes:
+        family: The model's family.
+        name: The member's name.
+        valid: `auc` and `log_loss` of the valid split; empty without one.
+        epochs: Epochs, or boosting rounds, that the model keeps.
+        rows_per_second: Train rows through an epoch or a round, a second, measuring not counted.
+        fingerprint: Of the weights and what they are applied to; equal for models with equal scores.
+    """
+
+    family: str
+    name: str
+    valid: dict[str, float]
+    epochs: int
+    rows_per_second: float
+    fingerprint: str
+
+
+def train(
+    spec: TrainSpec, examples: str, transformed: str, transform_graph: str, *, root: str, model: str, progress: Progress
+) -> TrainSummary:
+    """Trains a member, exports it for serving and replays rows through both.
+
+    A training that was killed goes on from its newest checkpoint below `root`, or begins anew where the family has none
+    (gradient boosting); either way it ends with the bits of one that was not killed.
+
+    Args:
+        spec: What to train, and how.
+        examples: The raw examples.
+        transformed: The transformed examples, row by row the same.
+        transform_graph: The transform graph that made them.
+        root: URI of the folder where Tidemill keeps checkpoints.
+        model: The model folder to write: `model.keras` or `model.txt`, `model.json`, `history.json`, `logs/`,
+            `Format-Serving/`.
+        progress: Told of every step.
+
+    Raises:
+        TidemillError: `empty-split`, `label-null`, `label-type`, `label-one-class`, `transform-failed` (no feature),
+            `training-diverged`, `serving-skew`, `incomplete-artifact`.
+    """
+    data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
+    _check(spec, data, raw, graph)
+    key = training_fingerprint(spec, data, graph)
+    checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds)
+    kind = models.family(spec.model.family)
+    fitted = kind(spec.model, Layout.of(data.metadata["features"]))
+    facts: dict = {}
+    with artifact.write_folder(model, facts) as folder:
+        history = History(folder / LOGS, kind.unit)
+        try:
+            kept = fitted.fit(Run(data, spec.label, spec.training, history, checkpoints, progress))
+        finally:
+            history.close()
+        fitted.save(folder)
+        history.save(folder / HISTORY, kept)
+        facts |= {
+            "family": fitted.family,
+            "name": fitted.name,
+            "model_fingerprint": fitted.fingerprint(),
+            "training_fingerprint": key,
+            "transform_fingerprint": graph.fingerprint,
+        }
+        valid = _valid_metrics(fitted, data, spec.label)
+        _write_document(folder / models.DOCUMENT, spec, fitted, data, facts | {"kept": kept, "valid": valid})
+        _export(folder, fitted, graph, raw, data, progress)
+    checkpoints.remove()
+    seconds = sum(entry["seconds"] for entry in history.entries)
+    speed = len(history.entries) * data.rows("train") / max(seconds, 1e-3)
+    return TrainSummary(fitted.family, fitted.name, valid, kept, round(speed, 1), facts["model_fingerprint"])
+
+
+def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) -> str:
+    """Of all that decides the weights. How often checkpoints are written does not."""
+    told = spec.model_dump(mode="json", exclude={"training": {"checkpoint_seconds"}})
+    return fingerprint.of_json([told, data.fingerprint, data.metadata["features"], graph.fingerprint])
+
+
+def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) -> None:
+    """Refuses what cannot be trained on, before anything is computed."""
+    if not data.metadata.get("features"):
+        raise TidemillError(Code.TRANSFORM_FAILED, "transformed examples", "no feature", "let the transform give a feature")
+    if data.metadata["features"] != graph.features:
+        got = "transformed examples that another transform graph made"
+        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(data.path), got, "run preprocess again")
+    for split in ("train", "valid"):
+        if raw.rows(split) != data.rows(split):
+            got = f"{data.rows(split)} transformed rows of {raw.rows(split)} in {split}"
+            raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(data.path), got, "run preprocess again")
+    _check_labels(data, "train", spec.label, spec.training)
+    if spec.training.early_stopping or data.rows("valid"):
+        _check_labels(data, "valid", spec.label, spec.training)
+
+
+def _check_labels(data: Dataset, split: str, label: str, training: Training) -> None:
+    rows = data.rows(split)
+    if not rows:
+        want = "give the split a share of the rows" + (" or set training.early_stopping: null" if split == "valid" else "")
+        raise TidemillError(Code.EMPTY_SPLIT, split, "no rows", want)
+    positives = 0
+    for batch in data.batches(split, [label]):
+        column = batch.column(label)
+        if column.null_count or pc.any(pc.is_nan(column)).as_py():
+            raise TidemillError(Code.LABEL_NULL, f"{label} in {split}", "nulls", "leave out rows without a label in the query")
+        ones = pc.sum(pc.equal(column, 1)).as_py()
+        if ones + pc.sum(pc.equal(column, 0)).as_py() != batch.num_rows:
+            other = next(v for v in column.unique().to_pylist() if v not in (0, 1))
+            raise TidemillError(Code.LABEL_TYPE, f"{label} in {split}", f"the value {other:g}", "give a label of 0 and 1")
+        positives += ones
+    needed = split == "train" or training.early_stopping is not None
+    if positives in (0, rows) and needed:
+        got = f"{int(positives > 0)} in all {rows} rows"
+        want = "give the split rows of both classes"
+        raise TidemillError(Code.LABEL_ONE_CLASS, f"{label} in {split}", got, want, {"split": split, "rows": rows})
+
+
+def _valid_metrics(fitted: Model, data: Dataset, label: str) -> dict[str, float]:
+    if not data.rows("valid"):
+        return {}
+    return measure(data.read("valid", [label])[label].to_numpy(), fitted.predict(data, "valid"))
+
+
+def _write_document(path: Path, spec: TrainSpec, fitted: Model, data: Dataset, facts: dict) -> None:
+    document = {
+        "config": spec.model.model_dump(mode="json"),
+        "training": spec.training.model_dump(mode="json"),
+        "label": spec.label,
+        "features": data.metadata["features"],
+        "unit": fitted.unit,
+        "versions": fitted.versions(),
+    }
+    artifact.write_json(path, facts | document)
+
+
+def _export(folder: Path, fitted: Model, graph: TransformGraph, raw: Dataset, data: Dataset, progress: Progress) -> None:
+    from tidemill.training.export import FOLDER, export
+    from tidemill.training.replay import replay
+
+    progress.phase("export")
+    export(fitted, graph, folder / FOLDER)
+    progress.phase("replay")
+    replay(folder / FOLDER, fitted, graph, raw, data)

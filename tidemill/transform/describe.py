@@ -1,0 +1,95 @@
+"""Completes a transform graph that an engine has written: what goes in, what comes out. Imports TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform import graph_tools, tf2_utils
+from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
+
+from tidemill import artifact
+from tidemill.errors import Code, TidemillError
+from tidemill.transform.graph import FEATURES, RAW_METADATA, TRANSFORM_FN
+from tidemill.transform.raw import RawColumn
+
+_TYPES = {"int64": schema_pb2.INT, "float32": schema_pb2.FLOAT, "string": schema_pb2.BYTES}
+
+
+def describe(folder: Path, label: str, columns: Sequence[RawColumn], order: Sequence[str] | None, raw: schema_pb2.Schema) -> None:
+    """Writes `metadata/` and `features.json` beside what the engine wrote.
+
+    An output is an id where TFT knows it as a category (a vocabulary or buckets), and a number elsewhere.
+
+    Args:
+        folder: The folder with `transform_fn/` and `transformed_metadata/`.
+        label: The label's name. An output of this name is the label and no feature.
+        columns: The raw columns that the graph takes.
+        order: The features' names in the order to list them in. Defaults to the transformed schema's.
+        raw: The examples' schema.
+
+    Raises:
+        TidemillError: `transform-failed` when the graph has no feature or no input, `leakage` when a feature is computed
+            from the label.
+    """
+    metadata_io.write_metadata(dataset_metadata.DatasetMetadata(_raw_schema(raw, columns)), str(folder / RAW_METADATA))
+    outputs = {f.name: f for f in tft.TFTransformOutput(str(folder)).transformed_metadata.schema.feature}
+    needed = _needed_inputs(folder / TRANSFORM_FN)
+    names = [name for name in (order or outputs) if name != label]
+    of_features = set().union(*(needed[name] for name in names))
+    if label in of_features:
+        guilty = ", ".join(repr(name) for name in names if label in needed[name])
+        raise TidemillError(Code.LEAKAGE, f"output {guilty}", f"a value computed from the label {label!r}", "leave the label out of it")
+    if not of_features:
+        got = "outputs that depend on no column" if names else "no output but the label"
+        raise TidemillError(Code.TRANSFORM_FAILED, "preprocessing_fn", got, "return at least one feature")
+    facts = {
+        "format": 1,
+        "label": label,
+        "label_columns": [asdict(c) for c in columns if c.name in needed[label]] if label in outputs else None,
+        "raw_columns": [asdict(c) for c in columns if c.name in of_features],
+        "features": [_feature(outputs[name]) for name in names],
+        "offsets": {name: -outputs[name].int_domain.min for name in names if _is_id(outputs[name]) and outputs[name].int_domain.min},
+    }
+    artifact.write_json(folder / FEATURES, facts)
+
+
+def _is_id(feature: schema_pb2.Feature) -> bool:
+    return feature.HasField("int_domain") and feature.int_domain.is_categorical
+
+
+def _feature(feature: schema_pb2.Feature) -> dict:
+    if not _is_id(feature):
+        return {"name": feature.name, "kind": "number"}
+    return {"name": feature.name, "kind": "id", "num_ids": feature.int_domain.max - feature.int_domain.min + 1}
+
+
+def _needed_inputs(transform_fn: Path) -> dict[str, set[str]]:
+    """For each output the names of the inputs that it is computed from."""
+    function = tf.saved_model.load(str(transform_fn)).transform_fn
+    inputs = tf2_utils.get_structured_inputs_from_func_graph(function.graph)
+    names = {id(part): name for name, value in inputs.items() for part in tf.nest.flatten(value, expand_composites=True)}
+    flat = tf.nest.pack_sequence_as(function.structured_outputs, function.graph.outputs, expand_composites=True)
+    result = {}
+    for output, tensor in flat.items():
+        parts = [part.op for part in tf.nest.flatten(tensor, expand_composites=True)]
+        sources = graph_tools.retrieve_sources(parts, ignore_control_dependencies=True)
+        result[output] = {names[id(source)] for source in sources if id(source) in names}
+    return result
+
+
+def _raw_schema(given: schema_pb2.Schema, columns: Sequence[RawColumn]) -> schema_pb2.Schema:
+    """The given features that the graph takes, all of variable length as the graph takes them."""
+    known = {feature.name: feature for feature in given.feature}
+    schema = schema_pb2.Schema()
+    for column in columns:
+        feature = schema.feature.add()
+        if column.name in known and known[column.name].type == _TYPES[column.dtype]:
+            feature.CopyFrom(known[column.name])
+            feature.ClearField("shape")
+        feature.name, feature.type = column.name, _TYPES[column.dtype]
+    return schema

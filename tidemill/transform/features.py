@@ -1,0 +1,191 @@
+"""The experiment's `features` as a TensorFlow Transform preprocessing_fn.
+
+Statistics (mean, variance, minimum, maximum, quantiles, vocabularies) are taken from the train split's values that are
+there; what stands in for a missing number then goes through the same transform as a number. All analyzers depend on the
+raw columns alone, so that one pass over the data serves them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.features import Bucketize, Categorical, Cross, Feature, Numeric, Vocabulary
+from tidemill.transform.raw import RawColumn, raw_columns
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+LOG2_SMALLEST = -10
+LOG2_LARGEST = 63 * 63
+LOG2_IDS = 2 - LOG2_SMALLEST + 2 + LOG2_LARGEST
+"""Number of ids of `log2_squared`: 0 for a missing value; 1 to 13 for floor(x) = -10 (and below) to 2; 13 + k for x above 2,
+where k = floor(log2(x)^2) is 1 to 63^2, which the largest int64 reaches and larger floats share."""
+_LOG2_ROUNDING = 1e-9
+_QUANTILE_ERROR = 0.1
+_EMPTY = b"\x00"
+"""How the empty string stands in a vocabulary, whose text file could not hold it. As a raw value it means `missing`."""
+_SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True)
+class FeaturesFunction:
+    """A preprocessing_fn made from `features`. Travels to Beam's workers by value.
+
+    Args:
+        features: The features by name, as in the experiment file.
+    """
+
+    features: Mapping[str, Feature]
+
+    def __call__(self, inputs: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        """The features: `[batch]` int64 ids or float32 numbers, from raw columns as sparse tensors `[batch, 1]`."""
+        outputs = {}
+        for index, (name, feature) in enumerate(self.features.items()):
+            if isinstance(feature, Numeric):
+                outputs[name] = _numeric(inputs[name], feature)
+            elif isinstance(feature, Cross):
+                outputs[name] = _cross([inputs[column] for column in feature.of], feature.buckets)
+            else:
+                outputs[name] = _categorical(inputs[name], feature, vocabulary_name(index, name))
+        return outputs
+
+
+def feature_columns(features: Mapping[str, Feature], schema: pa.Schema) -> list[RawColumn]:
+    """The raw columns that features read, each once, in the features' order.
+
+    Raises:
+        TidemillError: `missing-column`, or `feature-type` when a column's type does not fit a feature's kind.
+    """
+    names: dict[str, None] = {}
+    for name, feature in features.items():
+        names.update(dict.fromkeys(feature.of if isinstance(feature, Cross) else [name]))
+    columns = {column.name: column for column in raw_columns(schema, list(names))}
+    for name, feature in features.items():
+        for column in feature.of if isinstance(feature, Cross) else [name]:
+            is_string = columns[column].dtype == "string"
+            if isinstance(feature, Numeric) and is_string:
+                _refuse(name, schema.field(column), "a numeric feature takes a number; make it categorical")
+            if not isinstance(feature, Numeric) and columns[column].dtype == "float32":
+                want = f"a {feature.kind} feature takes strings, integers or booleans; make it numeric or round it in the SQL"
+                _refuse(name, schema.field(column), want)
+    return list(columns.values())
+
+
+def vocabulary_name(index: int, name: str) -> str:
+    """The file name of a feature's vocabulary: unique by the feature's index, and plain ASCII."""
+    return f"vocabulary_{index:03d}_{re.sub('[^A-Za-z0-9]', '_', name)}"
+
+
+def _number(missing: str | float) -> float | None:
+    """The policy's number; None where a missing value keeps its own id, or becomes the mean."""
+    if missing == "zero":
+        return 0.0
+    return None if isinstance(missing, str) else float(missing)
+
+
+def _numeric(column: tf.SparseTensor, feature: Numeric) -> tf.Tensor:
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    values, number = tf.cast(column.values, tf.float64), _number(feature.missing)
+    if isinstance(feature.transform, Bucketize):
+        return _bucketize(column, feature.transform.bucketize, number)
+    if feature.transform == "log2_squared":
+        return _log2_squared(column, number)
+    if feature.transform == "zscore":
+        mean, deviation = tft.mean(values), tf.sqrt(tft.var(values))
+        apply = lambda x: tf.math.divide_no_nan(x - mean, deviation)  # noqa: E731
+    elif feature.transform == "minmax":
+        low, high = tft.min(values), tft.max(values)
+        apply = lambda x: tf.math.divide_no_nan(x - low, high - low)  # noqa: E731
+    elif feature.transform == "log":
+        apply = lambda x: tf.sign(x) * tf.math.log1p(tf.abs(x))  # noqa: E731
+    else:
+        apply = tf.identity
+    fill = tft.mean(values) if number is None else tf.constant(number, tf.float64)
+    return tf.cast(_dense(column, apply(values), apply(fill)), tf.float32)
+
+
+def _bucketize(column: tf.SparseTensor, buckets: int, number: float | None) -> tf.Tensor:
+    """Ids 0 to N-1 by train's quantiles, N for a missing value."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    values = tf.cast(column.values, tf.float32)
+    boundaries = tft.quantiles(values, buckets, epsilon=_QUANTILE_ERROR / buckets)
+    apply = lambda x: tf.cast(tft.apply_buckets(x, boundaries), tf.int64)  # noqa: E731
+    fill = tf.constant(buckets, tf.int64) if number is None else apply(tf.constant([number], tf.float32))[0]
+    return _ids(_dense(column, apply(values), fill), buckets + (number is None))
+
+
+def _log2_squared(column: tf.SparseTensor, number: float | None) -> tf.Tensor:
+    import math
+
+    import tensorflow as tf
+
+    def apply(x: tf.Tensor) -> tf.Tensor:
+        small = tf.clip_by_value(tf.floor(x), LOG2_SMALLEST, 2) - LOG2_SMALLEST + 1
+        log2 = tf.math.log(tf.maximum(x, 2.0)) / math.log(2)
+        # An exact power of two must not fall to the rounding of the logarithm.
+        large = tf.minimum(tf.floor(log2 * log2 + _LOG2_ROUNDING), LOG2_LARGEST) + (2 - LOG2_SMALLEST + 1)
+        return tf.cast(tf.where(x > 2, large, small), tf.int64)
+
+    fill = tf.constant(0, tf.int64) if number is None else apply(tf.constant(number, tf.float64))
+    return _ids(_dense(column, apply(tf.cast(column.values, tf.float64)), fill), LOG2_IDS)
+
+
+def _categorical(column: tf.SparseTensor, feature: Categorical, file_name: str) -> tf.Tensor:
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    tokens = _dense(column, _text(column.values), tf.constant(feature.missing))
+    if feature.hash:
+        return _ids(tf.strings.to_hash_bucket_fast(tokens, feature.hash.buckets), feature.hash.buckets)
+    vocabulary = feature.vocabulary or Vocabulary()
+    return tft.compute_and_apply_vocabulary(
+        tf.where(tf.equal(tokens, ""), tf.constant(_EMPTY), tokens),
+        top_k=vocabulary.top_k,
+        frequency_threshold=vocabulary.min_count,
+        num_oov_buckets=vocabulary.oov_buckets,
+        vocab_filename=file_name,
+    )
+
+
+def _cross(columns: Sequence[tf.SparseTensor], buckets: int) -> tf.Tensor:
+    import tensorflow as tf
+
+    parts = [_dense(column, _text(column.values), tf.constant(_EMPTY)) for column in columns]
+    return _ids(tf.strings.to_hash_bucket_fast(tf.strings.join(parts, separator=_SEPARATOR), buckets), buckets)
+
+
+def _ids(ids: tf.Tensor, count: int) -> tf.Tensor:
+    """Notes in the transformed metadata, as TFT does for vocabularies, that the values are ids below `count`."""
+    import tensorflow as tf
+    from tensorflow_transform import schema_inference
+
+    schema_inference.set_tensor_schema_override(ids, tf.constant(0, tf.int64), tf.constant(count - 1, tf.int64))
+    return ids
+
+
+def _text(values: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    return values if values.dtype == tf.string else tf.strings.as_string(values)
+
+
+def _dense(column: tf.SparseTensor, values: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+    """`[batch]` with `values` where the column has a value, and `fill` elsewhere."""
+    import tensorflow as tf
+
+    row_wise = tf.SparseTensor(column.indices, values, tf.stack([column.dense_shape[0], tf.constant(1, tf.int64)]))
+    return tf.squeeze(tf.sparse.to_dense(row_wise, default_value=fill), axis=1)
+
+
+def _refuse(name: str, field: pa.Field, want: str) -> None:
+    raise TidemillError(Code.FEATURE_TYPE, f"features.{name}", f"column {field.name!r} of type {field.type}", want)

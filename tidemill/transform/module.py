@@ -1,0 +1,138 @@
+"""A TFX-style module with a `preprocessing_fn(inputs)` of the user, taken as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import linecache
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tidemill.errors import Code, TidemillError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+FILE_NAME = "transform_module.py"
+_ENTRY = "preprocessing_fn"
+_MAX_REASON = 300
+
+
+@dataclass(frozen=True)
+class ModuleFunction:
+    """The preprocessing_fn of a module. Travels to Beam's workers as the module's text.
+
+    Args:
+        text: The module's source.
+        label: The label's name; an output of this name is the label.
+    """
+
+    text: str
+    label: str
+
+    def __call__(self, inputs: Mapping[str, tf.SparseTensor]) -> dict[str, Any]:
+        """What the user's function returns, checked to be dense with one value a row.
+
+        Raises:
+            TidemillError: `transform-failed` or `unsupported`.
+        """
+        outputs = _load(self.text)(dict(inputs))
+        if not isinstance(outputs, dict):
+            raise _failed(f"{_ENTRY} returning {type(outputs).__name__}", "return a dict of tensors by feature name")
+        for name, tensor in outputs.items():
+            _check_output(name, tensor)
+        return outputs
+
+
+@contextlib.contextmanager
+def user_errors(text: str) -> Iterator[None]:
+    """Turns what the user's code raises, while it is loaded, traced or run, into `transform-failed` with the code's line.
+
+    Args:
+        text: The module's source.
+    """
+    try:
+        yield
+    except (TidemillError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if (cause := _tidemill_error(error)) is not None:
+            raise cause from error
+        raise _failed(_reason(error), "mend the transform module", _line(error, text)) from error
+
+
+def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Executes a module's source and takes its `preprocessing_fn`.
+
+    Raises:
+        TidemillError: `transform-failed` when it does not run or has no such function.
+    """
+    with user_errors(text):
+        return _load(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(text: str) -> Callable[[Mapping[str, Any]], Any]:
+    # Tracebacks and inspect.getsource find the source there.
+    linecache.cache[FILE_NAME] = (len(text), None, text.splitlines(keepends=True), FILE_NAME)
+    namespace = {"__name__": "transform_module", "__file__": FILE_NAME}
+    exec(compile(text, FILE_NAME, "exec"), namespace)
+    function = namespace.get(_ENTRY)
+    if not callable(function):
+        raise _failed(f"a module without {_ENTRY}", f"define {_ENTRY}(inputs)")
+    return function
+
+
+def _check_output(name: object, tensor: object) -> None:
+    import tensorflow as tf
+
+    where = f"output {name!r}"
+    if not isinstance(name, str) or not name:
+        raise TidemillError(Code.TRANSFORM_FAILED, where, f"a key of type {type(name).__name__}", "name outputs by strings")
+    if isinstance(tensor, tf.SparseTensor | tf.RaggedTensor):
+        kind = "sparse" if isinstance(tensor, tf.SparseTensor) else "ragged"
+        want = "make it dense with one value a row, for example with tf.sparse.to_dense"
+        raise TidemillError(Code.UNSUPPORTED, where, f"a {kind} tensor", want)
+    if not tf.is_tensor(tensor):
+        raise TidemillError(Code.TRANSFORM_FAILED, where, f"a {type(tensor).__name__}", "return a tensor")
+    if not (tensor.dtype.is_floating or tensor.dtype.is_integer):
+        want = "return ids (tft.compute_and_apply_vocabulary) or numbers (tf.cast)"
+        raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of {tensor.dtype.name}", want)
+    if tensor.shape.rank not in (1, 2) or tensor.shape[1:].as_list() not in ([], [1]):
+        raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of shape {tensor.shape}", "return one value a row, shape [batch] or [batch, 1]")
+
+
+def _tidemill_error(error: BaseException | None) -> TidemillError | None:
+    while error is not None and not isinstance(error, TidemillError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _line(error: BaseException, text: str) -> int | None:
+    """The line of the module where an error began: from the traceback, or from the text of an error of a graph's op."""
+    if isinstance(error, SyntaxError) and error.filename == FILE_NAME:
+        return error.lineno
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == FILE_NAME]
+        lines += [int(line) for line in re.findall(rf'{re.escape(FILE_NAME)}", line (\d+)', str(cause))]
+        if lines and (lines[-1] or 0) <= text.count("\n") + 1:
+            return lines[-1]
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
+    return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 1] + "…"
+
+
+def _failed(got: str, want: str, line: int | None = None) -> TidemillError:
+    where = "transform_module" if line is None else f"transform_module, line {line}"
+    return TidemillError(Code.TRANSFORM_FAILED, where, got, want, {"line": line})

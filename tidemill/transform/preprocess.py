@@ -1,0 +1,138 @@
+"""The preprocess step: the transform graph, and the examples as a model takes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidemill import artifact
+from tidemill.data.dataset import Dataset, finish_dataset
+from tidemill.errors import Code, TidemillError
+from tidemill.specs import PreprocessSpec
+from tidemill.step import Progress
+from tidemill.transform import module, shards
+from tidemill.transform.engine import Engine, PreprocessingFn, open_engine
+from tidemill.transform.features import FeaturesFunction, feature_columns
+from tidemill.transform.graph import TransformGraph
+from tidemill.transform.raw import RawColumn, raw_columns
+
+SCHEMA = "schema.pbtxt"
+
+
+@dataclass(frozen=True)
+class PreprocessSummary:
+    """What the step has done: rows by split, the number of features, the transformed examples' content fingerprint."""
+
+    rows: dict[str, int]
+    features: int
+    fingerprint: str
+
+
+def preprocess(
+    spec: PreprocessSpec,
+    examples: str,
+    schema: str,
+    *,
+    transform_graph: str,
+    transformed: str,
+    progress: Progress,
+    engine: Engine | None = None,
+) -> PreprocessSummary:
+    """Analyses the train split with TensorFlow Transform and transforms all splits.
+
+    Args:
+        spec: The features or the transform module, the label, the runner.
+        examples: Folder of the raw rows, a `Dataset`.
+        schema: Folder with `schema.pbtxt`.
+        transform_graph: Folder to write the transform graph to, see `TransformGraph`.
+        transformed: Folder to write the transformed examples to: a `Dataset` with the splits, shards and row order of the
+            examples; ids as int32, numbers and the label as float32. Its metadata holds `label`, `features` and
+            `transform_fingerprint`.
+        progress: Told how far the step is.
+        engine: Who computes it. Defaults to what the spec says.
+
+    Raises:
+        TidemillError: `missing-column`, `feature-type`, `feature-all-null`, `empty-split`, `label-null`, `label-type`,
+            `leakage`, `transform-failed`, `unsupported`, `missing-package`, `invalid-value`, `missing-file` or
+            `incomplete-artifact`. Neither folder exists then.
+    """
+    data = Dataset(examples)
+    if data.rows("train") == 0:
+        raise TidemillError(Code.EMPTY_SPLIT, "train", "no rows", "change the split so that train has rows")
+    raw_schema = _read_schema(schema)
+    function, columns, order = _what(spec, data)
+    engine = engine or open_engine(spec)
+    guard = contextlib.nullcontext() if spec.transform_module is None else module.user_errors(spec.transform_module)
+    with guard, _both_or_none(transform_graph, transformed) as (graph_folder, rows_folder):
+        from tidemill.transform.describe import describe
+
+        progress.phase("analyse")
+        with artifact.write_folder(graph_folder) as folder:
+            engine.analyse(function, columns, data, folder, progress)
+            describe(folder, spec.label, columns, order, raw_schema)
+        graph = TransformGraph(graph_folder)
+        progress.phase("transform")
+        rows_folder.mkdir(parents=True)
+        engine.transform(graph, data, rows_folder, progress)
+        names = {name: [file.name for file in split.files] for name, split in data.splits.items()}
+        metadata = {"label": spec.label, "features": graph.features, "transform_fingerprint": graph.fingerprint}
+        fingerprint = finish_dataset(rows_folder, shards.transformed_schema(graph), names, metadata)
+    rows = {name: split.rows for name, split in data.splits.items()}
+    return PreprocessSummary(rows, len(graph.features), fingerprint)
+
+
+def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[RawColumn], list[str] | None]:
+    """The preprocessing_fn, its raw columns, and the features' order where it is known."""
+    schema = data.schema()
+    if spec.transform_module is not None:
+        module.load(spec.transform_module)
+        function = module.ModuleFunction(spec.transform_module, spec.label)
+        return function, raw_columns(schema, exclude=spec.key), None
+    features = spec.features or {}
+    if spec.label not in schema.names:
+        raise TidemillError(Code.MISSING_COLUMN, "label", repr(spec.label), f"name one of {', '.join(schema.names)}")
+    if spec.label in features:
+        raise TidemillError(Code.INVALID_VALUE, f"features.{spec.label}", "the label's name", "name the feature otherwise")
+    names = {column: None for name, f in features.items() for column in (f.of if f.kind == "cross" else [name])}
+    _refuse_all_null(data, [name for name in names if name in schema.names])
+    return FeaturesFunction(features), feature_columns(features, schema), list(features)
+
+
+def _refuse_all_null(data: Dataset, names: Sequence[str]) -> None:
+    if empty := shards.all_null(data.batches("train", names), list(names)):
+        want = "drop the feature, or mend the query that makes the column"
+        raise TidemillError(Code.FEATURE_ALL_NULL, f"features.{empty[0]}", "no value in train", want, {"columns": empty})
+
+
+def _read_schema(folder: str):
+    """The schema artifact as a `schema_pb2.Schema`."""
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    path = Path(folder) / SCHEMA
+    if not path.is_file():
+        raise TidemillError(Code.MISSING_FILE, str(path), "no such file", "run the validate step before")
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except text_format.ParseError as error:
+        raise TidemillError(Code.UNREADABLE_FILE, str(path), f"no schema ({error})", "give a text protocol buffer") from error
+
+
+@contextlib.contextmanager
+def _both_or_none(graph: str, rows: str) -> Iterator[tuple[Path, Path]]:
+    """Temporary folders for the two artifacts, which get their names when the block has ended well."""
+    targets = [Path(graph), Path(rows)]
+    partials = [path.with_name(path.name + ".partial") for path in targets]
+    try:
+        for path in partials:
+            artifact.remove_tree(path)
+        yield partials[0], partials[1]
+        for partial, target in zip(partials, targets, strict=True):
+            artifact.remove_tree(target)
+            os.replace(partial, target)
+    finally:
+        for path in partials:
+            artifact.remove_tree(path)

@@ -1,0 +1,209 @@
+"""Raw columns as a transform graph takes them, and how a missing value looks in a dense tensor.
+
+A graph knows three dtypes: `int64`, `float32` and `string`. Where a tensor has to be dense, a value that is missing is
+written as the dtype's sentinel. Reading goes the other way by the same rule, so the sentinels themselves, and floats that
+are not finite, are missing values everywhere: in the analysis, in the transform and in serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.errors import Code, TidemillError
+
+RAW_DTYPES = ("int64", "float32", "string")
+SENTINELS: dict[str, int | float | bytes] = {"int64": -(2**63), "float32": float("nan"), "string": b"\x00"}
+"""What stands for a missing value in a dense tensor, by dtype."""
+_ARROW = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
+
+
+@dataclass(frozen=True)
+class RawColumn:
+    """A raw column: its name and one of `RAW_DTYPES`."""
+
+    name: str
+    dtype: str
+
+
+def raw_dtype(type_: pa.DataType) -> str | None:
+    """The dtype that a column of an Arrow type has in a transform graph.
+
+    Returns:
+        `int64` for integers and booleans, `float32` for floats and decimals, `string` for strings, binaries and a column
+        of nulls alone; for a dictionary that of its values. None for what TFT cannot take (times, lists, structs).
+    """
+    if pa.types.is_dictionary(type_):
+        return raw_dtype(type_.value_type)
+    if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
+        return "int64"
+    if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+        return "float32"
+    if _is_text(type_) or pa.types.is_null(type_):
+        return "string"
+    return None
+
+
+def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: Sequence[str] = ()) -> list[RawColumn]:
+    """The raw columns of an Arrow schema.
+
+    Args:
+        schema: The examples' schema.
+        names: Columns to take, in this order. Defaults to all that TFT can take, in the schema's order.
+        exclude: Columns to leave out.
+
+    Raises:
+        TidemillError: `missing-column`, or `feature-type` when a column that is named has a type that TFT cannot take.
+    """
+    if names is None:
+        found = [(field.name, raw_dtype(field.type)) for field in schema if field.name not in exclude]
+        return [RawColumn(name, dtype) for name, dtype in found if dtype is not None]
+    columns = []
+    for name in names:
+        if name not in schema.names:
+            have = ", ".join(schema.names)
+            raise TidemillError(Code.MISSING_COLUMN, name, f"no such column among {have}", "name a column of the examples")
+        dtype = raw_dtype(schema.field(name).type)
+        if dtype is None:
+            raise _type_error(name, schema.field(name).type, "a number, a string or a boolean")
+        columns.append(RawColumn(name, dtype))
+    return columns
+
+
+def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, np.ndarray]:
+    """Columns of a record batch as dense arrays.
+
+    Args:
+        batch: Rows; may hold more columns.
+        columns: The columns to take. An integer column may stand where `float32` is expected, and a float column without
+            fractions where `int64` is.
+
+    Returns:
+        By name an array `[rows]` of int64, float32 or object (bytes), with sentinels where a value is missing.
+
+    Raises:
+        TidemillError: `missing-column` or `feature-type`.
+    """
+    return {column.name: _dense(typed(batch, column), column.dtype) for column in columns}
+
+
+def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBatch:
+    """Columns of a record batch as lists of no or one value, which is how tfx_bsl represents values that may be missing.
+
+    Returns:
+        A record batch of `large_list` columns of int64, float32 or large_binary, in the order of `columns`.
+
+    Raises:
+        TidemillError: `missing-column` or `feature-type`.
+    """
+    return pa.RecordBatch.from_arrays([_lists(typed(batch, column)) for column in columns], schema=list_schema(columns))
+
+
+def list_schema(columns: Sequence[RawColumn]) -> pa.Schema:
+    """The Arrow schema of what `to_lists` returns."""
+    return pa.schema([(column.name, pa.large_list(_ARROW[column.dtype])) for column in columns])
+
+
+def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
+    """One column in the Arrow type of its dtype, where null is the only missing value.
+
+    Returns:
+        An array `[rows]` of int64, float32 or large_binary, or a dictionary of large_binary.
+
+    Raises:
+        TidemillError: `missing-column` or `feature-type`.
+    """
+    index = batch.schema.get_field_index(column.name)
+    if index < 0:
+        have = ", ".join(batch.schema.names)
+        raise TidemillError(Code.MISSING_COLUMN, column.name, f"no such column among {have}", "give a column of this name")
+    array = batch.column(index)
+    if column.dtype == "string":
+        return _typed_text(array, column.name)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if raw_dtype(array.type) == "string" and not pa.types.is_null(array.type):
+        raise _type_error(column.name, array.type, "a number")
+    return _typed_int(array, column.name) if column.dtype == "int64" else _typed_float(array, column.name)
+
+
+def _typed_int(array: pa.Array, name: str) -> pa.Array:
+    try:
+        array = array.cast(pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _type_error(name, array.type, "integers between -2^63 and 2^63-1", str(error)) from error
+    sentinel = SENTINELS["int64"]
+    if len(array) > array.null_count and pc.min(array).as_py() == sentinel:
+        array = pc.replace_with_mask(array, pc.fill_null(pc.equal(array, sentinel), False), pa.scalar(None, pa.int64()))
+    return array
+
+
+def _typed_float(array: pa.Array, name: str) -> pa.Array:
+    if pa.types.is_boolean(array.type) or pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    try:
+        array = array.cast(pa.float32(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _type_error(name, array.type, "a number", str(error)) from error
+    finite = pc.fill_null(pc.is_finite(array), True)
+    if not pc.all(finite, min_count=0).as_py():
+        array = pc.if_else(finite, array, pa.scalar(None, pa.float32()))
+    return array
+
+
+def _typed_text(array: pa.Array, name: str) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        values = _typed_text(array.dictionary, name)
+        return pa.DictionaryArray.from_arrays(array.indices, values) if values.null_count == 0 else _typed_text(
+            array.dictionary_decode(), name
+        )
+    if not (_is_text(array.type) or pa.types.is_null(array.type)):
+        raise _type_error(name, array.type, "a string")
+    array = array.cast(pa.large_binary())
+    is_sentinel = pc.equal(array, SENTINELS["string"])
+    if pc.any(is_sentinel, min_count=0).as_py():
+        array = pc.if_else(pc.fill_null(is_sentinel, False), pa.scalar(None, pa.large_binary()), array)
+    return array
+
+
+def _dense(array: pa.Array, dtype: str) -> np.ndarray:
+    if pa.types.is_dictionary(array.type):
+        values = np.empty(len(array.dictionary) + 1, object)
+        values[:-1] = array.dictionary.to_numpy(zero_copy_only=False)
+        values[-1] = SENTINELS["string"]
+        return values[array.indices.cast(pa.int64()).fill_null(len(values) - 1).to_numpy(zero_copy_only=False)]
+    if array.null_count:
+        array = array.fill_null(pa.scalar(SENTINELS[dtype], array.type))
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _lists(array: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    offsets = np.zeros(len(array) + 1, np.int64)
+    np.cumsum(array.is_valid().to_numpy(zero_copy_only=False), out=offsets[1:])
+    return pa.LargeListArray.from_arrays(offsets, array.drop_null())
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return any(
+        is_a(type_)
+        for is_a in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+            pa.types.is_fixed_size_binary,
+        )
+    )
+
+
+def _type_error(name: str, type_: pa.DataType, want: str, why: str = "") -> TidemillError:
+    got = f"a column of type {type_}" + (f" ({why})" if why else "")
+    return TidemillError(Code.FEATURE_TYPE, name, got, f"give {want}")

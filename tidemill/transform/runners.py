@@ -1,0 +1,76 @@
+"""Apache Beam's runners and their pipeline options. Imports Beam."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner, create_runner
+
+from tidemill.errors import Code, TidemillError
+
+WHERE = "compute.preprocess.options"
+_RUNNERS = {"dataflow": "DataflowRunner", "flink": "FlinkRunner", "spark": "SparkRunner"}
+
+
+def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
+    """Beam's options for a runner.
+
+    Args:
+        runner: `direct`, `dataflow`, `flink` or `spark`.
+        flags: As on Beam's command line: `--region=europe-west1`, or `--region` and `europe-west1`.
+
+    Raises:
+        TidemillError: `invalid-value` for an option that Beam does not know or cannot read, for one that contradicts the
+            runner, and when `--temp_location` is not given to a runner other than `direct`.
+    """
+    flags = list(flags)
+    if flags and not flags[0].startswith("--"):
+        raise _invalid(repr(flags[0]), "write options as --name=value")
+    options = PipelineOptions(flags)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            known = options.get_all_options(retain_unknown_options=False)
+            given = options.get_all_options(retain_unknown_options=True)
+    except SystemExit as error:
+        # argparse ends the process when it cannot read a value.
+        reason = complaint.getvalue().strip().rpartition("error: ")[2]
+        raise _invalid(" ".join(flags), f"mend the option ({reason})") from error
+    if unknown := sorted(set(given) - set(known)):
+        raise _invalid(f"--{unknown[0]}, which Beam does not know", "give Beam's own pipeline options")
+    if known["runner"] is not None:
+        raise _invalid(f"--runner={known['runner']}", "name the runner in compute.preprocess.runner")
+    if runner == "direct":
+        return options
+    if not known["temp_location"]:
+        want = "add --temp_location=…, a folder that Beam's workers and this step both reach"
+        raise _invalid(f"no --temp_location for the {runner} runner", want)
+    return PipelineOptions([*flags, f"--runner={_RUNNERS[runner]}"])
+
+
+def open_runner(runner: str) -> PipelineRunner:
+    """The runner itself.
+
+    Raises:
+        TidemillError: `missing-package`.
+    """
+    if runner == "direct":
+        # Beam's DirectRunner tries Prism first, for which it downloads a program, and falls back in silence.
+        return FnApiRunner()
+    try:
+        return create_runner(_RUNNERS[runner])
+    except ImportError as error:
+        raise TidemillError(Code.MISSING_PACKAGE, "compute.preprocess.runner", f"{runner!r} ({error})", "install tidemill[beam]") from error
+
+
+def temp_location(options: PipelineOptions) -> str:
+    """The folder that was given as `--temp_location`."""
+    return options.view_as(GoogleCloudOptions).temp_location
+
+
+def _invalid(got: str, want: str) -> TidemillError:
+    return TidemillError(Code.INVALID_VALUE, WHERE, got, want)

@@ -1,0 +1,126 @@
+"""Transforming one shard of examples to one shard of features: row by row in order, and in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tidemill.data.dataset import COMPRESSION, ROW_GROUP_ROWS
+from tidemill.errors import Code, TidemillError
+from tidemill.transform.graph import TransformGraph
+from tidemill.transform.raw import to_dense
+
+_CALL_ROWS = 1 << 14
+
+
+def transformed_schema(graph: TransformGraph) -> pa.Schema:
+    """The columns of transformed examples: ids as int32, numbers and, last, the label as float32."""
+    fields = [pa.field(f["name"], pa.int32() if f["kind"] == "id" else pa.float32()) for f in graph.features]
+    return pa.schema([*fields, pa.field(graph.label, pa.float32())])
+
+
+class ShardTransformer:
+    """Applies a transform graph to shards.
+
+    Args:
+        graph: The graph, which is loaded once.
+    """
+
+    def __init__(self, graph: TransformGraph):
+        self._graph = graph
+        self._schema = transformed_schema(graph)
+        self._columns = graph.row_columns()
+        self._module = graph.row_function()
+        self._function = self._module.concrete()
+        self._num_ids = {f["name"]: f["num_ids"] for f in graph.features if f["kind"] == "id"}
+
+    def run(self, source: str | os.PathLike, target: str | os.PathLike, on_rows: Callable[[int], None]) -> None:
+        """Transforms one Parquet file to another with the same rows in the same order.
+
+        Args:
+            source: The shard of examples.
+            target: The file to write.
+            on_rows: Called with the number of rows of each batch that is through.
+
+        Raises:
+            TidemillError: `label-null` or `label-type`; `transform-failed` when an id is outside of its domain.
+        """
+        names = [column.name for column in self._columns]
+        if self._graph.label_columns is None:
+            names.append(self._graph.label)
+        texts = [column.name for column in self._columns if column.dtype == "string"]
+        with (
+            pq.ParquetFile(source, read_dictionary=texts) as file,
+            pq.ParquetWriter(target, self._schema, compression=COMPRESSION) as writer,
+        ):
+            for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=names):
+                table = pa.Table.from_batches([self._transform(piece) for piece in _pieces(batch)], self._schema)
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                on_rows(batch.num_rows)
+
+    def _transform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        import tensorflow as tf
+
+        dense = to_dense(batch, self._columns)
+        outputs = self._function({name: tf.constant(values) for name, values in dense.items()})
+        arrays = {name: value.numpy() for name, value in outputs.items()}
+        for name, values in arrays.items():
+            if len(values) != batch.num_rows:
+                got = f"{len(values)} values for {batch.num_rows} rows"
+                raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value a row")
+        for name, num_ids in self._num_ids.items():
+            _check_ids(name, arrays[name], num_ids)
+        label = arrays.get(self._graph.label)
+        arrays[self._graph.label] = _given_label(batch, self._graph.label) if label is None else label
+        _check_label(self._graph.label, arrays[self._graph.label])
+        return pa.RecordBatch.from_arrays([pa.array(arrays[name]) for name in self._schema.names], schema=self._schema)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, _CALL_ROWS):
+        yield batch.slice(start, _CALL_ROWS)
+
+
+def _given_label(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    column = batch.column(name)
+    if column.null_count:
+        raise TidemillError(Code.LABEL_NULL, name, f"{column.null_count} nulls", "drop these rows in the SQL")
+    return column.cast(pa.float32()).to_numpy(zero_copy_only=False)
+
+
+def _check_label(name: str, values: np.ndarray) -> None:
+    wrong = values[(values != 0) & (values != 1)]
+    if len(wrong):
+        raise TidemillError(Code.LABEL_TYPE, name, f"the value {wrong[0]:g}", "give 0 and 1, or false and true")
+
+
+def _check_ids(name: str, ids: np.ndarray, num_ids: int) -> None:
+    if len(ids) and not (0 <= ids.min() and ids.max() < num_ids):
+        got = f"ids from {ids.min()} to {ids.max()} where the schema allows 0 to {num_ids - 1}"
+        raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "keep the ids within the vocabulary")
+
+
+def all_null(batches: Iterator[pa.RecordBatch], names: list[str]) -> list[str]:
+    """The columns without any value. Reads no further than until each has shown one.
+
+    Args:
+        batches: Rows with at least these columns.
+        names: The columns to look at.
+    """
+    unseen = list(names)
+    for batch in batches:
+        unseen = [name for name in unseen if not _has_value(batch.column(name))]
+        if not unseen:
+            break
+    return unseen
+
+
+def _has_value(column: pa.Array) -> bool:
+    if pa.types.is_floating(column.type):
+        return bool(pc.any(pc.is_finite(column)).as_py())
+    return column.null_count < len(column)

@@ -1,0 +1,129 @@
+"""What validation makes of each column: its role in the experiment, and whether it is counted as a number or a category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.features import Categorical, Cross
+from tidemill.specs import ValidateSpec
+
+Role = Literal["feature", "label", "key", "other"]
+View = Literal["number", "category", "bytes", "opaque"]
+_Types = statistics_pb2.FeatureNameStatistics
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the examples.
+
+    Attributes:
+        name: Its name.
+        role: `feature` (a model may see it), `label`, `key`, or `other` (carried along: the split's column, timestamps).
+        view: `number` (a distribution), `category` (counts of values), `bytes` (lengths only) or `opaque` (presence only:
+            lists and structs).
+        type: Its type in `FeatureNameStatistics.Type`.
+        sql: DuckDB expression that gives a DOUBLE or BIGINT (`number`; NULL, NaN: missing), a VARCHAR (`category`) or
+            the column as it is.
+        is_bool: Whether it holds booleans (counted as 0 and 1).
+        is_time: Whether it holds instants (counted in whole seconds since 1970, UTC where it has no time zone).
+    """
+
+    name: str
+    role: Role
+    view: View
+    type: int
+    sql: str
+    is_bool: bool = False
+    is_time: bool = False
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers, which can be infinite or not a number."""
+        return self.type == _Types.FLOAT
+
+
+def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | None) -> list[Column]:
+    """The columns of a dataset in its order.
+
+    A column is a category when it holds strings, when its feature says `categorical` or is a part of crosses alone, or,
+    without features, when the given schema says so.
+
+    Args:
+        spec: The experiment's part.
+        arrow: The dataset's Arrow schema.
+        given: The given schema, if any.
+
+    Raises:
+        TidemillError: `missing-column` when the label or a feature's column is not there.
+    """
+    _check_present(spec, arrow.names)
+    features = set(candidates(spec, arrow))
+    categories = _categories(spec, given)
+    return [_column(field, _role(spec, field.name, features), field.name in categories) for field in arrow]
+
+
+def candidates(spec: ValidateSpec, arrow: pa.Schema) -> list[str]:
+    """Names of the columns that a model may see: those of the features, or else all that are neither key nor label nor
+    the split's column nor an instant."""
+    if spec.feature_columns is not None:
+        return list(spec.feature_columns)
+    apart = {spec.label, spec.split_column, *spec.key}
+    return [f.name for f in arrow if f.name not in apart and not pa.types.is_temporal(f.type)]
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _check_present(spec: ValidateSpec, names: Sequence[str]) -> None:
+    wanted = [("label", spec.label)] + [(f"features.{name}", name) for name in spec.feature_columns or []]
+    for where, name in wanted:
+        if name not in names:
+            got = f"{name!r}, which is not among the columns {', '.join(names)}"
+            raise TidemillError(Code.MISSING_COLUMN, where, got, "name a column that the query returns", {"column": name})
+
+
+def _categories(spec: ValidateSpec, given: schema_pb2.Schema | None) -> set[str]:
+    if spec.features is not None:
+        crossed = {c for f in spec.features.values() if isinstance(f, Cross) for c in f.of}
+        plain = {name: f for name, f in spec.features.items() if not isinstance(f, Cross)}
+        return {n for n, f in plain.items() if isinstance(f, Categorical)} | (crossed - set(plain))
+    return {f.name for f in given.feature if f.int_domain.is_categorical} if given is not None else set()
+
+
+def _role(spec: ValidateSpec, name: str, features: set[str]) -> Role:
+    if name == spec.label:
+        return "label"
+    if name in features:
+        return "feature"
+    return "key" if name in spec.key else "other"
+
+
+def _column(field: pa.Field, role: Role, category: bool) -> Column:
+    name, kind = quote(field.name), field.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_bool = pa.types.is_boolean(kind)
+    is_time = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    if pa.types.is_integer(kind) or is_bool:
+        sql = f"CAST({name} AS {'DOUBLE' if kind == pa.uint64() else 'BIGINT'})"
+        if category and role == "feature":
+            return Column(field.name, role, "category", _Types.INT, f"CAST({sql} AS VARCHAR)", is_bool)
+        return Column(field.name, role, "number", _Types.INT, sql, is_bool)
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return Column(field.name, role, "number", _Types.FLOAT, f"CAST({name} AS DOUBLE)")
+    if is_time:
+        sql = f"CAST(floor(epoch(CAST({name} AS TIMESTAMP))) AS BIGINT)"
+        return Column(field.name, role, "number", _Types.INT, sql, is_time=True)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return Column(field.name, role, "category", _Types.STRING, f"CAST({name} AS VARCHAR)")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return Column(field.name, role, "bytes", _Types.BYTES, name)
+    return Column(field.name, role, "opaque", _Types.STRUCT, name)

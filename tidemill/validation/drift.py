@@ -1,0 +1,258 @@
+"""Drift: how far the distribution of a feature in other data is from that in train.
+
+Numbers by the Jensen-Shannon divergence in bits (Lin, 1991) over the quantile bins of the reference, in which both sides
+are counted exactly; categories by the L-infinity distance of the values' shares, as TFDV does. Missing values are a bin,
+or a value, of their own in both. Both distances lie between 0 (equal) and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+
+from tidemill import storage
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.source import Drift
+from tidemill.validation import statistics
+from tidemill.validation.columns import Column
+from tidemill.validation.statistics import SplitStatistics
+
+NOTABLE = 0.1
+PREVIOUS = "previous"
+PROBE = "drift"
+_STATISTICS = ("tidemill", "statistics", "Split-train", statistics.FILE)
+_Histogram = statistics_pb2.Histogram
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a feature's distribution is from train's.
+
+    Attributes:
+        feature: Its name.
+        other: What train is held against: `valid`, `test` or `previous`.
+        distance: 0 to 1. A feature that was a category and is a number, or the other way round, has 1.
+        measure: `jensen_shannon` or `l_infinity`.
+        threshold: The limit that applies, if any.
+        reason: For a category the value whose share differs most; else empty.
+    """
+
+    feature: str
+    other: str
+    distance: float
+    measure: Literal["jensen_shannon", "l_infinity"]
+    threshold: float | None
+    reason: str = ""
+
+    @property
+    def beyond(self) -> bool:
+        """Whether there is a threshold, and the distance exceeds it."""
+        return self.threshold is not None and self.distance > self.threshold
+
+    @property
+    def notable(self) -> bool:
+        """Whether the distance exceeds the threshold, or 0.1 where there is none."""
+        return self.distance > (NOTABLE if self.threshold is None else self.threshold)
+
+    def __str__(self) -> str:
+        name = {"jensen_shannon": "Jensen-Shannon", "l_infinity": "L-infinity"}[self.measure]
+        at = f" at {self.reason}" if self.reason else ""
+        limit = "" if self.threshold is None else f" above {self.threshold:g}"
+        return f"{self.feature} against {self.other} ({name} {self.distance:.4f}{limit}{at})"
+
+
+def jensen_shannon(one: np.ndarray, two: np.ndarray) -> float:
+    """Jensen-Shannon divergence to base 2 of two histograms over the same bins.
+
+    Args:
+        one: Counts or shares, not negative, float or int [bins], with a positive sum.
+        two: The same of the other side.
+
+    Returns:
+        0 to 1.
+    """
+    p, q = one / one.sum(), two / two.sum()
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(side > 0, side * np.log2(side / middle), 0.0).sum() for side in (p, q)]
+    return float(min(max((parts[0] + parts[1]) / 2, 0.0), 1.0))
+
+
+def l_infinity(one: Mapping[str | None, float], two: Mapping[str | None, float]) -> tuple[float, str | None]:
+    """Largest difference of the values' shares.
+
+    Args:
+        one: Share of the rows by value; None is the missing value.
+        two: The same of the other side.
+
+    Returns:
+        The difference, 0 to 1, and the value where it is; the first in the order of `one`, then `two`, of equal ones.
+    """
+    largest, where = 0.0, None
+    for value in [*one, *(v for v in two if v not in one)]:
+        difference = abs(one.get(value, 0.0) - two.get(value, 0.0))
+        if difference > largest:
+            largest, where = difference, value
+    return min(largest, 1.0), where
+
+
+def load_previous(uri: str) -> statistics_pb2.DatasetFeatureStatistics | None:
+    """Train's statistics of a published model; None where it was published without.
+
+    Raises:
+        TidemillError: `unreadable-file`.
+    """
+    file = storage.join(uri, *_STATISTICS)
+    if not storage.exists(file):
+        return None
+    with storage.open_file(file) as stream:
+        return statistics.parse(stream.read(), file)
+
+
+def edges_of(proto: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[Column]) -> dict[str, np.ndarray]:
+    """Edges of the bins in which other data are held against these statistics, for each numeric feature that has values:
+    its quantiles, ascending, and the next number above the largest, so that what exceeds it has a bin of its own."""
+    stats, found = statistics.by_name(proto), {}
+    for column in columns:
+        histogram = _quantiles(stats.get(column.name)) if column.view == "number" else None
+        if histogram is not None:
+            found[column.name] = _edges(histogram)
+    return found
+
+
+def compare(
+    reference: statistics_pb2.DatasetFeatureStatistics,
+    counted: Mapping[str, Mapping[str, np.ndarray]],
+    probe: str,
+    against: statistics_pb2.DatasetFeatureStatistics,
+    columns: Sequence[Column],
+    other: str,
+    settings: Drift,
+) -> list[Distance]:
+    """Distances of all features, the largest first.
+
+    Args:
+        reference: The statistics whose quantiles are the bins.
+        counted: The other side's rows in those bins, by feature and probe (`SplitStatistics.probes`).
+        probe: The probe's name.
+        against: The other side's statistics.
+        columns: From `columns.resolve`.
+        other: The name of the side that is not train.
+        settings: Thresholds, which apply where `settings.between` names `other`.
+
+    Returns:
+        One for each feature that both sides have. Empty when a side has no rows.
+    """
+    if not reference.num_examples or not against.num_examples:
+        return []
+    gated = other in settings.between
+    left, right = statistics.by_name(reference), statistics.by_name(against)
+    found = []
+    for column in columns:
+        if column.role != "feature" or column.name not in left or column.name not in right:
+            continue
+        one, two = left[column.name], right[column.name]
+        if column.view == "number":
+            bins = counted.get(column.name, {}).get(probe)
+            distance, reason = _numeric(one, two, bins), ""
+        elif column.view == "category":
+            distance, reason = _categorical(one, two)
+        else:
+            continue
+        measure = "jensen_shannon" if column.view == "number" else "l_infinity"
+        threshold = settings.numeric if column.view == "number" else settings.categorical
+        found.append(Distance(column.name, other, distance, measure, threshold if gated else None, reason))
+    return sorted(found, key=lambda d: (-d.distance, d.feature))
+
+
+def check(distances: Sequence[Distance]) -> None:
+    """Stops the run when features drifted beyond a threshold.
+
+    Raises:
+        TidemillError: `drift`, with every such feature, its distance and the threshold.
+    """
+    beyond = [d for d in distances if d.beyond]
+    if beyond:
+        details = [{"feature": d.feature, "other": d.other, "distance": d.distance, "threshold": d.threshold} for d in beyond]
+        want = "mend the data, train on newer rows, or raise validation.drift's thresholds"
+        got = f"drifted features: {'; '.join(map(str, beyond))}"
+        raise TidemillError(Code.DRIFT, "validation.drift", got, want, {"drifted": details})
+
+
+def to_proto(distances: Sequence[Distance]) -> list[anomalies_pb2.DriftSkewInfo]:
+    """The distances in TFX's form; those of `previous` are drift, those between splits skew."""
+    infos: dict[str, anomalies_pb2.DriftSkewInfo] = {}
+    measures = {"jensen_shannon": "JENSEN_SHANNON_DIVERGENCE", "l_infinity": "L_INFTY"}
+    for d in sorted(distances, key=lambda d: d.feature):
+        info = infos.setdefault(d.feature, anomalies_pb2.DriftSkewInfo())
+        info.path.step[:] = [d.feature]
+        side = info.drift_measurements if d.other == PREVIOUS else info.skew_measurements
+        kind = anomalies_pb2.DriftSkewInfo.MeasurementType.Value(measures[d.measure])
+        side.add(type=kind, value=d.distance, threshold=d.threshold or 0.0)
+    return list(infos.values())
+
+
+def _quantiles(stats: statistics_pb2.FeatureNameStatistics | None) -> statistics_pb2.Histogram | None:
+    if stats is None or stats.WhichOneof("stats") != "num_stats":
+        return None
+    found = [h for h in stats.num_stats.histograms if h.type == _Histogram.QUANTILES and h.buckets]
+    return found[0] if found else None
+
+
+def _edges(histogram: statistics_pb2.Histogram) -> np.ndarray:
+    values = [b.low_value for b in histogram.buckets] + [histogram.buckets[-1].high_value]
+    distinct = np.unique(np.array(values, dtype=np.float64))
+    return np.append(distinct, np.nextafter(distinct[-1], np.inf))
+
+
+def _numeric(
+    reference: statistics_pb2.FeatureNameStatistics,
+    against: statistics_pb2.FeatureNameStatistics,
+    bins: np.ndarray | None,
+) -> float:
+    kinds = {reference.WhichOneof("stats"), against.WhichOneof("stats")}
+    if kinds != {"num_stats"}:
+        return 1.0
+    histogram = _quantiles(reference)
+    if histogram is None:
+        return jensen_shannon(*(_missing_or_not(s) for s in (reference, against)))
+    if bins is None:
+        bins = np.zeros(len(_edges(histogram)) + 1, dtype=np.int64)
+    counts = np.zeros(len(bins))
+    for bucket in histogram.buckets:
+        counts[np.searchsorted(_edges(histogram), bucket.low_value) + 1] += bucket.sample_count
+    one = np.append(counts, reference.num_stats.common_stats.num_missing)
+    two = np.append(bins, against.num_stats.common_stats.num_missing)
+    return jensen_shannon(one, two) if one.sum() and two.sum() else 1.0
+
+
+def _missing_or_not(stats: statistics_pb2.FeatureNameStatistics) -> np.ndarray:
+    common = stats.num_stats.common_stats
+    return np.array([common.num_non_missing, common.num_missing])
+
+
+def _categorical(
+    reference: statistics_pb2.FeatureNameStatistics, against: statistics_pb2.FeatureNameStatistics
+) -> tuple[float, str]:
+    if {reference.WhichOneof("stats"), against.WhichOneof("stats")} != {"string_stats"}:
+        return 1.0, ""
+    distance, value = l_infinity(_shares(reference), _shares(against))
+    if not distance:
+        return 0.0, ""
+    return distance, "missing values" if value is None else repr(value)
+
+
+def _shares(stats: statistics_pb2.FeatureNameStatistics) -> dict[str | None, float]:
+    """Shares of the 1,000 most frequent values, and of None, the missing one. A rarer value counts as absent, which
+    moves a distance by less than 0.001."""
+    common = stats.string_stats.common_stats
+    rows = common.num_non_missing + common.num_missing
+    shares: dict[str | None, float] = {b.label: b.sample_count / rows for b in stats.string_stats.rank_histogram.buckets}
+    shares[None] = common.num_missing / rows
+    return shares
+
+
