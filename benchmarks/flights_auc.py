@@ -34,8 +34,8 @@ def main() -> int:
             steps = run(split, Path(folder))
             for model, least in LEAST[split].items():
                 metrics = Path(steps[f"evaluate-{model}"]["outputs"]["evaluation"]["uri"], "metrics.json")
-                auc = json.loads(metrics.read_text())["test"]["overall"]["auc"]
-                low, high = auc["interval"]
+                auc = json.loads(metrics.read_text())["test"]["metrics"]["auc"]
+                low, high = auc["low"], auc["high"]
                 missed += auc["value"] < least
                 seconds = steps[f"train-{model}"]["seconds"]
                 row = f"{auc['value']:.4f} | {low:.4f} to {high:.4f} | {least} | {seconds:.0f}"

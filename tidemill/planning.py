@@ -13,6 +13,7 @@ from tidemill.data import sources
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump
 from tidemill.experiment.source import Source
+from tidemill.placement import placement
 from tidemill.publishing import store
 from tidemill.specs import (
     EvaluateSpec,
@@ -34,8 +35,9 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
         root: URI of the folder where Tidemill keeps sources, checkpoints and models. The source record is written there.
 
     Returns:
-        JSON texts by output name: `ingest`, `validate`, `preprocess`, `publish` are specs; `members` is a list of
-        `{"name", "train", "evaluate"}`, a spec text each.
+        Texts by output name: `ingest`, `validate`, `preprocess`, `publish` are specs in JSON; `members` is a JSON list of
+        objects with the member's `name`, its `train` and `evaluate` specs as texts, and the values of `placement`;
+        `preprocess_cpu` and `preprocess_memory` are quantities as Kubernetes writes them.
 
     Raises:
         TidemillError: `unsupported`, `missing-file`, `over-budget` and what else reading the sources finds.
@@ -109,13 +111,16 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
             "baseline": baseline,
         },
     )
-    members = [{"name": t.model.name, "train": _json(t), "evaluate": _json(evaluate)} for t in trains]
+    where = placement(experiment.compute.train)
+    members = [{"name": t.model.name, "train": _json(t), "evaluate": _json(evaluate), **where} for t in trains]
     return {
         "ingest": _json(ingest),
         "validate": _json(validate),
         "preprocess": _json(preprocess),
         "members": json.dumps(members),
         "publish": _json(publish),
+        "preprocess_cpu": experiment.compute.preprocess.cpu,
+        "preprocess_memory": experiment.compute.preprocess.memory,
     }
 
 

@@ -14,6 +14,8 @@ def plan_training(
     preprocess: dsl.OutputPath(str),
     members: dsl.OutputPath(str),
     publish: dsl.OutputPath(str),
+    preprocess_cpu: dsl.OutputPath(str),
+    preprocess_memory: dsl.OutputPath(str),
 ):
     """Cuts an experiment into the specs of the training steps, and looks at the sources and at the published models.
 
@@ -26,8 +28,10 @@ def plan_training(
         ingest: Spec of `ingest`.
         validate: Spec of `validate`.
         preprocess: Spec of `preprocess`.
-        members: List with the specs of `train` and `evaluate` for each member, for `fan_out`.
+        members: List with the specs of `train` and `evaluate` and the placement of each member, for `fan_out`.
         publish: Spec of `publish`.
+        preprocess_cpu: CPU cores that the experiment gives to `preprocess`.
+        preprocess_memory: Memory that the experiment gives to `preprocess`.
     """
     from pathlib import Path
 
@@ -38,5 +42,6 @@ def plan_training(
     with step("plan_training"):
         specs = run(parse(experiment), root)
     paths = {"ingest": ingest, "validate": validate, "preprocess": preprocess, "members": members, "publish": publish}
+    paths |= {"preprocess_cpu": preprocess_cpu, "preprocess_memory": preprocess_memory}
     for name, path in paths.items():
         Path(path).write_text(specs[name], encoding="utf-8")

@@ -8,14 +8,7 @@ from tidemill.components.predict.component import predict
 
 
 @dsl.pipeline(name="tidemill-batch-predict")
-def batch_predict(
-    experiment: str,
-    root: str,
-    model_version: str = "latest",
-    output: str = "",
-    predict_cpu: str = "4",
-    predict_memory: str = "16Gi",
-):
+def batch_predict(experiment: str, root: str, model_version: str = "latest", output: str = ""):
     """Scores the rows of the experiment's `predict.source` with a published model.
 
     Args:
@@ -23,11 +16,9 @@ def batch_predict(
         root: URI of the folder where the models were published, for example gs://bucket/tidemill.
         model_version: Version of the model, or `latest`.
         output: URI of the folder for the predictions. Empty for a folder of their own below `root`.
-        predict_cpu: CPU cores of the prediction step.
-        predict_memory: Memory of the prediction step.
     """
     plan = plan_prediction(experiment=experiment, root=root, model_version=model_version, output=output)
     plan.set_caching_options(False).set_display_name("Plan")
     rows = ingest(spec=plan.outputs["ingest"], root=root).set_display_name("Ingest")
     scored = predict(spec=plan.outputs["predict"], examples=rows.outputs["examples"])
-    scored.set_display_name("Predict").set_cpu_limit(predict_cpu).set_memory_limit(predict_memory)
+    scored.set_display_name("Predict")

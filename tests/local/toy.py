@@ -95,8 +95,8 @@ def evaluate(model: dsl.Input[dsl.Model], evaluation: dsl.Output[dsl.Artifact], 
         name = (Path(model.path) / "model.txt").read_text(encoding="utf-8")
         facts = {"name": name, "blessed": len(name) > 1, "reasons": [] if len(name) > 1 else ["auc 0.1 < 0.2"]}
         with write_folder(evaluation.path, facts) as folder:
-            metrics = {"overall": {"auc": len(name) / 10, "log_loss": None}}
-            (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+            metrics = {"auc": {"value": len(name) / 10}, "log_loss": {"value": None}}
+            (folder / "metrics.json").write_text(json.dumps({"test": {"metrics": metrics}}), encoding="utf-8")
         Path(report.path).write_text(f"<p>{name}</p>", encoding="utf-8")
 
 

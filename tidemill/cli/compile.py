@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 import tempfile
 from pathlib import Path
 
 from tidemill.cli import readmes
 from tidemill.errors import Code, TidemillError
+from tidemill.experiment.mistakes import nearest
 from tidemill.local.compiling import Source, sources
 
 
@@ -49,8 +49,7 @@ def _chosen(names: list[str]) -> list[Source]:
     known = sources()
     for name in names:
         if name not in {source.name for source in known}:
-            close = difflib.get_close_matches(name, [source.name for source in known], n=1)
-            want = f"did you mean {close[0]!r}" if close else f"use one of {', '.join(s.name for s in known)}"
+            want = nearest(name, [source.name for source in known])
             raise TidemillError(Code.INVALID_VALUE, "NAME", repr(name), want)
     return [source for source in known if not names or source.name in names]
 

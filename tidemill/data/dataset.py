@@ -3,8 +3,8 @@
     {train,valid,test}/part-00000.parquet …
     manifest.json
 
-The manifest is written last. A folder without one is not a dataset, and a dataset whose files do not have the sizes that
-the manifest says is refused.
+The manifest is written last. A folder without one is not a dataset, and a dataset whose files do not have the sizes
+that the manifest says is refused.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Dataset:
         for split in self.splits:
             for path in self.files(split):
                 return pq.read_schema(path)
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "a dataset without shards", "run the step that made it again")
+        want = "run the step that made it again"
+        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "a dataset without shards", want)
 
     def batches(
         self, split: str, columns: Sequence[str] | None = None, batch_rows: int = ROW_GROUP_ROWS
@@ -213,7 +214,7 @@ class _ShardWriter:
         self._shard_rows = 0
 
     def finish(self) -> list[FileEntry]:
-        if self._pending_rows or not self._entries and self._writer is None:
+        if self._pending_rows or (not self._entries and self._writer is None):
             self._pending = self._pending or [self._owner.schema.empty_table()]
             self._flush(self._pending_rows)
         self._close_shard()
@@ -224,7 +225,9 @@ class _ShardWriter:
             self._writer.close()
 
 
-def finish_dataset(path: str | os.PathLike, schema: pa.Schema, splits: dict[str, list[str]], metadata: dict | None = None) -> str:
+def finish_dataset(
+    path: str | os.PathLike, schema: pa.Schema, splits: dict[str, list[str]], metadata: dict | None = None
+) -> str:
     """Makes a folder of Parquet shards, which something else wrote (DuckDB, Beam), whole by writing its manifest.
 
     Args:
@@ -239,10 +242,7 @@ def finish_dataset(path: str | os.PathLike, schema: pa.Schema, splits: dict[str,
     root = Path(path)
     entries = {}
     for split, names in splits.items():
-        entries[split] = [
-            FileEntry.of(root, n, rows=pq.read_metadata(root / n).num_rows)
-            for n in names
-        ]
+        entries[split] = [FileEntry.of(root, n, rows=pq.read_metadata(root / n).num_rows) for n in names]
     manifest = _manifest(schema, entries, metadata or {})
     write_json(root / MANIFEST, manifest)
     return manifest["fingerprint"]

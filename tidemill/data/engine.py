@@ -32,7 +32,7 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
 
 
 def shut_off(connection: duckdb.DuckDBPyConnection, allowed: Iterable[Path]) -> None:
-    """From now on the connection opens no file but the allowed ones, reaches no network, and its settings are locked."""
+    """From now on the connection opens the allowed files alone, reaches no network, and its settings are locked."""
     connection.execute(f"SET allowed_paths = {literal([str(path) for path in allowed])}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -43,7 +43,7 @@ def name(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def literal(value: str | bool | None | list | dict) -> str:
+def literal(value: str | bool | list | dict | None) -> str:
     """A value, written for SQL: strings, booleans, NULL, lists and structs of them."""
     if value is None:
         return "NULL"

@@ -1,8 +1,9 @@
 """The types of columns that nobody declared, found from all their values.
 
-Not from a sample, and not by DuckDB's sniffer: the result must not depend on the order of files, and a ragged row must not
-choose another delimiter. A type is taken when all values have it, or nearly all: with fewer than `TOLERANCE` exceptions
-these are taken for broken values, which are then reported with their line, and not for a reason to make the column text.
+Not from a sample, and not by DuckDB's sniffer: the result must not depend on the order of files, and a ragged row must
+not choose another delimiter. A type is taken when all values have it, or nearly all: with fewer than `TOLERANCE`
+exceptions these are taken for broken values, which are then reported with their line, and not for a reason to make the
+column text.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def count_kinds(connection: duckdb.DuckDBPyConnection, relation: str, columns: l
     """
     kinds = ", ".join(f"{_kind(name(c))} AS {name(c)}" for c in columns)
     counts = ", ".join(f"count(*) FILTER ({name(c)} = {kind})" for c in columns for kind in range(_TEXT + 1))
-    row = connection.execute(f"SELECT {counts} FROM (SELECT {kinds} FROM ({relation}))").fetchone()
+    row = connection.execute(f"SELECT {counts} FROM (SELECT {kinds} FROM ({relation}))").fetchall()[0]
     size = _TEXT + 1
     return {c: Counter(dict(enumerate(row[i * size : (i + 1) * size]))) for i, c in enumerate(columns)}
 

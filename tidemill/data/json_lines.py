@@ -1,7 +1,7 @@
 """JSON lines: one object a line, to a table with a column for each key that occurs.
 
-DuckDB's own reader gives no line numbers for what it skips, so lines are split here and parsed by DuckDB's JSON functions.
-Nested values become their JSON text.
+DuckDB's own reader gives no line numbers for what it skips, so lines are split here and parsed by DuckDB's JSON
+functions. Nested values become their JSON text.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.data import formats, inference
+from tidemill.data.columns import INTEGERS, check_declared, partition_types
 from tidemill.data.engine import literal, name
+from tidemill.data.groups import Staged
 from tidemill.data.quarantine import Quarantine
-from tidemill.specs import SourceFile
 
 _CHUNK = 16 << 20
 
@@ -26,7 +27,7 @@ def load(
     connection: duckdb.DuckDBPyConnection,
     table_name: str,
     types: dict[str, str],
-    staged: list[tuple[Path, SourceFile]],
+    staged: Staged,
     quarantine: Quarantine,
 ) -> None:
     """Creates a table of the objects in the files.
@@ -35,53 +36,66 @@ def load(
     string anywhere does not become a number or a boolean.
 
     Args:
-        types: Declared DuckDB types of some columns. Their rows go to quarantine where the value is of another type.
+        types: Declared DuckDB types of some columns. Their rows go to quarantine where the value is of another type; a
+            fraction is not of an integer type.
     """
-    from tidemill.data.tables import check_declared, partition_types
+    _read_lines(connection, staged)
+    place = f"""{literal(table_name)} AS "table", {literal([file.uri for _, file in staged])}[tidemill_file + 1] AS uri,
+        tidemill_line AS line"""
+    broken = """CASE WHEN NOT utf8 THEN 'No UTF-8 text' WHEN NOT json_valid(tidemill_text) THEN 'No valid JSON'
+        WHEN json_type(tidemill_text) != 'OBJECT' THEN 'No JSON object' END"""
+    quarantine.take(f"""SELECT {place}, {broken} AS reason, tidemill_text AS text
+        FROM tidemill.lines WHERE {broken} IS NOT NULL""")
+    connection.execute(f"DELETE FROM tidemill.lines WHERE {broken} IS NOT NULL")
+    query = "SELECT DISTINCT unnest(json_keys(tidemill_text)) AS key FROM tidemill.lines ORDER BY key"
+    keys = [key for (key,) in connection.execute(query).fetchall()]
+    partitions = [formats.partitions(file.uri) for _, file in staged]
+    given = [key for key in partitions[0] if key not in keys]
+    check_declared(table_name, types, [*keys, *given])
+    values = _values(keys)
+    types = types | _inferred(connection, [key for key in keys if key not in types], values)
+    types = types | partition_types(connection, types, [{k: p[k] for k in given} for p in partitions])
+    columns = [f"CAST({name(k)} AS {types[k]}) AS {name(k)}" for k in keys]
+    columns += [
+        f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {name(k)}" for k in given
+    ]
+    reason = _contradiction(keys, types)
+    connection.execute(f"""CREATE TABLE main.{name(table_name)} AS
+        SELECT {', '.join(columns) or 'tidemill_line'} FROM ({values}) WHERE {reason} IS NULL""")
+    quarantine.take(f"""SELECT {place}, {reason} AS reason, tidemill_text AS text
+        FROM ({values}) WHERE {reason} IS NOT NULL""")
+    connection.execute("DROP TABLE tidemill.lines")
 
-    connection.execute("CREATE OR REPLACE TABLE tidemill.lines (file INTEGER, line BIGINT, text VARCHAR)")
+
+def _contradiction(keys: list[str], types: dict[str, str]) -> str:
+    """An expression for what is wrong with a row's values, null where nothing is."""
+    cases = ""
+    for key in keys:
+        value = name(key)
+        fraction = f"coalesce(TRY_CAST({value} AS DECIMAL(38,9)) % 1 != 0, false)"
+        wrong = f"TRY_CAST({value} AS {types[key]}) IS NULL" + (f" OR {fraction}" if types[key] in INTEGERS else "")
+        text = literal(f"Could not convert {key} to {types[key]}")
+        cases += f" WHEN {value} IS NOT NULL AND ({wrong}) THEN {text}"
+    return f"CASE{cases} END" if cases else "NULL"
+
+
+def _read_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    connection.execute("""CREATE OR REPLACE TABLE tidemill.lines
+        (tidemill_file INTEGER, tidemill_line BIGINT, tidemill_text VARCHAR, utf8 BOOLEAN)""")
     for index, (path, _) in enumerate(staged):
         for batch in _lines(path, index):
             connection.register("lines_batch", batch)
             connection.execute("INSERT INTO tidemill.lines FROM lines_batch")
             connection.unregister("lines_batch")
-    uris = literal([file.uri for _, file in staged])
-    whole = "json_valid(text) AND json_type(text) = 'OBJECT'"
-    quarantine.take(f"""SELECT {literal(table_name)} AS "table", {uris}[file + 1] AS uri, line,
-        CASE WHEN json_valid(text) THEN 'No JSON object' ELSE 'No valid JSON' END AS reason, text
-        FROM tidemill.lines WHERE NOT coalesce({whole}, false)""")
-    connection.execute(f"DELETE FROM tidemill.lines WHERE NOT coalesce({whole}, false)")
-    rows = connection.execute("SELECT DISTINCT unnest(json_keys(text)) AS key FROM tidemill.lines ORDER BY key").fetchall()
-    keys = [key for (key,) in rows]
-    partitions = [formats.partitions(file.uri) for _, file in staged]
-    check_declared(table_name, types, [*keys, *partitions[0]])
-    given = [key for key in partitions[0] if key not in keys]
-    values = _values(keys)
-    types = types | _inferred(connection, [key for key in keys if key not in types], values)
-    types = types | partition_types(connection, types, [{k: p[k] for k in given} for p in partitions])
-    good = " AND ".join(f"(TRY_CAST({name(k)} AS {types[k]}) IS NOT NULL OR {name(k)} IS NULL)" for k in keys) or "true"
-    columns = [f"CAST({name(k)} AS {types[k]}) AS {name(k)}" for k in keys]
-    columns += [f"CAST({literal([p[k] for p in partitions])}[file + 1] AS {types[k]}) AS {name(k)}" for k in given]
-    connection.execute(f"""CREATE TABLE main.{name(table_name)} AS
-        SELECT {', '.join(columns) or 'line'} FROM ({values}) WHERE {good}""")
-    if keys:
-        reason = " ".join(
-            f"WHEN TRY_CAST({name(k)} AS {types[k]}) IS NULL AND {name(k)} IS NOT NULL THEN "
-            f"{literal(f'Could not convert key {k} to {types[k]}')}"
-            for k in keys
-        )
-        quarantine.take(f"""SELECT {literal(table_name)} AS "table", {uris}[file + 1] AS uri, tidemill_line AS line,
-            CASE {reason} END AS reason, tidemill_text AS text FROM ({values}) WHERE NOT ({good})""")
-    connection.execute("DROP TABLE tidemill.lines")
 
 
 def _values(keys: list[str]) -> str:
     """A query for the lines with a text column for each key; each line is parsed once."""
     pointers = literal(["/" + key.replace("~", "~0").replace("/", "~1") for key in keys])
     columns = "".join(f", found[{i + 1}] AS {name(key)}" for i, key in enumerate(keys))
-    found = f"json_extract_string(text, {pointers})" if keys else "NULL"
-    return f"""SELECT file, line AS tidemill_line, text AS tidemill_text{columns}
-        FROM (SELECT file, line, text, {found} AS found FROM tidemill.lines)"""
+    found = f"json_extract_string(tidemill_text, {pointers})" if keys else "NULL"
+    return f"""SELECT tidemill_file, tidemill_line, tidemill_text{columns}
+        FROM (SELECT *, {found} AS found FROM tidemill.lines)"""
 
 
 def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: str) -> dict[str, str]:
@@ -89,8 +103,8 @@ def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: st
         return {}
     pointers = literal(["/" + key.replace("~", "~0").replace("/", "~1") for key in keys])
     is_text = ", ".join(f"bool_or(kinds[{i + 1}] IN ('VARCHAR', 'OBJECT', 'ARRAY'))" for i in range(len(keys)))
-    query = f"SELECT {is_text} FROM (SELECT json_type(text, {pointers}) AS kinds FROM tidemill.lines)"
-    texts = connection.execute(query).fetchone()
+    query = f"SELECT {is_text} FROM (SELECT json_type(tidemill_text, {pointers}) AS kinds FROM tidemill.lines)"
+    texts = connection.execute(query).fetchall()[0]
     kinds: dict[str, Counter] = inference.count_kinds(connection, values, keys)
     types = {key: inference.type_of(kinds[key]) for key in keys}
     for key, text in zip(keys, texts, strict=True):
@@ -100,7 +114,7 @@ def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: st
 
 
 def _lines(path: Path, index: int) -> Iterator[pa.Table]:
-    """The file's lines with their numbers; blank lines are left out, bytes that are not UTF-8 become `\\ufffd`."""
+    """The file's lines with their numbers, without blank ones."""
     number, rest = 1, b""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -114,9 +128,14 @@ def _lines(path: Path, index: int) -> Iterator[pa.Table]:
 
 def _table(lines: list[bytes], index: int, number: int) -> pa.Table:
     try:
-        text = pa.array(lines, pa.binary()).cast(pa.string())
+        text, whole = pa.array(lines, pa.binary()).cast(pa.string()), [True] * len(lines)
     except pa.ArrowInvalid:
-        text = pa.array([line.decode("utf-8", "replace") for line in lines], pa.string())
+        decoded = [line.decode("utf-8", "replace") for line in lines]
+        whole = [text.encode() == line for text, line in zip(decoded, lines, strict=True)]
+        text = pa.array(decoded, pa.string())
     numbers = pa.array(range(number, number + len(lines)), pa.int64())
-    table = pa.table({"file": pa.array([index] * len(lines), pa.int32()), "line": numbers, "text": text})
+    files = pa.array([index] * len(lines), pa.int32())
+    table = pa.table(
+        {"tidemill_file": files, "tidemill_line": numbers, "tidemill_text": text, "utf8": whole}
+    )
     return table.filter(pc.not_equal(pc.utf8_trim_whitespace(text), ""))

@@ -2,7 +2,7 @@
 
 The quarantine file has one JSON object a line, sorted by table, URI and line:
 
-    {"table": "flights", "uri": "flights.csv", "line": 17, "reason": "Expected Number of Columns: 19 Found: 18", "text": "…"}
+    {"table": "flights", "uri": "f.csv", "line": 17, "reason": "Expected Number of Columns: 9 Found: 8", "text": "…"}
 
 `line` counts the file's lines from 1, with its header; in Parquet, where there are no lines, it counts rows. Rows of the
 query's result that contradict the given schema have the table `(query)`, and neither URI nor line.
@@ -24,6 +24,9 @@ from tidemill.errors import Code, TidemillError
 MAX_TEXT_CHARS = 1000
 """How much of a row is kept."""
 
+REJECT_CHARS = 10_000
+"""How much of a rejected row DuckDB shows (its `rejects_line_size_limit`)."""
+
 QUERY = "(query)"
 _CHUNK = 8 << 20
 _BATCH_ROWS = 50_000
@@ -35,13 +38,15 @@ class Quarantine:
     def __init__(self, connection: duckdb.DuckDBPyConnection):
         self._connection = connection
         connection.execute(
-            'CREATE TABLE tidemill.quarantine ("table" VARCHAR, uri VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR)'
+            'CREATE TABLE tidemill.quarantine ("table" VARCHAR, uri VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR, '
+            "lost BIGINT DEFAULT 1)"
         )
 
     def take_csv_rejects(self, table: str, uris: Mapping[str, str]) -> None:
         """Moves here what DuckDB's CSV reader rejected in the last scan.
 
-        A row with several mistakes counts once, for the first. DuckDB counts records; the lines are counted here.
+        A row with several mistakes counts once, for the first. A quote that is never closed swallows the lines up to the
+        next quote: such a row counts as all of these, or as the rest of the file when it is too long to be seen whole.
 
         Args:
             table: The table's name.
@@ -56,12 +61,16 @@ class Quarantine:
         rejects = cursor.execute("FROM tidemill.rejects ORDER BY file_path, position")
         counter: _LineCounter | None = None
         while rows := rejects.fetchmany(_BATCH_ROWS):
-            places = []
+            places, lost = [], []
             for path, position, text, _ in rows:
                 if counter is None or counter.path != path:
                     counter = _LineCounter(path)
                 text = text or ""
                 places.append(counter.line_at(position + len(text) - len(text.lstrip("\r\n"))))
+                swallowed = text.strip("\r\n").count("\n")
+                if swallowed and len(text) >= REJECT_CHARS:
+                    swallowed = max(swallowed, counter.last_line() - places[-1])
+                lost.append(1 + swallowed)
             batch = pa.table(
                 {
                     "table": [table] * len(rows),
@@ -69,23 +78,30 @@ class Quarantine:
                     "line": pa.array(places, pa.int64()),
                     "reason": [reason for _, _, _, reason in rows],
                     "text": [(text or "").strip("\r\n")[:MAX_TEXT_CHARS] for _, _, text, _ in rows],
+                    "lost": pa.array(lost, pa.int64()),
                 }
             )
-            self._insert(batch)
+            self.insert(batch)
         cursor.close()
         self._connection.execute("DROP TABLE tidemill.rejects")
+
+    def insert(self, batch: pa.Table) -> None:
+        """Takes rows with the columns table, uri, line, reason, text, lost."""
+        self._connection.register("quarantine_batch", batch)
+        self._connection.execute("INSERT INTO tidemill.quarantine BY NAME FROM quarantine_batch")
+        self._connection.unregister("quarantine_batch")
 
     def take(self, query: str) -> None:
         """Takes the rows of a query with the columns table, uri, line, reason, text."""
         self._connection.execute(f"""INSERT INTO tidemill.quarantine
-            SELECT "table", uri, line, reason, text[1:{MAX_TEXT_CHARS}] FROM ({query})""")
+            SELECT "table", uri, line, reason, text[1:{MAX_TEXT_CHARS}], 1 FROM ({query})""")
 
     def count(self, table: str | None = None) -> int:
-        """Bad rows of a table, or of all."""
-        query = "SELECT count(*) FROM tidemill.quarantine"
+        """Bad rows of a table, or of all, with those that an unclosed quote swallowed."""
+        query = "SELECT coalesce(sum(lost), 0)::BIGINT FROM tidemill.quarantine"
         if table is None:
-            return self._connection.execute(query).fetchone()[0]
-        return self._connection.execute(f'{query} WHERE "table" = ?', [table]).fetchone()[0]
+            return self._connection.execute(query).fetchall()[0][0]
+        return self._connection.execute(f'{query} WHERE "table" = ?', [table]).fetchall()[0][0]
 
     def check(self, table: str, rows: int, max_share: float) -> None:
         """Checks a table's share of bad rows.
@@ -103,7 +119,7 @@ class Quarantine:
             return
         uri, line, reason, text = self._connection.execute(
             'SELECT uri, line, reason, text FROM tidemill.quarantine WHERE "table" = ? ORDER BY ALL LIMIT 1', [table]
-        ).fetchone()
+        ).fetchall()[0]
         where = f"{table}: {uri}, line {line}" if uri else table
         share = bad / rows
         got = f"{bad:,} of {rows:,} rows ({share:.3%}) that do not parse; the first: {reason} in {text[:80]!r}"
@@ -129,26 +145,31 @@ class Quarantine:
         os.replace(partial, path)
         return count
 
-    def _insert(self, batch: pa.Table) -> None:
-        self._connection.register("quarantine_batch", batch)
-        self._connection.execute("INSERT INTO tidemill.quarantine FROM quarantine_batch")
-        self._connection.unregister("quarantine_batch")
-
 
 class _LineCounter:
     """Line numbers for ascending byte positions of one file, read once, in pieces."""
 
     def __init__(self, path: str):
         self.path = path
-        self._file = open(path, "rb")  # noqa: SIM115 - closed at the end of the file, or with the counter
-        self._start = 0
         self._lines_before = 0
         self._breaks = np.empty(0, np.int64)
         self._end = 0
+        self._last: int | None = None
 
     def line_at(self, position: int) -> int:
-        while position > self._end and (chunk := self._file.read(_CHUNK)):
-            self._lines_before += len(self._breaks)
-            self._start, self._end = self._end, self._end + len(chunk)
-            self._breaks = self._start + np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n"))
+        if position > self._end:
+            self._read_to(position)
         return 1 + self._lines_before + int(np.searchsorted(self._breaks, position))
+
+    def last_line(self) -> int:
+        if self._last is None:
+            self._last = _LineCounter(self.path).line_at(os.path.getsize(self.path))
+        return self._last
+
+    def _read_to(self, position: int) -> None:
+        with open(self.path, "rb") as file:
+            file.seek(self._end)
+            while position > self._end and (chunk := file.read(_CHUNK)):
+                self._lines_before += len(self._breaks)
+                self._breaks = self._end + np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n"))
+                self._end += len(chunk)

@@ -91,7 +91,7 @@ class Stage:
         return plain
 
 
-class _unreadable:  # noqa: N801 - used as a context manager
+class _unreadable:
     """Turns what decompressors raise into `unreadable-file`; errors of the operating system pass."""
 
     def __init__(self, file: SourceFile):

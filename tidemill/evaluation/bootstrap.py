@@ -1,10 +1,10 @@
 """Confidence intervals by the percentile bootstrap (Efron, 1979, Annals of Statistics 7).
 
-A resample gives every row a Poisson(1) weight (Chamandy et al., 2012), which is the bootstrap with a random number of rows.
-What makes it fast:
+A resample gives every row a Poisson(1) weight (Chamandy et al., 2012): the bootstrap with a random number of rows. What
+makes it fast:
 
-- Resamples are counts over at most `MAX_CELLS` cells of equal frequency (see `tidemill.evaluation.metrics`), never sorted
-  rows. What the coarser cells change in a metric, about 1e-4 and less, is measured on the whole sample and taken off again.
+- Resamples are counts over at most `MAX_CELLS` cells of equal frequency (see `tidemill.evaluation.metrics`), not sorted
+  rows. What the coarser cells change in a metric, 1e-4 and less, is measured on the whole sample and taken off again.
 - Without a baseline the weights of a cell's rows are drawn as one Poisson number, which is the same distribution: the
   time does not depend on the number of rows.
 - With a baseline both models must meet the same rows, so that weights are drawn row by row. Beyond `MAX_PAIRED_ROWS` a
@@ -42,7 +42,7 @@ def intervals(
         name: Name of the slice; slices draw independent numbers. Defaults to the empty name, of all rows.
 
     Returns:
-        For each metric (low, high), or None where it does not exist in `MIN_DEFINED` of the resamples (a resample of few
+        For each metric (low, high), or None where it exists in less than `MIN_DEFINED` of the resamples (those of few
         rows may lack a class), or where `spec.resamples` is 0.
     """
     if not spec.resamples or not len(labels):
@@ -64,8 +64,8 @@ def paired(
 ) -> tuple[dict[str, Interval | None], dict[str, Interval | None], dict[str, Interval | None]]:
     """Intervals of a model, of a baseline on the same rows, and of the gain.
 
-    The gain of a metric is by how much the model is better (`goodness` of the model minus that of the baseline). Because
-    both meet the same resampled rows, its interval is much narrower than the two models' own.
+    The gain of a metric is by how much the model is better: `goodness` of the model minus that of the baseline. Because
+    both meet the same resampled rows, its interval is much narrower than the models' own.
 
     Args:
         labels, scores, threshold, spec, name: As for `intervals`.
@@ -83,12 +83,13 @@ def paired(
         scale = float(np.sqrt(len(chosen) / len(labels)))
         labels, scores, baseline = labels[chosen], scores[chosen], baseline[chosen]
     both = [group(labels, each, threshold, MAX_CELLS) for each in (scores, baseline)]
-    drawn = [tuple(measure(c, n) for c, n in zip(both, counts, strict=True)) for counts in _row_resamples(both, rng, spec)]
+    drawn = [
+        tuple(measure(cells, each) for cells, each in zip(both, counts, strict=True))
+        for counts in _row_resamples(both, rng, spec)
+    ]
     samples = [_join([pair[i] for pair in drawn]) for i in range(2)]
     coarse = [measure(cells) for cells in both]
-    own = [
-        {m: _interval(m, samples[i][m], exact[i][m], coarse[i][m], spec, scale) for m in METRICS} for i in range(2)
-    ]
+    own = [{m: _interval(m, samples[i][m], exact[i][m], coarse[i][m], spec, scale) for m in METRICS} for i in range(2)]
     gain = {m: _interval("gain", *(_gain(m, v) for v in (samples, exact, coarse)), spec, scale) for m in METRICS}
     return own[0], own[1], gain
 
@@ -115,7 +116,7 @@ def _row_resamples(both: list[Cells], rng: np.random.Generator, spec: Bootstrap)
 
 
 def _poisson_table() -> np.ndarray:
-    """65,535 values distributed as Poisson(1) to within 1/65,535: a random index draws ten times faster than a sampler."""
+    """65,535 values distributed as Poisson(1) to within 1/65,535: an index is drawn ten times faster than a number."""
     size = np.iinfo(np.uint16).max
     probability = np.exp(-1) / np.cumprod(np.maximum(np.arange(12), 1))
     edges = np.round(np.cumsum(probability) * size).astype(int)

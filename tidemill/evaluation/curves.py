@@ -21,8 +21,9 @@ def roc(cells: Cells, max_points: int = MAX_POINTS) -> list[tuple[float, float, 
         max_points: Most points; the rest is left out evenly along the curve, the two ends never.
 
     Returns:
-        Points (false positive rate, true positive rate, threshold) from (0, 0) to (1, 1), rows from the threshold on being
-        called positive. The first threshold, which no row reaches, is given as 1. Empty unless both classes occur.
+        Points (false positive rate, true positive rate, threshold) from (0, 0) to (1, 1), where rows from the threshold
+        on are called positive. The first threshold, which no row reaches, is given as 1. Empty unless both classes are
+        there.
     """
     hits, alarms = _from_the_top(cells)
     if not len(hits) or not hits[-1] or not alarms[-1]:
@@ -86,8 +87,8 @@ def histogram(labels: np.ndarray, scores: np.ndarray) -> dict:
     """Rows of each class by score.
 
     Returns:
-        `edges` [bins + 1] from 0 to where all but one row in a thousand lie (the rest counts in the last bin), `negatives`
-        and `positives` [bins] numbers of rows.
+        `edges` [bins + 1] from 0 to where all but one row in a thousand lie (the rest counts in the last bin),
+        `negatives` and `positives` [bins] numbers of rows.
     """
     top = float(np.quantile(scores, 0.999)) if len(scores) else 1.0
     edges = np.linspace(0, min(1.0, max(top, 1e-6)), HISTOGRAM_BINS + 1)

@@ -114,7 +114,7 @@ def evaluate(
         "label": spec.label,
         "name": member.name,
         "family": member.family,
-        "model_fingerprint": artifact.read_manifest(model)["fingerprint"],
+        "model_fingerprint": artifact.read_manifest(model)["metadata"]["model_fingerprint"],
         **_measure_all(spec, labels, scores, baseline, skipped, slicings, progress),
     }
     progress.phase("report")
@@ -129,7 +129,8 @@ def _checked(scores: np.ndarray, rows: int, where: str) -> np.ndarray:
     bad = rows - int(np.isfinite(scores).sum())
     if bad:
         got = f"{bad} of {rows} scores that are no numbers"
-        raise TidemillError(Code.TRAINING_DIVERGED, where, got, "lower the learning rate, or look for extreme feature values")
+        want = "lower the learning rate, or look for extreme feature values"
+        raise TidemillError(Code.TRAINING_DIVERGED, where, got, want)
     return np.asarray(scores, np.float64)
 
 

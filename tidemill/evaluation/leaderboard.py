@@ -11,12 +11,12 @@ from pathlib import Path
 from tidemill.evaluation import plots
 from tidemill.evaluation.metrics import METRICS, goodness
 from tidemill.evaluation.plots import Series
-from tidemill.evaluation.report import environment, metric_display
+from tidemill.evaluation.report import drawn, environment, metric_display
 
 _STYLES = ("c1", "c2", "c3", "c4", "c5", "c6")
 _CURVES = (
     ("ROC", "roc", ("false positive rate", "true positive rate"), True),
-    ("Precision and recall", "precision_recall", ("recall", "precision"), False),
+    ("Precision-recall", "precision_recall", ("recall", "precision"), False),
 )
 
 
@@ -36,6 +36,7 @@ def render(evaluations: Sequence[str], *, published: str | None = None) -> str:
     objective = metric_display(first["objective"]["metric"])
     estimates = [d["test"]["metrics"][objective["key"]] for d in documents]
     ends = [e[k] for e in estimates for k in ("low", "value", "high") if e[k] is not None]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
     rows = [
         {
             "name": d["name"],
@@ -45,21 +46,25 @@ def render(evaluations: Sequence[str], *, published: str | None = None) -> str:
             "objective": d["objective"]["value"],
             "metrics": d["test"]["metrics"],
             "style": _STYLES[i % len(_STYLES)],
-            "bar": plots.interval_bar(estimates[i], min(ends, default=0), max(ends, default=1), None, _STYLES[i % len(_STYLES)]),
+            "bar": plots.interval_bar(estimates[i], low, high, None, _STYLES[i % len(_STYLES)]),
         }
         for i, d in enumerate(documents)
     ]
-    return environment().get_template("leaderboard.html.jinja").render(
-        experiment=first["experiment"],
-        label=first["label"],
-        published=published,
-        objective=objective,
-        others=[metric_display(m) for m in METRICS if m != objective["key"]],
-        rows=rows,
-        curves=_curves(documents),
-        test_rows=first["test"]["rows"],
-        resamples=first["resamples"],
-        confidence=first["confidence"],
+    return (
+        environment()
+        .get_template("leaderboard.html.jinja")
+        .render(
+            experiment=first["experiment"],
+            label=first["label"],
+            published=published,
+            objective=objective,
+            others=[metric_display(m) for m in METRICS if m != objective["key"]],
+            rows=rows,
+            curves=_curves(documents),
+            test_rows=first["test"]["rows"],
+            resamples=first["resamples"],
+            confidence=first["confidence"],
+        )
     )
 
 
@@ -78,17 +83,17 @@ def _rank(document: dict) -> float:
 
 
 def _curves(documents: list[dict]) -> list[tuple[str, str]]:
-    drawn = []
+    found = []
     for title, key, labels, diagonal in _CURVES:
         series = [
-            Series(d["name"], _STYLES[i % len(_STYLES)], [(p[0], p[1]) for p in d["curves"]["model"][key]])
+            Series(d["name"], _STYLES[i % len(_STYLES)], drawn(key, d["curves"]["model"]))
             for i, d in enumerate(documents)
         ]
         if any(each.points for each in series):
-            drawn.append((title, plots.lines(series, (0, 1), (0, 1), labels, title, diagonal)))
+            found.append((title, plots.lines(series, (0, 1), (0, 1), labels, title, diagonal)))
     bins = [
         (Series(d["name"], _STYLES[i % len(_STYLES)], [(p["score"], p["share"]) for p in c], dots=True), c)
         for i, d in enumerate(documents)
         for c in [d["curves"]["model"]["calibration"]]
     ]
-    return [*drawn, ("Calibration", plots.calibration(bins))]
+    return [*found, ("Calibration", plots.calibration(bins))]

@@ -18,6 +18,15 @@ from tidemill.experiment.evaluation import Metric
 
 METRICS: tuple[str, ...] = get_args(Metric)
 CALIBRATION_BINS = 10
+NAMES = {
+    "auc": "AUC",
+    "pr_auc": "PR-AUC",
+    "log_loss": "log loss",
+    "normalized_entropy": "normalised entropy",
+    "calibration": "calibration",
+    "ece": "ECE",
+    "accuracy": "accuracy",
+}
 _EPSILON = float(np.finfo(np.float64).eps)
 
 _GOODNESS = {
@@ -118,14 +127,14 @@ def group(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5, max_ce
 
 
 def row_log_loss(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Log loss of each row in nats, [rows] float64; scores are clipped to [eps, 1 - eps] of float64 as scikit-learn does."""
+    """Log loss of each row in nats, [rows] float64; scores are clipped to [eps, 1 - eps] of float64."""
     clipped = np.clip(np.asarray(scores, np.float64), _EPSILON, 1 - _EPSILON)
     return -np.where(np.asarray(labels) == 1, np.log(clipped), np.log1p(-clipped))
 
 
 def calibration_bins(scores: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """The inner edges of equal-frequency bins: [bins - 1] float64, a score belongs to the first bin whose edge it does not
-    exceed. Equal scores share a bin (`sklearn.calibration.calibration_curve` with `strategy="quantile"` does the same)."""
+    """The inner edges of equal-frequency bins, [bins - 1] float64. A score is in the first bin whose edge it does not
+    exceed, so that equal scores share a bin (scikit-learn's `calibration_curve` with `strategy="quantile"`)."""
     return np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]) if len(scores) else np.empty(0)
 
 
@@ -147,11 +156,11 @@ def measure(cells: Cells, counts: np.ndarray | None = None) -> dict[str, np.ndar
         - auc: area under the ROC curve.
         - pr_auc: average precision.
         - log_loss: mean log loss in nats.
-        - normalized_entropy: log loss over the entropy of the base rate (He et al., 2014, ADKDD); below 1 is better than
-          predicting the base rate.
+        - normalized_entropy: log loss over the entropy of the base rate (He et al., 2014, ADKDD); below 1 is better
+          than predicting the base rate.
         - calibration: mean prediction over base rate (ibid.).
-        - ece: expected calibration error, the mean over equal-frequency bins of |mean score - share of class 1|, weighted
-          by rows (Naeini et al., 2015, AAAI).
+        - ece: expected calibration error, the mean over ten equal-frequency bins of |mean score - share of class 1|,
+          weighted by rows (Naeini et al., 2015, AAAI).
         - accuracy: share of rows on the right side of the threshold.
     """
     counts = cells.counts if counts is None else counts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 360, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 10, 40
 Point = tuple[float, float]
 
 
@@ -75,9 +75,8 @@ class Frame:
         across, upwards = (escape(label) for label in self._labels)
         middle_x, middle_y = (_LEFT + WIDTH - _RIGHT) / 2, (_TOP + HEIGHT - _BOTTOM) / 2
         axes.append(f'<text class="label" x="{middle_x:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{across}</text>')
-        axes.append(
-            f'<text class="label" transform="translate(10 {middle_y:.0f}) rotate(-90)" text-anchor="middle">{upwards}</text>'
-        )
+        turned = f'transform="translate(10 {middle_y:.0f}) rotate(-90)"'
+        axes.append(f'<text class="label" {turned} text-anchor="middle">{upwards}</text>')
         body = "".join([*axes, *self._parts])
         head = f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         return Markup(f"{head}{body}</svg>")
@@ -86,14 +85,16 @@ class Frame:
         text = tick_text(value)
         if across:
             x, y = self.at((value, self.y[0]))
-            line = _path([(x, _TOP), (x, y)])
-            return f'<path class="grid" d="{line}"/><text x="{x:.1f}" y="{y + 14:.1f}" text-anchor="middle">{text}</text>'
+            grid = f'<path class="grid" d="{_path([(x, _TOP), (x, y)])}"/>'
+            return f'{grid}<text x="{x:.1f}" y="{y + 14:.1f}" text-anchor="middle">{text}</text>'
         x, y = self.at((self.x[0], value))
-        line = _path([(x, y), (WIDTH - _RIGHT, y)])
-        return f'<path class="grid" d="{line}"/><text x="{x - 5:.1f}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>'
+        grid = f'<path class="grid" d="{_path([(x, y), (WIDTH - _RIGHT, y)])}"/>'
+        return f'{grid}<text x="{x - 5:.1f}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>'
 
 
-def lines(series: Sequence[Series], x: Point, y: Point, labels: tuple[str, str], title: str, diagonal: bool = False) -> Markup:
+def lines(
+    series: Sequence[Series], x: Point, y: Point, labels: tuple[str, str], title: str, diagonal: bool = False
+) -> Markup:
     """A plot of lines, the first on top."""
     frame = Frame(x, y, *labels)
     if diagonal:

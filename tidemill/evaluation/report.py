@@ -10,22 +10,23 @@ import jinja2
 from markupsafe import Markup
 
 from tidemill.evaluation import plots
+from tidemill.evaluation.metrics import METRICS, NAMES
 from tidemill.evaluation.plots import Series
 
 MAX_SETTINGS = 60
+NEGLIGIBLE = 5e-5
 _MAX_SHOWN = 80
-_HIDDEN = ("features", "raw_columns", "format", "label", "name", "family")
 
-DISPLAY = {
-    "auc": ("AUC", "higher is better", 4),
-    "pr_auc": ("PR-AUC", "higher is better", 4),
-    "log_loss": ("Log loss", "lower is better", 4),
-    "normalized_entropy": ("Normalised entropy", "lower is better", 4),
-    "calibration": ("Calibration", "1 is right", 3),
-    "ece": ("ECE", "lower is better", 4),
-    "accuracy": ("Accuracy", "higher is better", 4),
+_HINTS = {
+    "auc": "↑",
+    "pr_auc": "↑",
+    "log_loss": "↓",
+    "normalized_entropy": "↓",
+    "calibration": "→ 1",
+    "ece": "↓",
+    "accuracy": "↑",
 }
-"""Name, hint and decimals of each metric."""
+_HINT_TEXTS = {"↑": "higher is better", "↓": "lower is better", "→ 1": "1 is right"}
 
 
 @functools.cache
@@ -51,9 +52,10 @@ def environment() -> jinja2.Environment:
 
 
 def metric_display(key: str) -> dict:
-    """A metric as templates take it: `key`, `name`, `hint`, `digits`."""
-    name, hint, digits = DISPLAY[key]
-    return {"key": key, "name": name, "hint": hint, "digits": digits}
+    """A metric as templates take it: `key`, `name`, `hint` with its text, `digits` after the point."""
+    hint = _HINTS[key]
+    digits = 3 if key == "calibration" else 4
+    return {"key": key, "name": NAMES[key], "hint": hint, "hint_text": _HINT_TEXTS[hint], "digits": digits}
 
 
 def read_model(folder: str) -> dict:
@@ -84,19 +86,23 @@ def render(document: dict, about: dict) -> str:
     main = metric_display(document["objective"]["metric"])
     history = history_lines(about["history"])
     sides = [("model", "this model"), ("baseline", "published")] if compared else []
-    return environment().get_template("report.html.jinja").render(
-        d=document,
-        compared=compared,
-        version=baseline["uri"].rstrip("/").rsplit("/", 1)[-1] if baseline else None,
-        metrics=[metric_display(key) for key in DISPLAY],
-        main=main,
-        sides=sides,
-        plots=_plots(document["curves"], history),
-        undefined_plot=Markup('<p class="soft small">The test split lacks one of the classes.</p>'),
-        matrix=_matrix(document["confusion"]),
-        history=history,
-        slicings=_slicings(document, main, compared),
-        settings=settings(about["model"] or {}),
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            d=document,
+            compared=compared,
+            version=baseline["uri"].rstrip("/").rsplit("/", 1)[-1] if baseline else None,
+            metrics=[metric_display(key) for key in METRICS],
+            main=main,
+            sides=sides,
+            plots=_plots(document["curves"], history),
+            undefined_plot=Markup('<p class="soft small">The test split lacks one of the classes.</p>'),
+            matrix=_matrix(document["confusion"]),
+            history=history,
+            slicings=_slicings(document, main, compared),
+            settings=settings(about["model"] or {}),
+        )
     )
 
 
@@ -106,7 +112,7 @@ def _plots(curves: dict, history: dict | None) -> dict[str, Markup | None]:
     def unit(key: str, labels: tuple[str, str], title: str, diagonal: bool) -> Markup | None:
         if not sides[0][1][key]:
             return None
-        series = [Series(style, style, [(p[0], p[1]) for p in each[key]]) for style, each in sides]
+        series = [Series(style, style, drawn(key, each)) for style, each in sides]
         return plots.lines(series, (0, 1), (0, 1), labels, title, diagonal)
 
     bins = [
@@ -122,8 +128,14 @@ def _plots(curves: dict, history: dict | None) -> dict[str, Markup | None]:
     }
 
 
+def drawn(key: str, curves: dict) -> list[tuple[float, float]]:
+    """The points of a curve that are worth drawing: the precision of the few rows at the top can be anything."""
+    start = 0.005 if key == "precision_recall" else 0.0
+    return [(p[0], p[1]) for p in curves[key] if p[0] >= start]
+
+
 def history_lines(history: dict | None) -> dict | None:
-    """The course of training as lines: `metric`, `unit`, `kept`, `series`, `legend`; None where there is nothing to draw."""
+    """The course of training: `metric`, `unit`, `kept`, `series`, `legend`. None where there is nothing to draw."""
     entries = (history or {}).get("entries") or []
     metric = next((m for m in ("log_loss", "auc") if any(m in e[s] for e in entries for s in ("train", "valid"))), None)
     if metric is None:
@@ -134,7 +146,7 @@ def history_lines(history: dict | None) -> dict | None:
         if points:
             series.append(Series(split, split, points, dots=len(points) <= 15))
     return {
-        "metric": DISPLAY[metric][0].lower() if metric == "log_loss" else DISPLAY[metric][0],
+        "metric": NAMES[metric],
         "unit": history["unit"],
         "kept": history.get("kept"),
         "series": series,
@@ -175,7 +187,7 @@ def _slicings(document: dict, main: dict, compared: bool) -> list[dict]:
         values = [row["metrics"][main["key"]] for row in rows]
         gains = [row["baseline"]["gain"][main["key"]] for row in rows] if compared else []
         low, high = _extent(values)
-        gain_low, gain_high = _extent([*gains, {"value": 0.0, "low": None, "high": None}])
+        gain_low, gain_high = _extent([*gains, *({"value": v, "low": None, "high": None} for v in (-1e-3, 1e-3))])
         shown = []
         for i, row in enumerate(rows):
             bar = plots.interval_bar(values[i], low, high, values[0]["value"])
@@ -191,8 +203,8 @@ def _short_name(row: dict, slicing: dict) -> str:
 
 
 def _extent(estimates: list[dict]) -> tuple[float, float]:
-    """The range of values and interval ends. Slices so small that their interval is wider than 20 times the narrowest one
-    do not count, so that they do not squeeze the others."""
+    """The range of values and interval ends. Intervals wider than 20 times the narrowest one, of very small slices, are
+    left out: they would squeeze the others."""
     known = [e for e in estimates if e["value"] is not None]
     widths = [e["high"] - e["low"] for e in known if e["low"] is not None and e["high"] > e["low"]]
     most = 20 * min(widths, default=0.0)
@@ -201,18 +213,28 @@ def _extent(estimates: list[dict]) -> tuple[float, float]:
     return min(ends, default=0.0), max(ends, default=1.0)
 
 
-def settings(model: dict, prefix: str = "") -> list[tuple[str, str]]:
-    """The entries of `model.json` in one list, names of nested ones joined by dots; long values are cut."""
+def settings(model: dict) -> list[tuple[str, str]]:
+    """What `model.json` says of how the model was made: names and texts, names of nested entries joined by dots."""
     found = []
-    for key, value in model.items():
-        if not prefix and (key in _HIDDEN or "fingerprint" in key):
-            continue
+    if model.get("features"):
+        found.append(("features", str(len(model["features"]))))
+    if model.get("kept") is not None:
+        found.append((f"{model.get('unit', 'epoch')}s kept", str(model["kept"])))
+    found += _flat({k: v for k, v in model.get("config", {}).items() if k not in ("name", "family")})
+    for section in ("training", "versions"):
+        found += _flat(model.get(section, {}), f"{section}.")
+    return found[:MAX_SETTINGS]
+
+
+def _flat(section: dict, prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, value in section.items():
         if isinstance(value, dict):
-            found += settings(value, f"{prefix}{key}.")
+            found += _flat(value, f"{prefix}{key}.")
         elif value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             found.append((f"{prefix}{key}", text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"))
-    return found[:MAX_SETTINGS]
+    return found
 
 
 def _number(value: float, digits: int = 4) -> str:
@@ -225,12 +247,11 @@ def _minus(text: str) -> str:
 
 def _verdict(gain: dict) -> str:
     """The class of a gain: `good` or `bad` where its interval is on one side of 0, else `faint`."""
-    if gain["value"] is None or gain["low"] is None:
+    if gain["value"] is None or gain["low"] is None or abs(gain["value"]) < NEGLIGIBLE:
         return "faint"
     return "good" if gain["low"] > 0 else "bad" if gain["high"] < 0 else "faint"
 
 
 def _gain(gain: dict, digits: int = 4) -> str:
     word = {"good": "better", "bad": "worse", "faint": "no clear difference"}[_verdict(gain)]
-    text = f"{_minus(f'{gain["value"]:+.{digits}f}')}"
-    return f"{text} {word}"
+    return _minus(f"{gain['value']:+.{digits}f} {word}")

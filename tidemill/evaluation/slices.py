@@ -83,7 +83,7 @@ def _texts(name: str, column: pa.Array) -> pa.Array:
         return pc.fill_null(pc.cast(column, pa.large_string()), MISSING)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         got = f"column {name!r} of type {column.type}, whose values cannot be written as text"
-        raise TidemillError(Code.INVALID_VALUE, "evaluation.slices", got, "slice by a column of single values") from error
+        raise TidemillError(Code.INVALID_VALUE, "evaluation.slices", got, "slice by another column") from error
 
 
 def _slices(columns: Sequence[str], coded: list[_Coded], most: int) -> list[Slice]:

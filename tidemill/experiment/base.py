@@ -22,14 +22,16 @@ def parse_bytes(value: object) -> object:
     """`2GiB`, `500 MB` or a number of bytes, to a number of bytes. Other types are left to pydantic to refuse."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([a-zA-Z]*)\s*", value)
     unit = match and _UNITS.get(match[2].lower())
     if not unit:
-        raise ValueError("want a number of bytes with a unit, such as 500MB or 2GiB")
+        raise ValueError("write a number of bytes with a unit, such as 500MB or 2GiB")
     return int(float(match[1]) * unit)
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Column = Annotated[str, Field(min_length=1)]

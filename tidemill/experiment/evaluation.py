@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.experiment.base import Column, Section
+from tidemill.experiment.base import Column, PositiveInt, Section, Seed
 from tidemill.experiment.source import Source
 
 Metric = Literal["auc", "pr_auc", "log_loss", "normalized_entropy", "calibration", "ece", "accuracy"]
@@ -37,7 +37,7 @@ class Bootstrap(Section):
     """Number of resamples; 0 for no intervals."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Coverage of the interval."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Evaluation(Section):
@@ -47,7 +47,7 @@ class Evaluation(Section):
     """The metric, on the valid split, by which the best member is chosen."""
     slices: list[list[Column]] = []
     """Columns, alone or combined, by whose values the metrics are also given."""
-    max_slices: Annotated[int, Field(gt=0)] = 50
+    max_slices: PositiveInt = 50
     """Most values of one slicing, the largest first; the rest is summed up as `(other)`."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability from which on a row counts as positive, for accuracy and the confusion matrix."""
@@ -66,5 +66,5 @@ class Predict(Section):
     """Number of Parquet files."""
     columns: list[Column] = []
     """Further columns to carry beside the key."""
-    batch_size: Annotated[int, Field(gt=0)] = 8192
+    batch_size: PositiveInt = 8192
     """Rows a call of the model."""

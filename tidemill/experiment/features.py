@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.experiment.base import Column, Section
+from tidemill.experiment.base import Column, PositiveInt, Section
 
 
 class Bucketize(Section):
@@ -31,18 +31,18 @@ class Numeric(Section):
 class Vocabulary(Section):
     """Which values of a categorical column get an id of their own."""
 
-    top_k: Annotated[int, Field(gt=0)] | None = None
+    top_k: PositiveInt | None = None
     """Keep the most frequent values only. Defaults to all."""
-    min_count: Annotated[int, Field(gt=0)] | None = None
+    min_count: PositiveInt | None = None
     """Keep values that occur at least this often in train. Defaults to all."""
-    oov_buckets: Annotated[int, Field(gt=0)] = 1
+    oov_buckets: PositiveInt = 1
     """Ids that all other values share, by hash."""
 
 
 class Hashing(Section):
     """Ids by hash, without a vocabulary."""
 
-    buckets: Annotated[int, Field(ge=2)]
+    buckets: Annotated[int, Field(ge=2, lt=2**31)]
     """Number of ids."""
 
 
@@ -70,7 +70,7 @@ class Cross(Section):
     kind: Literal["cross"]
     of: Annotated[list[Column], Field(min_length=2, max_length=5)]
     """The columns that are combined."""
-    buckets: Annotated[int, Field(ge=2)] = 10_000
+    buckets: Annotated[int, Field(ge=2, lt=2**31)] = 10_000
     """Number of ids."""
 
 

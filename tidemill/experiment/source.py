@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tidemill.experiment.base import Bytes, Column, Fraction, Section
+from tidemill.experiment.base import Bytes, Column, Fraction, Section, Seed
 
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
 
@@ -96,7 +96,7 @@ class Split(Section):
     """The column that `time` and `column` need, and that `hash` may take instead of the key."""
     fractions: Fractions = Fractions()
     """Shares of the rows. Not used by `column`."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of `hash` and `random`."""
 
     @model_validator(mode="after")

@@ -6,9 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tidemill.experiment.base import Name, Section
-
-PositiveInt = Annotated[int, Field(gt=0)]
+from tidemill.experiment.base import Name, PositiveInt, Section, Seed
 
 
 class DcnV2(Section):
@@ -35,7 +33,7 @@ class Gbdt(Section):
     family: Literal["gbdt"]
     name: Name = "gbdt"
     """The member's name in reports; must be unique within the experiment."""
-    num_leaves: Annotated[int, Field(ge=2)] = 63
+    num_leaves: Annotated[int, Field(ge=2, le=131_072)] = 63
     """Leaves of a tree."""
     rounds: PositiveInt = 500
     """Most boosting rounds; early stopping ends them before."""
@@ -86,7 +84,7 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     early_stopping: EarlyStopping | None = EarlyStopping()
     """null trains all epochs and rounds."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, shuffling and bagging. The same seed on the same machine gives the same weights."""
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
     """Folds of the `cross_validate` pipeline, which is not in this version; the `train` pipeline does not use it."""
@@ -109,11 +107,16 @@ class Tuning(Section):
 class Resources(Section):
     """What one step asks of a cluster. On one machine it is not used."""
 
-    cpu: Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")] | None = None
-    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(E|P|T|G|M|K|Ei|Pi|Ti|Gi|Mi|Ki)?$")] | None = None
+    cpu: Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")] = "4"
+    """CPU cores, as Kubernetes writes them."""
+    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(E|P|T|G|M|K|Ei|Pi|Ti|Gi|Mi|Ki)?$")] = "16Gi"
+    """Memory, as Kubernetes writes it."""
     gpu: Annotated[int, Field(ge=0)] = 0
+    """Number of GPUs."""
     gpu_type: str | None = None
+    """GKE's name of the GPU, such as `nvidia-l4`. Defaults to any."""
     spot: bool = False
+    """Whether to run on GKE's spot nodes."""
 
 
 class PreprocessResources(Resources):
@@ -138,5 +141,3 @@ def unique_names(models: list[DcnV2 | Gbdt]) -> list[DcnV2 | Gbdt]:
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two members are called {double[0]!r}; give each a name of its own")
     return models
-
-

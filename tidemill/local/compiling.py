@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tidemill.errors import Code, TidemillError
+from tidemill.experiment.mistakes import nearest
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def pipeline(name: str) -> Source:
     """
     known = {source.name: source for source in _of_kind("pipeline")}
     if name not in known:
-        raise TidemillError(Code.INVALID_VALUE, "--pipeline", repr(name), f"use one of {', '.join(known)}")
+        raise TidemillError(Code.INVALID_VALUE, "--pipeline", repr(name), nearest(name, list(known)))
     return known[name]
 
 

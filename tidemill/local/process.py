@@ -20,11 +20,10 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Processes:
-    """The steps' processes. Safe to use from several threads, and from a signal handler of the main thread."""
+    """The steps' processes. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        # Reentrant: the signal handler may interrupt the main thread while it holds the lock.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._running: set[subprocess.Popen] = set()
         self.stopped = False
         """Whether `stop` was called."""
@@ -45,8 +44,16 @@ class Processes:
         Raises:
             TidemillError: `unsupported` where the arguments are larger than the operating system takes.
         """
-        with open(log, "ab") as output, self._started(command, env, output) as process:
-            return -signal.SIGKILL if process is None else process.wait()
+        with open(log, "ab") as output:
+            with self._lock:
+                if self.stopped:
+                    return -signal.SIGKILL
+                process = _start(command, env, output)
+                self._running.add(process)
+            exit_code = process.wait()
+            with self._lock:
+                self._running.discard(process)
+            return exit_code
 
     def stop(self) -> None:
         """Kills everything that runs, with its children, and lets nothing start any more."""
@@ -54,23 +61,6 @@ class Processes:
             self.stopped = True
             for process in self._running:
                 _kill_group(process)
-
-    @contextlib.contextmanager
-    def _started(self, command: Sequence[str], env: dict[str, str], output):
-        with self._lock:
-            if self.stopped:
-                yield None
-                return
-            process = _start(command, env, output)
-            self._running.add(process)
-        try:
-            yield process
-        finally:
-            with self._lock:
-                if process.poll() is None:
-                    _kill_group(process)
-                self._running.discard(process)
-            process.wait()
 
 
 def _start(command: Sequence[str], env: dict[str, str], output) -> subprocess.Popen:

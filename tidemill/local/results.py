@@ -76,7 +76,7 @@ def read_member(evaluation: Path) -> Member | None:
         name=facts["name"],
         blessed=facts["blessed"],
         reasons=facts.get("reasons", []),
-        metrics=metrics["overall"],
+        metrics={name: estimate["value"] for name, estimate in metrics["test"]["metrics"].items()},
         objective=facts.get("objective"),
         objective_value=facts.get("objective_value"),
     )

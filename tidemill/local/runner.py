@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import difflib
 import json
 import shutil
 import signal
@@ -18,6 +18,7 @@ import yaml
 
 from tidemill import fingerprint
 from tidemill.errors import Code, TidemillError
+from tidemill.experiment.mistakes import nearest
 from tidemill.local import record
 from tidemill.local.compiling import Source
 from tidemill.local.engine import Engine
@@ -26,6 +27,7 @@ from tidemill.local.results import Results, collect
 from tidemill.local.steps import Step, Steps
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_POLL_S = 0.1
 _TYPES = {
     "NUMBER_INTEGER": (int, "an integer"),
     "NUMBER_DOUBLE": (float, "a number"),
@@ -35,8 +37,8 @@ _TYPES = {
 }
 
 
-class Stopped(BaseException):
-    """The run was stopped by a signal. Not an `Exception`, so that nothing on the way takes it for a failed step.
+class Stopped(Exception):
+    """The run was stopped by a signal.
 
     Args:
         signum: The signal's number.
@@ -114,8 +116,7 @@ def run_pipeline(
             on_start(run, steps)
         engine = Engine(steps, root, run.folder / "kfp.log", Path(run.temporary), use_cache=use_cache)
         try:
-            with _stopping_on_signals(engine):
-                engine.run(compiled, spec, values)
+            _run_unless_stopped(engine, compiled, spec, values)
         except Stopped:
             record.finish(run, record.STOPPED)
             raise
@@ -143,8 +144,7 @@ def typed_arguments(spec: dict, arguments: dict[str, str]) -> dict[str, Any]:
         if name in parameters:
             values[name] = _typed(name, text, parameters[name]["parameterType"])
         elif name not in ("experiment", "root"):
-            close = difflib.get_close_matches(name, parameters, n=1)
-            want = f"did you mean {close[0]!r}" if close else f"use one of {', '.join(sorted(parameters))}"
+            want = nearest(name, list(parameters))
             raise TidemillError(Code.UNKNOWN_KEY, "--param", f"the unknown parameter {name!r}", want)
     for name, parameter in parameters.items():
         if name not in values and "defaultValue" not in parameter and not parameter.get("isOptional"):
@@ -167,18 +167,29 @@ def _typed(name: str, text: str, kind: str) -> Any:
     return value
 
 
+def _run_unless_stopped(engine: Engine, compiled: Path, spec: dict, values: dict[str, Any]) -> None:
+    """Runs the pipeline on a thread, while this one waits for signals.
+
+    A signal handler that raises would do so anywhere, also where Python swallows it; so the handler only takes note.
+    """
+    received: list[int] = []
+    with _noting_signals(received), concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(engine.run, compiled, spec, values)
+        while not concurrent.futures.wait([future], timeout=_POLL_S).done:
+            if received:
+                engine.processes.stop()
+        future.result()
+    if received:
+        raise Stopped(received[0])
+
+
 @contextlib.contextmanager
-def _stopping_on_signals(engine: Engine) -> Iterator[None]:
-    """Kills the steps at Ctrl-C, a second one included, and raises `Stopped`. Only the main thread can do so."""
+def _noting_signals(received: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers.
         yield
         return
-
-    def stop(signum: int, frame: object) -> None:
-        engine.processes.stop()
-        raise Stopped(signum)
-
-    before = {signum: signal.signal(signum, stop) for signum in _SIGNALS}
+    before = {s: signal.signal(s, lambda signum, frame: received.append(signum)) for s in _SIGNALS}
     try:
         yield
     finally:

@@ -38,7 +38,7 @@ class Step:
     """The task's name in the pipeline."""
     cacheable: bool
     iteration: tuple[int, ...] = ()
-    """The numbers of loops and iterations; empty outside loops, and of a step that stands for all iterations to come."""
+    """The numbers of loops and iterations; empty outside loops, and where a step stands for all iterations to come."""
     state: State = State.WAITING
     started: float | None = None
     """Seconds of `time.monotonic`."""
@@ -170,7 +170,8 @@ class Steps:
         name = self._free_name(f"{task}-{label or '-'.join(map(str, numbers))}")
         new = Step(name, task, same[0].cacheable, numbers, folder=self._folder)
         before = [step for step in same if step.iteration and step.iteration < numbers]
-        self._steps.insert(self._steps.index((before or same)[-1]) + bool(before), new)
+        at = self._steps.index(before[-1]) + 1 if before else self._steps.index(same[0])
+        self._steps.insert(at, new)
         self._steps = [step for step in self._steps if step not in same or step.iteration]
         return new
 
@@ -209,7 +210,7 @@ def item_label(item: object) -> str | None:
 
 
 def _tasks(spec: dict, dag: dict) -> Iterator[tuple[str, bool]]:
-    """The tasks of a DAG and of those inside it, in the order in which they run: their names, and whether they are cached."""
+    """Name and whether it is cached, of the tasks of a DAG and of those inside it, in the order in which they run."""
     tasks = dag.get("tasks", {})
     for name in _ordered(tasks):
         task = tasks[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import time
@@ -41,6 +42,10 @@ class GbdtModel(Model):
     booster: lightgbm.Booster
 
     def fit(self, run: Run) -> int:
+        # The verbosity among the parameters does not reach what LightGBM prints while it finds bins.
+        log = logging.getLogger("lightgbm")
+        log.setLevel(logging.ERROR)
+        lightgbm.register_logger(log)
         parameters = self._parameters(run)
         train = self._dataset(run, "train", parameters)
         booster = lightgbm.Booster(parameters, train)

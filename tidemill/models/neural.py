@@ -61,7 +61,7 @@ class NeuralModel(Model):
         return model
 
     def fingerprint(self) -> str:
-        weights = [[w.path, list(w.shape), hashlib.sha256(w.numpy().tobytes()).hexdigest()] for w in self.network.weights]
+        weights = [[w.path, list(w.shape), _digest(w.value.numpy())] for w in self.network.weights]
         return fingerprint.of_json([self.config.model_dump(mode="json"), self.layout.columns, weights])
 
     def serving(self) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], Any]:
@@ -87,3 +87,7 @@ class NeuralModel(Model):
             return tf.squeeze(self.network(loop.network_inputs(self.network, ids, numbers), training=False), axis=1)
 
         return scores
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()

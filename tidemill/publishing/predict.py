@@ -1,7 +1,7 @@
 """The `predict` step: raw rows in, Parquet shards with the key and a score out.
 
     part-00000-of-00004.parquet …    key columns, further columns, score (float32), in the order of the rows
-    _SUCCESS                         JSON, written last: what was scored by what, and each file's rows, bytes, fingerprint
+    _SUCCESS                         JSON, written last: what scored what, and each file's rows, bytes, fingerprint
 
 The predictions lie at the URI that the spec names. The step's artifact is that folder; where the orchestrator gives it
 another path, a folder with a copy of `_SUCCESS` is left there, which names the URI.
@@ -64,8 +64,8 @@ def predict(spec: PredictSpec, examples: str, *, predictions: str, progress: Pro
         progress: Where to report.
 
     Raises:
-        TidemillError: `empty-input`, `missing-column`, `feature-type`, `no-model`, or `invalid-value` where the folder to
-            write holds other files, or a column is called `score`.
+        TidemillError: `empty-input`, `missing-column`, `feature-type`, `no-model`, or `invalid-value` where the folder
+            to write holds other files, or a column is called `score`.
     """
     data = Dataset(examples)
     splits = ["predict"] if "predict" in data.splits else [s for s in SPLITS if s in data.splits]
@@ -145,7 +145,9 @@ def _score_all(spec, scorer, data, splits, carried, rows, facts, predictions, pr
     return manifest
 
 
-def _scored(spec: PredictSpec, scorer: Scorer, data: Dataset, splits: list[str], carried: list[str]) -> Iterator[pa.Table]:
+def _scored(
+    spec: PredictSpec, scorer: Scorer, data: Dataset, splits: list[str], carried: list[str]
+) -> Iterator[pa.Table]:
     for split in splits:
         for batch, scores in scorer.batches(data, split, carried, spec.batch_size):
             yield pa.Table.from_arrays([*(batch.column(n) for n in carried), pa.array(scores)], [*carried, SCORE])
@@ -154,7 +156,7 @@ def _scored(spec: PredictSpec, scorer: Scorer, data: Dataset, splits: list[str],
 def _write_shards(
     folder: Path, tables: Iterator[pa.Table], schema: pa.Schema, rows: int, shards: int, progress: Progress
 ) -> list[FileEntry]:
-    """Writes the rows in order into files of equal length (to within one row). Every file is written, also without rows."""
+    """Writes the rows in order into files of equal length, to within one row. A file may have no rows."""
     entries, rest, done = [], schema.empty_table(), 0
     for shard in range(shards):
         name = f"part-{shard:05d}-of-{shards:05d}.parquet"
@@ -185,6 +187,7 @@ def _publish(folder: Path, manifest: dict, uri: str) -> None:
         return
     (folder / SUCCESS).write_text(_text(manifest), encoding="utf-8")
     old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         os.rename(target, old)
     os.rename(folder, target)

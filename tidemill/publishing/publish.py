@@ -90,16 +90,20 @@ def _match(models: list[str], evaluations: list[str]) -> list[_Member]:
     by_model = {}
     for path in evaluations:
         facts = artifact.open_folder(path)["metadata"]
-        by_model[facts["model_fingerprint"]] = (Path(path), facts)
+        by_model[facts["name"], facts["model_fingerprint"]] = (Path(path), facts)
     members = []
     for path in models:
-        found = artifact.open_folder(path)["fingerprint"]
+        about = artifact.open_folder(path)["metadata"]
+        found = about["name"], about["model_fingerprint"]
         if found not in by_model:
             got = "a model that none of the evaluations is about"
             raise TidemillError(Code.INCOMPLETE_ARTIFACT, path, got, "evaluate every model before publishing")
-        members.append(_Member(Path(path), by_model[found][0], found, by_model[found][1]))
+        evaluation, facts = by_model[found]
+        members.append(_Member(Path(path), evaluation, found[1], facts))
     if not members:
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, "models", "no model", "give at least one model with its evaluation")
+        raise TidemillError(
+            Code.INCOMPLETE_ARTIFACT, "models", "no model", "give at least one model and its evaluation"
+        )
     return members
 
 
@@ -127,9 +131,7 @@ def _publish(spec: PublishSpec, member: _Member, members: list[_Member], root: s
     return version
 
 
-def _assemble(
-    spec: PublishSpec, member: _Member, members: list[_Member], folder: Path, statistics: str | None
-) -> None:
+def _assemble(spec: PublishSpec, member: _Member, members: list[_Member], folder: Path, statistics: str | None) -> None:
     shutil.copytree(member.model / SERVING, folder)
     extra = folder / "tidemill"
     extra.mkdir()

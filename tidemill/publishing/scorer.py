@@ -45,7 +45,9 @@ class Scorer:
             path = Path(self._scratch.name) / "model"
             storage.download_folder(uri, path)
         self.fingerprint: str = artifact.open_folder(path)["fingerprint"]
-        self.raw_columns = [RawColumn(**c) for c in json.loads((path / RAW_COLUMNS).read_text(encoding="utf-8"))]
+        listed = json.loads((path / RAW_COLUMNS).read_text(encoding="utf-8"))
+        self.raw_columns = [RawColumn(c["name"], c["dtype"]) for c in listed]
+        self._inputs = {c["name"]: c.get("input", c["name"]) for c in listed}
         import tensorflow as tf
 
         self._tf = tf
@@ -74,7 +76,8 @@ class Scorer:
         if missing := [name for name in self.names if name not in columns]:
             have = ", ".join(columns)
             got = f"no {', '.join(map(repr, missing))} among {have}"
-            raise TidemillError(Code.MISSING_COLUMN, "examples", got, "give all raw columns that the model's features need")
+            want = "give all raw columns that the model's features need"
+            raise TidemillError(Code.MISSING_COLUMN, "examples", got, want)
 
     def score(self, batch: pa.RecordBatch) -> np.ndarray:
         """Probabilities of class 1.
@@ -91,8 +94,7 @@ class Scorer:
         if not batch.num_rows:
             return np.empty(0, np.float32)
         dense = to_dense(batch, self.raw_columns)
-        dtypes = {c.name: self._tf.dtypes.as_dtype(c.dtype) for c in self.raw_columns}
-        tensors = {name: self._tf.constant(values, dtypes[name]) for name, values in dense.items()}
+        tensors = {self._inputs[c.name]: self._tf.constant(dense[c.name], c.dtype) for c in self.raw_columns}
         return self._score(**tensors)["score"].numpy().reshape(-1)
 
     def score_split(self, examples: Dataset, split: str, batch_rows: int = BATCH_ROWS) -> np.ndarray:

@@ -90,7 +90,8 @@ def claim(root: str, name: str, note: str) -> int:
     folder = models_uri(root, name)
     claims = storage.join(folder, CLAIMS)
     taken = [int(n) for n in storage.list_folders(folder) if n.isdecimal()]
-    taken += [int(n) for f in storage.list_files(storage.join(claims, "*")) if (n := f.uri.rsplit("/", 1)[-1]).isdecimal()]
+    names = [file.uri.rsplit("/", 1)[-1] for file in storage.list_files(storage.join(claims, "*"))]
+    taken += [int(name) for name in names if name.isdecimal()]
     version = max(taken, default=0) + 1
     while True:
         try:

@@ -88,8 +88,8 @@ class _Trainer:
         optimizer = _optimizer(self.training.optimizer)
         optimizer.build(network.trainable_variables)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64, name="loss_sum")
-        self.weights = list(network.variables)
-        self.optimizer_state = list(optimizer.variables)
+        self.weights = [variable.value for variable in network.variables]
+        self.optimizer_state = [variable.value for variable in optimizer.variables]
         self.best: list[np.ndarray] = []
         self.place, self.batch, self.seconds = 0, 0, 0.0
         self._step = _train_step(network, optimizer, layout, self.loss_sum)
@@ -147,7 +147,7 @@ class _Trainer:
         if found is None:
             return
         state, arrays = found
-        for name, variables in (("weights", self.weights), ("optimizer", self.optimizer_state), ("loss", [self.loss_sum])):
+        for name, variables in self._variables().items():
             for i, variable in enumerate(variables):
                 variable.assign(arrays[f"{name}/{i}"])
         self.best = [arrays[f"best/{i}"] for i in range(len(self.weights))] if "best/0" in arrays else []
@@ -155,10 +155,14 @@ class _Trainer:
         self.history.restore(state["history"])
         self.run.progress.phase(f"goes on from epoch {self.place + 1}, batch {self.batch + 1}")
 
+    def _variables(self) -> dict[str, list]:
+        return {"weights": self.weights, "optimizer": self.optimizer_state, "loss": [self.loss_sum]}
+
     def _checkpoint(self, what: str) -> None:
         self._check_loss(what)
-        groups = {"weights": self.weights, "optimizer": self.optimizer_state, "loss": [self.loss_sum], "best": self.best}
-        arrays = {f"{name}/{i}": np.asarray(v) for name, group in groups.items() for i, v in enumerate(group)}
+        groups = self._variables().items()
+        arrays = {f"{name}/{i}": variable.numpy() for name, group in groups for i, variable in enumerate(group)}
+        arrays |= {f"best/{i}": value for i, value in enumerate(self.best)}
         state = {"place": self.place, "batch": self.batch, "seconds": self.seconds, "history": self.history.entries}
         self.run.checkpoints.save(self.place * self.batches + self.batch, state, arrays)
 

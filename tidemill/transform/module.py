@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 FILE_NAME = "transform_module.py"
 _ENTRY = "preprocessing_fn"
 _MAX_REASON = 300
+_NODE = re.compile(r"\{\{node ([^}]+)\}\}")
+_NOISE = ("Graph execution error", "Detected at node", "<stack traces", "[[{{node", "An error occurred while trying to apply")
+_lines: dict[str, dict[str, int]] = {}
+"""By the module's text, for each op of its last trace the line that made it. A saved graph no longer knows it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class ModuleFunction:
             TidemillError: `transform-failed` or `unsupported`.
         """
         outputs = _load(self.text)(dict(inputs))
+        _remember_lines(self.text)
         if not isinstance(outputs, dict):
             raise _failed(f"{_ENTRY} returning {type(outputs).__name__}", "return a dict of tensors by feature name")
         for name, tensor in outputs.items():
@@ -48,20 +53,25 @@ class ModuleFunction:
 
 
 @contextlib.contextmanager
-def user_errors(text: str) -> Iterator[None]:
+def user_errors(text: str | None) -> Iterator[None]:
     """Turns what the user's code raises, while it is loaded, traced or run, into `transform-failed` with the code's line.
 
+    An engine may wrap a `TidemillError` in errors of its own; it is taken out again.
+
     Args:
-        text: The module's source.
+        text: The module's source. None where there is no user's code: other errors then pass.
     """
     try:
         yield
     except (TidemillError, OSError, MemoryError):
         raise
     except Exception as error:
-        if (cause := _tidemill_error(error)) is not None:
-            raise cause from error
-        raise _failed(_reason(error), "mend the transform module", _line(error, text)) from error
+        chain = _chain(error)
+        if own := next((cause for cause in chain if isinstance(cause, TidemillError)), None):
+            raise own from None
+        if text is None:
+            raise
+        raise _failed(_reason(chain), "mend the transform module", _line(chain, text)) from error
 
 
 def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -98,37 +108,56 @@ def _check_output(name: object, tensor: object) -> None:
         raise TidemillError(Code.UNSUPPORTED, where, f"a {kind} tensor", want)
     if not tf.is_tensor(tensor):
         raise TidemillError(Code.TRANSFORM_FAILED, where, f"a {type(tensor).__name__}", "return a tensor")
-    if not (tensor.dtype.is_floating or tensor.dtype.is_integer):
-        want = "return ids (tft.compute_and_apply_vocabulary) or numbers (tf.cast)"
+    if tensor.dtype not in (tf.int64, tf.float32):
+        want = "return int64 or float32: ids by tft.compute_and_apply_vocabulary, numbers by tf.cast"
         raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of {tensor.dtype.name}", want)
     if tensor.shape.rank not in (1, 2) or tensor.shape[1:].as_list() not in ([], [1]):
-        raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of shape {tensor.shape}", "return one value a row, shape [batch] or [batch, 1]")
+        want = "return one value a row: shape [batch] or [batch, 1], for example by tf.squeeze(tensor, axis=1)"
+        raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of shape {tensor.shape}", want)
 
 
-def _tidemill_error(error: BaseException | None) -> TidemillError | None:
-    while error is not None and not isinstance(error, TidemillError):
-        error = error.__cause__ or error.__context__
-    return error
+def _remember_lines(text: str) -> None:
+    import tensorflow as tf
+
+    lines = {}
+    for op in tf.compat.v1.get_default_graph().get_operations():
+        frames = [frame.lineno for frame in op.traceback or () if frame.filename == FILE_NAME]
+        if frames:
+            lines[op.name] = frames[-1]
+    _lines.clear()
+    _lines[text] = lines
 
 
-def _line(error: BaseException, text: str) -> int | None:
-    """The line of the module where an error began: from the traceback, or from the text of an error of a graph's op."""
-    if isinstance(error, SyntaxError) and error.filename == FILE_NAME:
-        return error.lineno
-    seen: set[int] = set()
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what it came from, outermost first."""
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == FILE_NAME]
-        lines += [int(line) for line in re.findall(rf'{re.escape(FILE_NAME)}", line (\d+)', str(cause))]
-        if lines and (lines[-1] or 0) <= text.count("\n") + 1:
-            return lines[-1]
+    while cause is not None and cause not in chain:
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
+    return chain
+
+
+def _line(chain: list[BaseException], text: str) -> int | None:
+    """The line of the module where an error began: from a traceback, or by the op that failed."""
+    for error in reversed(chain):
+        if isinstance(error, SyntaxError) and error.filename == FILE_NAME:
+            return error.lineno
+        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILE_NAME]
+        if frames:
+            return frames[-1]
+        for node in _NODE.findall(str(error)):
+            while node:
+                if node in _lines.get(text, {}):
+                    return _lines[text][node]
+                node = node.rpartition("/")[0]
     return None
 
 
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _reason(chain: list[BaseException]) -> str:
+    """The innermost error in one line."""
+    error = chain[-1]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith(_NOISE)]
     text = f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
     return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 1] + "…"
 

@@ -16,7 +16,7 @@ from tidemill.step import Progress
 from tidemill.transform import module, shards
 from tidemill.transform.engine import Engine, PreprocessingFn, open_engine
 from tidemill.transform.features import FeaturesFunction, feature_columns
-from tidemill.transform.graph import TransformGraph
+from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import RawColumn, raw_columns
 
 SCHEMA = "schema.pbtxt"
@@ -65,13 +65,15 @@ def preprocess(
     raw_schema = _read_schema(schema)
     function, columns, order = _what(spec, data)
     engine = engine or open_engine(spec)
-    guard = contextlib.nullcontext() if spec.transform_module is None else module.user_errors(spec.transform_module)
-    with guard, _both_or_none(transform_graph, transformed) as (graph_folder, rows_folder):
+    folders = _both_or_none(transform_graph, transformed)
+    with module.user_errors(spec.transform_module), folders as (graph_folder, rows_folder):
+        from tidemill.transform.canonical import canonicalise
         from tidemill.transform.describe import describe
 
         progress.phase("analyse")
         with artifact.write_folder(graph_folder) as folder:
             engine.analyse(function, columns, data, folder, progress)
+            canonicalise(folder / TRANSFORM_FN)
             describe(folder, spec.label, columns, order, raw_schema)
         graph = TransformGraph(graph_folder)
         progress.phase("transform")

@@ -59,8 +59,8 @@ def find(
 ) -> list[Anomaly]:
     """Holds all splits against the schema.
 
-    Against an inferred schema everything but a broken label is a warning. A column that a given schema does not know is
-    an error if it is a feature or the label, and a warning otherwise. Integers pass where the schema wants FLOAT.
+    Against an inferred schema everything but a broken label is a warning. A column that a given schema does not know
+    is an error if it is a feature or the label, and a warning otherwise. Integers pass where the schema wants FLOAT.
 
     Args:
         splits: Statistics by split. Splits without rows are not judged.
@@ -103,7 +103,8 @@ def write(
     schema: schema_pb2.Schema,
     drift: Sequence[anomalies_pb2.DriftSkewInfo] = (),
 ) -> None:
-    """Writes `SchemaDiff.pb` (`Anomalies`, with the schema as its baseline) and `anomalies.json`, as a sealed folder."""
+    """Writes `SchemaDiff.pb` (`Anomalies`, with the schema as its baseline) and `anomalies.json`, as a sealed
+    folder."""
     proto = anomalies_pb2.Anomalies(baseline=schema, drift_skew_info=drift)
     for anomaly in anomalies:
         info = proto.anomaly_info[anomaly.column]
@@ -152,7 +153,8 @@ def _presence(feature: schema_pb2.Feature, common: statistics_pb2.CommonStatisti
         text = f"{present:,} rows have a value, and the schema wants at least {presence.min_count:,}"
         yield "FEATURE_TYPE_LOW_NUMBER_PRESENT", "too few values", text
     if present / rows < presence.min_fraction:
-        text = f"{_percent(present / rows)} of the rows have a value, and the schema wants {_percent(presence.min_fraction)}"
+        share, wanted = _percent(present / rows), _percent(presence.min_fraction)
+        text = f"{share} of the rows have a value, and the schema wants {wanted}"
         yield "FEATURE_TYPE_LOW_FRACTION_PRESENT", "too many values missing", text
 
 
@@ -208,7 +210,8 @@ def _unique(constraints: schema_pb2.UniqueConstraints, unique: int) -> Iterator[
     if unique < constraints.min:
         yield "FEATURE_TYPE_LOW_UNIQUE", "too few values", f"{unique:,} distinct values, fewer than {constraints.min:,}"
     if constraints.HasField("max") and unique > constraints.max:
-        yield "FEATURE_TYPE_HIGH_UNIQUE", "too many values", f"{unique:,} distinct values, more than {constraints.max:,}"
+        text = f"{unique:,} distinct values, more than {constraints.max:,}"
+        yield "FEATURE_TYPE_HIGH_UNIQUE", "too many values", text
 
 
 def _label(columns: Sequence[Column], splits: Mapping[str, SplitStatistics]) -> list[Anomaly]:
@@ -221,12 +224,12 @@ def _label(columns: Sequence[Column], splits: Mapping[str, SplitStatistics]) -> 
     for name, split in splits.items():
         stats = split.features[label.name].num_stats
         if split.not_binary:
-            text = f"{split.not_binary:,} rows hold another label than 0 and 1; the range is {stats.min:g} to {stats.max:g}"
+            text = f"{split.not_binary:,} rows hold neither 0 nor 1; the range is {stats.min:g} to {stats.max:g}"
             found.append(Anomaly(label.name, name, "ERROR", "UNEXPECTED_DATA_TYPE", "label not binary", text))
         if missing := stats.common_stats.num_missing:
             text = f"{missing:,} rows have no label"
             found.append(Anomaly(label.name, name, "ERROR", "FEATURE_TYPE_LOW_FRACTION_PRESENT", "label missing", text))
-        if stats.min == stats.max and not split.not_binary:
+        if stats.histograms and stats.min == stats.max and not split.not_binary:
             severity: Severity = "ERROR" if name == "train" else "WARNING"
             text = f"every label is {stats.min:g}"
             found.append(Anomaly(label.name, name, severity, "FEATURE_TYPE_LOW_UNIQUE", "one class", text))

@@ -1,4 +1,5 @@
-"""What validation makes of each column: its role in the experiment, and whether it is counted as a number or a category."""
+"""What validation makes of each column: its role in the experiment, and whether it is counted as a number or a
+category."""
 
 from __future__ import annotations
 
@@ -24,9 +25,10 @@ class Column:
 
     Attributes:
         name: Its name.
-        role: `feature` (a model may see it), `label`, `key`, or `other` (carried along: the split's column, timestamps).
-        view: `number` (a distribution), `category` (counts of values), `bytes` (lengths only) or `opaque` (presence only:
-            lists and structs).
+        role: `feature` (a model may see it), `label`, `key`, or `other` (carried along: the split's column,
+            timestamps).
+        view: `number` (a distribution), `category` (counts of values), `bytes` (lengths only) or `opaque` (presence
+            only: lists and structs).
         type: Its type in `FeatureNameStatistics.Type`.
         sql: DuckDB expression that gives a DOUBLE or BIGINT (`number`; NULL, NaN: missing), a VARCHAR (`category`) or
             the column as it is.
@@ -51,8 +53,8 @@ class Column:
 def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | None) -> list[Column]:
     """The columns of a dataset in its order.
 
-    A column is a category when it holds strings, when its feature says `categorical` or is a part of crosses alone, or,
-    without features, when the given schema says so.
+    A column is a category when it holds strings, when its feature says `categorical` or is a part of crosses alone,
+    or, without features, when the given schema says so.
 
     Args:
         spec: The experiment's part.
@@ -87,7 +89,9 @@ def _check_present(spec: ValidateSpec, names: Sequence[str]) -> None:
     for where, name in wanted:
         if name not in names:
             got = f"{name!r}, which is not among the columns {', '.join(names)}"
-            raise TidemillError(Code.MISSING_COLUMN, where, got, "name a column that the query returns", {"column": name})
+            raise TidemillError(
+                Code.MISSING_COLUMN, where, got, "name a column that the query returns", {"column": name}
+            )
 
 
 def _categories(spec: ValidateSpec, given: schema_pb2.Schema | None) -> set[str]:

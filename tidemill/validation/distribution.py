@@ -1,7 +1,7 @@
 """The distribution of one number: moments, quantiles and histograms from its values in ascending order.
 
-The values come as (value, count) pairs, each value once, so that the result is exact, is the same for every order of the
-rows, and needs memory for one batch alone.
+The values come as (value, count) pairs, each value once, so that the result is exact, is the same for every order of
+the rows, and needs memory for one batch alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Scan = Iterable[tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean, population standard deviation and median of a number; `edges` are its distinct quantiles at 0, 1/20 … 1, and
-    `below` holds for each edge the number of rows that are less."""
+    """Mean, population standard deviation and median of a number; `edges` are its distinct quantiles at 0, 1/20 … 1,
+    and `below` holds for each edge the number of rows that are less."""
 
     mean: float
     std_dev: float
@@ -40,8 +40,8 @@ def moments(scan: Scan, total: int) -> Moments:
         total: The sum of all counts, at least 1.
 
     Returns:
-        The moments; a quantile q is the least value that at least a share q of the rows does not exceed, and the median
-        is the mean of the two middle values.
+        The moments; a quantile q is the least value that at least a share q of the rows does not exceed, and the
+        median is the mean of the two middle values.
     """
     quantiles = np.arange(QUANTILE_BUCKETS + 1) / QUANTILE_BUCKETS
     ranks = np.maximum(np.ceil(quantiles * total).astype(np.int64), 1)
@@ -86,7 +86,8 @@ def count_below(scan: Scan, edge_sets: Sequence[np.ndarray]) -> list[np.ndarray]
 
 
 def equal_edges(low: float, high: float, buckets: int = BUCKETS) -> np.ndarray:
-    """Edges of buckets of equal width; a single edge where there is no width, or where it is beyond a float's range."""
+    """Edges of buckets of equal width; a single edge where there is no width, or where it is beyond a float's
+    range."""
     width = (high - low) / buckets
     if not width > 0 or not math.isfinite(width):
         return np.array([low])

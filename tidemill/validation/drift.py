@@ -1,8 +1,8 @@
 """Drift: how far the distribution of a feature in other data is from that in train.
 
-Numbers by the Jensen-Shannon divergence in bits (Lin, 1991) over the quantile bins of the reference, in which both sides
-are counted exactly; categories by the L-infinity distance of the values' shares, as TFDV does. Missing values are a bin,
-or a value, of their own in both. Both distances lie between 0 (equal) and 1.
+Numbers by the Jensen-Shannon divergence in bits (Lin, 1991) over the quantile bins of the reference, in which both
+sides are counted exactly; categories by the L-infinity distance of the values' shares, as TFDV does. Missing values
+are a bin, or a value, of their own in both. Both distances lie between 0 (equal) and 1.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from tidemill import storage
-from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Drift
 from tidemill.validation import statistics
 from tidemill.validation.columns import Column
-from tidemill.validation.statistics import SplitStatistics
 
 NOTABLE = 0.1
 PREVIOUS = "previous"
@@ -114,8 +112,9 @@ def load_previous(uri: str) -> statistics_pb2.DatasetFeatureStatistics | None:
 
 
 def edges_of(proto: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[Column]) -> dict[str, np.ndarray]:
-    """Edges of the bins in which other data are held against these statistics, for each numeric feature that has values:
-    its quantiles, ascending, and the next number above the largest, so that what exceeds it has a bin of its own."""
+    """Edges of the bins in which other data are held against these statistics, for each numeric feature that has
+    values: its quantiles, ascending, and the next number above the largest, so that what exceeds it has a bin of its
+    own."""
     stats, found = statistics.by_name(proto), {}
     for column in columns:
         histogram = _quantiles(stats.get(column.name)) if column.view == "number" else None
@@ -169,20 +168,6 @@ def compare(
     return sorted(found, key=lambda d: (-d.distance, d.feature))
 
 
-def check(distances: Sequence[Distance]) -> None:
-    """Stops the run when features drifted beyond a threshold.
-
-    Raises:
-        TidemillError: `drift`, with every such feature, its distance and the threshold.
-    """
-    beyond = [d for d in distances if d.beyond]
-    if beyond:
-        details = [{"feature": d.feature, "other": d.other, "distance": d.distance, "threshold": d.threshold} for d in beyond]
-        want = "mend the data, train on newer rows, or raise validation.drift's thresholds"
-        got = f"drifted features: {'; '.join(map(str, beyond))}"
-        raise TidemillError(Code.DRIFT, "validation.drift", got, want, {"drifted": details})
-
-
 def to_proto(distances: Sequence[Distance]) -> list[anomalies_pb2.DriftSkewInfo]:
     """The distances in TFX's form; those of `previous` are drift, those between splits skew."""
     infos: dict[str, anomalies_pb2.DriftSkewInfo] = {}
@@ -191,7 +176,7 @@ def to_proto(distances: Sequence[Distance]) -> list[anomalies_pb2.DriftSkewInfo]
         info = infos.setdefault(d.feature, anomalies_pb2.DriftSkewInfo())
         info.path.step[:] = [d.feature]
         side = info.drift_measurements if d.other == PREVIOUS else info.skew_measurements
-        kind = anomalies_pb2.DriftSkewInfo.MeasurementType.Value(measures[d.measure])
+        kind = anomalies_pb2.DriftSkewInfo.Measurement.Type.Value(measures[d.measure])
         side.add(type=kind, value=d.distance, threshold=d.threshold or 0.0)
     return list(infos.values())
 
@@ -251,8 +236,8 @@ def _shares(stats: statistics_pb2.FeatureNameStatistics) -> dict[str | None, flo
     moves a distance by less than 0.001."""
     common = stats.string_stats.common_stats
     rows = common.num_non_missing + common.num_missing
-    shares: dict[str | None, float] = {b.label: b.sample_count / rows for b in stats.string_stats.rank_histogram.buckets}
+    shares: dict[str | None, float] = {
+        b.label: b.sample_count / rows for b in stats.string_stats.rank_histogram.buckets
+    }
     shares[None] = common.num_missing / rows
     return shares
-
-

@@ -1,13 +1,13 @@
 """The leakage gate: finds features that are known only after the label, by their implausible strength.
 
 A feature's strength is the area under the ROC curve that it reaches on rows which it was not fitted on: alone, and
-together with one other feature. Alone finds what restates the label (the delay on arrival). With another finds what gives
-the label by comparison with a plan (the time of arrival, beside the scheduled one), which may be modest alone.
+together with one other feature. Alone finds what restates the label (the delay on arrival). With another finds what
+gives the label by comparison with a plan (the time of arrival, beside the scheduled one), which may be modest alone.
 
 Strength alone is that of mean label by value, or by 256 quantile bins of a number; with another it is that of the mean
-label on a grid of 256 by 256 such bins. Means of few rows are drawn towards those of the coarser grid, down from the mean
-of all rows (a multi-resolution form of the m-estimate; Cestnik, 1990). Train rows are halved by hash for this; rows of the
-same value of the split's column stay together, so that a hash split by user or session is judged as it is.
+label on a grid of 256 by 256 such bins. Means of few rows are drawn towards those of the coarser grid, down from the
+mean of all rows (a multi-resolution form of the m-estimate; Cestnik, 1990). Train rows are halved by hash for this;
+rows of the same value of the split's column stay together, so that a hash split by user or session is judged as it is.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def measure(
 ) -> LeakageReport:
     """Measures the features' strength on at most about 200,000 rows of train.
 
-    A feature leaks when its strength, less two standard errors, exceeds `settings.max_strength`: alone, or with another
-    feature if the two together rank at most half as many pairs of rows wrongly as the better one alone. Of two such
-    features the one that is stronger in other company is named.
+    A feature leaks when its strength, less two standard errors, exceeds `settings.max_strength`: alone, or with
+    another feature if the two together rank at most half as many pairs of rows wrongly as the better one alone. Of
+    two such features the one that is stronger in other company is named.
 
     Args:
         connection: From `scan.connect`.
@@ -126,7 +126,9 @@ def measure(
     rest = [name for name in judged if not _beyond(alone[name], settings)]
     pair_leaks, pairs = _pairs(rows, {name: coded[name] for name in rest}, alone, settings)
     ranked = sorted([*leaks, *pair_leaks], key=lambda s: (-s.auc, s.feature))
-    return LeakageReport(sorted(alone.values(), key=lambda s: (-s.auc, s.feature)), pairs, ranked, len(rows.held_target))
+    return LeakageReport(
+        sorted(alone.values(), key=lambda s: (-s.auc, s.feature)), pairs, ranked, len(rows.held_target)
+    )
 
 
 def _is_category(column: Column) -> bool:
@@ -141,7 +143,8 @@ def _sample(
     features: Sequence[Column],
     split_column: str | None,
 ) -> pa.Table:
-    """Rows of train by a hash of their number: `label`, `row` and `part` (hashes), and `f0`, `f1` … (text or numbers)."""
+    """Rows of train by a hash of their number: `label`, `row` and `part` (hashes), and `f0`, `f1` … (text or
+    numbers)."""
     share = min(1.0, SAMPLE_ROWS / max(dataset.rows("train"), 1))
     parts = [f"CAST({label.sql} AS DOUBLE) AS label", "hash(file_row_number) AS row"]
     parts.append(f"hash({quote(split_column)}) AS part" if split_column else "hash(file_row_number, 1) AS part")
@@ -220,7 +223,8 @@ Codes = tuple[np.ndarray, np.ndarray]
 
 
 def _category_codes(values: pa.ChunkedArray, held: np.ndarray, rows: _Rows) -> tuple[Codes, float]:
-    """Codes of a category, uint8 [rows] of each half, in the order of the values' mean label; and its strength alone."""
+    """Codes of a category, uint8 [rows] of each half, in the order of the values' mean label; and its strength
+    alone."""
     encoded = values.combine_chunks().dictionary_encode(null_encoding="encode")
     index = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     rates = rows.rates(index[~held], len(encoded.dictionary), rows.prior)
@@ -242,11 +246,8 @@ def _quantile_codes(numbers: np.ndarray, held: np.ndarray) -> Codes:
     """Up to 255 bins of equally many fitted rows, and the last code for NaN: uint8 [rows] of each half."""
     fit = np.sort(numbers[~held & ~np.isnan(numbers)])
     last = (1 << _BITS) - 1
-    edges = np.unique(fit)
-    if len(edges) > last:
-        edges = np.unique(fit[(np.arange(1, last) * len(fit)) // last])
-    else:
-        edges = edges[1:]
+    distinct = np.unique(fit)
+    edges = distinct[1:] if len(distinct) <= last else np.unique(fit[np.arange(1, last) * len(fit) // last])
     codes = np.searchsorted(edges, numbers, side="right")
     codes[np.isnan(numbers)] = last
     codes = codes.astype(np.uint8)

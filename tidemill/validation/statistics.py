@@ -1,9 +1,9 @@
 """Statistics of a split in TFX's form (`DatasetFeatureStatisticsList`), computed by DuckDB over the Parquet shards.
 
-All numbers are exact, approximations aside that the form itself asks for: values are counted by GROUP BY, which spills to
-disk when they do not fit, and everything else is derived from those counts in a fixed order. The same rows give the same
-bytes, however many threads count them. Every column is read twice: once with all others for counts and ranges, once on its
-own for its values.
+All numbers are exact, approximations aside that the form itself asks for: values are counted by GROUP BY, which
+spills to disk when they do not fit, and everything else is derived from those counts in a fixed order. The same rows
+give the same bytes, however many threads count them. Every column is read twice: once with all others for counts and
+ranges, once on its own for its values.
 """
 
 from __future__ import annotations
@@ -190,7 +190,10 @@ def _base_parts(column: Column, value: str) -> dict[str, str]:
     if column.view == "bytes":
         size = f"octet_length({value})"
         return {
-            "present": f"count({value})", "bytes": f"sum({size})::DOUBLE", "low": f"min({size})", "high": f"max({size})"
+            "present": f"count({value})",
+            "bytes": f"sum({size})::DOUBLE",
+            "low": f"min({size})",
+            "high": f"max({size})",
         }
     if column.view != "number":
         return {"present": f"count({value})"}
@@ -276,11 +279,14 @@ def _histogram(
 
 
 def _shown_edges(column: Column, summary: distribution.Moments, low: float, high: float) -> np.ndarray:
-    """Edges for the page: one bar a value for integers of a small range, else equal widths over the middle 90 %, widened
-    by half on each side as far as there are values; what lies beyond falls into the outer bars."""
+    """Edges for the page: one bar a value for integers of a small range, else equal widths over the middle 90 %,
+    widened by half on each side as far as there are values; what lies beyond falls into the outer bars."""
     if not column.is_float and high - low < _SHOWN_BARS:
         return np.arange(low, high + 2)
-    inner_low, inner_high = (summary.edges[min(1, len(summary.edges) - 1)], summary.edges[max(len(summary.edges) - 2, 0)])
+    inner_low, inner_high = (
+        summary.edges[min(1, len(summary.edges) - 1)],
+        summary.edges[max(len(summary.edges) - 2, 0)],
+    )
     spread = (inner_high - inner_low) / 2
     if spread > 0:
         low, high = max(low, inner_low - spread), min(high, inner_high + spread)
@@ -322,4 +328,3 @@ def _common(feature: statistics_pb2.FeatureNameStatistics, column: Column, prese
     if present:
         stats.min_num_values = stats.max_num_values = 1
         stats.avg_num_values = 1.0
-

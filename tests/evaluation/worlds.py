@@ -1,0 +1,114 @@
+"""Small worlds to evaluate in: raw examples, transformed examples and models, all real."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tidemill import artifact
+from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.experiment.evaluation import Evaluation
+from tidemill.experiment.training import Gbdt, Training
+from tidemill.models.base import Run
+from tidemill.models.gbdt import MODEL as GbdtModel
+from tidemill.specs import EvaluateSpec
+from tidemill.step import Progress
+from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.history import History
+from tidemill.training.input import Layout
+
+CITIES = ("Lyon", "Porto", "Oslo", None)
+FEATURES = [{"name": "city", "kind": "id", "num_ids": 4}, {"name": "x", "kind": "number"}]
+
+
+@dataclass(frozen=True)
+class World:
+    """Paths of aligned raw and transformed examples."""
+
+    examples: str
+    transformed: str
+
+
+def make_world(folder: Path, sizes: dict[str, int], seed: int = 0, one_class: tuple[str, ...] = ()) -> World:
+    """Examples with the columns id (key), city (with nulls), x, wet and late, the label, which follows x and city."""
+    rng = np.random.default_rng(seed)
+    raw_schema = pa.schema(
+        [("id", pa.int64()), ("city", pa.string()), ("x", pa.float64()), ("wet", pa.bool_()), ("late", pa.int8())]
+    )
+    schema = pa.schema([("city", pa.int32()), ("x", pa.float32()), ("late", pa.float32())])
+    world = World(str(folder / "examples"), str(folder / "transformed"))
+    metadata = {"label": "late", "features": FEATURES, "transform_fingerprint": "none"}
+    with (
+        DatasetWriter(world.examples, raw_schema, tuple(sizes)) as raw,
+        DatasetWriter(world.transformed, schema, tuple(sizes), metadata) as transformed,
+    ):
+        start = 0
+        for split, rows in sizes.items():
+            x = rng.normal(size=rows)
+            city = rng.choice(4, rows, p=[0.5, 0.3, 0.15, 0.05])
+            logit = 1.2 * x - 1.0 + 0.5 * (city == 0)
+            late = (
+                np.zeros(rows, int) if split in one_class else (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(int)
+            )
+            ids = np.arange(start, start + rows)
+            start += rows
+            columns = [
+                ids,
+                pa.array([CITIES[c] for c in city], pa.string()),
+                x,
+                pa.array(x > 0.3),
+                late.astype(np.int8),
+            ]
+            raw.write(split, pa.table(columns, raw_schema.names))
+            transformed.write(
+                split, pa.table([city.astype(np.int32), x.astype(np.float32), late.astype(np.float32)], schema.names)
+            )
+    return world
+
+
+def make_model(
+    folder: Path, world: World, name: str = "gbdt", rounds: int = 20, columns: tuple[str, ...] = ("city", "x")
+) -> str:
+    """A trained gradient-boosting model folder, as the `train` step writes it but for what serving needs."""
+    data = Dataset(world.transformed)
+    features = [f for f in FEATURES if f["name"] in columns]
+    config = Gbdt(family="gbdt", name=name, rounds=rounds, min_data_in_leaf=5, num_leaves=8)
+    training = Training(early_stopping=None, threads=1)
+    fitted = GbdtModel(config, Layout.of(features))
+    path, facts = folder / name, {"family": "gbdt", "name": name}
+    with artifact.write_folder(path, facts) as target:
+        history = History(target / "logs", "round")
+        checkpoints = Checkpoints(str(folder / "root"), name, 60.0)
+        kept = fitted.fit(Run(data, "late", training, history, checkpoints, Progress("test")))
+        history.close()
+        fitted.save(target)
+        history.save(target / "history.json", kept)
+        facts["model_fingerprint"] = fitted.fingerprint()
+        document = {
+            **facts,
+            "config": config.model_dump(mode="json"),
+            "features": features,
+            "label": "late",
+            "unit": "round",
+        }
+        artifact.write_json(target / "model.json", document)
+    return str(path)
+
+
+def evaluate_spec(baseline: str | None = None, **evaluation: object) -> EvaluateSpec:
+    """A spec for these worlds."""
+    how = Evaluation.model_validate(evaluation)
+    return EvaluateSpec(code="test", experiment="rain", label="late", key=["id"], evaluation=how, baseline=baseline)
+
+
+def read_metrics(evaluation: str | Path) -> dict:
+    """`metrics.json`, refusing NaN and infinities, which JSON does not have."""
+
+    def refuse(text: str) -> None:
+        raise AssertionError(f"metrics.json holds {text}")
+
+    return json.loads((Path(evaluation) / "metrics.json").read_text(), parse_constant=refuse)

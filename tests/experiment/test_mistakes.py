@@ -1,0 +1,346 @@
+"""Every mistake in an experiment file is answered with its place, the value and what would be right."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment import dump, json_schema, load, parse
+
+_FLIGHTS = Path(__file__).parents[2] / "examples" / "flights" / "experiment.yaml"
+
+VALID = {
+    "name": "clicks",
+    "source": {
+        "tables": {"logs": {"uri": ["a.csv", "b.csv"], "format": "csv", "null": ["NA"]}, "ads": "ads.parquet"},
+        "sql": "SELECT * FROM logs JOIN ads USING (ad) WHERE day >= $day",
+        "params": {"day": "2013-01-01"},
+        "max_bytes": "2GiB",
+        "max_bad_share": 0.01,
+    },
+    "label": "clicked",
+    "key": ["id"],
+    "split": {"by": "time", "column": "at", "fractions": {"train": 0.8, "valid": 0.1, "test": 0.1}, "seed": 1},
+    "validation": {"drift": {"numeric": 0.1}, "leakage": {"allow": ["position"]}},
+    "features": {
+        "price": {"kind": "numeric", "transform": "log", "missing": 0.5},
+        "age": {"kind": "numeric", "transform": {"bucketize": 8}},
+        "site": {"kind": "categorical", "vocabulary": {"min_count": 10}},
+        "user": {"kind": "categorical", "hash": {"buckets": 1000}},
+        "site_x_user": {"kind": "cross", "of": ["site", "user"]},
+    },
+    "models": [{"family": "gbdt", "num_leaves": 31}, {"family": "dcn_v2", "deep": [64, 32], "dropout": 0.1}],
+    "training": {"epochs": 2, "optimizer": {"name": "adam", "learning_rate": 1e-3}, "early_stopping": None},
+    "tuning": {"trials": 3, "space": {"learning_rate": {"log_uniform": [1e-4, 1e-2]}}},
+    "evaluation": {"slices": [["site"]], "bootstrap": {"resamples": 10}, "gates": {"auc": {"min": 0.7}}},
+    "predict": {"shards": 2, "columns": ["at"]},
+    "compute": {"train": {"gpu": 1}, "preprocess": {"runner": "direct", "options": []}},
+}
+
+
+def changed(path: str, value: object) -> str:
+    """The valid experiment as YAML, with `value` at the dotted `path`."""
+    data = copy.deepcopy(VALID)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    section = data
+    for part in parents:
+        section = section[part]
+    section[last] = value
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def without(path: str) -> str:
+    data = copy.deepcopy(VALID)
+    *parents, last = path.split(".")
+    section = data
+    for part in parents:
+        section = section[part]
+    del section[last]
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def mistake(text: str) -> TidemillError:
+    with pytest.raises(TidemillError) as raised:
+        parse(text)
+    return raised.value
+
+
+def test_the_examples_are_valid():
+    assert parse(yaml.safe_dump(VALID)).training.optimizer.learning_rate == 1e-3
+    assert load(_FLIGHTS).name == "flights"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "got", "want"),
+    [
+        # Wrong words.
+        ("featurs", {}, "featurs", "the unknown key 'featurs'", "did you mean 'features'"),
+        ("split.colum", "x", "split.colum", "the unknown key 'colum'", "did you mean 'column'"),
+        (
+            "features.price.vocabulary",
+            {},
+            "features.price.vocabulary",
+            "the unknown key 'vocabulary'",
+            "use one of kind",
+        ),
+        ("features.age.transform", {"bucketise": 3}, "features.age.transform.bucketise", "'bucketise'", "'bucketize'"),
+        ("models.0.cross_layers", 3, "models.0.cross_layers", "the unknown key 'cross_layers'", "use one of bagging"),
+        ("validation.schema_", "x", "validation.schema_", "the unknown key 'schema_'", "did you mean 'schema'"),
+        ("evaluation.gates.acu", {"min": 1}, "evaluation.gates.acu", "the unknown key 'acu'", "did you mean 'auc'"),
+        ("split.by", "tme", "split.by", "'tme'", "did you mean 'time'"),
+        ("features.price.transform", "zcore", "features.price.transform", "'zcore'", "did you mean 'zscore'"),
+        ("features.price.kind", "number", "features.price.kind", "'number'", "did you mean 'numeric'"),
+        ("models.0.family", "gdbt", "models.0.family", "'gdbt'", "did you mean 'gbdt'"),
+        ("models.0.family", ["gbdt"], "models.0.family", '["gbdt"]', "gbdt"),
+        # Wrong types.
+        ("source", "a.csv", "source", "'a.csv'", "write a mapping with the keys tables, sql"),
+        ("source.tables.ads", 3, "source.tables.ads", "3", "write a mapping with the keys uri"),
+        (
+            "features.site",
+            "categorical",
+            "features.site",
+            "'categorical'",
+            "the key 'kind': numeric, categorical or cross",
+        ),
+        ("models", {"family": "gbdt"}, "models", '{"family": "gbdt"}', "write a list"),
+        ("models.0", "gbdt", "models.0", "'gbdt'", "the key 'family'"),
+        ("key", "id", "key", "'id'", "write a list, such as [a, b]"),
+        ("label", 1, "label", "1", "write a string, in quotes"),
+        ("training.epochs", "2", "training.epochs", "'2'", "write an integer, without quotes"),
+        ("training.epochs", 2.5, "training.epochs", "2.5", "write an integer"),
+        ("training.epochs", True, "training.epochs", "true", "write an integer"),
+        ("source.max_bytes", True, "source.max_bytes", "true", "write an integer"),
+        ("source.max_bytes", "2 parsecs", "source.max_bytes", "'2 parsecs'", "such as 500MB or 2GiB"),
+        ("source.max_bytes", "9" * 999, "source.max_bytes", "'9999", "such as 500MB or 2GiB"),
+        ("split.fractions.train", True, "split.fractions.train", "true", "write a number"),
+        ("compute.train.spot", "true", "compute.train.spot", "'true'", "write true or false, without quotes"),
+        ("split", None, "split", "nothing", "write a mapping"),
+        (
+            "source.params.day",
+            ["x"],
+            "source.params.day",
+            '["x"]',
+            "write a string, an integer, a number or true or false",
+        ),
+        # Out of range.
+        ("training.epochs", 0, "training.epochs", "0", "use more than 0"),
+        ("training.seed", 2**32, "training.seed", "4294967296", "use less than 4294967296"),
+        ("models.1.dropout", 1.0, "models.1.dropout", "1.0", "use less than 1"),
+        ("features.age.transform.bucketize", 1, "features.age.transform.bucketize", "1", "use 2 or more"),
+        ("features.price.missing", "median", "features.price.missing", "'median'", "or write a number"),
+        ("models", [], "models", "[]", "name at least 1"),
+        ("name", "Two Words", "name", "'Two Words'", "matches ^[a-z]"),
+        # What only several keys together make wrong.
+        ("split.fractions.train", 0.5, "split.fractions", '"train": 0.5', "must add up to 1"),
+        ("transform_module", "def f():\n  pass", "experiment", "features", "either features or transform_module"),
+        ("features.clicked", {"kind": "numeric"}, "experiment", "features", "the label 'clicked' is also used"),
+        ("models", [{"family": "gbdt"}] * 2, "models", "gbdt", "two members are called 'gbdt'"),
+        ("source.sql", None, "source", "tables", "several tables need sql"),
+        ("evaluation.gates.auc", {}, "evaluation.gates.auc", "{}", "give min, max or better_than_baseline"),
+        # A file cannot stand beside a text.
+        ("source.sql", "query.sql", "source.sql", "the file name 'query.sql'", "--resolved"),
+    ],
+)
+def test_a_wrong_value_names_place_value_and_remedy(path, value, where, got, want):
+    error = mistake(changed(path, value))
+    assert error.where == where
+    assert got in error.got
+    assert want in error.want
+    assert error.code is (Code.UNKNOWN_KEY if "unknown key" in error.got else Code.INVALID_VALUE)
+
+
+@pytest.mark.parametrize(
+    ("path", "where", "got"),
+    [
+        ("name", "experiment", "no 'name'"),
+        ("source.tables", "source", "no 'tables'"),
+        ("source.tables.logs.uri", "source.tables.logs", "no 'uri'"),
+        ("features.price.kind", "features.price", "no 'kind'"),
+        ("features.site_x_user.of", "features.site_x_user", "no 'of'"),
+    ],
+)
+def test_a_missing_key_is_named(path, where, got):
+    error = mistake(without(path))
+    assert (error.code, error.where, error.got) == (Code.INVALID_VALUE, where, got)
+    assert error.want.startswith(f"add the key {got[3:]}")
+
+
+def test_an_unknown_key_comes_before_what_it_causes():
+    error = mistake(changed("soruce", VALID["source"]).replace("\nsource:", "\nsuorce:"))
+    assert error.code is Code.UNKNOWN_KEY and error.details["mistakes"] > 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "a string", "- a\n- b", "null", "true"])
+def test_the_top_level_is_a_mapping(text):
+    assert mistake(text).want == "write a mapping with name, source, label and models"
+
+
+_BROKEN = [
+    *("a: [", "a: b: c", "\ta: 1", "a: *x", "a: &x [*x]", "a: \x00", "--- 1\n--- 2", "[" * 5000, "%YAML 3.0\n--- a"),
+    *("a: !!python/object:os.system x", "a: !!set {b}", "a: !!timestamp 2001-01-01"),
+]
+
+
+class TestYamlTraps:
+    def test_duplicate_keys_are_refused_with_their_line(self):
+        error = mistake(yaml.safe_dump(VALID) + "\nname: again\n")
+        assert error.code is Code.INVALID_VALUE
+        assert error.where.startswith("experiment, line ") and "'name' twice" in error.got
+        error = mistake("name: x\nsource:\n  tables: {a: 1}\n  tables: {b: 2}\n")
+        assert error.where == "experiment, line 4"
+        assert "'name' twice" in mistake('{"name": 1, "name": 2}').got
+
+    def test_on_and_no_are_strings(self):
+        assert mistake("on: 1").got == "the unknown key 'on'"
+        error = mistake(changed("source.tables.logs.header", "x").replace("header: x", "header: yes"))
+        assert (error.got, error.want) == ("'yes'", "write true or false")
+        text = changed("source.tables.logs.null", ["@"]).replace("'@'", "no")
+        assert parse(text).source.tables["logs"].null == ["no"]
+
+    def test_dates_and_times_are_strings(self):
+        text = yaml.safe_dump(VALID).replace("day: '2013-01-01'", "day: 2013-01-01\n    time: 12:30")
+        assert parse(text).source.params == {"day": "2013-01-01", "time": "12:30"}
+
+    @pytest.mark.parametrize(("text", "number"), [("1e-3", 1e-3), ("1E2", 100.0), (".5", 0.5), ("5.", 5.0), ("7", 7.0)])
+    def test_exponents_need_no_point(self, text, number):
+        experiment = parse(changed("training.optimizer.learning_rate", "@").replace("'@'", text))
+        assert experiment.training.optimizer.learning_rate == number
+
+    def test_a_leading_zero_is_no_octal_number(self):
+        assert parse(changed("training.epochs", "@").replace("'@'", "010")).training.epochs == 10
+
+    @pytest.mark.parametrize("text", ["1e999", "-1e999"])
+    def test_numbers_are_finite(self, text):
+        assert mistake(changed("features.price.missing", "@").replace("'@'", text)).got == f"the number {text}"
+        assert mistake('{"a": NaN}').got == "the number NaN"
+
+    @pytest.mark.parametrize("key", ["1", "true", "null", "1.5", "[a]"])
+    def test_keys_are_strings(self, key):
+        error = mistake(f"name: x\n? {key}\n: 3\n")
+        assert error.where == "experiment, line 2" and error.want == "put the key in quotes"
+
+    @pytest.mark.parametrize("text", _BROKEN)
+    def test_broken_yaml_is_unreadable(self, text):
+        error = mistake(text)
+        assert error.code is Code.UNREADABLE_FILE and error.where.startswith("experiment")
+
+    def test_anchors_and_merges_work(self):
+        text = changed("features", "@").replace("features: '@'", "features: {a: &a {kind: numeric}, b: {<<: *a}}")
+        assert parse(text).features["b"].kind == "numeric"
+
+
+class TestLoad:
+    def write(self, folder: Path, **files: str | bytes) -> Path:
+        for name, content in files.items():
+            path = folder / name.replace("__", ".")
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder / "experiment.yaml"
+
+    def test_named_files_are_inlined_and_paths_made_absolute(self, tmp_path):
+        text = changed("source.sql", "q.sql")
+        experiment = load(self.write(tmp_path, experiment__yaml=text, q__sql="SELECT 1"))
+        assert experiment.source.sql == "SELECT 1"
+        assert experiment.source.tables["ads"].uri == str(tmp_path / "ads.parquet")
+        assert experiment.source.tables["logs"].uri == [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+        assert parse(dump(experiment)) == experiment
+
+    @pytest.mark.parametrize(
+        ("files", "code", "where"),
+        [
+            ({}, Code.MISSING_FILE, "experiment"),
+            ({"experiment__yaml": b"\xff\xfe\x00"}, Code.UNREADABLE_FILE, "experiment"),
+            ({"experiment__yaml": changed("source.sql", "q.sql")}, Code.MISSING_FILE, "source.sql"),
+            ({"experiment__yaml": changed("source.sql", "x" * 300 + ".sql")}, Code.MISSING_FILE, "source.sql"),
+            (
+                {"experiment__yaml": changed("source.sql", "q.sql"), "q__sql": b"\xff"},
+                Code.UNREADABLE_FILE,
+                "source.sql",
+            ),
+            ({"experiment__yaml": changed("transform_module", "t.py")}, Code.MISSING_FILE, "transform_module"),
+        ],
+    )
+    def test_files_that_cannot_be_read(self, tmp_path, files, code, where):
+        with pytest.raises(TidemillError) as raised:
+            load(self.write(tmp_path, **files))
+        assert (raised.value.code, raised.value.where) == (code, where)
+
+    def test_a_folder_is_no_file(self, tmp_path):
+        with pytest.raises(TidemillError, match="is a directory") as raised:
+            load(tmp_path)
+        assert raised.value.code is Code.MISSING_FILE
+
+
+def check(text: str) -> None:
+    """Either the text is valid, and survives the way into a pipeline; or there is a whole error."""
+    try:
+        experiment = parse(text)
+    except TidemillError as error:
+        assert error.where and error.got and error.want
+        assert "input should be" not in str(error).lower()
+        assert len(str(error)) < 1000
+        json.dumps(error.to_dict())
+    else:
+        assert parse(dump(experiment)) == experiment
+
+
+def paths(value: object, path: tuple = ()) -> list[tuple]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(inner for key, part in items for inner in paths(part, (*path, key)))]
+
+
+_WORDS = st.sampled_from(
+    ["numeric", "cross", "gbdt", "kind", "family", "str", "[key]", "Numeric", "uri", "auc", "q.sql"]
+)
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | _WORDS
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS | st.text(max_size=3), inner, max_size=3),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(path=st.sampled_from(paths(VALID)[1:]), value=_VALUES, as_json=st.booleans())
+def test_any_value_anywhere(path, value, as_json):
+    data = copy.deepcopy(VALID)
+    section = data
+    for part in path[:-1]:
+        section = section[part]
+    section[path[-1]] = value
+    check(json.dumps(data) if as_json else yaml.safe_dump(data, allow_unicode=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    path=st.sampled_from([p for p in paths(VALID) if isinstance(p and p[-1], str)]), name=_WORDS | st.text(max_size=6)
+)
+def test_any_key_renamed(path, name):
+    data = copy.deepcopy(VALID)
+    section = data
+    for part in path[:-1]:
+        section = section[part]
+    section[name] = section.pop(path[-1])
+    check(yaml.safe_dump(data, allow_unicode=True))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    at=st.integers(0, len(yaml.safe_dump(VALID))),
+    cut=st.integers(0, 20),
+    insert=st.text(max_size=3)
+    | st.sampled_from([":", "- ", "\n", "  ", "{", "]", "&a", "*a", "!!", "#", "'", '"', "|", "?"]),
+)
+def test_any_damage_to_the_text(at, cut, insert):
+    text = yaml.safe_dump(VALID)
+    check(text[:at] + insert + text[at + cut :])
+
+
+def test_the_schema_describes_every_key():
+    schema = json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    assert all(section.get("additionalProperties") is False for section in sections if section.get("type") == "object")
+    assert "schema" in schema["$defs"]["Validation"]["properties"]

@@ -1,0 +1,166 @@
+"""Steps, progress, records and compiled sources, without running anything."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+from kfp import compiler
+from kfp.local.orchestrator import task_executor
+
+from tests.local.toy import TOY
+from tidemill.errors import Code, TidemillError
+from tidemill.local import compiling, engine, record
+from tidemill.local.progress import Reading, Tail
+from tidemill.local.steps import State, Steps, item_label
+
+
+@pytest.fixture
+def steps(tmp_path):
+    import yaml
+
+    compiler.Compiler().compile(TOY.definition, str(tmp_path / "toy.yaml"))
+    return Steps(yaml.safe_load((tmp_path / "toy.yaml").read_text()), tmp_path / "steps")
+
+
+def names(steps: Steps) -> list[str]:
+    return [step.name for step in steps]
+
+
+def test_steps_are_listed_in_pipeline_order(steps):
+    assert names(steps) == ["plan", "fan-out", "ingest", "train", "evaluate", "publish"]
+    assert [step.cacheable for step in steps] == [False, False, True, True, True, True]
+
+
+def test_iterations_take_the_place_of_their_task_in_the_loops_order(steps):
+    steps.begin("train", "for-loop-1-iteration-10", "k")
+    steps.begin("train", "for-loop-1-iteration-2", "c")
+    steps.begin("evaluate", "for-loop-1-iteration-10", "k")
+    steps.begin("train", "for-loop-1-iteration-0", None)
+    steps.begin("evaluate", "for-loop-1-iteration-2", "c")
+    expected = ["plan", "fan-out", "ingest", "train-1-0", "train-c", "train-k", "evaluate-c", "evaluate-k", "publish"]
+    assert names(steps) == expected
+
+
+def test_equal_labels_get_names_of_their_own(steps):
+    for number in range(3):
+        steps.begin("train", f"for-loop-1-iteration-{number}", "same")
+    assert [name for name in names(steps) if name.startswith("train")] == ["train-same", "train-same-2", "train-same-3"]
+
+
+def test_a_run_is_cached_when_all_that_can_be_is(steps):
+    assert not steps.all_cached()
+    for task in ("plan", "fan-out", "ingest", "train", "evaluate"):
+        step = steps.begin(task, "", None)
+        steps.end(step, State.CACHED if step.cacheable else State.CHECKED)
+    assert not steps.all_cached()
+    steps.end(steps.begin("publish", "", None), State.CACHED)
+    assert steps.all_cached()
+
+
+@pytest.mark.parametrize(
+    ("item", "label"),
+    [
+        ({"name": "dcn_v2", "train": "{}"}, "dcn_v2"),
+        ('{"name": "a b/c"}', "a-b-c"),
+        ({"model": {"name": "x"}}, "x"),
+        ("month-12", "month-12"),
+        ({"train": "{}"}, None),
+        ("x" * 41, None),
+        ([1, 2], None),
+        (None, None),
+        (7.0, "7.0"),
+        ("", None),
+    ],
+)
+def test_item_label(item, label):
+    assert item_label(item) == label
+
+
+def test_progress_is_read_from_where_it_stopped(tmp_path):
+    file = tmp_path / "progress.jsonl"
+    tail = Tail(file)
+    assert tail.read() == Reading()
+    with open(file, "w") as out:
+        out.write(
+            '{"seconds": 1.0, "what": "read"}\n{"seconds": 3.0, "rows": 100, "total": 400, "what": "read"}\n{"sec'
+        )
+        out.flush()
+        assert tail.read() == Reading("read", 100, 400, 50.0)
+        assert tail.read().share() == 0.25
+        out.write('onds": 4.0, "rows": 300, "total": 400, "what": "read"}\n')
+        out.flush()
+        assert tail.read() == Reading("read", 300, 400, 100.0)
+        out.write('{"seconds": 5.0, "rows": 10, "total": null, "what": "write"}\n')
+        out.write('{"seconds": 7.0, "rows": 50, "total": null, "what": "write"}\n')
+        out.flush()
+        assert tail.read() == Reading("write", 50, None, 20.0)
+        assert tail.read().share() is None
+        out.write('{"seconds": 8.0, "rows": 5, "total": 0, "what": "write"}\n')
+        out.flush()
+        assert tail.read() == Reading("write", 5, 0, None)
+
+
+FACTS = {"experiment": "e", "pipeline": "p", "file": "f", "arguments_fingerprint": "0", "temporary": ""}
+
+
+def test_runs_are_found_by_the_beginning_of_their_id(tmp_path):
+    with pytest.raises(TidemillError, match="without runs"):
+        record.find_run(tmp_path, None)
+    ids = []
+    for _ in range(3):
+        with record.recorded(tmp_path, **FACTS) as run:
+            ids.append(run.id)
+            record.finish(run, record.SUCCEEDED)
+    assert len(set(ids)) == 3
+    assert [run.id for run in record.list_runs(tmp_path)] == sorted(ids, reverse=True)
+    assert record.find_run(tmp_path, None).id == max(ids)
+    assert record.find_run(tmp_path, ids[0]).id == ids[0]
+    for wanted in ("1999", ids[0][:4]):
+        with pytest.raises(TidemillError, match=ids[0]) as raised:
+            record.find_run(tmp_path, wanted)
+        assert raised.value.code is Code.NO_RUN
+
+
+def test_a_run_that_raises_has_failed_and_one_whose_process_is_gone_was_interrupted(tmp_path):
+    with pytest.raises(ValueError), record.recorded(tmp_path, **FACTS) as run:
+        raise ValueError
+    assert record.find_run(tmp_path, run.id).status == "failed"
+    written = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps({**written, "status": "running"}))
+    assert record.find_run(tmp_path, run.id).status == "interrupted"
+
+
+def test_an_unreadable_record_is_named(tmp_path):
+    with record.recorded(tmp_path, **FACTS) as run:
+        pass
+    (run.folder / "run.json").write_text("{")
+    with pytest.raises(TidemillError, match=r"run\.json") as raised:
+        record.list_runs(tmp_path)
+    assert raised.value.code is Code.UNREADABLE_FILE
+
+
+def test_components_and_pipelines_are_found():
+    found = {(source.kind, source.name) for source in compiling.sources()}
+    assert {("component", "ingest"), ("component", "train"), ("pipeline", "train")} <= found
+    assert compiling.pipeline("train").kind == "pipeline"
+    with pytest.raises(TidemillError, match="did you mean 'train'"):
+        compiling.pipeline("tain")
+
+
+def test_another_kfp_is_refused(monkeypatch):
+    engine.check_kfp()
+    monkeypatch.setattr(task_executor, "execute_single_task", lambda task_name: None)
+    with pytest.raises(TidemillError, match=r"install kfp==2\.17\.0") as raised:
+        engine.check_kfp()
+    assert raised.value.code is Code.UNSUPPORTED and "execute_single_task" in raised.value.got
+
+
+@pytest.mark.parametrize("module", ["tidemill.cli.main", "tidemill.cli.experiment", "tidemill.cli.runs"])
+def test_light_commands_import_nothing_heavy(module):
+    importlib.import_module(module)
+    code = f"import sys, {module}; print(sorted({{m.partition('.')[0] for m in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"kfp", "tensorflow", "duckdb", "numpy", "pyarrow", "gcsfs", "rich", "jinja2"}
+    assert not heavy & set(eval(loaded))

@@ -1,0 +1,67 @@
+"""The store's view of what is published."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tidemill import artifact
+from tidemill.errors import Code, TidemillError
+from tidemill.publishing import store
+
+
+def put(root, version, run, whole=True):
+    folder = root / "models" / "rain" / str(version)
+    (folder / "tidemill").mkdir(parents=True)
+    (folder / "tidemill" / "lineage.json").write_text(json.dumps({"run_fingerprint": run}))
+    if whole:
+        artifact.seal(folder)
+
+
+@pytest.fixture
+def root(tmp_path):
+    put(tmp_path, 1, "a")
+    put(tmp_path, 2, "b")
+    put(tmp_path, 9, "c", whole=False)
+    put(tmp_path, 10, "b")
+    put(tmp_path, ".11.0a.partial", "d")
+    return tmp_path
+
+
+def test_versions_are_whole_and_in_the_order_of_numbers(root):
+    assert store.versions(str(root), "rain") == [1, 2, 10]
+    assert store.versions(str(root), "snow") == []
+
+
+@pytest.mark.parametrize(("exclude", "expected"), [(None, 10), ("a", 10), ("b", 1), ("zzz", 10)])
+def test_newest_passes_over_a_runs_own_versions(root, exclude, expected):
+    assert store.newest(str(root), "rain", exclude_run=exclude) == f"{root}/models/rain/{expected}"
+
+
+def test_newest_of_nothing_is_none(root):
+    assert store.newest(str(root), "snow") is None
+    put(root, "../snow/1", "only")
+    assert store.newest(str(root), "snow", exclude_run="only") is None
+
+
+@pytest.mark.parametrize(("version", "expected"), [("latest", 10), ("2", 2), (2, 2)])
+def test_resolve(root, version, expected):
+    assert store.resolve(str(root), "rain", version) == f"{root}/models/rain/{expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "part"),
+    [("rain", "9", "versions 1, 2, 10"), ("rain", "x", "versions 1, 2, 10"), ("snow", "latest", "there are none")],
+)
+def test_resolve_says_what_there_is(root, name, version, part):
+    with pytest.raises(TidemillError) as error:
+        store.resolve(str(root), name, version)
+    assert error.value.code is Code.NO_MODEL and part in str(error.value)
+
+
+def test_claims_are_never_given_twice(root):
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: store.claim(str(root), "rain", "run"), range(40)))
+    assert sorted(taken) == list(range(11, 51))

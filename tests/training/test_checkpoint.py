@@ -1,0 +1,48 @@
+"""Checkpoints on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tidemill.training.checkpoint import Checkpoints
+
+
+def save(checkpoints: Checkpoints, step: int) -> None:
+    checkpoints.save(step, {"step": step, "loss": 0.1}, {"w/0": np.full((2, 3), step, np.float32), "rng": np.array([1], np.uint32)})
+
+
+def test_newest_of_the_last_two(tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), "abc", 60)
+    assert checkpoints.newest() is None
+    for step in (1, 9, 10):
+        save(checkpoints, step)
+    assert sorted(p.name for p in (tmp_path / "checkpoints" / "abc").iterdir()) == ["000000000009", "000000000010"]
+    state, arrays = Checkpoints(str(tmp_path), "abc", 60).newest()
+    assert state == {"step": 10, "loss": 0.1}
+    np.testing.assert_array_equal(arrays["w/0"], np.full((2, 3), 10, np.float32))
+    assert arrays["rng"].dtype == np.uint32
+    assert Checkpoints(str(tmp_path), "other", 60).newest() is None
+
+
+def test_broken_ones_are_passed_over(tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), "abc", 60)
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+    newest = tmp_path / "checkpoints" / "abc" / "000000000002"
+    data = bytearray((newest / "arrays.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (newest / "arrays.npz").write_bytes(data)
+    assert checkpoints.newest()[0]["step"] == 1
+    (tmp_path / "checkpoints" / "abc" / "000000000001" / "manifest.json").unlink()
+    assert checkpoints.newest() is None
+
+
+def test_due_and_remove(tmp_path):
+    checkpoints = Checkpoints(str(tmp_path), "abc", 3600)
+    assert not checkpoints.due()
+    assert Checkpoints(str(tmp_path), "abc", 1e-9).due()
+    save(checkpoints, 1)
+    checkpoints.remove()
+    checkpoints.remove()
+    assert checkpoints.newest() is None
+    assert not (tmp_path / "checkpoints" / "abc").exists()

@@ -1,0 +1,91 @@
+"""The order and the content of batches."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.training.input import Layout, in_order, shuffled
+
+FEATURES = [{"name": "n", "kind": "number"}, {"name": "i", "kind": "id", "num_ids": 5}, {"name": "m", "kind": "number"}]
+LAYOUT = Layout.of(FEATURES)
+
+
+def write(path: Path, rows: int, row_group_rows: int, shard_rows: int) -> Dataset:
+    """Rows whose number `m` is their place."""
+    place = np.arange(rows)
+    columns = {"n": -place, "i": place % 5, "m": place, "y": place % 2}
+    types = {"n": pa.float32(), "i": pa.int32(), "m": pa.float32(), "y": pa.float32()}
+    table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
+    with DatasetWriter(path, table.schema, ("train",), None, row_group_rows, shard_rows) as writer:
+        writer.write("train", table)
+    return Dataset(path)
+
+
+def places(batches) -> list[list[int]]:
+    return [rows.numbers[:, 1].astype(int).tolist() for rows in batches]
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [place for batch in batches for place in batch]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(0, 300),
+    row_group_rows=st.integers(1, 60),
+    shard_rows=st.integers(1, 150),
+    batch_size=st.integers(1, 80),
+    buffer_rows=st.integers(1, 200),
+    seed=st.integers(0, 2**31 - 1),
+    epoch=st.integers(0, 5),
+)
+def test_every_row_once_and_from_any_batch(rows, row_group_rows, shard_rows, **order):
+    with tempfile.TemporaryDirectory() as folder:
+        data = write(Path(folder) / "data", rows, row_group_rows, shard_rows)
+        batches = places(shuffled(data, "train", LAYOUT, "y", **order))
+        assert sorted(flat(batches)) == list(range(rows))
+        assert all(len(batch) == order["batch_size"] for batch in batches[:-1])
+        for first in {0, len(batches) // 2, max(0, len(batches) - 1), len(batches)}:
+            assert places(shuffled(data, "train", LAYOUT, "y", first_batch=first, **order)) == batches[first:]
+
+
+def test_order_follows_seed_and_epoch(tmp_path):
+    data = write(tmp_path / "data", 400, 50, 200)
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return places(shuffled(data, "train", LAYOUT, "y", batch_size=64, seed=seed, epoch=epoch, buffer_rows=100))
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+    assert flat(order(1, 0)) != list(range(400))
+
+
+def test_columns_belong_together(tmp_path):
+    data = write(tmp_path / "data", 100, 30, 50)
+    for rows in shuffled(data, "train", LAYOUT, "y", batch_size=7, seed=0, epoch=0, buffer_rows=40):
+        place = rows.numbers[:, 1]
+        assert rows.ids.dtype == np.int32 and rows.numbers.dtype == np.float32 and rows.labels.dtype == np.float32
+        np.testing.assert_array_equal(rows.ids[:, 0], place % 5)
+        np.testing.assert_array_equal(rows.numbers[:, 0], -place)
+        np.testing.assert_array_equal(rows.labels, place % 2)
+
+
+def test_in_order(tmp_path):
+    data = write(tmp_path / "data", 100, 30, 50)
+    assert flat(places(in_order(data, "train", LAYOUT, None, 17))) == list(range(100))
+
+
+def test_an_error_of_the_thread_arrives(tmp_path):
+    data = write(tmp_path / "data", 100, 30, 50)
+    (tmp_path / "data" / "train" / "part-00001.parquet").write_bytes(b"PAR1 not parquet")
+    with pytest.raises(pa.ArrowInvalid):
+        list(shuffled(data, "train", LAYOUT, "y", batch_size=10, seed=0, epoch=0))

@@ -1,0 +1,32 @@
+"""The metrics of training against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss as sk_log_loss
+from sklearn.metrics import roc_auc_score
+
+from tidemill.training.metrics import better, measure
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 0.5, 0.9, 1.0])), min_size=1))
+def test_like_scikit_learn(rows):
+    labels, scores = np.array(rows, float).T
+    values = measure(labels, scores)
+    assert values["log_loss"] == pytest.approx(sk_log_loss(labels, scores, labels=[0, 1]), rel=1e-9)
+    if len(set(labels)) == 2:
+        assert values["auc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    else:
+        assert "auc" not in values
+
+
+def test_no_rows():
+    assert measure(np.empty(0), np.empty(0)) == {}
+
+
+def test_better():
+    assert better("auc", 0.8, 0.7) and not better("auc", 0.7, 0.7)
+    assert better("log_loss", 0.3, 0.4) and not better("log_loss", 0.5, 0.4)

@@ -1,0 +1,214 @@
+"""Training as a step: what it writes, what it refuses, and that it repeats itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from tests.training.conftest import DCN, GBDT, MODELS
+from tidemill import artifact
+from tidemill.data.dataset import Dataset
+from tidemill.errors import Code, TidemillError
+from tidemill.models import family, load_model
+from tidemill.training.input import in_order
+from tidemill.training.metrics import measure
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_learns_and_writes_a_whole_model(shop, name):
+    summary = shop.train(MODELS[name])
+    folder, data = shop.folder / "model", Dataset(shop.transformed)
+    metadata = artifact.open_folder(folder, deep=True)["metadata"]
+    assert summary.family == summary.name == name
+    assert summary.valid["auc"] > 0.7
+    assert metadata["model_fingerprint"] == summary.fingerprint
+    document = json.loads((folder / "model.json").read_text())
+    assert document["features"] == data.metadata["features"]
+    assert document["kept"] == summary.epochs
+    assert document["config"] == family(name)(shop.spec(MODELS[name]).model, None).config.model_dump(mode="json")
+    history = json.loads((folder / "history.json").read_text())
+    assert history["kept"] == summary.epochs <= len(history["entries"])
+    assert history["entries"][-1]["train"]["log_loss"] < history["entries"][0]["train"]["log_loss"]
+    assert not (shop.folder / "root" / "checkpoints").exists() or not list((shop.folder / "root" / "checkpoints").iterdir())
+
+    model = load_model(folder)
+    scores = model.predict(data, "valid")
+    assert scores.dtype == np.float64 and scores.shape == (data.rows("valid"),)
+    assert measure(data.read("valid", ["bought"])["bought"].to_numpy(), scores) == pytest.approx(summary.valid, rel=1e-12)
+    assert model.fingerprint() == summary.fingerprint
+    assert model.predict(data, "predict").shape == (0,)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_early_stopping_keeps_the_best(shop, name):
+    stopping = {"metric": "auc", "patience": 1, "rounds": 2}
+    model = {"dcn_v2": DCN, "gbdt": GBDT | {"learning_rate": 1.0, "rounds": 100}}[name]
+    optimizer = {"name": "adam", "learning_rate": 0.05}
+    fitted, entries = shop.fit(model, epochs=20, optimizer=optimizer, early_stopping=stopping)
+    aucs = [entry["valid"]["auc"] for entry in entries]
+    best = int(np.argmax(aucs))
+    assert len(entries) - 1 - best == {"dcn_v2": 1, "gbdt": 2}[name]
+    data = Dataset(shop.transformed)
+    labels = data.read("valid", ["bought"])["bought"].to_numpy()
+    assert measure(labels, fitted.predict(data, "valid"))["auc"] == pytest.approx(aucs[best], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_again_and_another_seed(shop, name):
+    (first, history), (again, _) = (shop.fit(MODELS[name], epochs=2) for _ in range(2))
+    other, _ = shop.fit(MODELS[name], epochs=2, seed=-7)
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert len({entry["train"]["log_loss"] for entry in history}) == len(history)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_valid_rows(shop, name):
+    changed = shop.with_rows(lambda split, table: table.slice(0, 0) if split == "valid" else table)
+    summary = changed.train(MODELS[name], early_stopping=None)
+    assert summary.valid == {}
+    assert summary.epochs == {"dcn_v2": 3, "gbdt": 12}[name]
+
+
+def _label(table: pa.Table, values: pa.Array) -> pa.Table:
+    return table.set_column(table.schema.get_field_index("bought"), "bought", values.cast(pa.float32()))
+
+
+def _all_ones(wanted):
+    return lambda split, table: _label(table, pc.add(pc.multiply(table["bought"], 0), 1)) if split == wanted else table
+
+
+def _none(wanted):
+    return lambda split, table: table.slice(0, 0) if split == wanted else table
+
+
+BAD = {
+    "train has one class": (_all_ones("train"), Code.LABEL_ONE_CLASS),
+    "valid has one class": (_all_ones("valid"), Code.LABEL_ONE_CLASS),
+    "train is empty": (_none("train"), Code.EMPTY_SPLIT),
+    "valid is empty": (_none("valid"), Code.EMPTY_SPLIT),
+    "one row": (lambda split, table: table.slice(0, 1), Code.LABEL_ONE_CLASS),
+    "a label of 2": (lambda split, table: _label(table, pc.multiply(table["bought"], 2)), Code.LABEL_TYPE),
+    "a null label": (lambda split, table: _label(table, pc.if_else(pc.equal(table["bought"], 1), None, 0)), Code.LABEL_NULL),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("case", BAD)
+def test_refuses(shop, name, case):
+    change, code = BAD[case]
+    changed = shop.with_rows(change)
+    with pytest.raises(TidemillError) as error:
+        changed.train(MODELS[name])
+    assert error.value.code is code
+    assert not (shop.folder / "model").exists() and not (shop.folder / "model.partial").exists()
+
+
+def test_refuses_rows_that_are_not_aligned(shop):
+    changed = shop.with_rows(lambda split, table: table.slice(0, 50))
+    mixed = dataclasses.replace(changed, examples=shop.examples)
+    with pytest.raises(TidemillError) as error:
+        mixed.train(GBDT)
+    assert error.value.code is Code.INCOMPLETE_ARTIFACT
+
+
+def test_divergence(shop):
+    with pytest.raises(TidemillError) as error:
+        shop.train(DCN, optimizer={"name": "sgd", "learning_rate": 1e30})
+    assert error.value.code is Code.TRAINING_DIVERGED
+    assert not (shop.folder / "model").exists()
+
+
+SMALL = {
+    "no id features": lambda feature: feature["kind"] == "number",
+    "no number features": lambda feature: feature["kind"] == "id",
+    "one feature": lambda feature: feature["name"] == "site",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("case", SMALL)
+def test_any_features(shop, name, case):
+    """Without ids or without numbers the families fit and serve too."""
+    model, _ = shop.fit(MODELS[name], SMALL[case], epochs=1)
+    score, _ = model.serving()
+    rows = next(in_order(Dataset(shop.transformed), "valid", model.layout, None, 100))
+    got = score(dict(zip(model.layout.columns, [*rows.ids.T, *rows.numbers.T], strict=True))).numpy()
+    np.testing.assert_allclose(got, model.predict_rows(rows), atol=1e-6)
+
+
+OTHER_WAYS = {
+    "no deep network": (DCN | {"deep": []}, {}),
+    "no cross layers": (DCN | {"cross_layers": 0}, {}),
+    "embeddings larger than vocabularies": (DCN | {"embedding_dim": 64}, {}),
+    "adagrad": (DCN, {"optimizer": {"name": "adagrad", "learning_rate": 0.05}}),
+    "sgd": (DCN, {"optimizer": {"name": "sgd", "learning_rate": 0.05}}),
+    "one batch": (DCN, {"batch_size": 10**6, "epochs": 30}),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_WAYS)
+def test_dcn_v2_learns(shop, case):
+    model, training = OTHER_WAYS[case]
+    _, entries = shop.fit(model, **training)
+    assert entries[-1]["train"]["log_loss"] < entries[0]["train"]["log_loss"]
+    assert entries[-1]["valid"]["auc"] > 0.6
+
+
+def test_gbdt_native_and_ordinal(shop):
+    native, _ = shop.fit(GBDT)
+    ordinal, _ = shop.fit(GBDT | {"categorical": "ordinal"})
+    none, _ = shop.fit(GBDT | {"max_native_ids": 1})
+    assert "\ncat_threshold=" in native.booster.model_to_string()
+    assert "\ncat_threshold=" not in ordinal.booster.model_to_string()
+    data = Dataset(shop.transformed)
+    np.testing.assert_array_equal(none.predict(data, "valid"), ordinal.predict(data, "valid"))
+
+
+def test_gbdt_needs_no_tensorflow(shop):
+    """Fitting and predicting do not import TensorFlow; only the export does."""
+    code = f"""
+import sys
+from tidemill.data.dataset import Dataset
+from tidemill.models import load_model
+import tidemill.training.train
+model = load_model({str(shop.folder / "model")!r})
+assert model.predict(Dataset({shop.transformed!r}), "valid").shape == (400,)
+assert "tensorflow" not in sys.modules, "tensorflow"
+"""
+    shop.train(GBDT)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_tensorboard_reads_the_logs(shop):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shop.train(GBDT)
+    events = EventAccumulator(str(shop.folder / "model" / "logs"))
+    events.Reload()
+    entries = json.loads((shop.folder / "model" / "history.json").read_text())["entries"]
+    found = events.Scalars("valid/auc")
+    assert [e.step for e in found] == [entry["step"] for entry in entries]
+    assert [e.value for e in found] == pytest.approx([entry["valid"]["auc"] for entry in entries], rel=1e-6)
+
+
+def test_unknown_family():
+    for name in ("base", "forest", "neural", "no_such", "os.path", "../x"):
+        with pytest.raises(TidemillError) as error:
+            family(name)
+        assert error.value.code is Code.UNSUPPORTED
+
+
+def test_load_refuses_a_broken_model(shop):
+    shop.train(GBDT)
+    (shop.folder / "model" / "model.txt").write_text("tree")
+    with pytest.raises(TidemillError) as error:
+        load_model(shop.folder / "model")
+    assert error.value.code is Code.INCOMPLETE_ARTIFACT

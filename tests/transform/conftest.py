@@ -1,0 +1,20 @@
+"""One preprocess run over all kinds of features, which many tests look at."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from tests.transform.runs import FEATURES, TEST_ROWS, TRAIN_ROWS, VALID_ROWS, Run, run, table
+
+
+@pytest.fixture(scope="session")
+def splits() -> dict[str, pa.Table]:
+    """Rows of which valid has another distribution than train."""
+    return {"train": table(TRAIN_ROWS, 1, 0.0), "valid": table(VALID_ROWS, 2, 4.0), "test": table(TEST_ROWS, 3, 0.0)}
+
+
+@pytest.fixture(scope="session")
+def all_kinds(tmp_path_factory: pytest.TempPathFactory, splits: dict[str, pa.Table]) -> Run:
+    """All kinds of features, preprocessed by the in-process runner."""
+    return run(tmp_path_factory.mktemp("all_kinds"), splits, features=FEATURES)

@@ -1,0 +1,198 @@
+"""Each transform of `features` against a reference in numpy, over one run that has them all."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.transform.runs import FEATURES, Run
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.experiment import Experiment
+from tidemill.transform.features import LOG2_IDS, feature_columns
+
+SPLITS = ("train", "valid", "test")
+
+
+def numbers(run: Run, split: str, column: str) -> np.ndarray:
+    """A raw column as float64 of float32 (or exact integers), NaN where a value is missing."""
+    values = run.raw(split, column)
+    if any(isinstance(v, float) for v in values):
+        return np.array([math.nan if v is None else v for v in values], np.float32).astype(np.float64)
+    return np.array([math.nan if v is None else v for v in values], np.float64)
+
+
+def close(run: Run, split: str, feature: str, expected: np.ndarray) -> None:
+    made = run.made(split, feature)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(("feature", "fill"), [("zscore", None), ("zscore_zero", 0.0), ("zscore_number", -7.5)])
+def test_zscore(all_kinds: Run, split: str, feature: str, fill: float | None):
+    train, x = numbers(all_kinds, "train", feature), numbers(all_kinds, split, feature)
+    mean, deviation = np.nanmean(train), np.nanstd(train)
+    expected = (np.where(np.isnan(x), mean if fill is None else fill, x) - mean) / deviation
+    close(all_kinds, split, feature, expected)
+
+
+def test_statistics_are_of_train_alone(all_kinds: Run):
+    assert abs(all_kinds.made("train", "zscore").mean()) < 1e-5
+    assert all_kinds.made("valid", "zscore").mean() > 0.5
+    assert all_kinds.made("valid", "minmax").max() > 1
+    assert all_kinds.made("train", "minmax").max() == 1
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_minmax_log_none(all_kinds: Run, split: str):
+    train, x = numbers(all_kinds, "train", "minmax"), numbers(all_kinds, split, "minmax")
+    mean, low, high = np.nanmean(train), np.nanmin(train), np.nanmax(train)
+    filled = np.where(np.isnan(x), mean, x)
+    close(all_kinds, split, "minmax", (filled - low) / (high - low))
+    close(all_kinds, split, "none", filled)
+    zero = np.where(np.isnan(x), 0, x)
+    close(all_kinds, split, "log", np.sign(zero) * np.log1p(np.abs(zero)))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_constants_and_booleans(all_kinds: Run, split: str):
+    close(all_kinds, split, "constant", np.zeros(all_kinds.examples.rows(split)))
+    close(all_kinds, split, "constant_minmax", np.zeros(all_kinds.examples.rows(split)))
+    flag = numbers(all_kinds, split, "flag")
+    close(all_kinds, split, "flag", np.where(np.isnan(flag), 0.5, flag))
+
+
+def test_bucketize(all_kinds: Run):
+    x, ids = numbers(all_kinds, "train", "buckets"), all_kinds.made("train", "buckets")
+    assert ids.dtype == np.int32
+    assert all_kinds.num_ids("buckets") == 9
+    assert (ids[np.isnan(x)] == 8).all()
+    there = ~np.isnan(x)
+    shares = np.bincount(ids[there], minlength=8) / there.sum()
+    np.testing.assert_allclose(shares, 1 / 8, atol=0.2 / 8)
+    both_x = np.concatenate([x, numbers(all_kinds, "valid", "buckets")])
+    both_ids = np.concatenate([ids, all_kinds.made("valid", "buckets")])[~np.isnan(both_x)]
+    both_x = both_x[~np.isnan(both_x)]
+    for bucket in range(7):
+        assert both_x[both_ids == bucket].max() < both_x[both_ids == bucket + 1].min()
+
+
+def test_bucketize_with_a_number_for_missing(all_kinds: Run):
+    x, ids = numbers(all_kinds, "valid", "buckets_number"), all_kinds.made("valid", "buckets_number")
+    assert all_kinds.num_ids("buckets_number") == 8
+    assert (ids[np.isnan(x)] == 7).all()
+    np.testing.assert_array_equal(ids[~np.isnan(x)], all_kinds.made("valid", "buckets")[~np.isnan(x)])
+
+
+def log2_squared(value: int | None) -> int:
+    if value is None:
+        return 0
+    if value <= 2:
+        return max(value, -10) + 11
+    return 13 + math.floor(math.log2(value) ** 2 + 1e-9)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_log2_squared(all_kinds: Run, split: str):
+    values = all_kinds.raw(split, "log2")
+    np.testing.assert_array_equal(all_kinds.made(split, "log2"), [log2_squared(v) for v in values])
+    filled = [log2_squared(3 if v is None else v) for v in values]
+    np.testing.assert_array_equal(all_kinds.made(split, "log2_number"), filled)
+    assert all_kinds.num_ids("log2") == LOG2_IDS == 13 + 63 * 63 + 1
+    assert all_kinds.made("train", "log2")[0] == LOG2_IDS - 1
+
+
+def vocabulary(values: list[str], top_k: int | None, min_count: int) -> list[str]:
+    """TFT's order: by count, then by bytes, both descending. Line breaks have no place in its text file."""
+    counts = Counter(v for v in values if "\n" not in v)
+    order = sorted(counts, key=lambda v: (counts[v], v.encode() or b"\x00"), reverse=True)
+    return [v for v in order if counts[v] >= min_count][:top_k]
+
+
+def tokens(values: list, missing: str) -> list[str]:
+    return [missing if v is None else str(int(v)) if isinstance(v, bool | int) else v for v in values]
+
+
+@pytest.mark.parametrize(
+    ("feature", "top_k", "min_count", "oov", "missing"),
+    [
+        ("text", None, 1, 1, ""),
+        ("text_top", 5, 1, 3, "none"),
+        ("text_min", None, 60, 1, ""),
+        ("integer", None, 1, 1, ""),
+        ("boolean", None, 1, 1, ""),
+    ],
+)
+def test_vocabulary(all_kinds: Run, feature: str, top_k: int | None, min_count: int, oov: int, missing: str):
+    words = vocabulary(tokens(all_kinds.raw("train", feature), missing), top_k, min_count)
+    assert all_kinds.num_ids(feature) == len(words) + oov
+    index = {word: i for i, word in enumerate(words)}
+    for split in SPLITS:
+        values = tokens(all_kinds.raw(split, feature), missing)
+        ids = all_kinds.made(split, feature)
+        assert ids.dtype == np.int32
+        known = np.array([v in index for v in values])
+        np.testing.assert_array_equal(ids[known], [index[v] for v in values if v in index])
+        assert ((ids[~known] >= len(words)) & (ids[~known] < len(words) + oov)).all()
+        by_value: dict[str, set] = {}
+        for value, i in zip(values, ids, strict=True):
+            by_value.setdefault(value, set()).add(int(i))
+        assert all(len(found) == 1 for found in by_value.values())
+
+
+def test_unknown_words_were_met(all_kinds: Run):
+    """The fixture must hold what the vocabulary test is about."""
+    train, valid = set(all_kinds.raw("train", "text")), set(all_kinds.raw("valid", "text"))
+    assert {"", None, "größe", "line\nbreak"} <= train
+    assert "" not in valid
+    assert all_kinds.num_ids("text_min") < all_kinds.num_ids("text")
+    assert {2**63 - 1, -(2**63) + 1} <= set(all_kinds.raw("train", "integer"))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_hash_and_cross(all_kinds: Run, split: str):
+    import tensorflow as tf
+
+    hashed = tf.strings.to_hash_bucket_fast(tokens(all_kinds.raw(split, "hashed"), ""), 50).numpy()
+    np.testing.assert_array_equal(all_kinds.made(split, "hashed"), hashed)
+    pairs = [tokens(all_kinds.raw(split, c), "\x00") for c in ("text", "integer")]
+    joined = [f"{a}\x1f{b}" for a, b in zip(*pairs, strict=True)]
+    np.testing.assert_array_equal(all_kinds.made(split, "crossed"), tf.strings.to_hash_bucket_fast(joined, 97).numpy())
+    assert all_kinds.num_ids("hashed") == 50
+    assert all_kinds.num_ids("crossed") == 97
+    assert len(set(hashed)) > 4
+
+
+def test_output_order_and_kinds(all_kinds: Run):
+    assert [f["name"] for f in all_kinds.graph.features] == list(FEATURES)
+    assert all_kinds.transformed.schema().names == [*FEATURES, "y"]
+    for feature in all_kinds.graph.features:
+        for split in SPLITS:
+            values = all_kinds.made(split, feature["name"])
+            if feature["kind"] == "id":
+                assert 0 <= values.min() <= values.max() < feature["num_ids"]
+            else:
+                assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "type_", "feature"),
+    [
+        ("a", pa.string(), {"a": {"kind": "numeric"}}),
+        ("a", pa.timestamp("us"), {"a": {"kind": "numeric"}}),
+        ("a", pa.float64(), {"a": {"kind": "categorical"}}),
+        ("a", pa.list_(pa.string()), {"a": {"kind": "categorical"}}),
+        ("a", pa.float32(), {"c": {"kind": "cross", "of": ["a", "b"]}}),
+    ],
+)
+def test_wrong_column_type(column: str, type_: pa.DataType, feature: dict):
+    source = {"tables": {"t": "t.csv"}}
+    models = [{"family": "dcn_v2"}]
+    experiment = Experiment.model_validate({"name": "x", "source": source, "label": "y", "features": feature, "models": models})
+    with pytest.raises(TidemillError, match=repr(column) if type_ in (pa.string(), pa.float32(), pa.float64()) else column) as caught:
+        feature_columns(experiment.features, pa.schema([(column, type_), ("b", pa.string())]))
+    assert caught.value.code is Code.FEATURE_TYPE

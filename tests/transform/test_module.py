@@ -1,0 +1,169 @@
+"""A user's transform module, taken as it is, and what its mistakes end in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.transform.runs import Run, run
+from tidemill.errors import Code, TidemillError
+
+TAXI = Path(__file__).with_name("taxi_transform.py").read_text(encoding="utf-8")
+
+
+def taxi_table(rows: int, seed: int) -> pa.Table:
+    rng = np.random.default_rng(seed)
+
+    def some(values: np.ndarray) -> pa.Array:
+        return pa.array(values.tolist(), mask=rng.random(rows) < 0.1)
+
+    fare = rng.lognormal(2, 1, rows)
+    return pa.table(
+        {
+            "key": pa.array([f"{seed}-{i}" for i in range(rows)]),
+            "trip_start": pa.array(np.arange(rows), pa.timestamp("s")),
+            "trip_miles": some(rng.lognormal(1, 1, rows)),
+            "fare": some(fare),
+            "trip_seconds": some(rng.integers(60, 5000, rows).astype(np.float64)),
+            "pickup_latitude": some(rng.normal(41.9, 0.1, rows)),
+            "trip_start_hour": some(rng.integers(0, 24, rows)),
+            "payment_type": some(rng.choice(["Cash", "Credit Card", "Unknown"], rows)),
+            "company": some(rng.choice([f"company {i}" for i in range(30)], rows)),
+            "tips": some(fare * rng.random(rows) * 0.5),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def taxi(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    splits = {"train": taxi_table(1500, 1), "valid": taxi_table(300, 2), "test": taxi_table(50, 3)}
+    return run(tmp_path_factory.mktemp("taxi"), splits, label="tips", transform_module=TAXI)
+
+
+def column(taxi: Run, split: str, name: str, fill: float | str) -> np.ndarray:
+    values = [fill if v is None else v for v in taxi.raw(split, name)]
+    return np.array(values, object if isinstance(fill, str) else np.float32)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_taxi(taxi: Run, split: str):
+    for name in ("trip_miles", "fare", "trip_seconds"):
+        train = column(taxi, "train", name, 0).astype(np.float64)
+        expected = (column(taxi, split, name, 0) - train.mean()) / train.std()
+        np.testing.assert_allclose(taxi.made(split, f"{name}_xf"), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(taxi.made(split, "trip_start_hour_xf"), column(taxi, split, "trip_start_hour", 0))
+    label = column(taxi, split, "tips", 0) > column(taxi, split, "fare", 0) * np.float32(0.2)
+    np.testing.assert_array_equal(taxi.made(split, "tips"), label)
+    for name in ("payment_type", "company"):
+        counts = Counter(column(taxi, "train", name, ""))
+        counts.pop("")
+        words = sorted(counts, key=lambda word: (counts[word], word), reverse=True)
+        assert taxi.num_ids(f"{name}_xf") == len(words) + 10
+        ids = taxi.made(split, f"{name}_xf")
+        for value, i in zip(column(taxi, split, name, ""), ids, strict=True):
+            assert i == words.index(value) if value else i >= len(words)
+    buckets = taxi.made(split, "pickup_latitude_xf")
+    assert taxi.num_ids("pickup_latitude_xf") == 10
+    assert 0 <= buckets.min() <= buckets.max() <= 9
+
+
+def test_taxi_graph(taxi: Run):
+    kinds = {f["name"]: f["kind"] for f in taxi.graph.features}
+    assert kinds == {
+        "company_xf": "id",
+        "fare_xf": "number",
+        "payment_type_xf": "id",
+        "pickup_latitude_xf": "id",
+        "trip_miles_xf": "number",
+        "trip_seconds_xf": "number",
+        "trip_start_hour_xf": "number",
+    }
+    raw = {c.name for c in taxi.graph.raw_columns}
+    assert raw == {"company", "fare", "payment_type", "pickup_latitude", "trip_miles", "trip_seconds", "trip_start_hour"}
+    assert {c.name for c in taxi.graph.label_columns} == {"fare", "tips"}
+    assert taxi.transformed.metadata["label"] == "tips"
+
+
+def small_table(rows: int = 6) -> pa.Table:
+    return pa.table(
+        {
+            "key": [str(i) for i in range(rows)],
+            "x": pa.array([None, *range(1, rows)], pa.float64()),
+            "word": pa.array(["a", None, *"b" * (rows - 2)]),
+            "y": pa.array([i % 2 for i in range(rows)], pa.int8()),
+        }
+    )
+
+
+HEAD = "import tensorflow as tf\nimport tensorflow_transform as tft\n"
+DENSE = "    x = tf.reshape(tf.sparse.to_dense(inputs['x']), [-1, 1])\n"
+
+
+def module(body: str) -> str:
+    return f"{HEAD}\n\ndef preprocessing_fn(inputs):\n{body}"
+
+
+def test_shapes_and_offsets(tmp_path: Path):
+    """A column `[batch, 1]`, an id of -1 for what is not in the vocabulary, integers, and the label carried along."""
+    body = DENSE + (
+        "    word = tf.squeeze(tf.sparse.to_dense(inputs['word']), 1)\n"
+        "    assert set(inputs) == {'x', 'word', 'y'}, sorted(inputs)\n"
+        "    return {'column': x, 'word': tft.compute_and_apply_vocabulary(word, top_k=1), 'whole': tf.cast(x, tf.int64)}\n"
+    )
+    result = run(tmp_path, {"train": small_table()}, transform_module=module(body))
+    assert result.graph.features == [
+        {"name": "column", "kind": "number"},
+        {"name": "whole", "kind": "number"},
+        {"name": "word", "kind": "id", "num_ids": 2},
+    ]
+    np.testing.assert_array_equal(result.made("train", "column"), [0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(result.made("train", "whole"), [0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(result.made("train", "word"), [0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(result.made("train", "y"), [0, 1, 0, 1, 0, 1])
+    dense = {"x": np.array([np.nan, 7], np.float32), "word": np.array([b"b", b"zzz"], object)}
+    served = result.graph.dense_function()(dense)
+    assert [c.name for c in result.graph.raw_columns] == ["x", "word"]
+    np.testing.assert_array_equal(served["word"].numpy(), [1, 0])
+    np.testing.assert_array_equal(served["column"].numpy(), [0, 7])
+
+
+BAD = {
+    "syntax": ("def preprocessing_fn(inputs)\n", Code.TRANSFORM_FAILED, "line 1"),
+    "import": ("import no_such_module\n", Code.TRANSFORM_FAILED, "line 1.*no_such_module"),
+    "no function": ("x = 1\n", Code.TRANSFORM_FAILED, "without preprocessing_fn"),
+    "arguments": ("def preprocessing_fn():\n    return {}\n", Code.TRANSFORM_FAILED, "TypeError"),
+    "column": (module("    return {'a': inputs['zzz']}\n"), Code.TRANSFORM_FAILED, "line 6.*zzz"),
+    "trace": (module(DENSE + "    return {'a': tf.matmul(x, tf.zeros([2, 3]))}\n"), Code.TRANSFORM_FAILED, "line 7"),
+    "type": (module("    return 3\n"), Code.TRANSFORM_FAILED, "int"),
+    "value": (module("    return {'a': 3}\n"), Code.TRANSFORM_FAILED, "'a'"),
+    "empty": (module("    return {}\n"), Code.TRANSFORM_FAILED, "empty"),
+    "constant": (module(DENSE + "    return {'a': tf.ones_like(tf.zeros([5]))}\n"), Code.TRANSFORM_FAILED, "no column|batch"),
+    "label alone": (module("    return {'y': tf.squeeze(tf.sparse.to_dense(inputs['y']), 1)}\n"), Code.TRANSFORM_FAILED, "but the label"),
+    "sparse": (module("    return {'a': inputs['x']}\n"), Code.UNSUPPORTED, "'a'.*sparse"),
+    "ragged": (module("    return {'a': tf.RaggedTensor.from_sparse(inputs['x'])}\n"), Code.UNSUPPORTED, "'a'.*ragged"),
+    "string": (module("    return {'a': tf.sparse.to_dense(inputs['word'])}\n"), Code.UNSUPPORTED, "'a'.*string"),
+    "integer type": (module(DENSE + "    return {'a': tf.cast(x, tf.int32)}\n"), Code.UNSUPPORTED, "'a'.*int32"),
+    "unknown width": (module("    return {'a': tf.sparse.to_dense(inputs['x'])}\n"), Code.UNSUPPORTED, "'a'.*None, None.*squeeze"),
+    "wide": (module(DENSE + "    return {'a': tf.tile(x, [1, 2])}\n"), Code.UNSUPPORTED, "'a'.*2"),
+    "leak": (module("    return {'a': tf.squeeze(tf.sparse.to_dense(inputs['y']), 1)}\n"), Code.LEAKAGE, "'a'.*'y'"),
+    "label value": (module(DENSE + "    return {'a': x, 'y': x}\n"), Code.LABEL_TYPE, "y"),
+    "while running": (
+        module(DENSE + "    with tf.control_dependencies([tf.debugging.assert_less(x, 3.0, 'too large')]):\n"
+               "        x = tf.identity(x)\n    return {'a': x - tft.mean(x)}\n"),
+        Code.TRANSFORM_FAILED,
+        "line 7.*too large",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_mistakes(tmp_path: Path, name: str):
+    text, code, message = BAD[name]
+    with pytest.raises(TidemillError, match=message) as caught:
+        run(tmp_path, {"train": small_table()}, transform_module=text)
+    assert caught.value.code is code
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema"]

@@ -1,0 +1,129 @@
+"""The step as a whole: alignment of rows, small and odd data, and what the mistakes end in."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.transform.runs import FEATURES, Run, run, spec, write_examples, write_schema
+from tidemill.errors import Code, TidemillError
+from tidemill.step import Progress
+from tidemill.transform.preprocess import preprocess
+
+
+def test_rows_stay_aligned(all_kinds: Run, splits: dict[str, pa.Table]):
+    assert all_kinds.summary.rows == {name: len(rows) for name, rows in splits.items()}
+    assert all_kinds.summary.features == len(FEATURES)
+    assert all_kinds.summary.fingerprint == all_kinds.transformed.fingerprint
+    for split, rows in splits.items():
+        assert all_kinds.made(split, "y").dtype == np.float32
+        np.testing.assert_array_equal(all_kinds.made(split, "y"), rows["y"].to_numpy())
+        files = [f.name for f in all_kinds.examples.splits[split].files]
+        assert [f.name for f in all_kinds.transformed.splits[split].files] == files
+    assert len(all_kinds.examples.files("train")) > 2
+    assert "key" not in all_kinds.transformed.columns
+
+
+def test_the_schema_artifact_is_kept(all_kinds: Run):
+    text = (all_kinds.graph.path / "metadata" / "schema.pbtxt").read_text()
+    assert 'name: "zscore"' in text
+    assert 'name: "key"' not in text
+
+
+def test_one_row_and_empty_splits(tmp_path: Path):
+    rows = pa.table({"y": pa.array([True]), "x": [3.5], "n": [7], "word": [""], "gone": pa.array([None], pa.string())})
+    features = {
+        "x": {"kind": "numeric"},
+        "n": {"kind": "numeric", "transform": {"bucketize": 4}},
+        "word": {"kind": "categorical", "vocabulary": {"min_count": 5}},
+    }
+    result = run(tmp_path, {"train": rows}, features=features, key=[])
+    assert result.summary.rows == {"train": 1, "valid": 0, "test": 0}
+    assert result.transformed.read("train").num_rows == 1
+    assert result.made("train", "x") == [0]
+    assert result.made("train", "y") == [1]
+    assert 0 <= result.made("train", "n")[0] < result.num_ids("n") == 5
+    # TFT writes a placeholder into a vocabulary of nothing.
+    assert result.made("train", "word") == [1]
+    assert result.num_ids("word") == 2
+
+
+def rows(**changes: pa.Array) -> pa.Table:
+    columns = {
+        "key": pa.array(["a", "b", "c"]),
+        "y": pa.array([0, 1, 0], pa.int8()),
+        "x": pa.array([1.0, None, 3.0]),
+        "word": pa.array(["u", None, "v"]),
+    }
+    return pa.table(columns | changes)
+
+
+NULLS, NANS = pa.nulls(3, pa.float64()), pa.array([math.nan, None, math.inf])
+NUMERIC, WORD = {"x": {"kind": "numeric"}}, {"word": {"kind": "categorical"}}
+MISTAKES = {
+    "all null": (rows(x=NULLS), {"features": NUMERIC}, Code.FEATURE_ALL_NULL, r"features\.x"),
+    "all not a number": (rows(x=NANS), {"features": NUMERIC}, Code.FEATURE_ALL_NULL, r"features\.x"),
+    "all null words": (rows(word=pa.nulls(3, pa.string())), {"features": WORD}, Code.FEATURE_ALL_NULL, r"features\.word"),
+    "null type": (rows(x=pa.nulls(3)), {"features": NUMERIC}, Code.FEATURE_ALL_NULL, r"features\.x"),
+    "string as number": (rows(), {"features": {"word": {"kind": "numeric"}}}, Code.FEATURE_TYPE, "word"),
+    "float as category": (rows(), {"features": {"x": {"kind": "categorical"}}}, Code.FEATURE_TYPE, "x"),
+    "no column": (rows(), {"features": {"z": {"kind": "numeric"}}}, Code.MISSING_COLUMN, "z"),
+    "no label": (rows(), {"features": NUMERIC, "label": "z"}, Code.MISSING_COLUMN, "label"),
+    "cross named as label": (
+        rows(),
+        {"features": {"y": {"kind": "cross", "of": ["word", "key"]}}, "key": []},
+        Code.INVALID_VALUE,
+        "y",
+    ),
+    "label null": (rows(y=pa.array([0, None, 1], pa.int8())), {"features": NUMERIC}, Code.LABEL_NULL, "y.*1 nulls"),
+    "label value": (rows(y=pa.array([0, 2, 1], pa.int8())), {"features": NUMERIC}, Code.LABEL_TYPE, "y.*2"),
+    "label text": (rows(y=pa.array(["0", "x", "1"])), {"features": NUMERIC}, Code.LABEL_TYPE, "y"),
+    "too large": (
+        rows(x=pa.array([2**64 - 1, 1, 2], pa.uint64())),
+        {"features": {"x": {"kind": "categorical"}}},
+        Code.FEATURE_TYPE,
+        "x.*uint64",
+    ),
+    "options": (rows(), {"features": NUMERIC, "options": ["--no_such=1"]}, Code.INVALID_VALUE, "no_such"),
+    "module label": (rows(), {"label": "z", "transform_module": "x = 1"}, Code.TRANSFORM_FAILED, "preprocessing_fn"),
+}
+
+
+@pytest.mark.parametrize("name", list(MISTAKES))
+def test_mistakes(tmp_path: Path, name: str):
+    table, changes, code, message = MISTAKES[name]
+    with pytest.raises(TidemillError, match=message) as caught:
+        run(tmp_path, {"train": table}, **changes)
+    assert caught.value.code is code
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema"]
+
+
+@pytest.mark.parametrize(
+    ("train", "schema_text", "code"),
+    [(0, "", Code.EMPTY_SPLIT), (3, None, Code.MISSING_FILE), (3, "feature {", Code.UNREADABLE_FILE)],
+)
+def test_inputs_that_are_not_whole(tmp_path: Path, train: int, schema_text: str | None, code: Code):
+    examples = write_examples(tmp_path / "examples", {"train": rows().slice(0, train), "test": rows()})
+    schema = write_schema(tmp_path / "schema", rows().schema)
+    if schema_text is None:
+        (tmp_path / "schema" / "schema.pbtxt").unlink()
+    else:
+        (tmp_path / "schema" / "schema.pbtxt").write_text(schema_text)
+    targets = {"transform_graph": str(tmp_path / "graph"), "transformed": str(tmp_path / "made")}
+    with pytest.raises(TidemillError) as caught:
+        preprocess(spec(features=NUMERIC), examples, schema, progress=Progress("preprocess"), **targets)
+    assert caught.value.code is code
+    assert not list(tmp_path.glob("graph*")) and not list(tmp_path.glob("made*"))
+
+
+def test_a_failure_leaves_the_old_artifacts(tmp_path: Path):
+    run(tmp_path, {"train": rows()}, features=NUMERIC)
+    before = (tmp_path / "transform_graph" / "manifest.json").read_bytes()
+    with pytest.raises(TidemillError):
+        run(tmp_path, {"train": rows(y=pa.array([0, 2, 1], pa.int8()))}, features=NUMERIC)
+    assert (tmp_path / "transform_graph" / "manifest.json").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema", "transform_graph", "transformed"]

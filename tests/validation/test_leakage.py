@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from tests.validation.worlds import Outputs, run, shop
+from tidemill.errors import Code, TidemillError
+from tidemill.validation.leakage import _Rows
+
+ROWS = 6000
+
+
+def rides(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rides that were planned to start and end at some minute; late when they end 15 minutes or more after that."""
+    rng = np.random.default_rng(seed)
+    start = rng.choice(np.arange(360, 1380, 5), rows)
+    length = rng.choice([60, 95, 140, 210], rows)
+    delay = rng.normal(-5, 25, rows) + (start - 800) / 60
+    columns = {"start": start, "length": length, "end": start + length, "late": (delay >= 15).astype(np.int8)}
+    columns |= {"ended": np.round(start + length + delay), "delay": np.round(delay), "wind": rng.normal(0, 1, rows)}
+    return columns
+
+
+def judge(tmp_path, columns: dict, names: list[str], kinds: dict[str, str] | None = None, **changes):
+    table = pa.table({n: columns[n] for n in [*names, "late", *changes.pop("carried", [])]})
+    features = {n: {"kind": (kinds or {}).get(n, "numeric")} for n in names}
+    return run(tmp_path, {"train": table}, label="late", key=[], features=features, feature_columns=names, **changes)
+
+
+PLAN = ["start", "length", "end", "wind"]
+
+
+def leaks(tmp_path, *args, **changes) -> list[dict]:
+    with pytest.raises(TidemillError) as raised:
+        judge(tmp_path, *args, **changes)
+    assert raised.value.code is Code.LEAKAGE
+    for leak in raised.value.details["leaks"]:
+        assert leak["feature"] in str(raised.value)
+        assert leak["auc"] > 0.85
+    assert "leakage" in Outputs(tmp_path / "out").page
+    return raised.value.details["leaks"]
+
+
+def test_honest_features_pass(tmp_path):
+    summary, _ = judge(tmp_path, rides(), PLAN)
+    assert set(summary.strongest) == set(PLAN)
+    assert summary.strongest["wind"] == pytest.approx(0.5, abs=0.05)
+    assert 0.55 < summary.strongest["start"] < 0.7
+
+
+def test_a_feature_that_restates_the_label(tmp_path):
+    (leak,) = leaks(tmp_path, rides(), [*PLAN, "delay"])
+    assert (leak["feature"], leak["with"]) == ("delay", None)
+    assert leak["auc"] > 0.99
+
+
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_a_feature_that_leaks_beside_the_plan(tmp_path, kind):
+    columns = rides(20_000) | {"ended": rides(20_000)["ended"].astype(np.int64)}
+    (leak,) = leaks(tmp_path, columns, [*PLAN, "ended"], {"ended": kind})
+    assert (leak["feature"], leak["with"]) == ("ended", "end")
+
+
+def test_every_leak_is_named(tmp_path):
+    found = leaks(tmp_path, rides(20_000), [*PLAN, "ended", "delay"])
+    assert [leak["feature"] for leak in found] == ["delay", "ended"]
+
+
+def test_missing_values_leak_too(tmp_path):
+    columns = rides()
+    columns["refund"] = pa.array(np.ones(ROWS), mask=columns["late"] == 0)
+    assert [leak["feature"] for leak in leaks(tmp_path, columns, [*PLAN, "refund"])] == ["refund"]
+
+
+def test_a_leaking_string(tmp_path):
+    columns = rides()
+    columns["status"] = np.where(columns["late"] == 1, "apology sent", "closed")
+    (leak,) = leaks(tmp_path, columns, [*PLAN, "status"], {"status": "categorical"})
+    assert leak["feature"] == "status"
+
+
+def test_allowed_features_pass(tmp_path):
+    summary, _ = judge(tmp_path, rides(), [*PLAN, "delay", "ended"], leakage={"allow": ["delay", "ended"]})
+    assert summary.strongest["delay"] > 0.99
+
+
+def test_the_gate_can_be_switched_off(tmp_path):
+    judge(tmp_path, rides(), [*PLAN, "delay"], leakage={"max_strength": 1.0})
+
+
+def test_identifiers_do_not_leak(tmp_path):
+    columns = rides()
+    columns["ride"] = np.array([f"ride{i}" for i in range(ROWS)])
+    columns["number"] = np.random.default_rng(1).permutation(ROWS)
+    summary, _ = judge(tmp_path, columns, [*PLAN, "ride", "number"], {"ride": "categorical"})
+    assert summary.strongest["ride"] == pytest.approx(0.5)
+
+
+def test_values_that_the_split_keeps_together_are_not_learned_by_heart(tmp_path):
+    rng = np.random.default_rng(0)
+    session = rng.integers(0, 1000, ROWS)
+    late = rng.integers(0, 2, 1000)[session].astype(np.int8)
+    columns = {"session": session, "late": late, "wind": rng.normal(0, 1, ROWS)}
+    found = leaks(tmp_path / "rows", columns, ["session", "wind"])
+    assert [leak["feature"] for leak in found] == ["session"]
+    judge(tmp_path / "sessions", columns, ["session", "wind"], split_column="session")
+
+
+def test_too_few_rows_are_not_judged(tmp_path):
+    summary, outputs = judge(tmp_path, rides(60), [*PLAN, "delay"])
+    assert summary.strongest == {}
+    assert "Not measured" in outputs.page
+
+
+def test_strength_of_a_pair_is_measured_out_of_fold(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = {f"n{i}": rng.normal(0, 1, 4000) for i in range(6)}
+    columns = {**noise, "late": rng.integers(0, 2, 4000)}
+    summary, _ = judge(tmp_path, columns, list(noise), leakage={"max_strength": 0.6})
+    assert max(summary.strongest.values()) < 0.56
+
+
+def test_measuring_is_deterministic(tmp_path):
+    one, two = (judge(tmp_path / name, rides(), PLAN)[0] for name in ("one", "two"))
+    assert one == two
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1)), min_size=4).filter(lambda r: len({y for _, y in r}) > 1))
+def test_auc_is_sklearns(rows):
+    cells, target = np.array(rows).T
+    judge_ = _Rows(target.astype(float), target.astype(float))
+    rates = np.array([0.3, 0.1, 0.1, 0.9, 0.5, 0.2])
+    assert judge_.auc(rates, cells) == pytest.approx(roc_auc_score(target, rates[cells]))
+
+
+def test_shop_passes(tmp_path):
+    run(tmp_path, {"train": shop(5000)})

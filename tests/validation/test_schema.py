@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from tests.validation.worlds import run, shop
+from tidemill.errors import Code, TidemillError
+from tidemill.validation import schema as schemas
+
+
+@pytest.fixture(scope="module")
+def inferred(tmp_path_factory):
+    _, outputs = run(tmp_path_factory.mktemp("schema"), {"train": shop(500)})
+    return schemas.parse((outputs.folder / "schema" / "schema.pbtxt").read_text(encoding="utf-8"))
+
+
+def test_inferred_types_and_presence(inferred):
+    features = {f.name: f for f in inferred.feature}
+    types = {name: schema_pb2.FeatureType.Name(f.type) for name, f in features.items()}
+    assert types == {
+        "id": "INT",
+        "price": "FLOAT",
+        "visits": "INT",
+        "site": "BYTES",
+        "hour": "INT",
+        "member": "INT",
+        "at": "INT",
+        "bought": "INT",
+    }
+    assert features["visits"].presence.min_fraction == 1
+    assert features["visits"].shape.dim[0].size == 1
+    assert features["price"].presence.min_fraction == 0
+    assert features["price"].presence.min_count == 1
+    assert features["price"].value_count.max == 1
+
+
+def test_inferred_domains(inferred):
+    features = {f.name: f for f in inferred.feature}
+    assert schemas.string_domains(inferred) == {"site": [f"site{i}" for i in range(8)]}
+    assert features["hour"].int_domain.is_categorical
+    assert (features["bought"].int_domain.min, features["bought"].int_domain.max) == (0, 1)
+    assert features["at"].time_domain.integer_format == schema_pb2.TimeDomain.UNIX_SECONDS
+
+
+def test_no_domain_for_many_values(tmp_path):
+    table = shop(150)
+    table = table.set_column(3, "site", [[f"user{i}" for i in range(150)]])
+    _, outputs = run(tmp_path, {"train": table})
+    text = (outputs.folder / "schema" / "schema.pbtxt").read_text(encoding="utf-8")
+    assert not schemas.parse(text).string_domain
+
+
+def test_string_domains_of_a_feature_and_shared():
+    text = """
+      feature { name: "own" type: BYTES string_domain { value: "x" } }
+      feature { name: "shared" type: BYTES domain: "letters" }
+      feature { name: "free" type: BYTES }
+      string_domain { name: "letters" value: "a" value: "b" }
+    """
+    assert schemas.string_domains(schemas.parse(text)) == {"own": ["x"], "shared": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("feature { nam: 'x' }", "does not parse"),
+        ("feature {", "does not parse"),
+        ("feature { type: INT }", "without a name"),
+        ("feature { name: 'x' } feature { name: 'x' }", "'x' twice"),
+        ("feature { name: 'x' domain: 'nowhere' }", "'nowhere'"),
+    ],
+)
+def test_broken_schemas(text, said):
+    with pytest.raises(TidemillError, match=said) as raised:
+        schemas.parse(text)
+    assert raised.value.code is Code.INVALID_VALUE
+    assert raised.value.where == "validation.schema"
+
+
+def test_text_survives(inferred):
+    assert schemas.parse(text_format.MessageToString(inferred)) == inferred

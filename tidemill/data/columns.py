@@ -1,0 +1,68 @@
+"""Checks and types of a table's columns that all formats share."""
+
+from __future__ import annotations
+
+import difflib
+
+import duckdb
+
+from tidemill.data import inference
+from tidemill.data.engine import literal, name
+from tidemill.errors import Code, TidemillError
+from tidemill.specs import SourceFile
+
+INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+"""DuckDB's integer types up to 64 bits."""
+
+
+def same_columns(
+    table_name: str, file: SourceFile, columns: tuple[str, ...], first: SourceFile, first_columns: tuple[str, ...]
+) -> None:
+    """Checks that a file of a table has the first file's columns, in whatever order.
+
+    Raises:
+        TidemillError: `unreadable-file`.
+    """
+    missing = sorted(set(first_columns) - set(columns))
+    extra = sorted(set(columns) - set(first_columns))
+    if missing or extra:
+        got = " and ".join(
+            f"{word} column{'s' * (len(names) > 1)} {', '.join(map(repr, names[:5]))}"
+            for word, names in (("no", missing), ("the extra", extra))
+            if names
+        )
+        where = f"{table_name}: {file.uri}"
+        raise TidemillError(Code.UNREADABLE_FILE, where, got, f"give all files of a table the columns of {first.uri}")
+
+
+def check_declared(table_name: str, types: dict[str, str], columns: list[str]) -> None:
+    """Checks that each declared column is in the files.
+
+    Raises:
+        TidemillError: `missing-column`.
+    """
+    for column in types:
+        if column not in columns:
+            where, got = f"source.tables.{table_name}.columns", f"{column!r}, which the files do not have"
+            raise TidemillError(Code.MISSING_COLUMN, where, got, nearest(column, columns))
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The remedy for a wrong name: the one that was probably meant, or what there is."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}"
+    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    return f"use one of {shown}"
+
+
+def partition_types(
+    connection: duckdb.DuckDBPyConnection, declared: dict[str, str], values: list[dict[str, str | None]]
+) -> dict[str, str]:
+    """Types of the columns that folder names give: declared or found from the values."""
+    types = {}
+    for key in values[0]:
+        if key not in declared:
+            query = f"SELECT unnest({literal([v[key] for v in values])})::VARCHAR AS {name(key)}"
+            types[key] = inference.type_of(inference.count_kinds(connection, query, [key])[key])
+    return types

@@ -1,0 +1,358 @@
+"""From the source's files to examples: read, query, check, divide, write.
+
+Equal input gives byte-equal examples. A query keeps that promise unless it calls on chance or the clock, or adds up
+floating-point numbers over many rows, whose last digit depends on how threads share the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill import fingerprint
+from tidemill.artifact import remove_tree
+from tidemill.data import engine, split, tables
+from tidemill.data.columns import nearest
+from tidemill.data.dataset import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
+from tidemill.data.engine import name
+from tidemill.data.quarantine import QUERY, Quarantine
+from tidemill.data.result import Projection, check_range, project
+from tidemill.data.sources import check_unchanged, load_record
+from tidemill.data.staging import Stage
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.source import Source
+from tidemill.specs import IngestSpec, SourceRecord
+from tidemill.step import Progress
+
+_RESULT = "tidemill.result"
+_SPLIT = "tidemill_split"
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What came of it."""
+
+    rows: dict[str, int]
+    """Rows of each split."""
+    quarantined: int
+    """Rows that were put aside."""
+    bytes_read: int
+    """Size of the source files as stored."""
+    fingerprint: str
+    """Content fingerprint of the examples."""
+
+
+def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progress: Progress) -> IngestSummary:
+    """Reads the recorded sources and writes examples.
+
+    Memory stays bounded, whatever the number of rows: DuckDB spills beside `examples`, to a folder that is removed.
+
+    Args:
+        spec: What to do. With stage `predict` all rows go to one split `predict`, and there is no label to check.
+        root: URI of the folder with the source record.
+        examples: Path of the dataset to write.
+        quarantine: Path of the JSON-lines file for rows that do not parse; written also when there are none, and also
+            when there are too many.
+        progress: Told of phases and rows.
+
+    Raises:
+        TidemillError: with one of the codes `missing-file`, `source-changed`, `over-budget`, `unreadable-file`,
+            `malformed-rows`, `sql-error`, `invalid-value`, `missing-column`, `empty-input`, `label-null`, `label-type`,
+            `label-one-class`, `duplicate-key`, `empty-split`, `feature-all-null`. No examples are written then.
+    """
+    record = load_record(root, spec.source_fingerprint)
+    bytes_read = _check_files(record, spec.source)
+    work = Path(examples).with_name(Path(examples).name + ".work")
+    remove_tree(work)
+    work.mkdir(parents=True)
+    try:
+        with contextlib.closing(engine.connect(work)) as connection:
+            _Ingest(connection, spec, progress, quarantine).run(record, work, examples)
+    finally:
+        remove_tree(work)
+    written = Dataset(examples)
+    with open(quarantine, "rb") as file:
+        quarantined = sum(1 for _ in file)
+    rows = {name: written.rows(name) for name in written.splits}
+    return IngestSummary(rows, quarantined, bytes_read, written.fingerprint)
+
+
+def _check_files(record: SourceRecord, source: Source) -> int:
+    total = sum(file.bytes for file in record.files)
+    if source.max_bytes is not None and total > source.max_bytes:
+        got = f"{total:,} bytes in {len(record.files)} files, more than {source.max_bytes:,}"
+        raise TidemillError(Code.OVER_BUDGET, "source.max_bytes", got, "raise max_bytes or name fewer files")
+    for file in record.files:
+        check_unchanged(file)
+    return total
+
+
+class _Ingest:
+    """One run over one database."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, spec: IngestSpec, progress: Progress, quarantine: str):
+        self._connection = connection
+        self._spec = spec
+        self._progress = progress
+        self._quarantine = Quarantine(connection)
+        self._quarantine_path = quarantine
+        self._result = _RESULT
+
+    def run(self, record: SourceRecord, work: Path, examples: str) -> None:
+        try:
+            query = self._load(record, work)
+            columns = self._query(query)
+            rows = self._check_size()
+            projection = self._project(columns, rows)
+        finally:
+            self._quarantine.write(self._quarantine_path)
+        if self._spec.stage == "train":
+            self._check_label(columns)
+        self._check_key(columns)
+        self._write(columns, projection, examples)
+
+    def _load(self, record: SourceRecord, work: Path) -> str:
+        """Loads the tables, shuts the engine off from everything else, and gives the query."""
+        source = self._spec.source
+        stage = Stage(work)
+        allowed: list[Path] = []
+        for table_name, table in source.tables.items():
+            self._progress.phase(f"read {table_name}")
+            files = [f for f in record.files if f.table == table_name]
+            allowed += tables.load(self._connection, table_name, table, files, stage, self._quarantine)
+        engine.shut_off(self._connection, allowed)
+        for table_name in source.tables:
+            with _sql_errors(bool(allowed)):
+                good = self._connection.execute(f"SELECT count(*) FROM main.{name(table_name)}").fetchall()[0][0]
+            bad = self._quarantine.count(table_name)
+            self._quarantine.check(table_name, good + bad, source.max_bad_share)
+        self._reads_parquet = bool(allowed)
+        return source.sql or f"SELECT * FROM main.{name(next(iter(source.tables)))}"
+
+    def _query(self, query: str) -> dict[str, str]:
+        """Runs the query into a table; returns its columns with their types."""
+        self._progress.phase("query")
+        query, params = _checked(self._connection, query, self._spec.source)
+        with _sql_errors(self._reads_parquet):
+            described = self._connection.execute(f"DESCRIBE {query}", params).fetchall()
+        _check_columns([row[0] for row in described], self._spec)
+        kind = "VIEW" if self._spec.source.sql is None else "TABLE"
+        with _sql_errors(self._reads_parquet):
+            self._connection.execute(f"CREATE {kind} {_RESULT} AS {query}", params)
+        columns = engine.columns_of(self._connection, _RESULT)
+        check_range(self._connection, _RESULT, columns)
+        return columns
+
+    def _check_size(self) -> int:
+        rows = self._connection.execute(f"SELECT count(*) FROM {self._result}").fetchall()[0][0]
+        if rows == 0:
+            raise TidemillError(Code.EMPTY_INPUT, "source.sql", "no rows", "check the files and the query's conditions")
+        limit = self._spec.source.max_rows
+        if limit is not None and rows > limit:
+            details = {"rows": rows, "max_rows": limit}
+            got, want = f"{rows:,} rows, more than {limit:,}", "raise max_rows or narrow the query"
+            raise TidemillError(Code.OVER_BUDGET, "source.max_rows", got, want, details)
+        return rows
+
+    def _project(self, columns: dict[str, str], rows: int) -> Projection:
+        projection = project(columns, self._spec.schema_text)
+        if projection.bad:
+            self._quarantine.take(projection.quarantine_query(_RESULT, list(columns)))
+            self._quarantine.check(QUERY, rows, self._spec.source.max_bad_share)
+            self._connection.execute(
+                f"CREATE VIEW tidemill.good AS SELECT * FROM {_RESULT} WHERE NOT ({projection.bad})"
+            )
+            self._result = "tidemill.good"
+            self._check_size()
+        return projection
+
+    def _check_label(self, columns: dict[str, str]) -> None:
+        label = str(self._spec.label)
+        kind, column = columns[label], name(label)
+        counts = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM {self._result} GROUP BY value"
+        values = self._connection.execute(f"{counts} ORDER BY n DESC, value LIMIT 5").fetchall()
+        test = f"{column} IS NULL" + (f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else "")
+        nulls = self._connection.execute(f"SELECT count(*) FROM {self._result} WHERE {test}").fetchall()[0][0]
+        if nulls:
+            want = "leave such rows out in the query"
+            raise TidemillError(Code.LABEL_NULL, f"label {label!r}", f"{nulls:,} nulls", want, {"nulls": nulls})
+        numeric = kind == "BOOLEAN" or kind.removeprefix("U").startswith(_NUMBERS)
+        if not numeric:
+            got = f"a column of type {kind}, with values such as {', '.join(repr(v) for v, _ in values[:3])}"
+            raise TidemillError(Code.LABEL_TYPE, f"label {label!r}", got, _WANT_BINARY)
+        if kind != "BOOLEAN" and (other := [v for v, _ in values if float(v) not in (0.0, 1.0)]):
+            raise TidemillError(Code.LABEL_TYPE, f"label {label!r}", f"the value {other[0]}", _WANT_BINARY)
+        if len(values) == 1:
+            _raise_one_class(label, values[0][0], "in all rows")
+
+    def _check_key(self, columns: dict[str, str]) -> None:
+        key = self._spec.key
+        if not key:
+            return
+        where = f"key {', '.join(key)}"
+        nulls = self._connection.execute(
+            f"SELECT count(*) FROM {self._result} WHERE {' OR '.join(f'{name(c)} IS NULL' for c in key)}"
+        ).fetchall()[0][0]
+        if nulls:
+            want = "leave such rows out in the query, or choose key columns without nulls"
+            raise TidemillError(Code.DUPLICATE_KEY, where, f"{nulls:,} rows with a null", want, {"nulls": nulls})
+        names = ", ".join(name(c) for c in key)
+        double = f"SELECT {names}, count(*) AS n FROM {self._result} GROUP BY {names} HAVING n > 1"
+        count, surplus = self._connection.execute(f"SELECT count(*), sum(n) FROM ({double})").fetchall()[0]
+        if count:
+            *values, rows = self._connection.execute(f"{double} ORDER BY ALL LIMIT 1").fetchall()[0]
+            got = f"{count:,} values that occur more than once, such as {', '.join(map(str, values))} in {rows} rows"
+            want = "add a column that tells them apart, or make the query return each once"
+            raise TidemillError(Code.DUPLICATE_KEY, where, got, want, {"values": count, "rows": int(surplus)})
+
+    def _write(self, columns: dict[str, str], projection: Projection, examples: str) -> None:
+        spec = self._spec
+        self._progress.phase("split")
+        if spec.stage == "train":
+            division = split.divide(self._connection, self._result, columns, spec.split, spec.key)
+            splits: tuple[str, ...] = SPLITS
+        else:
+            division = split.Division("0", (split.row_hash(columns, spec.key),))
+            splits = ("predict",)
+        self._progress.phase("sort")
+        total = self._connection.execute(f"SELECT count(*) FROM {self._result}").fetchall()[0][0]
+        values = ", ".join(f"{expression} AS {name(c)}" for c, expression in projection.columns.items())
+        sorting = [division.split, *division.order]
+        order = ", ".join(f"tidemill_order_{i}" for i in range(len(sorting)))
+        keys = ", ".join(f"{expression} AS tidemill_order_{i}" for i, expression in enumerate(sorting))
+        reader = self._connection.sql(
+            f"SELECT * EXCLUDE ({order}), tidemill_order_0::TINYINT AS {_SPLIT} "
+            f"FROM (SELECT {values}, {keys} FROM {self._result}) ORDER BY {order}"
+        ).to_arrow_reader(ROW_GROUP_ROWS)
+        schema = pa.schema([field for field in reader.schema if field.name != _SPLIT])
+        watch = _TrainWatch(spec)
+        metadata = {
+            "label": spec.label,
+            "key": spec.key,
+            "source_fingerprint": spec.source_fingerprint,
+            "spec_fingerprint": fingerprint.of_json(spec.model_dump(mode="json", by_alias=True)),
+            "code": spec.code,
+        }
+        done = 0
+        with DatasetWriter(examples, schema, splits, metadata) as writer:
+            for batch in reader:
+                for index, part in _parts(batch):
+                    writer.write(splits[index], part)
+                    watch.see(splits[index], part)
+                done += batch.num_rows
+                self._progress.rows(done, total, "write")
+            watch.check()
+
+
+class _TrainWatch:
+    """What can only be checked once the rows are divided, counted while they go by."""
+
+    def __init__(self, spec: IngestSpec):
+        self._spec = spec
+        self._rows: dict[str, int] = {}
+        self._known: dict[str, int] = dict.fromkeys(spec.columns or (), 0)
+        self._classes: set[float] = set()
+
+    def see(self, name: str, part: pa.RecordBatch) -> None:
+        self._rows[name] = self._rows.get(name, 0) + part.num_rows
+        if name == "train":
+            for column in self._known:
+                values = part.column(column)
+                self._known[column] += len(values) - values.null_count
+            self._classes |= {float(v) for v in pc.unique(part.column(self._spec.label)).to_pylist()}
+
+    def check(self) -> None:
+        if self._spec.stage != "train":
+            return
+        by, fractions = self._spec.split.by, self._spec.split.fractions
+        for part in SPLITS:
+            wanted = part == "train" or by == "column" or getattr(fractions, part) > 0
+            if wanted and not self._rows.get(part):
+                rows = sum(self._rows.values())
+                got = f"no rows for {part} of {rows:,} in all"
+                want = "give the split a larger fraction or more rows, or choose another split.by"
+                raise TidemillError(Code.EMPTY_SPLIT, f"split by {by}", got, want, {"rows": self._rows})
+        if len(self._classes) == 1:
+            _raise_one_class(str(self._spec.label), f"{self._classes.pop():g}", "in all rows of train")
+        if empty := [column for column, known in self._known.items() if known == 0]:
+            got = f"no value in {self._rows['train']:,} rows of train for {', '.join(empty)}"
+            want = "remove these features, or mend the query or the files' columns"
+            raise TidemillError(Code.FEATURE_ALL_NULL, "features", got, want, {"columns": empty})
+
+
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+_WANT_BINARY = "make it 0 and 1, or false and true, in the query"
+
+
+def _raise_one_class(label: str, value: str, where: str) -> None:
+    want = "take rows of both classes, or another label"
+    raise TidemillError(Code.LABEL_ONE_CLASS, f"label {label!r}", f"the single value {value} {where}", want)
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batch's runs of rows of one split, without the split's column."""
+    index = np.asarray(batch.column(_SPLIT))
+    rows = batch.drop_columns([_SPLIT])
+    bounds = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), len(index)]
+    for start, end in itertools.pairwise(bounds):
+        if end > start:
+            yield int(index[start]), rows.slice(start, end - start)
+
+
+def _checked(connection: duckdb.DuckDBPyConnection, query: str, source: Source) -> tuple[str, dict]:
+    """The query, once it is a single SELECT whose parameters have their values and no others are given."""
+    with _sql_errors(False):
+        statements = connection.extract_statements(query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        kinds = ", ".join(s.type.name for s in statements) or "nothing"
+        raise TidemillError(Code.SQL_ERROR, "source.sql", f"{len(statements)} statements ({kinds})", "write one SELECT")
+    used = set(statements[0].named_parameters)
+    for param in source.params:
+        if param not in used:
+            want = nearest(param, sorted(used)) if used else "remove it, or write ${param} in the query"
+            got = "a parameter that the query does not use"
+            raise TidemillError(Code.INVALID_VALUE, f"source.params.{param}", got, want.replace("{param}", param))
+    if missing := sorted(used - set(source.params)):
+        got = f"no value for ${missing[0]}, which the query uses"
+        raise TidemillError(Code.INVALID_VALUE, "source.params", got, f"add {missing[0]}: …")
+    return statements[0].query, dict(source.params)
+
+
+def _check_columns(columns: list[str], spec: IngestSpec) -> None:
+    lowered = [c.lower() for c in columns]
+    if double := next((c for c in columns if lowered.count(c.lower()) > 1), None):
+        got, want = f"two columns called {double!r}", "name one of them otherwise with AS"
+        raise TidemillError(Code.SQL_ERROR, "source.sql", got, want)
+    needed = [("label", spec.label)] if spec.stage == "train" else []
+    needed += [("key", column) for column in spec.key]
+    if spec.stage == "train" and spec.split.column is not None:
+        needed.append(("split.column", spec.split.column))
+    needed += [("features" if spec.stage == "train" else "predict.columns", column) for column in spec.columns or ()]
+    for where, column in needed:
+        if column not in columns:
+            got = f"{column!r}, which the query does not return"
+            raise TidemillError(Code.MISSING_COLUMN, where, got, nearest(str(column), columns))
+
+
+@contextlib.contextmanager
+def _sql_errors(reads_parquet: bool) -> Iterator[None]:
+    """Turns DuckDB's errors into `sql-error`, or `unreadable-file` where a Parquet file breaks while it is read."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise
+        message = engine.first_line(error)
+        in_file = isinstance(error, duckdb.IOException | duckdb.InvalidInputException) and "arquet" in message
+        if reads_parquet and in_file:
+            want = "replace the file by a whole one"
+            raise TidemillError(Code.UNREADABLE_FILE, "source.tables", message, want) from error
+        raise TidemillError(Code.SQL_ERROR, "source.sql", message, "mend the query") from error

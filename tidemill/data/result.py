@@ -1,0 +1,123 @@
+"""The query's result on its way into examples: its columns' types, and the given schema's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import duckdb
+
+from tidemill.data.engine import literal, name
+from tidemill.data.quarantine import QUERY
+from tidemill.errors import Code, TidemillError
+
+_KEPT = re.compile(
+    r"BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|UTINYINT|USMALLINT|UINTEGER|VARCHAR|BLOB|DATE|TIME|TIMESTAMP(_S|_MS|_NS)?"
+    r"|TIMESTAMP WITH TIME ZONE"
+)
+_NUMERIC = re.compile(r"U?(BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)$|FLOAT|DOUBLE|DECIMAL")
+_NARROWED = ("HUGEINT", "UHUGEINT", "UBIGINT")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The result's columns as examples have them, as SQL."""
+
+    columns: dict[str, str]
+    """An expression for each column."""
+    bad: str | None
+    """A condition for rows that contradict the schema."""
+    reason: str
+    """An expression for what is wrong with such a row."""
+
+    def quarantine_query(self, relation: str, columns: list[str]) -> str:
+        """A query for the bad rows, as `Quarantine.take` wants it."""
+        text = "{" + ", ".join(f"{literal(c)}: {name(c)}" for c in columns) + "}"
+        return f"""SELECT {literal(QUERY)} AS "table", NULL AS uri, NULL AS line, {self.reason} AS reason,
+            to_json({text})::VARCHAR AS text FROM {relation} WHERE {self.bad}"""
+
+
+def project(columns: dict[str, str], schema_text: str | None) -> Projection:
+    """Decides the types of the examples' columns.
+
+    NaN becomes null; DECIMAL double; integers of 128 bits and unsigned ones of 64 become signed ones of 64; ENUM, UUID,
+    INTERVAL, BIT and the like become strings; dates, times and timestamps stay, and so do lists and structs. A column
+    that the schema names becomes int64 (INT), double (FLOAT) or string (BYTES).
+
+    Args:
+        columns: The result's columns with their DuckDB types.
+        schema_text: A tensorflow_metadata Schema as a text protocol buffer.
+
+    Raises:
+        TidemillError: `unreadable-file` when the schema does not parse.
+    """
+    wanted = _schema_types(schema_text) if schema_text is not None else {}
+    expressions, bad = {}, {}
+    for column, kind in columns.items():
+        quoted = name(column)
+        expressions[column] = _plain(quoted, kind)
+        if column in wanted and wanted[column] != kind:
+            expressions[column], condition = _cast(quoted, kind, wanted[column])
+            if condition != "false":
+                bad[column] = condition
+    cases = " ".join(f"WHEN {test} THEN {literal(f'Could not convert {c} to {wanted[c]}')}" for c, test in bad.items())
+    return Projection(expressions, " OR ".join(bad.values()) or None, f"CASE {cases} END" if cases else "NULL")
+
+
+def check_range(connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str]) -> None:
+    """Checks that integers wider than 64 bits hold no value that needs them.
+
+    Raises:
+        TidemillError: `sql-error`.
+    """
+    wide = [column for column, kind in columns.items() if kind in _NARROWED]
+    if not wide:
+        return
+    tests = ", ".join(f"count({name(c)}) - count(TRY_CAST({name(c)} AS BIGINT))" for c in wide)
+    lost = connection.execute(f"SELECT {tests} FROM {relation}").fetchall()[0]
+    for column, count in zip(wide, lost, strict=True):
+        if count:
+            got = f"{count:,} whole numbers of {column!r} beyond 64 bits"
+            raise TidemillError(Code.SQL_ERROR, "source.sql", got, "cast the column to DOUBLE or VARCHAR in the query")
+
+
+def _plain(quoted: str, kind: str) -> str:
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN isnan({quoted}) THEN NULL ELSE {quoted} END"
+    if kind.startswith("DECIMAL"):
+        return f"CAST({quoted} AS DOUBLE)"
+    if kind in _NARROWED:
+        return f"CAST({quoted} AS BIGINT)"
+    if kind == '"NULL"':
+        return f"CAST({quoted} AS INTEGER)"
+    if _KEPT.fullmatch(kind) or kind.endswith("]") or kind.startswith(("STRUCT", "MAP")):
+        return quoted
+    return f"CAST({quoted} AS VARCHAR)"
+
+
+def _cast(quoted: str, kind: str, wanted: str) -> tuple[str, str]:
+    """The cast column, and the condition under which it cannot be cast: a fraction is no whole number."""
+    if wanted == "VARCHAR":
+        return f"CAST({quoted} AS VARCHAR)", "false"
+    value = quoted if _NUMERIC.match(kind) else f"CAST({quoted} AS VARCHAR)"
+    number = f"TRY_CAST({value} AS DOUBLE)"
+    missing = f"coalesce(isnan({number}), false)"
+    if wanted == "DOUBLE":
+        return f"CASE WHEN {missing} THEN NULL ELSE {number} END", f"({quoted} IS NOT NULL AND {number} IS NULL)"
+    whole = f"TRY_CAST({value} AS BIGINT)"
+    exact = f"coalesce({whole} IS NOT NULL AND {number} = floor({number}), false)"
+    broken = f"({quoted} IS NOT NULL AND NOT {missing} AND NOT {exact})"
+    return f"CASE WHEN {missing} THEN NULL ELSE {whole} END", broken
+
+
+def _schema_types(text: str) -> dict[str, str]:
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    try:
+        schema = text_format.Parse(text, schema_pb2.Schema())
+    except text_format.ParseError as error:
+        got, want = f"a text that is no Schema protocol buffer ({error})", "write a schema.pbtxt of tensorflow_metadata"
+        raise TidemillError(Code.UNREADABLE_FILE, "validation.schema", got, want) from error
+    types = {schema_pb2.INT: "BIGINT", schema_pb2.FLOAT: "DOUBLE", schema_pb2.BYTES: "VARCHAR"}
+    return {feature.name: types[feature.type] for feature in schema.feature if feature.type in types}

@@ -1,0 +1,140 @@
+"""Dividing rows into train, valid and test, and the order that they are written in.
+
+Both come from what a row holds, never from where it stands: the MD5 of a text that is made of the row's key, or of all
+its columns where there is no key. MD5 (and not DuckDB's `hash`) because it is the same in every version and engine.
+Rows are written in the order of that hash, which is as good as shuffled; with `by: time` in the order of time, then
+hash. DuckDB sorts within its memory limit and spills.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from tidemill.data.columns import nearest
+from tidemill.data.dataset import SPLITS
+from tidemill.data.engine import literal, name
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.source import Split
+
+_RANGE = 1 << 64
+_NESTED = ("[", "STRUCT", "MAP", "UNION")
+_TIMES = ("DATE", "TIMESTAMP", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a result is divided, as SQL over its columns."""
+
+    split: str
+    """An expression for the index of the row's split in `SPLITS`."""
+    order: tuple[str, ...]
+    """Expressions to order by within a split. Rows that tie in all of them are equal, or differ in no key column."""
+
+
+def divide(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, key: list[str]
+) -> Division:
+    """Decides the split of each row.
+
+    Args:
+        relation: The table or view of the rows.
+        columns: Its columns with their DuckDB types.
+        split: What the experiment says; its column is among `columns`.
+        key: The key columns; may be empty.
+
+    Raises:
+        TidemillError: `invalid-value` when the split's column holds nulls, a type without an order in time, or names
+            that are no splits.
+    """
+    row = row_hash(columns, key)
+    if split.by == "time":
+        return _by_time(connection, relation, columns, split, row)
+    if split.by == "column":
+        return _by_column(connection, relation, split, row)
+    identity = [split.column] if split.by == "hash" and split.column is not None else key
+    text = _text({c: columns[c] for c in identity or columns})
+    share = f"md5_number_lower({literal(f'{split.seed}|')} || {text})"
+    return Division(_threshold(share, split, _RANGE), (row,))
+
+
+def row_hash(columns: dict[str, str], key: list[str]) -> str:
+    """An expression for the 128-bit hash of a row's key, or of the whole row."""
+    return f"md5_number({_text({c: columns[c] for c in key or columns})})"
+
+
+def _text(columns: dict[str, str]) -> str:
+    """One text for several values, different for different values: strings carry their length."""
+    parts = []
+    for column, kind in columns.items():
+        quoted = name(column)
+        if kind.startswith(_NESTED[1:]) or kind.endswith("]"):
+            value = f"to_json({quoted})::VARCHAR"
+        elif kind.startswith("VARCHAR") or kind == "JSON":
+            value = f"strlen({quoted}) || ':' || {quoted}"
+        elif kind == "BLOB":
+            value = f"hex({quoted})"
+        else:
+            value = f"{quoted}::VARCHAR"
+        parts.append(f"coalesce({value}, '-')")
+    return f"concat_ws('|', {', '.join(parts)})"
+
+
+def _threshold(value: str, split: Split, total: int) -> str:
+    """Index of the split by how `value`, below `total`, lies to the cumulated fractions."""
+    train = round(split.fractions.train * total)
+    valid = round((split.fractions.train + split.fractions.valid) * total)
+    cases = ""
+    if train < total:
+        cases += f"WHEN {value} >= {train} THEN 1 "
+    if split.fractions.test > 0 and valid < total:
+        cases = f"WHEN {value} >= {valid} THEN 2 " + cases
+    return f"CASE {cases}ELSE 0 END" if cases else "0"
+
+
+def _by_time(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, row: str
+) -> Division:
+    column = str(split.column)
+    if not columns[column].startswith(_TIMES):
+        got, want = f"{column!r} of type {columns[column]}", "cast it in the query to a timestamp, date or number"
+        raise TidemillError(Code.INVALID_VALUE, "split.column", got, want)
+    time = name(column)
+    rows, known = connection.execute(
+        f"SELECT count(*), count(*) FILTER ({_not_nan(time, columns[column])}) FROM {relation}"
+    ).fetchall()[0]
+    _check_known(column, rows - known)
+    starts = f"""SELECT instant, sum(n) OVER (ORDER BY instant) - n AS start
+        FROM (SELECT {time} AS instant, count(*) AS n FROM {relation} GROUP BY instant)"""
+    index = _threshold("start", split, rows)
+    # The bounds are compared as text of the instants' own type, so that they survive the way through Python.
+    bounds = connection.execute(
+        f"SELECT {index} AS split, min(instant)::VARCHAR FROM ({starts}) GROUP BY split ORDER BY split DESC"
+    ).fetchall()
+    cases = [f"WHEN {time} >= CAST({literal(bound)} AS {columns[column]}) THEN {i}" for i, bound in bounds if i > 0]
+    return Division(f"CASE {' '.join(cases)} ELSE 0 END" if cases else "0", (time, row))
+
+
+def _not_nan(column: str, kind: str) -> str:
+    return f"NOT isnan({column})" if kind in ("FLOAT", "DOUBLE") else f"{column} IS NOT NULL"
+
+
+def _by_column(connection: duckdb.DuckDBPyConnection, relation: str, split: Split, row: str) -> Division:
+    column = name(str(split.column))
+    index = f"list_position({literal(list(SPLITS))}, {column}::VARCHAR)"
+    values = connection.execute(
+        f"SELECT {column}::VARCHAR, count(*) FROM {relation} WHERE {index} IS NULL GROUP BY 1 ORDER BY ALL LIMIT 5"
+    ).fetchall()
+    _check_known(str(split.column), sum(n for value, n in values if value is None))
+    if values:
+        value, count = values[0]
+        got = f"the split {value!r} in {count:,} rows"
+        raise TidemillError(Code.INVALID_VALUE, f"split.column {split.column!r}", got, nearest(value, list(SPLITS)))
+    return Division(f"{index} - 1", (row,))
+
+
+def _check_known(column: str, nulls: int) -> None:
+    if nulls:
+        want = "leave such rows out in the query, or give them a value"
+        raise TidemillError(Code.INVALID_VALUE, f"split.column {column!r}", f"{nulls:,} nulls", want, {"nulls": nulls})

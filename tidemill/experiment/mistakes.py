@@ -1,0 +1,219 @@
+"""Pydantic's errors as sentences: the place in the file, what is there, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+
+from pydantic import BaseModel, ValidationError
+
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment.text import shown
+
+# The keys that say which of several sections is meant.
+_TAGS = {"kind": "numeric, categorical or cross", "family": "dcn_v2 or gbdt"}
+_WRONG_TYPE = {
+    "string_type": "write a string",
+    "int_type": "write an integer",
+    "int_from_float": "write an integer",
+    "float_type": "write a number",
+    "bool_type": "write true or false",
+    "list_type": "write a list, such as [a, b]",
+    "dict_type": "write a mapping",
+    "model_type": "write a mapping",
+    "model_attributes_type": "write a mapping",
+    "none_required": "leave it empty",
+}
+_OUT_OF_RANGE = {
+    "greater_than": "use more than {gt}",
+    "greater_than_equal": "use {ge} or more",
+    "less_than": "use less than {lt}",
+    "less_than_equal": "use {le} or less",
+    "too_short": "name at least {min_length}",
+    "too_long": "name at most {max_length}",
+    "string_too_short": "write at least {min_length} character",
+}
+
+
+def translate(error: ValidationError, data: dict, root: type[BaseModel]) -> TidemillError:
+    """The first mistake: unknown keys before all others, because one is often the cause of them.
+
+    Args:
+        error: What pydantic found.
+        data: The data that it was given.
+        root: The model that it was held against.
+
+    Returns:
+        The error for the user; `details` says how many mistakes there are.
+    """
+    mistakes = [(_path_in_file(e, data), e) for e in error.errors(include_url=False)]
+    mistakes = _without_other_branches(mistakes)
+    unknown = [mistake for mistake in mistakes if _is_unknown_key(mistake[1])]
+    path, first = (unknown or mistakes)[0]
+    count = {"mistakes": len({path for path, _ in mistakes})}
+    if _is_unknown_key(first):
+        extra = first["type"] == "extra_forbidden"
+        want = nearest(str(path[-1]), _known_keys(path[:-1], data, root) if extra else _words(first, "expected"))
+        return TidemillError(Code.UNKNOWN_KEY, _dotted(path), f"the unknown key {str(path[-1])!r}", want, count)
+    if first["type"] in ("missing", "union_tag_not_found"):
+        return _missing_key(path, first, count)
+    if first["type"] == "union_tag_invalid":
+        tag = str(first["ctx"]["discriminator"]).strip("'")
+        path = (*path, tag)
+        got = first["input"][tag]
+    else:
+        got = first["input"]
+    same_place = [e for other, e in mistakes if other == path] or [first]
+    want = _joined([_want(e, path, data, root) for e in same_place])
+    return TidemillError(Code.INVALID_VALUE, _dotted(path), _got(first, got), want, count)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`did you mean 'x'` where a known word is close, else all of them."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}" if close else f"use one of {', '.join(sorted(known))}"
+
+
+def _is_unknown_key(error: dict) -> bool:
+    return error["type"] == "extra_forbidden" or (error["type"] == "literal_error" and error["loc"][-1] == "[key]")
+
+
+def _missing_key(path: tuple, error: dict, count: dict) -> TidemillError:
+    if error["type"] == "missing":
+        parent, key, words = path[:-1], str(path[-1]), ""
+    else:
+        parent, key = path, str(error["ctx"]["discriminator"]).strip("'")
+        words = f": {_TAGS[key]}"
+    return TidemillError(Code.INVALID_VALUE, _dotted(parent), f"no {key!r}", f"add the key {key!r}{words}", count)
+
+
+def _want(error: dict, path: tuple, data: dict, root: type[BaseModel]) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "literal_error":
+        return nearest(str(value), _words(error, "expected"))
+    if kind == "union_tag_invalid":
+        return nearest(str(value[path[-1]]), _words(error, "expected_tags"))
+    if kind in _WRONG_TYPE:
+        want = _WRONG_TYPE[kind]
+        keys = _known_keys(path, data, root) if want == "write a mapping" else []
+        if tag := next((tag for tag in _TAGS if tag in keys), None):
+            return f"{want} with the key {tag!r}: {_TAGS[tag]}"
+        if keys:
+            return f"{want} with the {'key' if len(keys) == 1 else 'keys'} {', '.join(keys)}"
+        if kind == "string_type" and isinstance(value, bool | int | float):
+            return f"{want}, in quotes"
+        if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str) and _is_scalar(value):
+            return f"{want}, without quotes"
+        return want
+    if kind in _OUT_OF_RANGE:
+        return _OUT_OF_RANGE[kind].format(**context)
+    if kind == "string_pattern_mismatch":
+        return f"write it so that it matches {context['pattern']}"
+    message = error["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _got(error: dict, value: object) -> str:
+    if error["type"] == "value_error" and isinstance(value, dict):
+        return shown(value) if len(shown(value)) < 80 else f"the keys {', '.join(map(str, value))}"
+    return shown(value)
+
+
+def _words(error: dict, key: str) -> list[str]:
+    return [word.strip().strip("'\"") for word in error["ctx"][key].replace(" or ", ", ").split(",")]
+
+
+def _joined(wants: list[str]) -> str:
+    """`write a number` and `write a string` to `write a number or a string`."""
+    first, *others = dict.fromkeys(wants)
+    verb = first.partition(" ")[0]
+    others = [want.removeprefix(f"{verb} ") for want in others]
+    return " or ".join([", ".join([first, *others[:-1]]), *others[-1:]])
+
+
+def _is_scalar(text: str) -> bool:
+    """Whether a text, without its quotes, would be a number or a boolean."""
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in ("true", "false")
+    return True
+
+
+def _dotted(path: tuple) -> str:
+    return ".".join(str(part) for part in path) or "experiment"
+
+
+def _path_in_file(error: dict, data: object) -> tuple:
+    """Drops from pydantic's location the parts that name a member of a union and not a key of the file."""
+    path: list = []
+    location = error["loc"]
+    for index, part in enumerate(location):
+        inside = isinstance(data, dict) and part in data
+        inside = inside or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+        if inside:
+            data = data[part]
+            path.append(part)
+        elif index == len(location) - 1 and error["type"] == "missing":
+            path.append(part)
+    return tuple(path)
+
+
+def _without_other_branches(mistakes: list[tuple[tuple, dict]]) -> list[tuple[tuple, dict]]:
+    """Of a union's branches only the one that was meant.
+
+    Pydantic reports a mistake for each branch. Where one of them got further into the value than others, or took its
+    type and missed its range, that one was meant.
+    """
+    kept = []
+    for path, error in mistakes:
+        wrong_type = error["type"] in _WRONG_TYPE or error["type"] == "literal_error"
+        others = [(p, e) for p, e in mistakes if e is not error and p[: len(path)] == path]
+        deeper = any(len(p) > len(path) for p, _ in others)
+        in_range = any(p == path and e["type"] in (*_OUT_OF_RANGE, "value_error") for p, e in others)
+        if not (wrong_type and (deeper or in_range)):
+            kept.append((path, error))
+    return kept
+
+
+def _known_keys(path: tuple, data: dict, root: type[BaseModel]) -> list[str]:
+    """The keys that the section at `path` may have, found by walking the annotations along the data."""
+    candidates: list = [root]
+    value: object = data
+    for part in path:
+        value = value[part] if isinstance(value, dict | list) else None
+        candidates = [member for candidate in candidates for member in _descend(candidate, part)]
+    keys: dict[str, None] = {}
+    for model in candidates:
+        if isinstance(model, type) and issubclass(model, BaseModel) and _fits(model, value):
+            keys.update((field.alias or name, None) for name, field in model.model_fields.items())
+    return list(keys)
+
+
+def _descend(annotation: object, part: object) -> list:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            if part in (name, field.alias):
+                return _members(field.annotation)
+        return []
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    return _members(args[-1]) if origin in (dict, list) else []
+
+
+def _members(annotation: object) -> list:
+    """The members of a union, with `Annotated` and nesting taken off."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [m for arg in typing.get_args(annotation) for m in _members(arg)]
+    return [annotation]
+
+
+def _fits(model: type[BaseModel], data: object) -> bool:
+    """Whether the data's discriminator, where the model has one, is the model's."""
+    for tag in _TAGS:
+        if tag in model.model_fields and isinstance(data, dict) and tag in data:
+            return data[tag] in typing.get_args(model.model_fields[tag].annotation)
+    return True

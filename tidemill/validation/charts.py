@@ -1,0 +1,140 @@
+"""Small charts of the validation page: a number's histogram as SVG, a category's values as rows of bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 300, 92
+TOP_VALUES = 7
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One value of a category: its label, whether it stands for something else than a value, and for each split its
+    share of the rows, its count and the bar's length in percent of the longest (0: no bar)."""
+
+    label: str
+    special: bool
+    shares: list[tuple[float, int, float]]
+
+
+def histogram(splits: Mapping[str, np.ndarray], edges: np.ndarray, *, is_time: bool, unit_bars: bool) -> Markup:
+    """Histograms of several splits over each other as inline SVG: the first as an area, the others as lines, each as
+    shares of its own values.
+
+    Args:
+        splits: For each split the rows between the edges, int64 [e + 1] (`distribution.bins`). What lies beyond the
+            outer edges is added to the outer bars.
+        edges: float64 [e], at least one.
+        is_time: Whether the numbers are seconds since 1970.
+        unit_bars: Whether each bar is one integer.
+    """
+    shares = {name: _shares(counts, len(edges)) for name, counts in splits.items() if counts.sum()}
+    if not shares:
+        return Markup("")
+    bars = len(next(iter(shares.values())))
+    top = max(float(s.max()) for s in shares.values()) or 1.0
+    step = WIDTH / bars
+    paths = []
+    for index, (name, share) in enumerate(shares.items()):
+        heights = HEIGHT - share / top * (HEIGHT - 4)
+        points = " ".join(f"{i * step:.1f},{y:.1f} {(i + 1) * step:.1f},{y:.1f}" for i, y in enumerate(heights))
+        if name == "train":
+            paths.append(f'<polygon class="area s{index}" points="0,{HEIGHT} {points} {WIDTH},{HEIGHT}"/>')
+        else:
+            paths.append(f'<polyline class="line s{list(splits).index(name)}" points="{points}"/>')
+    hovers = []
+    for bar in range(bars):
+        lines = [_range(edges, bar, bars, is_time, unit_bars)]
+        lines += [f"{name} {percent(float(share[bar]))}" for name, share in shares.items()]
+        title = escape("\n".join(lines))
+        hovers.append(f'<rect x="{bar * step:.1f}" width="{step:.1f}" height="{HEIGHT}"><title>{title}</title></rect>')
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="histogram">'
+        f'{"".join(paths)}<g class="hover">{"".join(hovers)}</g></svg>'
+    )
+
+
+def top_bars(
+    values: Mapping[str, Mapping[str, int]], rows: Mapping[str, int], missing: Mapping[str, int], unique: int
+) -> list[Bar]:
+    """The most frequent values of train, then all others together, without a bar, then the missing ones.
+
+    Args:
+        values: For each split the counts of its most frequent values.
+        rows: Rows of each split.
+        missing: Missing values of each split.
+        unique: Distinct values of the first split, for the label of the others.
+    """
+    names = [name for name in values if rows[name]]
+    if not names:
+        return []
+    shown = list(values[names[0]])[:TOP_VALUES]
+    counted = [(value or "(empty)", not value, [values[n].get(value, 0) for n in names]) for value in shown]
+    missed = [missing[n] for n in names]
+    drawn = [counts for _, _, counts in counted] + [missed]
+    longest = max(c / rows[n] for counts in drawn for n, c in zip(names, counts, strict=True)) or 1.0
+    rest = [rows[n] - missing[n] - sum(values[n].get(v, 0) for v in shown) for n in names]
+    if any(rest):
+        more = max(unique - len(shown), 0)
+        counted.append((f"{more:,} more" if more else "not in train's", True, rest))
+    if any(missed):
+        counted.append(("missing", True, missed))
+    bars = []
+    for label, special, counts in counted:
+        scale = 0.0 if counts is rest else 100 / longest
+        shares = [(c / rows[n], c, scale * c / rows[n]) for n, c in zip(names, counts, strict=True)]
+        bars.append(Bar(label, special, shares))
+    return bars
+
+
+def axis(edges: np.ndarray, low: float, high: float, *, is_time: bool, unit_bars: bool) -> tuple[str, str]:
+    """Labels below a histogram's ends, which say where values between `low` and `high` lie beyond them."""
+    ends = (float(edges[0]), float(edges[-1]) - (1 if unit_bars else 0))
+    left, right = (number(end, is_time=is_time) for end in ends)
+    return (f"{left} and less" if low < ends[0] else left, f"{right} and more" if high > ends[1] else right)
+
+
+def percent(share: float) -> str:
+    """A share as text: `0 %`, `<0.01 %`, `12.3 %`."""
+    value = 100 * share
+    if value == 0 or value == 100:
+        return f"{value:.0f} %"
+    if value < 0.01:
+        return "<0.01 %"
+    return f"{value:.2f} %" if value < 1 else f"{min(value, 99.9):.1f} %"
+
+
+def number(value: float, *, is_time: bool = False) -> str:
+    """A number with about four digits; an instant as a date and a time."""
+    if is_time:
+        try:
+            return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
+        except (OverflowError, OSError, ValueError):
+            return f"{value:g}"
+    if value == int(value) and abs(value) < 1e7:
+        return f"{int(value):,}"
+    return f"{value:,.4g}" if abs(value) < 1e5 else f"{value:.3e}"
+
+
+def _shares(counts: np.ndarray, edges: int) -> np.ndarray:
+    if edges == 1:
+        return np.array([1.0])
+    inner = counts[1:-1].astype(np.float64)
+    inner[0] += counts[0]
+    inner[-1] += counts[-1]
+    return inner / counts.sum()
+
+
+def _range(edges: Sequence[float], bar: int, bars: int, is_time: bool, unit_bars: bool) -> str:
+    if len(edges) == 1 or unit_bars:
+        return number(float(edges[bar]), is_time=is_time)
+    low, high = (number(float(edges[i]), is_time=is_time) for i in (bar, bar + 1))
+    if bar == 0:
+        return f"less than {high}"
+    return f"{low} and more" if bar == bars - 1 else f"{low} to {high}"

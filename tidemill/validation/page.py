@@ -1,0 +1,177 @@
+"""The validation page: one HTML file that explains the data, and why a run stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+from markupsafe import Markup
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from tidemill.errors import TidemillError
+from tidemill.specs import ValidateSpec
+from tidemill.validation import charts, statistics
+from tidemill.validation.anomalies import Anomaly
+from tidemill.validation.charts import Bar, number, percent
+from tidemill.validation.columns import Column
+from tidemill.validation.drift import Distance
+from tidemill.validation.leakage import LeakageReport
+from tidemill.validation.statistics import SplitStatistics
+
+_LISTED = 10
+_MAX_ANOMALIES = 200
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that validation measured."""
+
+    columns: list[Column]
+    splits: dict[str, SplitStatistics]
+    shown_edges: dict[str, object]
+    schema_given: bool
+    schema: schema_pb2.Schema
+    anomalies: list[Anomaly]
+    leakage: LeakageReport
+    distances: list[Distance]
+    previous: str | None
+    previous_missing: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """One column on the page."""
+
+    name: str
+    kind: str
+    role: str
+    flags: list[str]
+    facts: list[tuple[str, str]]
+    missing: list[tuple[str, float]]
+    chart: Markup
+    axis: tuple[str, str]
+    bars: list[Bar]
+    distances: list[Distance]
+    strengths: list[str]
+
+
+def render(seen: Seen, spec: ValidateSpec, failures: Sequence[TidemillError]) -> str:
+    """The page as HTML, with style and charts inline.
+
+    Args:
+        seen: What was measured.
+        spec: The experiment's part, for the limits.
+        failures: The errors of the gates that do not hold.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tidemill.validation", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": percent, "number": number}
+    cards = [_card(column, seen) for column in seen.columns]
+    features = [card for card in cards if card.role == "feature"]
+    return environment.get_template("page.html.jinja").render(
+        splits={name: split.proto.num_examples for name, split in seen.splits.items()},
+        label=_label_rates(seen),
+        label_name=spec.label,
+        failures=failures,
+        anomalies=seen.anomalies[:_MAX_ANOMALIES],
+        hidden_anomalies=max(len(seen.anomalies) - _MAX_ANOMALIES, 0),
+        errors=sum(a.severity == "ERROR" for a in seen.anomalies),
+        warnings=sum(a.severity == "WARNING" for a in seen.anomalies),
+        schema_given=seen.schema_given,
+        leakage=seen.leakage,
+        strengths=_strengths(seen.leakage),
+        limit=spec.leakage.max_strength,
+        distances=sorted(seen.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
+        previous=seen.previous,
+        previous_missing=seen.previous_missing,
+        features=sorted(features, key=lambda card: -len(card.flags)),
+        others=[card for card in cards if card.role != "feature"],
+    )
+
+
+def _strengths(report: LeakageReport) -> list[tuple[str, float, bool]]:
+    """The strongest features, with those that leak first: name, area under the curve, whether it leaks."""
+    leaks = {s.feature for s in report.leaks}
+    named = [(f"{s.feature} with {s.partner}" if s.partner else s.feature, s.auc, True) for s in report.leaks]
+    rest = [(s.feature, s.auc, False) for s in report.alone if s.feature not in leaks]
+    return named + rest[: max(_LISTED - len(named), 3)]
+
+
+def _label_rates(seen: Seen) -> dict[str, float]:
+    label = next(column for column in seen.columns if column.role == "label")
+    if label.view != "number":
+        return {}
+    return {n: s.features[label.name].num_stats.mean for n, s in seen.splits.items() if s.proto.num_examples}
+
+
+def _card(column: Column, seen: Seen) -> Card:
+    filled = {name: split for name, split in seen.splits.items() if split.proto.num_examples}
+    stats = {name: split.features[column.name] for name, split in filled.items()}
+    first = next(iter(stats.values()))
+    common = {name: statistics.common(s) for name, s in stats.items()}
+    distances = [d for d in seen.distances if d.feature == column.name]
+    leaks = [s for s in seen.leakage.leaks if s.feature == column.name]
+    flags = ["leakage"] if leaks else []
+    flags += ["drift"] if any(d.beyond for d in distances) else []
+    flags += sorted({a.short for a in seen.anomalies if a.column == column.name})
+    chart, axis, bars, facts = Markup(""), ("", ""), [], []
+    if column.view == "number":
+        edges = seen.shown_edges.get(column.name)
+        if edges is not None:
+            unit = not column.is_float and len(edges) > 1 and edges[1] - edges[0] == 1
+            shown = {name: split.shown[column.name] for name, split in filled.items()}
+            chart = charts.histogram(shown, edges, is_time=column.is_time, unit_bars=unit)
+            counted = [s.num_stats for s in stats.values() if s.num_stats.histograms]
+            low, high = min(s.min for s in counted), max(s.max for s in counted)
+            axis = charts.axis(edges, low, high, is_time=column.is_time, unit_bars=unit)
+        facts = _number_facts(first.num_stats, column)
+    elif column.view == "category":
+        ranks = {name: s.string_stats.rank_histogram.buckets for name, s in stats.items()}
+        ranked = {name: {b.label: int(b.sample_count) for b in buckets} for name, buckets in ranks.items()}
+        rows = {name: split.proto.num_examples for name, split in filled.items()}
+        bars = charts.top_bars(ranked, rows, {n: c.num_missing for n, c in common.items()}, first.string_stats.unique)
+        facts = [
+            ("distinct", f"{first.string_stats.unique:,}"),
+            ("mean length", f"{first.string_stats.avg_length:.1f}"),
+        ]
+    return Card(
+        name=column.name,
+        kind=_kind(column),
+        role=column.role,
+        flags=flags,
+        facts=facts,
+        missing=[(n, c.num_missing / seen.splits[n].proto.num_examples) for n, c in common.items()],
+        chart=chart,
+        axis=axis,
+        bars=bars,
+        distances=distances,
+        strengths=[f"{s.auc:.3f} with {s.partner}" for s in leaks if s.partner]
+        + [f"{s.auc:.3f} alone" for s in seen.leakage.alone if s.feature == column.name],
+    )
+
+
+def _number_facts(stats: statistics_pb2.NumericStatistics, column: Column) -> list[tuple[str, str]]:
+    if not stats.histograms:
+        return []
+    values = [("min", stats.min), ("median", stats.median), ("mean", stats.mean), ("max", stats.max)]
+    facts = [(name, number(value, is_time=column.is_time)) for name, value in values]
+    if not column.is_time:
+        facts.insert(3, ("std", number(stats.std_dev)))
+        rows = stats.common_stats.num_non_missing
+        facts.append(("zeros", percent(stats.num_zeros / rows)))
+    return facts
+
+
+def _kind(column: Column) -> str:
+    if column.is_bool:
+        return "boolean"
+    if column.is_time:
+        return "time"
+    kind = statistics_pb2.FeatureNameStatistics.Type.Name(column.type).lower()
+    return "integer category" if kind == "int" and column.view == "category" else kind
