@@ -3,9 +3,9 @@
 import io
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -80,14 +80,12 @@ class TestValidate:
         assert experiment.source.sql.startswith("--") and "SELECT" in experiment.source.sql
 
     def test_it_takes_less_than_a_second(self):
-        best = 9.0
-        for _ in range(3):
-            began = time.monotonic()
-            subprocess.run(
-                [sys.executable, "-m", "tidemill.cli.main", "validate", FLIGHTS], check=True, capture_output=True
-            )
-            best = min(best, time.monotonic() - began)
-        assert best < 1.0
+        # Processor time: what the clock says depends on what else the machine does.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "tidemill.cli.main", "validate", FLIGHTS]
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_schema(tmp_path, capsys):
@@ -105,7 +103,7 @@ class TestRun:
         assert main(["run", file, "--param", "rows=4"]) == 0
         out = capsys.readouterr().out
         assert re.search(r"^ingest +started$", out, re.M) and re.search(r"^train-bbb +done  \d", out, re.M)
-        assert re.search(r"^bbb +0.30000 +passed$", out, re.M)
+        assert re.search(r"^bbb +0.3000 +passed$", out, re.M)
         assert re.search(r"^published +\.tidemill/models/toy$", out, re.M)
         assert re.search(r"^report +\.tidemill/runs/[\d-]+/reports/evaluate-bbb-report\.html$", out, re.M)
         assert "every step was cached" not in out
@@ -115,6 +113,11 @@ class TestRun:
         assert re.search(r"^every step was cached; \d+\.\d s$", out, re.M)
         assert main(["run", file, "--param", "rows=4", "--no-cache"]) == 0
         assert "cached" not in capsys.readouterr().out
+
+    def test_the_gates_that_failed_are_listed(self, toy, capsys):
+        assert main(["run", write(toy, "aa", "b")]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"^model +auc +gates\naa +0.2000 +passed\nb +0.1000 +failed\nb: auc 0.1 < 0.2$", out, re.M)
 
     def test_a_mistake_in_a_step(self, toy, capsys):
         assert main(["run", write(toy, "a"), "--param", "rows=-1"]) == 2

@@ -192,7 +192,11 @@ def test_output_order_and_kinds(all_kinds: Run):
 def test_wrong_column_type(column: str, type_: pa.DataType, feature: dict):
     source = {"tables": {"t": "t.csv"}}
     models = [{"family": "dcn_v2"}]
-    experiment = Experiment.model_validate({"name": "x", "source": source, "label": "y", "features": feature, "models": models})
-    with pytest.raises(TidemillError, match=repr(column) if type_ in (pa.string(), pa.float32(), pa.float64()) else column) as caught:
+    experiment = Experiment.model_validate(
+        {"name": "x", "source": source, "label": "y", "features": feature, "models": models}
+    )
+    with pytest.raises(
+        TidemillError, match=repr(column) if type_ in (pa.string(), pa.float32(), pa.float64()) else column
+    ) as caught:
         feature_columns(experiment.features, pa.schema([(column, type_), ("b", pa.string())]))
     assert caught.value.code is Code.FEATURE_TYPE

@@ -64,10 +64,20 @@ def rows(**changes: pa.Array) -> pa.Table:
 
 NULLS, NANS = pa.nulls(3, pa.float64()), pa.array([math.nan, None, math.inf])
 NUMERIC, WORD = {"x": {"kind": "numeric"}}, {"word": {"kind": "categorical"}}
+MODULE = """
+import tensorflow as tf
+def preprocessing_fn(inputs):
+    return {"a": tf.squeeze(tf.sparse.to_dense(inputs["x"]), 1)}
+"""
 MISTAKES = {
     "all null": (rows(x=NULLS), {"features": NUMERIC}, Code.FEATURE_ALL_NULL, r"features\.x"),
     "all not a number": (rows(x=NANS), {"features": NUMERIC}, Code.FEATURE_ALL_NULL, r"features\.x"),
-    "all null words": (rows(word=pa.nulls(3, pa.string())), {"features": WORD}, Code.FEATURE_ALL_NULL, r"features\.word"),
+    "all null words": (
+        rows(word=pa.nulls(3, pa.string())),
+        {"features": WORD},
+        Code.FEATURE_ALL_NULL,
+        r"features\.word",
+    ),
     "null type": (rows(x=pa.nulls(3)), {"features": NUMERIC}, Code.FEATURE_ALL_NULL, r"features\.x"),
     "string as number": (rows(), {"features": {"word": {"kind": "numeric"}}}, Code.FEATURE_TYPE, "word"),
     "float as category": (rows(), {"features": {"x": {"kind": "categorical"}}}, Code.FEATURE_TYPE, "x"),
@@ -89,7 +99,7 @@ MISTAKES = {
         "x.*uint64",
     ),
     "options": (rows(), {"features": NUMERIC, "options": ["--no_such=1"]}, Code.INVALID_VALUE, "no_such"),
-    "module label": (rows(), {"label": "z", "transform_module": "x = 1"}, Code.TRANSFORM_FAILED, "preprocessing_fn"),
+    "module label": (rows(), {"label": "z", "transform_module": MODULE}, Code.MISSING_COLUMN, "label.*'z'"),
 }
 
 

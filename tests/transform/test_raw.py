@@ -54,9 +54,19 @@ def test_arrow_types(type_: pa.DataType, dtype: str | None):
         (pa.array([1.5, None, math.nan, math.inf, 1e300]), "float32", [1.5, *[math.nan] * 4], [[1.5], [], [], [], []]),
         (pa.array([1, None], pa.int32()), "float32", [1.0, math.nan], [[1.0], []]),
         (pa.array([Decimal("1.50"), None]), "float32", [1.5, math.nan], [[1.5], []]),
-        (pa.array(["é", None, "", "\x00"]), "string", ["é".encode(), b"\x00", b"", b"\x00"], [["é".encode()], [], [b""], []]),
+        (
+            pa.array(["é", None, "", "\x00"]),
+            "string",
+            ["é".encode(), b"\x00", b"", b"\x00"],
+            [["é".encode()], [], [b""], []],
+        ),
         (pa.array([b"\xff", None]), "string", [b"\xff", b"\x00"], [[b"\xff"], []]),
-        (pa.array(["a", None, "b", "a"]).dictionary_encode(), "string", [b"a", b"\x00", b"b", b"a"], [[b"a"], [], [b"b"], [b"a"]]),
+        (
+            pa.array(["a", None, "b", "a"]).dictionary_encode(),
+            "string",
+            [b"a", b"\x00", b"b", b"a"],
+            [[b"a"], [], [b"b"], [b"a"]],
+        ),
         (pa.array(["\x00", None, "b"]).dictionary_encode(), "string", [b"\x00", b"\x00", b"b"], [[], [], [b"b"]]),
         (pa.nulls(2), "int64", [MIN, MIN], [[], []]),
         (pa.nulls(2), "float32", [math.nan, math.nan], [[], []]),
@@ -122,7 +132,9 @@ def test_dense_and_lists_agree(integers: list, floats: list, texts: list):
         batch, columns = pa.record_batch({"x": pa.array(items, type_)}), [RawColumn("x", dtype)]
         lists = to_lists(batch, columns)["x"].to_pylist()
         rebuilt = [item[0] if item else SENTINELS[dtype] for item in lists]
-        np.testing.assert_array_equal(to_dense(batch, columns)["x"], np.array(rebuilt, object if dtype == "string" else dtype))
+        np.testing.assert_array_equal(
+            to_dense(batch, columns)["x"], np.array(rebuilt, object if dtype == "string" else dtype)
+        )
 
 
 def test_no_tensorflow():

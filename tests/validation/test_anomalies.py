@@ -106,7 +106,8 @@ def test_deprecated_features_are_not_judged(tmp_path):
 
 def test_domain_mass_tolerates_a_share(tmp_path):
     table = shop(300).set_column(3, "site", pa.array(["a"] * 290 + ["b"] * 10))
-    text = 'feature { name: "site" type: BYTES string_domain { value: "a" } distribution_constraints { min_domain_mass: %s } }'
+    text = 'feature { name: "site" type: BYTES string_domain { value: "a" } '
+    text += "distribution_constraints { min_domain_mass: %s } }"
     assert run(tmp_path / "1", {"train": table}, schema_text=schema_with("site", text % 0.9))[0].anomalies == 0
     with pytest.raises(TidemillError, match=r"10 rows .*'b'"):
         run(tmp_path / "2", {"train": table}, schema_text=schema_with("site", text % 0.99))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,7 +34,7 @@ def test_bins_count_every_row_once(sample, edges, batch):
     (below,) = distribution.count_below(scan(sample, batch), [edges])
     bins = distribution.bins(below, len(sample))
     assert bins.sum() == len(sample)
-    np.testing.assert_array_equal(bins[1:-1], [((sample >= a) & (sample < b)).sum() for a, b in zip(edges, edges[1:])])
+    np.testing.assert_array_equal(bins[1:-1], [((sample >= a) & (sample < b)).sum() for a, b in pairwise(edges)])
 
 
 @given(finite, finite)

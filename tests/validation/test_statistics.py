@@ -173,3 +173,25 @@ def test_unreadable_statistics(data):
     with pytest.raises(TidemillError) as raised:
         statistics.parse(data, "somewhere")
     assert raised.value.code is Code.UNREADABLE_FILE
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([5, 5, 5], pa.int64()),
+        ([2**62, 2**62 + 1, 2**62 + 2], pa.int64()),
+        ([-(2**63), 0, 2**63 - 1], pa.int64()),
+        ([0, 1, 10_000], pa.int64()),
+        ([1e308, -1e308, 0.0], pa.float64()),
+        ([5e-324, 0.0, 0.0], pa.float64()),
+        ([0.5, 0.5, 0.5], pa.float64()),
+    ],
+)
+def test_extreme_ranges_keep_all_rows(tmp_path, values, kind):
+    table = shop(3).set_column(1, "price", pa.array(values, kind))
+    found = compute(tmp_path, {"train": table})
+    stats = found.features["price"].num_stats
+    assert (stats.min, stats.max, stats.median) == tuple(map(float, (min(values), max(values), sorted(values)[1])))
+    assert found.shown["price"].sum() == 3
+    for histogram in stats.histograms:
+        assert sum(bucket.sample_count for bucket in histogram.buckets) == 3

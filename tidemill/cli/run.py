@@ -22,7 +22,7 @@ from tidemill.local.runner import Ended, Stopped, run_pipeline
 from tidemill.local.steps import Step, Steps
 
 _LOG_LINES = 20
-_METRIC_COLUMNS = ("auc", "log_loss", "pr_auc", "normalized_entropy", "ece", "calibration", "accuracy")
+_METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,15 +62,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def metrics_table(members: list[Member]) -> str:
-    """Metrics of the test split, one line a member, the columns aligned."""
+    """Metrics of the test split, one line a member, the columns aligned; below it the gates that failed."""
     columns = [name for name in _METRIC_COLUMNS if any(member.metrics.get(name) is not None for member in members)]
     rows = [["model", *columns, "gates"]]
     for member in members:
         values = [member.metrics.get(name) for name in columns]
-        gates = "passed" if member.blessed else "failed: " + "; ".join(member.reasons)
-        rows.append([member.name, *("" if value is None else f"{value:.5f}" for value in values), gates])
+        verdict = "passed" if member.blessed else "failed"
+        rows.append([member.name, *("" if value is None else f"{value:.4f}" for value in values), verdict])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
-    return "\n".join("  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows)
+    lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows]
+    lines += [f"{member.name}: {reason}" for member in members if not member.blessed for reason in member.reasons]
+    return "\n".join(lines)
 
 
 def _params(texts: list[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
@@ -148,12 +149,13 @@ def _header(table_name: str, path: Path, file: SourceFile, delimiter: str) -> tu
     where = f"{table_name}: {file.uri}"
     with path.open("rb") as stream:
         start = stream.read(_HEADER_BYTES)
+    text = start.decode("utf-8-sig", "surrogateescape")
     try:
-        text = start[: start.rfind(b"\n") + 1 or None].decode("utf-8-sig")
-        columns = tuple(next(csv.reader(text.splitlines(keepends=True), delimiter=delimiter), ()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        got = f"no header in UTF-8 text ({error})"
-        raise TidemillError(Code.UNREADABLE_FILE, where, got, "write CSV in UTF-8") from error
+        columns = tuple(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), ()))
+        "".join(columns).encode()
+    except (UnicodeEncodeError, csv.Error) as error:
+        want = "write the file as text in UTF-8, or set its format"
+        raise TidemillError(Code.UNREADABLE_FILE, where, "no header in UTF-8 text", want) from error
     if not columns:
         want = "write a header, or set header: false and columns"
         raise TidemillError(Code.UNREADABLE_FILE, where, "a file without a header line", want)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from tidemill import fingerprint
 from tidemill.artifact import remove_tree
-from tidemill.data import engine, split, tables
+from tidemill.data import engine, parquet, split, tables
 from tidemill.data.columns import nearest
 from tidemill.data.dataset import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
 from tidemill.data.engine import name
@@ -29,7 +29,7 @@ from tidemill.data.sources import check_unchanged, load_record
 from tidemill.data.staging import Stage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Source
-from tidemill.specs import IngestSpec, SourceRecord
+from tidemill.specs import IngestSpec, SourceFile, SourceRecord
 from tidemill.step import Progress
 
 _RESULT = "tidemill.result"
@@ -105,47 +105,67 @@ class _Ingest:
         self._quarantine = Quarantine(connection)
         self._quarantine_path = quarantine
         self._result = _RESULT
+        self._open: dict[Path, SourceFile] = {}
 
     def run(self, record: SourceRecord, work: Path, examples: str) -> None:
+        with self._data_errors():
+            try:
+                query = self._load(record, work)
+                columns = self._query(query)
+                rows = self._check_size()
+                projection = self._project(columns, rows)
+            finally:
+                self._quarantine.write(self._quarantine_path)
+            if self._spec.stage == "train":
+                self._check_label(columns)
+            self._check_key(columns)
+            self._write(columns, projection, examples)
+
+    @contextlib.contextmanager
+    def _data_errors(self) -> Iterator[None]:
+        """Says so when an error comes from a Parquet file that is broken inside; other errors pass."""
         try:
-            query = self._load(record, work)
-            columns = self._query(query)
-            rows = self._check_size()
-            projection = self._project(columns, rows)
-        finally:
-            self._quarantine.write(self._quarantine_path)
-        if self._spec.stage == "train":
-            self._check_label(columns)
-        self._check_key(columns)
-        self._write(columns, projection, examples)
+            yield
+        except duckdb.Error:
+            parquet.check_readable(self._open)
+            raise
+
+    @contextlib.contextmanager
+    def _sql_errors(self) -> Iterator[None]:
+        """Turns DuckDB's errors into `sql-error`, unless the data or the machine is at fault."""
+        try:
+            yield
+        except duckdb.Error as error:
+            parquet.check_readable(self._open)
+            if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
+                raise
+            raise TidemillError(Code.SQL_ERROR, "source.sql", engine.first_line(error), "mend the query") from error
 
     def _load(self, record: SourceRecord, work: Path) -> str:
         """Loads the tables, shuts the engine off from everything else, and gives the query."""
         source = self._spec.source
         stage = Stage(work)
-        allowed: list[Path] = []
         for table_name, table in source.tables.items():
             self._progress.phase(f"read {table_name}")
             files = [f for f in record.files if f.table == table_name]
-            allowed += tables.load(self._connection, table_name, table, files, stage, self._quarantine)
-        engine.shut_off(self._connection, allowed)
+            self._open |= tables.load(self._connection, table_name, table, files, stage, self._quarantine)
+        engine.shut_off(self._connection, self._open)
         for table_name in source.tables:
-            with _sql_errors(bool(allowed)):
-                good = self._connection.execute(f"SELECT count(*) FROM main.{name(table_name)}").fetchall()[0][0]
+            good = self._connection.execute(f"SELECT count(*) FROM main.{name(table_name)}").fetchall()[0][0]
             bad = self._quarantine.count(table_name)
             self._quarantine.check(table_name, good + bad, source.max_bad_share)
-        self._reads_parquet = bool(allowed)
         return source.sql or f"SELECT * FROM main.{name(next(iter(source.tables)))}"
 
     def _query(self, query: str) -> dict[str, str]:
         """Runs the query into a table; returns its columns with their types."""
         self._progress.phase("query")
-        query, params = _checked(self._connection, query, self._spec.source)
-        with _sql_errors(self._reads_parquet):
+        with self._sql_errors():
+            query, params = _checked(self._connection, query, self._spec.source)
+        with self._sql_errors():
             described = self._connection.execute(f"DESCRIBE {query}", params).fetchall()
         _check_columns([row[0] for row in described], self._spec)
         kind = "VIEW" if self._spec.source.sql is None else "TABLE"
-        with _sql_errors(self._reads_parquet):
+        with self._sql_errors():
             self._connection.execute(f"CREATE {kind} {_RESULT} AS {query}", params)
         columns = engine.columns_of(self._connection, _RESULT)
         check_range(self._connection, _RESULT, columns)
@@ -309,8 +329,7 @@ def _parts(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
 
 def _checked(connection: duckdb.DuckDBPyConnection, query: str, source: Source) -> tuple[str, dict]:
     """The query, once it is a single SELECT whose parameters have their values and no others are given."""
-    with _sql_errors(False):
-        statements = connection.extract_statements(query)
+    statements = connection.extract_statements(query)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         kinds = ", ".join(s.type.name for s in statements) or "nothing"
         raise TidemillError(Code.SQL_ERROR, "source.sql", f"{len(statements)} statements ({kinds})", "write one SELECT")
@@ -340,19 +359,3 @@ def _check_columns(columns: list[str], spec: IngestSpec) -> None:
         if column not in columns:
             got = f"{column!r}, which the query does not return"
             raise TidemillError(Code.MISSING_COLUMN, where, got, nearest(str(column), columns))
-
-
-@contextlib.contextmanager
-def _sql_errors(reads_parquet: bool) -> Iterator[None]:
-    """Turns DuckDB's errors into `sql-error`, or `unreadable-file` where a Parquet file breaks while it is read."""
-    try:
-        yield
-    except duckdb.Error as error:
-        if isinstance(error, duckdb.OutOfMemoryException):
-            raise
-        message = engine.first_line(error)
-        in_file = isinstance(error, duckdb.IOException | duckdb.InvalidInputException) and "arquet" in message
-        if reads_parquet and in_file:
-            want = "replace the file by a whole one"
-            raise TidemillError(Code.UNREADABLE_FILE, "source.tables", message, want) from error
-        raise TidemillError(Code.SQL_ERROR, "source.sql", message, "mend the query") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 
-from tidemill.data.columns import check_declared, partition_types, same_columns
+from tidemill.data.columns import INTEGERS, check_declared, partition_types, same_columns
 from tidemill.data.engine import literal, name
 from tidemill.data.groups import Group, Staged, group
 from tidemill.data.quarantine import Quarantine
@@ -56,7 +57,13 @@ def _read(part: Group, extra: str = "") -> str:
 
 
 def _bad(casts: dict[str, str]) -> str:
-    return " OR ".join(f"({name(c)} IS NOT NULL AND TRY_CAST({name(c)} AS {t}) IS NULL)" for c, t in casts.items())
+    """A condition for rows with a value that does not cast; a fraction is not cast to an integer."""
+    tests = []
+    for column, kind in casts.items():
+        value = name(column)
+        fraction = f" OR coalesce(TRY_CAST({value} AS DOUBLE) % 1 != 0, false)" if kind in INTEGERS else ""
+        tests.append(f"({value} IS NOT NULL AND (TRY_CAST({value} AS {kind}) IS NULL{fraction}))")
+    return " OR ".join(tests)
 
 
 def _bad_rows(table_name: str, groups: list[Group], casts: dict[str, str]) -> Iterator[str]:
@@ -65,13 +72,31 @@ def _bad_rows(table_name: str, groups: list[Group], casts: dict[str, str]) -> It
         text = "{" + ", ".join(f"{literal(c)}: {name(c)}" for c in part.columns) + "}"
         read = _read(part, ", filename='tidemill_path', file_row_number=true")
         uri = f"map_extract_value(MAP {literal(part.uris)}, tidemill_path)"
-        yield f"""SELECT {literal(table_name)} AS "table", {uri} AS uri, file_row_number + 1 AS line, CASE {reason} END AS reason, to_json({text})::VARCHAR AS text
-            FROM {read} WHERE {_bad(casts)}"""
+        yield f"""SELECT {literal(table_name)} AS "table", {uri} AS uri, file_row_number + 1 AS line,
+            CASE {reason} END AS reason, to_json({text})::VARCHAR AS text FROM {read} WHERE {_bad(casts)}"""
+
+
+def check_readable(files: dict[Path, SourceFile]) -> None:
+    """Reads files to their end, to find the one that broke a query.
+
+    Raises:
+        TidemillError: `unreadable-file`.
+    """
+    for path, file in files.items():
+        with _unreadable(file.table, file), pq.ParquetFile(path) as parquet:
+            for _ in parquet.iter_batches():
+                pass
 
 
 def _columns(table_name: str, path: Path, file: SourceFile) -> tuple[str, ...]:
-    try:
+    with _unreadable(table_name, file):
         return tuple(pq.read_schema(path).names)
+
+
+@contextlib.contextmanager
+def _unreadable(table_name: str, file: SourceFile) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         got = f"no whole Parquet file ({str(error).splitlines()[0][:120]})"
         where, want = f"{table_name}: {file.uri}", "replace the file by a whole one"

@@ -38,15 +38,15 @@ class Quarantine:
     def __init__(self, connection: duckdb.DuckDBPyConnection):
         self._connection = connection
         connection.execute(
-            'CREATE TABLE tidemill.quarantine ("table" VARCHAR, uri VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR, '
-            "lost BIGINT DEFAULT 1)"
+            'CREATE TABLE tidemill.quarantine ("table" VARCHAR, uri VARCHAR, line BIGINT, reason VARCHAR, '
+            "text VARCHAR, lost BIGINT)"
         )
 
     def take_csv_rejects(self, table: str, uris: Mapping[str, str]) -> None:
         """Moves here what DuckDB's CSV reader rejected in the last scan.
 
-        A row with several mistakes counts once, for the first. A quote that is never closed swallows the lines up to the
-        next quote: such a row counts as all of these, or as the rest of the file when it is too long to be seen whole.
+        A row with several mistakes counts once, for the first. A quote that is never closed swallows the lines up to
+        the next quote: such a row counts as all of these, or as the rest of the file when DuckDB does not show it whole.
 
         Args:
             table: The table's name.

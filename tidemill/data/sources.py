@@ -30,7 +30,7 @@ def record(source: Source) -> SourceRecord:
     the URIs nor of the files' order. Hashes of local files are remembered by path, size, time and inode.
 
     Returns:
-        The files, sorted by table and URI.
+        The files, sorted by table and URI; a zip file with its member (`a.zip#b.csv`) also where that is the only one.
 
     Raises:
         TidemillError: `missing-file` for a URI that names nothing, `over-budget` when the files together exceed
@@ -45,9 +45,9 @@ def record(source: Source) -> SourceRecord:
         raise TidemillError(Code.OVER_BUDGET, "source.max_bytes", got, "raise max_bytes or name fewer files", details)
     files = []
     for table, uri, info in found:
-        formats.of_file(table, source.tables[table].format, uri)
         if formats.compression(info.uri) == ".zip":
-            _check_member(table, uri)
+            uri = _with_member(table, uri)
+        formats.of_file(table, source.tables[table].format, uri)
         files.append(SourceFile(table=table, uri=uri, bytes=info.bytes, version=version(info)))
     files.sort(key=lambda f: (f.table, f.uri))
     return SourceRecord(fingerprint=_fingerprint(files), files=files)
@@ -130,14 +130,14 @@ def _nothing_found(uri: str) -> tuple[str, str]:
     return f"{uri!r}, which names no file", "name a file that exists, or a glob that matches one"
 
 
-def _check_member(table: str, uri: str) -> None:
+def _with_member(table: str, uri: str) -> str:
     with open_archive(table, uri) as archive:
-        member_name(archive, table, uri)
+        return f"{formats.split_member(uri)[0]}#{_member(archive, table, uri)}"
 
 
 @contextlib.contextmanager
 def open_archive(table: str, uri: str) -> Iterator[zipfile.ZipFile]:
-    """Opens the zip file of a URI with or without a member.
+    """Opens the zip file of a URI, whose member does not matter.
 
     Yields:
         A `zipfile.ZipFile`.
@@ -153,7 +153,7 @@ def open_archive(table: str, uri: str) -> Iterator[zipfile.ZipFile]:
         raise TidemillError(Code.UNREADABLE_FILE, f"{table}: {uri}", f"a broken zip file ({error})", want) from error
 
 
-def member_name(archive: zipfile.ZipFile, table: str, uri: str) -> str:
+def _member(archive: zipfile.ZipFile, table: str, uri: str) -> str:
     """The member that a URI chooses, or the only one."""
     names = [i.filename for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
     _, member = formats.split_member(uri)

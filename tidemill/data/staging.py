@@ -40,11 +40,11 @@ class Stage:
         Raises:
             TidemillError: `unreadable-file` when a compressed file is truncated or its checksum does not match.
         """
-        uri, _ = formats.split_member(file.uri)
+        uri, member = formats.split_member(file.uri)
         path = storage.local_path(uri)
         name = uri.rsplit("/", 1)[-1]
-        if formats.compression(name) == ".zip":
-            path, name = self._unzip(file)
+        if member is not None:
+            path, name = self._unzip(file, member), member
         elif path is None:
             path = self._new(name)
             storage.download_file(uri, path)
@@ -66,13 +66,12 @@ class Stage:
         ending = "".join(Path(name).suffixes[-1:])
         return self._folder / f"{self._count:06d}{ending}"
 
-    def _unzip(self, file: SourceFile) -> tuple[Path, str]:
+    def _unzip(self, file: SourceFile, member: str) -> Path:
         path = self._new("member")
-        with sources.open_archive(file.table, file.uri) as archive:
-            name = sources.member_name(archive, file.table, file.uri)
-            with _unreadable(file), archive.open(name) as source, path.open("wb") as target:
+        with sources.open_archive(file.table, file.uri) as archive, _unreadable(file):
+            with archive.open(member) as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, _CHUNK)
-        return path, name
+        return path
 
     def _unpack(self, file: SourceFile, path: Path, name: str) -> Path:
         plain = self._new("plain")

@@ -29,7 +29,7 @@ def load(
     files: list[SourceFile],
     stage: Stage,
     quarantine: Quarantine,
-) -> list[Path]:
+) -> dict[Path, SourceFile]:
     """Creates a table or view with the name that the query uses.
 
     Args:
@@ -38,7 +38,7 @@ def load(
         quarantine: Takes the rows that do not parse.
 
     Returns:
-        The files that a query over this table will read: those of a view.
+        The files that a query over this table will read, by their paths: those of a view.
 
     Raises:
         TidemillError: `unreadable-file`, `missing-column` for a declared column that the files lack, `invalid-value`
@@ -55,7 +55,7 @@ def load(
     staged = [(stage.fetch(file), file) for file in files]
     if kind == "parquet":
         parquet.create_view(connection, table_name, types, staged, quarantine)
-        return [path for path, _ in staged]
+        return dict(staged)
     if kind == "jsonl":
         json_lines.load(connection, table_name, types, staged, quarantine)
     else:
@@ -63,7 +63,7 @@ def load(
         delimited.load(connection, table_name, table, types, delimiter, staged, quarantine)
     for path, _ in staged:
         stage.drop(path)
-    return []
+    return {}
 
 
 def _declared(table_name: str, table: Table) -> dict[str, str]:

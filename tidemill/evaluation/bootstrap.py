@@ -23,7 +23,7 @@ from tidemill.evaluation.metrics import METRICS, Cells, goodness, group, measure
 from tidemill.experiment.evaluation import Bootstrap
 
 MAX_CELLS = 4096
-MAX_PAIRED_ROWS = 1 << 20
+MAX_PAIRED_ROWS = 1 << 17
 MIN_DEFINED = 0.9
 _CHUNK = 1 << 20
 Interval = tuple[float, float]
@@ -124,7 +124,7 @@ def _poisson_table() -> np.ndarray:
 
 
 def _rng(spec: Bootstrap, name: str) -> np.random.Generator:
-    return np.random.default_rng([abs(spec.seed), int(spec.seed < 0), zlib.crc32(name.encode())])
+    return np.random.default_rng([spec.seed, zlib.crc32(name.encode())])
 
 
 def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -37,11 +37,6 @@ class Run:
     checkpoints: Checkpoints
     progress: Progress
 
-    @property
-    def seed(self) -> int:
-        """The seed in the range that all libraries take, 0 to 2^31 - 1."""
-        return self.training.seed % (1 << 31)
-
 
 class Model(abc.ABC):
     """A model of one family that gives the probability of label 1.

@@ -37,7 +37,7 @@ class NeuralModel(Model):
         """The network up to the logit [batch, 1], which a layer named `logit` must give."""
 
     def fit(self, run: Run) -> int:
-        loop.prepare(run.seed, run.training.threads)
+        loop.prepare(run.training.seed, run.training.threads)
         inputs = {}
         if self.layout.ids:
             inputs["ids"] = keras.Input((len(self.layout.ids),), dtype="int32", name="ids")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Optimizer
 from tidemill.training.input import Layout, shuffled
 from tidemill.training.metrics import measure
+from tidemill.training.threads import default_threads
 
 if TYPE_CHECKING:
     from tidemill.models.base import Run
@@ -40,7 +40,7 @@ def prepare(seed: int, threads: int | None) -> None:
 
     Threads can only be set before TensorFlow first runs; in a process where it has, they stay.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or default_threads()
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -110,7 +110,7 @@ class _Trainer:
         started = time.monotonic() - self.seconds
         stream = shuffled(
             self.run.data, "train", self.layout, self.run.label,
-            batch_size=size, seed=self.run.seed, epoch=self.place, first_batch=self.batch,
+            batch_size=size, seed=self.training.seed, epoch=self.place, first_batch=self.batch,
         )  # fmt: skip
         with contextlib.closing(stream):
             for rows in stream:

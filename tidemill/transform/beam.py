@@ -1,8 +1,8 @@
 """The engine of TensorFlow Transform on Apache Beam. Imports TensorFlow and Beam.
 
-The analysis is a Beam pipeline over the row groups of the train split. The transform needs no shuffle: each shard becomes
-a shard, in row order. The `direct` runner does it in this process; the others do it on their workers, through a folder
-below `--temp_location`, and so need examples that the workers can read, such as `gs://`.
+The analysis is a Beam pipeline over the row groups of the train split. The transform needs no shuffle: each shard
+becomes a shard, in row order. The `direct` runner does it in this process; the others do it on their workers, through a
+folder below `--temp_location`, and so need examples that the workers can read, such as `gs://`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import posixpath
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,9 @@ class BeamEngine:
                 _ = pipeline | "Shards" >> beam.Create(names) | beam.ParDo(do)
             beam_files.download(posixpath.join(work, "shards"), folder)
 
-    def _transform_here(self, graph: TransformGraph, examples: Dataset, names: list[str], folder: Path, progress: Progress) -> None:
+    def _transform_here(
+        self, graph: TransformGraph, examples: Dataset, names: list[str], folder: Path, progress: Progress
+    ) -> None:
         transformer = ShardTransformer(graph)
         done, total = 0, sum(split.rows for split in examples.splits.values())
 
@@ -135,7 +137,7 @@ class _RowGroup:
     rows_before: int
 
 
-def _row_groups(examples: Dataset, split: str, to_uri) -> list[_RowGroup]:
+def _row_groups(examples: Dataset, split: str, to_uri: Callable[[Path], str]) -> list[_RowGroup]:
     groups, rows = [], 0
     for path in examples.files(split):
         metadata = pq.read_metadata(path)

@@ -1,7 +1,8 @@
 """Makes the bytes of a transform graph a function of its content. Imports TensorFlow.
 
-TFT writes the temporary folder's name into the shared names of the lookup tables, TensorFlow orders the nodes of a pruned
-function by their addresses in memory, and `fingerprint.pb` holds a random number.
+TFT writes the temporary folder's name into the shared names of the lookup tables, TensorFlow orders the nodes of a
+pruned function by their addresses in memory, and `fingerprint.pb` holds a random number. What remains are numbers that
+TensorFlow counts within a process: the bytes are equal where each graph is made by a process of its own, as steps are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def canonicalise(saved_model: Path) -> None:
     """Rewrites a SavedModel written by TensorFlow Transform, without a change of what it computes.
 
     Nodes and functions are sorted by name, which their references do not depend on. A table's shared name gets the
-    fingerprint of its vocabulary, so that models loaded in one process share a table only where its content is the same.
+    fingerprint of its vocabulary, so that models loaded in one process share a table only where its content is the
+    same.
 
     Args:
         saved_model: The SavedModel's folder.

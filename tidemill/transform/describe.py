@@ -20,7 +20,9 @@ from tidemill.transform.raw import RawColumn
 _TYPES = {"int64": schema_pb2.INT, "float32": schema_pb2.FLOAT, "string": schema_pb2.BYTES}
 
 
-def describe(folder: Path, label: str, columns: Sequence[RawColumn], order: Sequence[str] | None, raw: schema_pb2.Schema) -> None:
+def describe(
+    folder: Path, label: str, columns: Sequence[RawColumn], order: Sequence[str] | None, raw: schema_pb2.Schema
+) -> None:
     """Writes `metadata/` and `features.json` beside what the engine wrote.
 
     An output is an id where TFT knows it as a category (a vocabulary or buckets), and a number elsewhere.
@@ -33,8 +35,8 @@ def describe(folder: Path, label: str, columns: Sequence[RawColumn], order: Sequ
         raw: The examples' schema.
 
     Raises:
-        TidemillError: `transform-failed` when the graph has no feature or no input, `leakage` when a feature is computed
-            from the label.
+        TidemillError: `transform-failed` when the graph has no feature or no input, `leakage` when a feature is
+            computed from the label.
     """
     metadata_io.write_metadata(dataset_metadata.DatasetMetadata(_raw_schema(raw, columns)), str(folder / RAW_METADATA))
     outputs = {f.name: f for f in tft.TFTransformOutput(str(folder)).transformed_metadata.schema.feature}
@@ -43,7 +45,9 @@ def describe(folder: Path, label: str, columns: Sequence[RawColumn], order: Sequ
     of_features = set().union(*(needed[name] for name in names))
     if label in of_features:
         guilty = ", ".join(repr(name) for name in names if label in needed[name])
-        raise TidemillError(Code.LEAKAGE, f"output {guilty}", f"a value computed from the label {label!r}", "leave the label out of it")
+        raise TidemillError(
+            Code.LEAKAGE, f"output {guilty}", f"a value computed from the label {label!r}", "leave the label out of it"
+        )
     if not of_features:
         got = "outputs that depend on no column" if names else "no output but the label"
         raise TidemillError(Code.TRANSFORM_FAILED, "preprocessing_fn", got, "return at least one feature")
@@ -53,7 +57,11 @@ def describe(folder: Path, label: str, columns: Sequence[RawColumn], order: Sequ
         "label_columns": [asdict(c) for c in columns if c.name in needed[label]] if label in outputs else None,
         "raw_columns": [asdict(c) for c in columns if c.name in of_features],
         "features": [_feature(outputs[name]) for name in names],
-        "offsets": {name: -outputs[name].int_domain.min for name in names if _is_id(outputs[name]) and outputs[name].int_domain.min},
+        "offsets": {
+            name: -outputs[name].int_domain.min
+            for name in names
+            if _is_id(outputs[name]) and outputs[name].int_domain.min
+        },
     }
     artifact.write_json(folder / FEATURES, facts)
 
@@ -72,7 +80,9 @@ def _needed_inputs(transform_fn: Path) -> dict[str, set[str]]:
     """For each output the names of the inputs that it is computed from."""
     function = tf.saved_model.load(str(transform_fn)).transform_fn
     inputs = tf2_utils.get_structured_inputs_from_func_graph(function.graph)
-    names = {id(part): name for name, value in inputs.items() for part in tf.nest.flatten(value, expand_composites=True)}
+    names = {
+        id(part): name for name, value in inputs.items() for part in tf.nest.flatten(value, expand_composites=True)
+    }
     flat = tf.nest.pack_sequence_as(function.structured_outputs, function.graph.outputs, expand_composites=True)
     result = {}
     for output, tensor in flat.items():

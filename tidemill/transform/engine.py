@@ -39,7 +39,7 @@ class Engine(Protocol):
         """
 
     def transform(self, graph: TransformGraph, examples: Dataset, folder: Path, progress: Progress) -> None:
-        """Applies a transform graph to all splits. Each shard of the examples becomes one of the same name and row order.
+        """Applies a transform graph to all splits. Each shard becomes one of the same name and row order.
 
         Args:
             graph: The graph.

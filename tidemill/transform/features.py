@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LOG2_SMALLEST = -10
 LOG2_LARGEST = 63 * 63
 LOG2_IDS = 2 - LOG2_SMALLEST + 2 + LOG2_LARGEST
-"""Number of ids of `log2_squared`: 0 for a missing value; 1 to 13 for floor(x) = -10 (and below) to 2; 13 + k for x above 2,
-where k = floor(log2(x)^2) is 1 to 63^2, which the largest int64 reaches and larger floats share."""
+"""Number of ids of `log2_squared`: 0 for a missing value; 1 to 13 for floor(x) = -10 (and below) to 2; 13 + k for x
+above 2, where k = floor(log2(x)^2) is 1 to 63^2, which the largest int64 reaches and larger floats share."""
 _LOG2_ROUNDING = 1e-9
 _QUANTILE_ERROR = 0.1
 _EMPTY = b"\x00"
@@ -72,7 +72,7 @@ def feature_columns(features: Mapping[str, Feature], schema: pa.Schema) -> list[
             if isinstance(feature, Numeric) and is_string:
                 _refuse(name, schema.field(column), "a numeric feature takes a number; make it categorical")
             if not isinstance(feature, Numeric) and columns[column].dtype == "float32":
-                want = f"a {feature.kind} feature takes strings, integers or booleans; make it numeric or round it in the SQL"
+                want = f"a {feature.kind} feature takes strings, integers or booleans; round it in the SQL"
                 _refuse(name, schema.field(column), want)
     return list(columns.values())
 

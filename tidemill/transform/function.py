@@ -13,8 +13,8 @@ _TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 
 
 class DenseFunction(tf.Module):
-    """Raw columns as dense tensors to features. Can be traced in a tf.function and saved with tf.saved_model.save, which
-    takes the vocabularies along.
+    """Raw columns as dense tensors to features. Can be traced in a tf.function and saved with tf.saved_model.save,
+    which takes the vocabularies along.
 
     Args:
         transform_fn: The SavedModel's folder.
@@ -96,7 +96,9 @@ class ExampleFunction(tf.Module):
 
 
 def _first_value(name: str, column: tf.SparseTensor, dtype: str) -> tf.Tensor:
-    one = tf.debugging.assert_less_equal(column.dense_shape[1], tf.constant(1, tf.int64), f"{name}: more than one value")
+    one = tf.debugging.assert_less_equal(
+        column.dense_shape[1], tf.constant(1, tf.int64), f"{name}: more than one value"
+    )
     with tf.control_dependencies([one] if one is not None else []):
         shape = tf.stack([column.dense_shape[0], tf.constant(1, tf.int64)])
     at_most_one = tf.SparseTensor(column.indices, column.values, shape)

@@ -1,9 +1,9 @@
 """The transform graph on disk: a TFX transform output with a list of what goes in and what comes out.
 
-    transform_fn/             SavedModel
-    transformed_metadata/     the schema of what it gives
-    metadata/                 the schema of the raw columns
-    features.json  manifest.json
+transform_fn/             SavedModel
+transformed_metadata/     the schema of what it gives
+metadata/                 the schema of the raw columns
+features.json  manifest.json
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TransformGraph:
 
     Attributes:
         raw_columns: The columns that the features are computed from; the label is not among them.
-        features: `{"name": …, "kind": "id", "num_ids": …}` or `{"name": …, "kind": "number"}`, in the order of the file.
+        features: `{"name": …, "kind": "id", "num_ids": …}` or `{"name": …, "kind": "number"}`, in the file's order.
             Ids are 0 to num_ids - 1, those for unknown and for missing values included.
         label: The label's name.
         label_columns: The columns that the graph computes the label from; None where it does not compute it.
@@ -66,11 +66,11 @@ class TransformGraph:
         return ExampleFunction(self.dense_function(), self.raw_columns)
 
     def row_columns(self) -> list[RawColumn]:
-        """The columns that `row_function` needs: those of the features, and of the label where the graph computes it."""
+        """The columns that `row_function` needs: those of the features, and of the label where it is computed."""
         return list(dict.fromkeys([*self.raw_columns, *(self.label_columns or [])]))
 
     def row_function(self) -> DenseFunction:
-        """As `dense_function`, with the label (float32) where the graph computes it. For writing transformed examples."""
+        """As `dense_function`, with the label (float32) where the graph computes it: for transformed examples."""
         label = {} if self.label_columns is None else {self.label: "float32"}
         return self._function(self.row_columns(), self._dtypes() | label)
 

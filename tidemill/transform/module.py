@@ -20,7 +20,13 @@ FILE_NAME = "transform_module.py"
 _ENTRY = "preprocessing_fn"
 _MAX_REASON = 300
 _NODE = re.compile(r"\{\{node ([^}]+)\}\}")
-_NOISE = ("Graph execution error", "Detected at node", "<stack traces", "[[{{node", "An error occurred while trying to apply")
+_NOISE = (
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces",
+    "[[{{node",
+    "An error occurred while trying to apply",
+)
 _lines: dict[str, dict[str, int]] = {}
 """By the module's text, for each op of its last trace the line that made it. A saved graph no longer knows it."""
 
@@ -54,7 +60,7 @@ class ModuleFunction:
 
 @contextlib.contextmanager
 def user_errors(text: str | None) -> Iterator[None]:
-    """Turns what the user's code raises, while it is loaded, traced or run, into `transform-failed` with the code's line.
+    """Turns what the user's code raises, while loaded, traced or run, into `transform-failed` with the code's line.
 
     An engine may wrap a `TidemillError` in errors of its own; it is taken out again.
 
@@ -101,7 +107,9 @@ def _check_output(name: object, tensor: object) -> None:
 
     where = f"output {name!r}"
     if not isinstance(name, str) or not name:
-        raise TidemillError(Code.TRANSFORM_FAILED, where, f"a key of type {type(name).__name__}", "name outputs by strings")
+        raise TidemillError(
+            Code.TRANSFORM_FAILED, where, f"a key of type {type(name).__name__}", "name outputs by strings"
+        )
     if isinstance(tensor, tf.SparseTensor | tf.RaggedTensor):
         kind = "sparse" if isinstance(tensor, tf.SparseTensor) else "ragged"
         want = "make it dense with one value a row, for example with tf.sparse.to_dense"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidemill import artifact
 from tidemill.data.dataset import Dataset, finish_dataset
@@ -18,6 +19,9 @@ from tidemill.transform.engine import Engine, PreprocessingFn, open_engine
 from tidemill.transform.features import FeaturesFunction, feature_columns
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import RawColumn, raw_columns
+
+if TYPE_CHECKING:
+    from tensorflow_metadata.proto.v0 import schema_pb2
 
 SCHEMA = "schema.pbtxt"
 
@@ -48,8 +52,8 @@ def preprocess(
         examples: Folder of the raw rows, a `Dataset`.
         schema: Folder with `schema.pbtxt`.
         transform_graph: Folder to write the transform graph to, see `TransformGraph`.
-        transformed: Folder to write the transformed examples to: a `Dataset` with the splits, shards and row order of the
-            examples; ids as int32, numbers and the label as float32. Its metadata holds `label`, `features` and
+        transformed: Folder to write the transformed examples to: a `Dataset` with the splits, shards and row order of
+            the examples; ids as int32, numbers and the label as float32. Its metadata holds `label`, `features` and
             `transform_fingerprint`.
         progress: Told how far the step is.
         engine: Who computes it. Defaults to what the spec says.
@@ -76,6 +80,8 @@ def preprocess(
             canonicalise(folder / TRANSFORM_FN)
             describe(folder, spec.label, columns, order, raw_schema)
         graph = TransformGraph(graph_folder)
+        if graph.label_columns is None:
+            _refuse_unknown_label(spec.label, data)
         progress.phase("transform")
         rows_folder.mkdir(parents=True)
         engine.transform(graph, data, rows_folder, progress)
@@ -94,22 +100,32 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
         function = module.ModuleFunction(spec.transform_module, spec.label)
         return function, raw_columns(schema, exclude=spec.key), None
     features = spec.features or {}
-    if spec.label not in schema.names:
-        raise TidemillError(Code.MISSING_COLUMN, "label", repr(spec.label), f"name one of {', '.join(schema.names)}")
+    _refuse_unknown_label(spec.label, data)
     if spec.label in features:
-        raise TidemillError(Code.INVALID_VALUE, f"features.{spec.label}", "the label's name", "name the feature otherwise")
+        raise TidemillError(
+            Code.INVALID_VALUE, f"features.{spec.label}", "the label's name", "name the feature otherwise"
+        )
     names = {column: None for name, f in features.items() for column in (f.of if f.kind == "cross" else [name])}
     _refuse_all_null(data, [name for name in names if name in schema.names])
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
 
 
+def _refuse_unknown_label(label: str, data: Dataset) -> None:
+    names = data.schema().names
+    if label not in names:
+        want = f"name one of {', '.join(names)}"
+        raise TidemillError(Code.MISSING_COLUMN, "label", f"{label!r}, not a column of the examples", want)
+
+
 def _refuse_all_null(data: Dataset, names: Sequence[str]) -> None:
     if empty := shards.all_null(data.batches("train", names), list(names)):
         want = "drop the feature, or mend the query that makes the column"
-        raise TidemillError(Code.FEATURE_ALL_NULL, f"features.{empty[0]}", "no value in train", want, {"columns": empty})
+        raise TidemillError(
+            Code.FEATURE_ALL_NULL, f"features.{empty[0]}", "no value in train", want, {"columns": empty}
+        )
 
 
-def _read_schema(folder: str):
+def _read_schema(folder: str) -> schema_pb2.Schema:
     """The schema artifact as a `schema_pb2.Schema`."""
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -120,7 +136,9 @@ def _read_schema(folder: str):
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
     except text_format.ParseError as error:
-        raise TidemillError(Code.UNREADABLE_FILE, str(path), f"no schema ({error})", "give a text protocol buffer") from error
+        raise TidemillError(
+            Code.UNREADABLE_FILE, str(path), f"no schema ({error})", "give a text protocol buffer"
+        ) from error
 
 
 @contextlib.contextmanager

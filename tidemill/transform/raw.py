@@ -1,8 +1,8 @@
 """Raw columns as a transform graph takes them, and how a missing value looks in a dense tensor.
 
 A graph knows three dtypes: `int64`, `float32` and `string`. Where a tensor has to be dense, a value that is missing is
-written as the dtype's sentinel. Reading goes the other way by the same rule, so the sentinels themselves, and floats that
-are not finite, are missing values everywhere: in the analysis, in the transform and in serving.
+written as the dtype's sentinel. Reading goes the other way by the same rule, so the sentinels themselves, and floats
+that are not finite, are missing values everywhere: in the analysis, in the transform and in serving.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def raw_dtype(type_: pa.DataType) -> str | None:
     """The dtype that a column of an Arrow type has in a transform graph.
 
     Returns:
-        `int64` for integers and booleans, `float32` for floats and decimals, `string` for strings, binaries and a column
-        of nulls alone; for a dictionary that of its values. None for what TFT cannot take (times, lists, structs).
+        `int64` for integers and booleans, `float32` for floats and decimals, `string` for strings, binaries and a
+        column of nulls alone; for a dictionary that of its values. None for what TFT cannot take (times, lists, structs).
     """
     if pa.types.is_dictionary(type_):
         return raw_dtype(type_.value_type)
@@ -66,7 +66,9 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
     for name in names:
         if name not in schema.names:
             have = ", ".join(schema.names)
-            raise TidemillError(Code.MISSING_COLUMN, name, f"no such column among {have}", "name a column of the examples")
+            raise TidemillError(
+                Code.MISSING_COLUMN, name, f"no such column among {have}", "name a column of the examples"
+            )
         dtype = raw_dtype(schema.field(name).type)
         if dtype is None:
             raise _type_error(name, schema.field(name).type, "a number, a string or a boolean")
@@ -79,8 +81,8 @@ def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, n
 
     Args:
         batch: Rows; may hold more columns.
-        columns: The columns to take. An integer column may stand where `float32` is expected, and a float column without
-            fractions where `int64` is.
+        columns: The columns to take. An integer column may stand where `float32` is expected, and a float column
+            without fractions where `int64` is.
 
     Returns:
         By name an array `[rows]` of int64, float32 or object (bytes), with sentinels where a value is missing.
@@ -92,7 +94,7 @@ def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, n
 
 
 def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBatch:
-    """Columns of a record batch as lists of no or one value, which is how tfx_bsl represents values that may be missing.
+    """Columns of a record batch as lists of no or one value, as tfx_bsl represents values that may be missing.
 
     Returns:
         A record batch of `large_list` columns of int64, float32 or large_binary, in the order of `columns`.
@@ -120,7 +122,9 @@ def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
     index = batch.schema.get_field_index(column.name)
     if index < 0:
         have = ", ".join(batch.schema.names)
-        raise TidemillError(Code.MISSING_COLUMN, column.name, f"no such column among {have}", "give a column of this name")
+        raise TidemillError(
+            Code.MISSING_COLUMN, column.name, f"no such column among {have}", "give a column of this name"
+        )
     array = batch.column(index)
     if column.dtype == "string":
         return _typed_text(array, column.name)
@@ -158,8 +162,10 @@ def _typed_float(array: pa.Array, name: str) -> pa.Array:
 def _typed_text(array: pa.Array, name: str) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         values = _typed_text(array.dictionary, name)
-        return pa.DictionaryArray.from_arrays(array.indices, values) if values.null_count == 0 else _typed_text(
-            array.dictionary_decode(), name
+        return (
+            pa.DictionaryArray.from_arrays(array.indices, values)
+            if values.null_count == 0
+            else _typed_text(array.dictionary_decode(), name)
         )
     if not (_is_text(array.type) or pa.types.is_null(array.type)):
         raise _type_error(name, array.type, "a string")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections.abc import Sequence
 
@@ -24,8 +25,8 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
         flags: As on Beam's command line: `--region=europe-west1`, or `--region` and `europe-west1`.
 
     Raises:
-        TidemillError: `invalid-value` for an option that Beam does not know or cannot read, for one that contradicts the
-            runner, and when `--temp_location` is not given to a runner other than `direct`.
+        TidemillError: `invalid-value` for an option that Beam does not know or cannot read, for one that contradicts
+            the runner, and when `--temp_location` is not given to a runner other than `direct`.
     """
     flags = list(flags)
     if flags and not flags[0].startswith("--"):
@@ -62,9 +63,14 @@ def open_runner(runner: str) -> PipelineRunner:
         # Beam's DirectRunner tries Prism first, for which it downloads a program, and falls back in silence.
         return FnApiRunner()
     try:
+        if runner == "dataflow":
+            # The runner itself looks for its client library only once the pipeline is built.
+            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
         return create_runner(_RUNNERS[runner])
     except ImportError as error:
-        raise TidemillError(Code.MISSING_PACKAGE, "compute.preprocess.runner", f"{runner!r} ({error})", "install tidemill[beam]") from error
+        raise TidemillError(
+            Code.MISSING_PACKAGE, "compute.preprocess.runner", f"{runner!r} ({error})", "install tidemill[beam]"
+        ) from error
 
 
 def temp_location(options: PipelineOptions) -> str:

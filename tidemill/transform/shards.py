@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tidemill.data.dataset import COMPRESSION, ROW_GROUP_ROWS
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
-from tidemill.transform.raw import to_dense
+from tidemill.transform.raw import raw_dtype, to_dense
 
 _CALL_ROWS = 1 << 14
 
@@ -88,6 +88,8 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 def _given_label(batch: pa.RecordBatch, name: str) -> np.ndarray:
     column = batch.column(name)
+    if raw_dtype(column.type) not in ("int64", "float32"):
+        raise TidemillError(Code.LABEL_TYPE, name, f"a column of type {column.type}", "give 0 and 1, or false and true")
     if column.null_count:
         raise TidemillError(Code.LABEL_NULL, name, f"{column.null_count} nulls", "drop these rows in the SQL")
     return column.cast(pa.float32()).to_numpy(zero_copy_only=False)
@@ -100,7 +102,7 @@ def _check_label(name: str, values: np.ndarray) -> None:
 
 
 def _check_ids(name: str, ids: np.ndarray, num_ids: int) -> None:
-    if len(ids) and not (0 <= ids.min() and ids.max() < num_ids):
+    if len(ids) and not (ids.min() >= 0 and ids.max() < num_ids):
         got = f"ids from {ids.min()} to {ids.max()} where the schema allows 0 to {num_ids - 1}"
         raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "keep the ids within the vocabulary")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,11 +94,15 @@ def top_bars(
     return bars
 
 
-def axis(edges: np.ndarray, low: float, high: float, *, is_time: bool, unit_bars: bool) -> tuple[str, str]:
-    """Labels below a histogram's ends, which say where values between `low` and `high` lie beyond them."""
-    ends = (float(edges[0]), float(edges[-1]) - (1 if unit_bars else 0))
-    left, right = (number(end, is_time=is_time) for end in ends)
-    return (f"{left} and less" if low < ends[0] else left, f"{right} and more" if high > ends[1] else right)
+def axis(edges: np.ndarray, low: float, high: float, *, is_time: bool) -> tuple[str, str]:
+    """Labels below a histogram's ends, which say what the outer bars hold where the values, from `low` to `high`, go
+    beyond the edges."""
+    left, right = number(max(low, float(edges[0])), is_time=is_time), number(high, is_time=is_time)
+    if len(edges) > 1 and low < edges[0]:
+        left = f"less than {number(float(edges[1]), is_time=is_time)}"
+    if len(edges) > 1 and high > edges[-1]:
+        right = f"{number(float(edges[-2]), is_time=is_time)} and more"
+    return left, right
 
 
 def percent(share: float) -> str:
@@ -117,9 +122,9 @@ def number(value: float, *, is_time: bool = False) -> str:
             return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
         except (OverflowError, OSError, ValueError):
             return f"{value:g}"
-    if value == int(value) and abs(value) < 1e7:
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) < 1e5 else f"{value:.3e}"
+    if math.isfinite(value) and abs(value) < 1e7 and (value == int(value) or abs(value) >= 1000):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def _shares(counts: np.ndarray, edges: int) -> np.ndarray:

@@ -54,12 +54,13 @@ def moments(scan: Scan, total: int) -> Moments:
         rows = int(upto[-1]) - done
         for rank in ranks[(ranks > done) & (ranks <= upto[-1])]:
             at = int(np.searchsorted(upto, rank))
-            found[float(values[at])] = int(upto[at] - counts[at])
+            found.setdefault(float(values[at]), int(upto[at] - counts[at]))
         middles += [float(values[np.searchsorted(upto, r)]) for r in middle if done < r <= upto[-1]]
         numbers = values.astype(np.float64)
-        batch_mean = float(((numbers - numbers[0]) * counts).sum()) / rows + float(numbers[0])
-        delta = batch_mean - mean
-        squares += float(((numbers - batch_mean) ** 2 * counts).sum()) + delta * delta * done * rows / (done + rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            batch_mean = float(((numbers - numbers[0]) * counts).sum()) / rows + float(numbers[0])
+            delta = batch_mean - mean
+            squares += float(((numbers - batch_mean) ** 2 * counts).sum()) + delta * delta * done * rows / (done + rows)
         mean += delta * rows / (done + rows)
         done += rows
     edges = np.array(list(found), dtype=np.float64)

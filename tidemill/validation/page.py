@@ -129,7 +129,7 @@ def _card(column: Column, seen: Seen) -> Card:
             chart = charts.histogram(shown, edges, is_time=column.is_time, unit_bars=unit)
             counted = [s.num_stats for s in stats.values() if s.num_stats.histograms]
             low, high = min(s.min for s in counted), max(s.max for s in counted)
-            axis = charts.axis(edges, low, high, is_time=column.is_time, unit_bars=unit)
+            axis = charts.axis(edges, low, high, is_time=column.is_time)
         facts = _number_facts(first.num_stats, column)
     elif column.view == "category":
         ranks = {name: s.string_stats.rank_histogram.buckets for name, s in stats.items()}

@@ -37,6 +37,6 @@ def table_of(dataset: Dataset, split: str, *, row_number: bool = False) -> str:
         row_number: Whether there is also a column `file_row_number`, the row's number in its shard.
     """
     files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in dataset.files(split))
-    # can_have_nan: without it DuckDB takes the range in the metadata, which leaves NaN out, for the range of all values.
+    # Without can_have_nan DuckDB takes the range in the metadata, which leaves NaN out, for the range of all values.
     options = "hive_partitioning = false, can_have_nan = true" + (", file_row_number = true" if row_number else "")
     return f"read_parquet([{files}], {options})"

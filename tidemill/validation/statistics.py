@@ -8,6 +8,7 @@ ranges, once on its own for its values.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -279,18 +280,18 @@ def _histogram(
 
 
 def _shown_edges(column: Column, summary: distribution.Moments, low: float, high: float) -> np.ndarray:
-    """Edges for the page: one bar a value for integers of a small range, else equal widths over the middle 90 %,
-    widened by half on each side as far as there are values; what lies beyond falls into the outer bars."""
-    if not column.is_float and high - low < _SHOWN_BARS:
-        return np.arange(low, high + 2)
-    inner_low, inner_high = (
-        summary.edges[min(1, len(summary.edges) - 1)],
-        summary.edges[max(len(summary.edges) - 2, 0)],
-    )
-    spread = (inner_high - inner_low) / 2
-    if spread > 0:
-        low, high = max(low, inner_low - spread), min(high, inner_high + spread)
-    return distribution.equal_edges(low, high, _SHOWN_BARS - 2)
+    """Edges for the page: bars of equal widths over the middle 90 %, widened by half on each side as far as there are
+    values; what lies beyond falls into the outer bars. Bars of integers are whole numbers wide."""
+    if high - low >= _SHOWN_BARS or column.is_float:
+        inner = summary.edges[1:-1] if len(summary.edges) > 2 else summary.edges
+        spread = (inner[-1] - inner[0]) / 2
+        if spread > 0:
+            low, high = max(low, inner[0] - spread), min(high, inner[-1] + spread)
+    if column.is_float:
+        return distribution.equal_edges(low, high, _SHOWN_BARS)
+    low = math.floor(low)
+    width = math.ceil((high - low + 1) / _SHOWN_BARS)
+    return np.unique(low + width * np.arange(math.ceil((high - low + 1) / width) + 1, dtype=np.float64))
 
 
 def _category(

@@ -1,0 +1,89 @@
+"""Running ingest on small sources."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from tidemill.data import sources
+from tidemill.data.dataset import Dataset
+from tidemill.data.ingest import IngestSummary, ingest
+from tidemill.experiment.source import Source, Split
+from tidemill.specs import IngestSpec
+from tidemill.step import Progress
+
+
+@dataclass(frozen=True)
+class Run:
+    summary: IngestSummary
+    dataset: Dataset
+    quarantine: list[dict]
+
+    def rows(self, *splits: str) -> list[dict]:
+        """The rows of the splits, or of all, in order."""
+        return [row for s in splits or self.dataset.splits for row in self.dataset.read(s).to_pylist()]
+
+    def sorted(self) -> list[dict]:
+        return sorted(self.rows(), key=lambda row: json.dumps(row, default=str))
+
+
+class Runner:
+    """Plans and ingests below a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.root = str(folder / "root")
+        self.examples = folder / "out" / "examples"
+        self.quarantine = folder / "out" / "quarantine.jsonl"
+
+    def write(self, name: str, content: str | bytes) -> str:
+        path = self.folder / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    def spec(self, tables: dict, *, sql: str | None = None, source: dict | None = None, **fields) -> IngestSpec:
+        made = Source(tables=tables, sql=sql, **(source or {}))
+        record = sources.record(made)
+        sources.save_record(self.root, record)
+        fields = {"stage": "train", "label": "y", "key": [], "columns": None, "schema_text": None, **fields}
+        split = Split(**fields.pop("split", {}))
+        stripped = {name: table.model_copy(update={"uri": ""}) for name, table in made.tables.items()}
+        made = made.model_copy(update={"tables": stripped})
+        return IngestSpec(code="1", source=made, source_fingerprint=record.fingerprint, split=split, **fields)
+
+    def run(self, tables: dict, **fields) -> Run:
+        return self.ingest(self.spec(tables, **fields))
+
+    def ingest(self, spec: IngestSpec) -> Run:
+        self.examples.parent.mkdir(exist_ok=True)
+        summary = ingest(
+            spec,
+            self.root,
+            examples=str(self.examples),
+            quarantine=str(self.quarantine),
+            progress=Progress("ingest"),
+        )
+        return Run(summary, Dataset(self.examples), self.quarantined())
+
+    def quarantined(self) -> list[dict]:
+        return [json.loads(line) for line in self.quarantine.read_text().splitlines()]
+
+    def read(self, tables: dict, sql: str, **fields) -> list[dict]:
+        """What a query returns: ingested with the stage `predict`, sorted."""
+        return self.run(tables, sql=sql, stage="predict", label=None, **fields).sorted()
+
+
+def rows(count: int) -> str:
+    """CSV text with the columns id, x and a label y of both classes."""
+    lines = ["id,x,y"] + [f"{i},{i * 0.5},{(i * 7 // 3) % 2}" for i in range(count)]
+    return "\n".join(lines) + "\n"
+
+
+def table(count: int) -> pa.Table:
+    """The same rows as an Arrow table."""
+    ids = list(range(count))
+    return pa.table({"id": ids, "x": [i * 0.5 for i in ids], "y": [(i * 7 // 3) % 2 for i in ids]})

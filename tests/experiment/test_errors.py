@@ -1,0 +1,60 @@
+"""The error codes, and how an error is told to people and to programs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tidemill.errors import EXIT_CODE, Code, TidemillError
+
+
+def test_codes_are_unique_words_with_a_line_of_help():
+    words = [code.code for code in Code]
+    assert len(set(words)) == len(words)
+    for code in Code:
+        assert code.code == code.name.lower().replace("_", "-")
+        assert code.help_line.endswith(".") and len(code.help_line) < 120
+
+
+def test_an_error_is_one_sentence_and_json():
+    error = TidemillError(
+        Code.MISSING_COLUMN, "label", "'late', not among a, b", "name a column of the query", {"n": 2}
+    )
+    assert str(error) == "label: got 'late', not among a, b; name a column of the query."
+    assert json.loads(json.dumps(error.to_dict())) == {
+        "code": "missing-column",
+        "message": str(error),
+        "details": {"n": 2},
+    }
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+def test_a_step_ends_with_2_and_tells_its_error(tmp_path, with_file):
+    code = (
+        "from tidemill.errors import Code, TidemillError\nfrom tidemill.step import step\n"
+        "with step('x'):\n    raise TidemillError(Code.DRIFT, 'a', 'b', 'c', {'d': 1})"
+    )
+    env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / "error.json")} if with_file else {**os.environ}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == EXIT_CODE
+    assert ended.stderr == "error [drift] a: got b; c.\n"
+    if with_file:
+        error = json.loads((tmp_path / "error.json").read_text())
+        assert error == {"step": "x", "code": "drift", "message": "a: got b; c.", "details": {"d": 1}}
+
+
+def test_progress_goes_to_the_file_in_pieces_and_to_the_log_without_one(tmp_path):
+    code = (
+        "from tidemill.step import step\n"
+        "with step('x') as p:\n    p.phase('read')\n    [p.rows(i, 1000, 'read') for i in range(1001)]"
+    )
+    env = {**os.environ, "TIDEMILL_PROGRESS_FILE": str(tmp_path / "p.jsonl")}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    events = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert len(events) < 20 and events[0]["what"] == "read"
+    assert events[-1]["rows"] == events[-1]["total"] == 1000 and events[-1]["step"] == "x"
+    env.pop("TIDEMILL_PROGRESS_FILE")
+    out = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout
+    assert json.loads(out.splitlines()[-1])["rows"] == 1000

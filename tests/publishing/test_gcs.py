@@ -1,0 +1,77 @@
+"""The model store and predictions in an object store, by a real server of the Google Cloud Storage API."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # the emulator has no such buckets
+
+import gcsfs
+import pyarrow.parquet as pq
+import pytest
+from gcp_storage_emulator.server import create_server
+
+from tests.publishing.test_predict import examples, expected, rows, run, spec
+from tests.publishing.tiny import member, publish_spec
+from tidemill import storage
+from tidemill.errors import Code, TidemillError
+from tidemill.publishing import store
+from tidemill.publishing.publish import publish
+
+
+@pytest.fixture
+def root(monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    server = create_server("localhost", port, in_memory=True, default_bucket="warehouse")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    yield "gs://warehouse/root"
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_publish_and_predict(tmp_path, serving, root):
+    model, evaluation = member(tmp_path, serving, "a", 0.7)
+    assert store.newest(root, "rain") is None
+    first = publish(publish_spec("r1"), [model], [evaluation], root=root)
+    assert first.uri == "gs://warehouse/root/models/rain/1"
+    assert publish(publish_spec("r1"), [model], [evaluation], root=root) == first
+    assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 2
+    assert store.newest(root, "rain", exclude_run="r2") == first.uri
+    assert store.versions(root, "rain") == [1, 2]
+
+    table, output = rows(100), "gs://warehouse/predictions"
+    data = examples(tmp_path / "e", predict=table)
+    found = run(spec(first.uri, output, shards=3), data, tmp_path / "pointer")
+    assert (found.rows, found.uri) == (100, output)
+    again = run(spec(first.uri, output, shards=3), data, tmp_path / "pointer")
+    assert again == found
+    assert run(spec(first.uri, output, shards=1), data, tmp_path / "pointer").shards == 1
+    storage.download_folder(output, tmp_path / "here")
+    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["_SUCCESS", "part-00000-of-00001.parquet"]
+    out = pq.read_table(tmp_path / "here" / "part-00000-of-00001.parquet")
+    assert out["id"].equals(table["id"]) and out["score"].to_numpy() == pytest.approx(expected(table), abs=1e-6)
+    assert json.loads((tmp_path / "pointer" / "_SUCCESS").read_text())["uri"] == output
+
+
+def test_a_version_without_its_manifest_does_not_exist(tmp_path, serving, root):
+    model, evaluation = member(tmp_path, serving, "a", 0.7)
+    publish(publish_spec("r1"), [model], [evaluation], root=root)
+    storage.write_text(f"{root}/models/rain/2/saved_model.pb", "half")
+    assert store.resolve(root, "rain").endswith("/1")
+    assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 3
+
+
+def test_other_objects_are_never_removed(tmp_path, serving, root):
+    model, evaluation = member(tmp_path, serving, "a", 0.7)
+    uri = publish(publish_spec(), [model], [evaluation], root=root).uri
+    storage.write_text("gs://warehouse/mine/notes.txt", "keep")
+    with pytest.raises(TidemillError) as error:
+        run(spec(uri, "gs://warehouse/mine"), examples(tmp_path / "e", predict=rows(3)), tmp_path / "pointer")
+    assert error.value.code is Code.INVALID_VALUE
+    assert storage.read_text("gs://warehouse/mine/notes.txt") == "keep"
