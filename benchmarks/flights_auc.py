@@ -80,7 +80,14 @@ def plain_lightgbm(examples: str) -> float:
         for frame in frames.values():
             frame[column] = frame[column].astype(kinds)
     train, valid = (lightgbm.Dataset(frames[s][columns], frames[s]["late"]) for s in ("train", "valid"))
-    settings = {"objective": "binary", "num_leaves": 63, "learning_rate": 0.05, "metric": "auc", "verbose": -1, "seed": 0}
+    settings = {
+        "objective": "binary",
+        "num_leaves": 63,
+        "learning_rate": 0.05,
+        "metric": "auc",
+        "verbose": -1,
+        "seed": 0,
+    }
     stop = lightgbm.early_stopping(50, verbose=False)
     booster = lightgbm.train(settings, train, 500, [valid], callbacks=[stop])
     return roc_auc_score(frames["test"]["late"], booster.predict(frames["test"][columns]))

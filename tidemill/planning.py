@@ -194,7 +194,9 @@ def _schema_text(experiment: Experiment) -> str | None:
     if uri is None:
         return None
     if not storage.exists(uri):
-        raise TidemillError(Code.MISSING_FILE, "validation.schema", f"{uri!r}, which does not exist", "name a schema.pbtxt")
+        raise TidemillError(
+            Code.MISSING_FILE, "validation.schema", f"{uri!r}, which does not exist", "name a schema.pbtxt"
+        )
     return storage.read_text(uri)
 
 

@@ -82,7 +82,7 @@ def step(name: str) -> Iterator[Progress]:
 
 
 def _die_with_run() -> None:
-    """Sees to it (on Linux) that this process ends with the local run that started it, so that a killed run leaves none.
+    """Sees to it (on Linux) that this process ends with the local run that started it: a killed run leaves none behind.
 
     The kernel is asked to end it when its parent, a shell, dies, which itself dies with the run. Where that happened
     before, the run is no longer among the ancestors.

@@ -107,7 +107,7 @@ CASES = {
     "too-few-fields": (lines((7, "5,1")), {}, Code.MALFORMED_ROWS, ["a.csv, line 7", "1 of 200", "0.500%"]),
     "too-many-fields": (lines((7, "5,1,0,9")), {}, Code.MALFORMED_ROWS, ["line 7", "Found: 4"]),
     "wrong-type": (lines((9, "7,1,0"), (12, "ten,1,1")), {}, Code.MALFORMED_ROWS, ["line 12", "'ten'|\"ten\"", "id"]),
-    "no-utf8": (GOOD.encode() + b"201,\xff\xfe,1\n", {}, Code.MALFORMED_ROWS, ["line 202", "utf-8"]),
+    "no-utf8": (GOOD.encode() + b"201,\xff\xfe,1\n", {}, Code.MALFORMED_ROWS, ["line 202", "1 of 201"]),
     "quote-not-closed": (
         lines((20, '18,"9,0')), {"source": {"max_bad_share": 0.5}}, Code.MALFORMED_ROWS, ["line 20", "182 of 200"],
     ),
@@ -151,7 +151,10 @@ TABLES = {
     "declared-but-not-there": (GOOD, {"columns": {"idd": "INT"}}, Code.MISSING_COLUMN, ["'idd'", "did you mean 'id'"]),
     "declared-type-wrong": (GOOD, {"columns": {"x": "DATE"}}, Code.MALFORMED_ROWS, ["line 2", "200 of 200", "DATE"]),
     "fraction-in-integer": (
-        lines((31, "29,2.5,0")), {"columns": {"x": "BIGINT"}}, Code.MALFORMED_ROWS, ["line 3", "declared as a whole"],
+        lines((31, "29,2.5,0")),
+        {"columns": {"x": "BIGINT"}},
+        Code.MALFORMED_ROWS,
+        ["line 3", "declared as a whole"],
     ),
     "tiny-overflow": (lines((31, "300,1,0")), {"columns": {"id": "TINYINT"}}, Code.MALFORMED_ROWS, ["TINYINT"]),
     "headerless-ragged": ("1,0\n2\n3,1\n", HEADERLESS, Code.MALFORMED_ROWS, ["line 2", "1 of 3"]),
@@ -202,7 +205,10 @@ BROKEN = {
     "parquet-truncated": ("a.parquet", parquet_bytes()[:-100]),
     "parquet-half": ("a.parquet", parquet_bytes()[:5000]),
     "parquet-empty": ("a.parquet", b""),
-    "parquet-page": ("a.parquet", parquet_bytes(compression="zstd")[:4] + b"\xff" * 300 + parquet_bytes(compression="zstd")[304:]),  # noqa: E501
+    "parquet-page": (
+        "a.parquet",
+        parquet_bytes(compression="zstd")[:4] + b"\xff" * 300 + parquet_bytes(compression="zstd")[304:],
+    ),  # noqa: E501
 }
 
 
@@ -220,7 +226,7 @@ def test_files_of_a_table_must_agree(runner):
     runner.write("2.csv", "a,c\n1,2\n")
     with pytest.raises(TidemillError) as error:
         runner.run({"t": f"{runner.folder}/in/*.csv"})
-    check(error, Code.UNREADABLE_FILE, ["no column 'b' and the extra column 'c'|no column 'c' and the extra column 'b'"])
+    check(error, Code.UNREADABLE_FILE, ["no column 'b'|no column 'c'", "the extra column 'b'|the extra column 'c'"])
     runner.write("3.jsonl", "{}")
     with pytest.raises(TidemillError) as error:
         runner.run({"t": f"{runner.folder}/in/*"})
@@ -318,5 +324,3 @@ def test_existing_examples_survive_a_failed_run(runner):
         runner.run({"t": path}, label="nothing")
     assert sorted(p.name for p in (runner.folder / "out").iterdir()) == ["examples", "quarantine.jsonl"]
     assert runner.run({"t": path}).summary.fingerprint == before
-
-

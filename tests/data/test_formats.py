@@ -99,9 +99,7 @@ def test_partitions_become_columns(runner, kind):
     uri = f"{runner.folder}/in/t/**/*.{kind}"
     found = runner.read({"t": uri}, "SELECT day::VARCHAR AS day, zone, a FROM t")
     days = ["2013-01-01", "2013-01-02", None]
-    assert found == sorted(
-        [{"day": d, "zone": z, "a": z} for d in days for z in (0, 1)], key=lambda r: json.dumps(r)
-    )
+    assert found == sorted([{"day": d, "zone": z, "a": z} for d in days for z in (0, 1)], key=lambda r: json.dumps(r))
     tables = {"t": {"uri": f"{runner.folder}/in/t/day=2013-01-02/**/*.{kind}", "columns": {"zone": "VARCHAR"}}}
     assert [r["zone"] for r in runner.read(tables, "SELECT zone FROM t")] == ["00", "01"]
 

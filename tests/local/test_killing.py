@@ -38,7 +38,10 @@ def begin(tmp_path):
 
     def start(step: str, seconds: float) -> subprocess.Popen:
         command = [sys.executable, "-c", _DRIVER, str(Path(__file__).parents[2]), str(tmp_path), str(seconds)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        env = {**os.environ, "TMPDIR": str(temporary)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
         started.append(process)
         wait_for(lambda: _running(tmp_path, step) or process.poll() is not None)
         assert process.poll() is None, process.stdout.read()
@@ -120,6 +123,28 @@ def test_a_signal_kills_the_steps_and_is_told_apart(tmp_path, begin, step, signu
     assert stopped.status == "stopped"
     assert {s["state"] for s in stopped.steps if s["task"] == step} == {"stopped"}
     assert not Path(stopped.temporary).exists()
+
+
+def test_ctrl_c_on_the_command_line(tmp_path):
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.local.toy import TOY
+from tidemill.cli.main import main
+from tidemill.local import compiling
+compiling.pipeline = lambda name: TOY
+sys.exit(main(["run", sys.argv[2] + "/toy.yaml", "--root", sys.argv[2], "--param", "seconds=30.0"]))
+"""
+    (tmp_path / "toy.yaml").write_text(experiment("a"))
+    command = [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: _running(tmp_path, "ingest") or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == "stopped by SIGINT: finished steps are kept; the same command goes on from there\n"
+    assert out.splitlines()[-1].split()[:2] == ["ingest", "stopped"]
+    assert not processes_of(tmp_path)
 
 
 def test_a_step_without_its_run_ends_itself():

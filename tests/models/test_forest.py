@@ -15,8 +15,8 @@ TOLERANCE = 1e-6
 
 
 def grow(seed: int, **settings_: object) -> tuple[lightgbm.Booster, np.ndarray, np.ndarray]:
-    """A booster of one categorical feature, one with NaN, one with many zeros and one of float32 values that lie on its own
-    thresholds; with the rows that it was trained on."""
+    """A booster of one categorical feature, one with NaN, one with many zeros and one of float32 values that lie on
+    its own thresholds; with the rows that it was trained on."""
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(60, 600))
     ids = rng.integers(0, int(rng.integers(2, 90)), rows)

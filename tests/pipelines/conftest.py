@@ -27,7 +27,9 @@ def shop_rows(rows: int = ROWS, seed: int = 0) -> pa.Table:
     bought = random.random(rows) < 1 / (1 + np.exp(-logit))
     price = pa.array(np.round(price, 4), mask=np.arange(rows) % 20 == 0)
     columns = {"id": np.arange(rows), "price": price, "site": [f"site{s}" for s in site]}
-    return pa.table({**columns, "device": [("phone", "tablet", "desk")[d] for d in device], "bought": bought.astype(int)})
+    return pa.table(
+        {**columns, "device": [("phone", "tablet", "desk")[d] for d in device], "bought": bought.astype(int)}
+    )
 
 
 def shop_experiment() -> dict:

@@ -41,7 +41,9 @@ def _column(name: str, make: Callable[[pa.Table], object]) -> Change:
 def _leak(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
     experiment["features"]["refund"] = {"kind": "numeric"}
     noise = [0.1 * (i % 7) for i in range(rows.num_rows)]
-    return rows.append_column("refund", pa.array([b + n for b, n in zip(rows["bought"].to_pylist(), noise, strict=True)]))
+    return rows.append_column(
+        "refund", pa.array([b + n for b, n in zip(rows["bought"].to_pylist(), noise, strict=True)])
+    )
 
 
 def _truncated_parquet(experiment: dict, rows: pa.Table, folder: Path) -> None:

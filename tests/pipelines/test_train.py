@@ -73,7 +73,9 @@ def test_changed_hyperparameter_reruns_that_member_and_what_follows(again):
 
 def test_changed_row_reruns_from_ingest(again, rows):
     ids = rows["id"].to_numpy()
-    changed = rows.set_column(1, "price", pa.array(np.where(ids == 7, 123.0, rows["price"].to_numpy(zero_copy_only=False))))
+    changed = rows.set_column(
+        1, "price", pa.array(np.where(ids == 7, 123.0, rows["price"].to_numpy(zero_copy_only=False)))
+    )
     again.write(shop_experiment(), changed)
     again.succeed()
     assert states(again, *BEFORE_TRAINING, "train-dcn_v2", "train-gbdt", "publish") == ["done"] * 6

@@ -69,7 +69,9 @@ class Shop:
         told = {"epochs": 3, "batch_size": 64, "threads": 1, "optimizer": optimizer, **training}
         return TrainSpec(code="x", model=model, training=told, label="bought", split=Split())
 
-    def train(self, model: dict, name: str = "model", progress: Progress | None = None, **training: object) -> TrainSummary:
+    def train(
+        self, model: dict, name: str = "model", progress: Progress | None = None, **training: object
+    ) -> TrainSummary:
         """Trains a member to `folder/<name>`."""
         return train(
             self.spec(model, **training), self.examples, self.transformed, self.graph,
@@ -88,7 +90,8 @@ class Shop:
         return fitted, history.entries
 
     def with_rows(self, change) -> Shop:
-        """The same with other rows: `change` takes split and the table of transformed rows; examples follow in number."""
+        """The same with other rows: `change` takes split and the table of transformed rows; examples follow in
+        number."""
         old, raw = Dataset(self.transformed), Dataset(self.examples)
         paths = [self.folder / "changed_examples", self.folder / "changed_transformed"]
         with (

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.storage.conftest import bucket, emulator  # noqa: F401
+from tidemill import storage
 from tidemill.training.checkpoint import Checkpoints
 
 
 def save(checkpoints: Checkpoints, step: int) -> None:
-    checkpoints.save(step, {"step": step, "loss": 0.1}, {"w/0": np.full((2, 3), step, np.float32), "rng": np.array([1], np.uint32)})
+    checkpoints.save(
+        step, {"step": step, "loss": 0.1}, {"w/0": np.full((2, 3), step, np.float32), "rng": np.array([1], np.uint32)}
+    )
 
 
 def test_newest_of_the_last_two(tmp_path):
@@ -46,3 +50,17 @@ def test_due_and_remove(tmp_path):
     checkpoints.remove()
     assert checkpoints.newest() is None
     assert not (tmp_path / "checkpoints" / "abc").exists()
+
+
+def test_in_an_object_store(bucket):  # noqa: F811
+    checkpoints = Checkpoints(f"{bucket}/root", "abc", 60)
+    assert checkpoints.newest() is None
+    for step in (1, 2, 3):
+        save(checkpoints, step)
+    assert storage.list_folders(checkpoints.uri) == ["000000000002", "000000000003"]
+    storage.write_text(storage.join(checkpoints.uri, "000000000003", "state.json"), "{}")
+    state, arrays = Checkpoints(f"{bucket}/root", "abc", 60).newest()
+    assert state["step"] == 2
+    np.testing.assert_array_equal(arrays["w/0"], np.full((2, 3), 2, np.float32))
+    checkpoints.remove()
+    assert not storage.exists(checkpoints.uri)

@@ -48,7 +48,8 @@ def course(shop: Shop, name: str) -> tuple[int, list]:
 
 
 def test_stopped_after_any_batch(shop):
-    """Three stops: in the first epoch, in the last, and at an epoch's end, where the best weights are not the newest."""
+    """Three stops: in the first epoch, in the last, and at an epoch's end, where the best weights are not the
+    newest."""
     told = {"epochs": 4, "optimizer": {"name": "adam", "learning_rate": 0.05}, "early_stopping": STOPPING}
     whole = shop.train(DCN, "whole", **told)
     batches = -(-1500 // 64)
@@ -75,13 +76,10 @@ def test_other_settings_do_not_take_the_checkpoint(shop):
     assert same.phases[0].startswith("goes on")
 
 
-SCRIPT = """
-import sys
-from tidemill.specs import TrainSpec
-from tidemill.step import Progress
-from tidemill.training.train import train
-spec, examples, transformed, graph, root, model = sys.argv[1:]
-train(TrainSpec.model_validate_json(spec), examples, transformed, graph, root=root, model=model, progress=Progress("train"))
+SCRIPT = """ import sys from tidemill.specs import TrainSpec from tidemill.step import Progress from
+tidemill.training.train import train spec, examples, transformed, graph, root, model = sys.argv[1:]
+train(TrainSpec.model_validate_json(spec), examples, transformed, graph, root=root, model=model,
+progress=Progress("train"))
 """
 
 

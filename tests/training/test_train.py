@@ -38,12 +38,16 @@ def test_learns_and_writes_a_whole_model(shop, name):
     history = json.loads((folder / "history.json").read_text())
     assert history["kept"] == summary.epochs <= len(history["entries"])
     assert history["entries"][-1]["train"]["log_loss"] < history["entries"][0]["train"]["log_loss"]
-    assert not (shop.folder / "root" / "checkpoints").exists() or not list((shop.folder / "root" / "checkpoints").iterdir())
+    assert not (shop.folder / "root" / "checkpoints").exists() or not list(
+        (shop.folder / "root" / "checkpoints").iterdir()
+    )
 
     model = load_model(folder)
     scores = model.predict(data, "valid")
     assert scores.dtype == np.float64 and scores.shape == (data.rows("valid"),)
-    assert measure(data.read("valid", ["bought"])["bought"].to_numpy(), scores) == pytest.approx(summary.valid, rel=1e-12)
+    assert measure(data.read("valid", ["bought"])["bought"].to_numpy(), scores) == pytest.approx(
+        summary.valid, rel=1e-12
+    )
     assert model.fingerprint() == summary.fingerprint
     assert model.predict(data, "predict").shape == (0,)
 
@@ -97,7 +101,10 @@ BAD = {
     "valid is empty": (_none("valid"), Code.EMPTY_SPLIT),
     "one row": (lambda split, table: table.slice(0, 1), Code.LABEL_ONE_CLASS),
     "a label of 2": (lambda split, table: _label(table, pc.multiply(table["bought"], 2)), Code.LABEL_TYPE),
-    "a null label": (lambda split, table: _label(table, pc.if_else(pc.equal(table["bought"], 1), None, 0)), Code.LABEL_NULL),
+    "a null label": (
+        lambda split, table: _label(table, pc.if_else(pc.equal(table["bought"], 1), None, 0)),
+        Code.LABEL_NULL,
+    ),
 }
 
 
@@ -200,7 +207,9 @@ def test_tensorboard_reads_the_logs(shop):
     assert [e.value for e in found] == pytest.approx([entry["valid"]["auc"] for entry in entries], rel=1e-6)
 
 
-@pytest.mark.parametrize(("text", "threads"), [("max 100000", 999), ("150000 100000", 1), ("50000 100000", 1), (None, 999)])
+@pytest.mark.parametrize(
+    ("text", "threads"), [("max 100000", 999), ("150000 100000", 1), ("50000 100000", 1), (None, 999)]
+)
 def test_threads_keep_to_the_quota(tmp_path, text, threads):
     if text:
         (tmp_path / "cpu.max").write_text(text + "\n")

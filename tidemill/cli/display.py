@@ -25,6 +25,8 @@ _STYLES = {
     State.SKIPPED: "dim",
 }
 _REFRESH_PER_SECOND = 4
+# Steps of a loop, whose names are longer, are not known from the start.
+_LEAST_WIDTH = 16
 
 
 class Lines:
@@ -40,7 +42,7 @@ class Lines:
     @contextlib.contextmanager
     def showing(self, steps: Steps) -> Iterator[None]:
         """Shows the run inside the block."""
-        width = max((len(step.name) for step in steps), default=0)
+        width = max(_LEAST_WIDTH, *(len(step.name) for step in steps))
 
         def line(step: Step) -> None:
             if step.state is State.SKIPPED:

@@ -133,9 +133,7 @@ def _has_fraction(text: str) -> bool:
     return value.is_finite() and value % 1 != 0
 
 
-def _groups(
-    table_name: str, table: Table, types: dict[str, str], delimiter: str, staged: Staged
-) -> list[Group]:
+def _groups(table_name: str, table: Table, types: dict[str, str], delimiter: str, staged: Staged) -> list[Group]:
     if table.header:
         columns = [_header(table_name, path, file, delimiter) for path, file in staged]
         for (_, file), names in zip(staged, columns, strict=True):

@@ -46,6 +46,4 @@ def group(staged: Iterable[tuple[Path, SourceFile]], columns: Iterable[tuple[str
         return names, tuple((k, v) for k, v in formats.partitions(file.uri).items() if k not in names)
 
     grouped = itertools.groupby(zip(staged, columns, strict=True), key=likeness)
-    return [
-        Group(names, partition, tuple(file for file, _ in members)) for (names, partition), members in grouped
-    ]
+    return [Group(names, partition, tuple(file for file, _ in members)) for (names, partition), members in grouped]

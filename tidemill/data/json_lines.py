@@ -61,7 +61,7 @@ def load(
     ]
     reason = _contradiction(keys, types)
     connection.execute(f"""CREATE TABLE main.{name(table_name)} AS
-        SELECT {', '.join(columns) or 'tidemill_line'} FROM ({values}) WHERE {reason} IS NULL""")
+        SELECT {", ".join(columns) or "tidemill_line"} FROM ({values}) WHERE {reason} IS NULL""")
     quarantine.take(f"""SELECT {place}, {reason} AS reason, tidemill_text AS text
         FROM ({values}) WHERE {reason} IS NOT NULL""")
     connection.execute("DROP TABLE tidemill.lines")
@@ -135,7 +135,5 @@ def _table(lines: list[bytes], index: int, number: int) -> pa.Table:
         text = pa.array(decoded, pa.string())
     numbers = pa.array(range(number, number + len(lines)), pa.int64())
     files = pa.array([index] * len(lines), pa.int32())
-    table = pa.table(
-        {"tidemill_file": files, "tidemill_line": numbers, "tidemill_text": text, "utf8": whole}
-    )
+    table = pa.table({"tidemill_file": files, "tidemill_line": numbers, "tidemill_text": text, "utf8": whole})
     return table.filter(pc.not_equal(pc.utf8_trim_whitespace(text), ""))

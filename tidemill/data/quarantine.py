@@ -2,7 +2,7 @@
 
 The quarantine file has one JSON object a line, sorted by table, URI and line:
 
-    {"table": "flights", "uri": "f.csv", "line": 17, "reason": "Expected Number of Columns: 9 Found: 8", "text": "…"}
+    {"table": "trips", "uri": "t.csv", "line": 9, "reason": "Expected Number of Columns: 9 Found: 8", "text": "…"}
 
 `line` counts the file's lines from 1, with its header; in Parquet, where there are no lines, it counts rows. Rows of the
 query's result that contradict the given schema have the table `(query)`, and neither URI nor line.
@@ -46,7 +46,7 @@ class Quarantine:
         """Moves here what DuckDB's CSV reader rejected in the last scan.
 
         A row with several mistakes counts once, for the first. A quote that is never closed swallows the lines up to
-        the next quote: such a row counts as all of these, or as the rest of the file when DuckDB does not show it whole.
+        the next quote: such a row counts as all of these, or as the file's rest where DuckDB does not show it whole.
 
         Args:
             table: The table's name.

@@ -68,9 +68,13 @@ class Stage:
 
     def _unzip(self, file: SourceFile, member: str) -> Path:
         path = self._new("member")
-        with sources.open_archive(file.table, file.uri) as archive, _unreadable(file):
-            with archive.open(member) as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target, _CHUNK)
+        with (
+            sources.open_archive(file.table, file.uri) as archive,
+            _unreadable(file),
+            archive.open(member) as source,
+            path.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, _CHUNK)
         return path
 
     def _unpack(self, file: SourceFile, path: Path, name: str) -> Path:

@@ -77,9 +77,9 @@ class EarlyStopping(Section):
 class Training(Section):
     """How the members are trained."""
 
-    epochs: PositiveInt = 2
+    epochs: PositiveInt = 6
     """Most passes over train, for the neural families."""
-    batch_size: PositiveInt = 4096
+    batch_size: PositiveInt = 2048
     """Rows a step."""
     optimizer: Optimizer = Optimizer()
     early_stopping: EarlyStopping | None = EarlyStopping()

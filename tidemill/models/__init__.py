@@ -30,7 +30,9 @@ def family(name: str) -> type[Model]:
         found = getattr(importlib.import_module(module), "MODEL", None)
         if found is not None:
             return found
-    raise TidemillError(Code.UNSUPPORTED, "models.family", repr(name), "use a family of this version, or update Tidemill")
+    raise TidemillError(
+        Code.UNSUPPORTED, "models.family", repr(name), "use a family of this version, or update Tidemill"
+    )
 
 
 def load_model(path: str | os.PathLike) -> Model:

@@ -1,4 +1,5 @@
-"""What every family of models can do. A family is a module of this package with the family's name, which defines `MODEL`."""
+"""What every family of models can do. A family is a module of this package with the family's name, which defines
+`MODEL`."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ class Model(abc.ABC):
 
     @abc.abstractmethod
     def fit(self, run: Run) -> int:
-        """Trains from the start or from the newest checkpoint, keeping the best epoch or round where early stopping is on.
+        """Trains from the start or from the newest checkpoint, keeping the best epoch or round where early stopping is
+        on.
 
         Returns:
             The number of epochs or rounds that the model keeps.
@@ -103,8 +105,8 @@ class Model(abc.ABC):
         """The model as TensorFlow ops.
 
         Returns:
-            A traceable function from transformed features by name, each [batch] int32 or float32, to probabilities [batch]
-            float32, and what it needs of variables, for a `tf.Module` to hold on to.
+            A traceable function from transformed features by name, each [batch] int32 or float32, to probabilities
+            [batch] float32, and what it needs of variables, for a `tf.Module` to hold on to.
         """
 
     def predict(self, dataset: Dataset, split: str) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Deep & Cross Network V2 (Wang et al., 2020, arXiv:2008.13535), in the parallel structure: cross layers and a deep network
-read the same input, and one logit reads both."""
+"""Deep & Cross Network V2 (Wang et al., 2020, arXiv:2008.13535), in the parallel structure: cross layers and a deep
+network read the same input, and one logit reads both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ class Embeddings(keras.layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         self.tables = [
-            self.add_weight(shape=(n, min(self.dim, n)), initializer=keras.initializers.RandomUniform(-0.05, 0.05), name=f"table_{i}")
+            self.add_weight(
+                shape=(n, min(self.dim, n)),
+                initializer=keras.initializers.RandomUniform(-0.05, 0.05),
+                name=f"table_{i}",
+            )
             for i, n in enumerate(self.num_ids)
         ]
 
@@ -65,8 +69,8 @@ class Cross(keras.layers.Layer):
 
 
 class DcnV2Model(NeuralModel):
-    """DCN-V2. Ids are embedded, numbers go in as they are. Without cross layers what is left beside the deep network is a
-    linear model; with an empty `deep` the cross layers stand alone."""
+    """DCN-V2. Ids are embedded, numbers go in as they are. Without cross layers what is left beside the deep network
+    is a linear model; with an empty `deep` the cross layers stand alone."""
 
     def build(self, inputs: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
         config = self.config

@@ -1,10 +1,11 @@
 """A LightGBM model as TensorFlow ops, for serving.
 
-Every decision of a tree looks at one feature and only asks which of finitely many ranges or ids its value is in. So a row's
-values are first turned into *bins*: for a number the place among all thresholds at which any node cuts it (compared as
-float64, as LightGBM does) or a bin for NaN; for a category its id, or one bin for all ids that no node asks for. Then every
-node is a bitset over its feature's bins, which says what goes to the left. It is filled by asking LightGBM's rule about one
-value of each bin, so missing values and categories need no ops of their own. All trees are walked down at once.
+Every decision of a tree looks at one feature and only asks which of finitely many ranges or ids its value is in. So a
+row's values are first turned into *bins*: for a number the place among all thresholds at which any node cuts it
+(compared as float64, as LightGBM does) or a bin for NaN; for a category its id, or one bin for all ids that no node
+asks for. Then every node is a bitset over its feature's bins, which says what goes to the left. It is filled by asking
+LightGBM's rule about one value of each bin, so missing values and categories need no ops of their own. All trees are
+walked down at once.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class _Binning:
 
     categorical: bool
     cuts: np.ndarray = field(default_factory=lambda: np.empty(0))
-    """Ascending. A number is in the first bin whose cut is not below it; then follow the bin above all cuts and NaN's."""
+    """Ascending. A number is in the first bin whose cut is not below it; then follow the bin above all cuts and
+    NaN's."""
     ids: int = 0
     """A category is in the bin of its id; what is not below `ids` is in bin `ids`."""
 

@@ -22,11 +22,11 @@ from tidemill.training.input import Layout, Rows, to_rows
 from tidemill.training.metrics import auc
 from tidemill.training.threads import default_threads
 
-# OpenMP's threads wait for each other actively by default. On a machine that does something else too, that made training
-# seven times slower.
+# OpenMP's threads wait for each other actively by default. On a machine that does something else too, that made
+# training seven times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import lightgbm  # noqa: E402
+import lightgbm
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -39,8 +39,8 @@ _LOG_LOSS, _AUC = "binary_logloss", "auc"
 class GbdtModel(Model):
     """Trees on the transform's ids and numbers.
 
-    Nothing is written while training: LightGBM cannot go on from a model with the random state that it had, so a restarted
-    training begins anew, and ends with the same trees as one that was not interrupted.
+    Nothing is written while training: LightGBM cannot go on from a model with the random state that it had, so a
+    restarted training begins anew, and ends with the same trees as one that was not interrupted.
     """
 
     unit = "round"
@@ -64,7 +64,9 @@ class GbdtModel(Model):
             finished = booster.update()
             metrics = _measure(booster, f"round {done}/{rounds}")
             seconds = max(time.monotonic() - started, 1e-9)
-            run.history.add({"log_loss": metrics["training"]["log_loss"]}, metrics.get("valid", {}), seconds, rows / seconds)
+            run.history.add(
+                {"log_loss": metrics["training"]["log_loss"]}, metrics.get("valid", {}), seconds, rows / seconds
+            )
             run.progress.rows(rows * done, rows * rounds, f"round {done}/{rounds}")
             best = run.history.best(stopping.metric) if stopping else None
             if finished or (best is not None and done - 1 - best >= stopping.rounds):
@@ -137,8 +139,8 @@ class GbdtModel(Model):
 
 
 class _RowGroup(lightgbm.Sequence):
-    """One row group as LightGBM reads it: single rows to find bins by, then slices to fill them. `decode` keeps the last row
-    group, so that memory does not grow with the data."""
+    """One row group as LightGBM reads it: single rows to find bins by, then slices to fill them. `decode` keeps the
+    last row group, so that memory does not grow with the data."""
 
     batch_size = PUSH_ROWS
 
@@ -165,7 +167,8 @@ def _matrix(rows: Rows) -> np.ndarray:
 
 
 def _measure(booster: lightgbm.Booster, what: str) -> dict[str, dict[str, float]]:
-    """Metrics of `training` and `valid`. The AUC is not LightGBM's, which would also sort the train split every round."""
+    """Metrics of `training` and `valid`. The AUC is not LightGBM's, which would also sort the train split every
+    round."""
 
     def valid_auc(scores: np.ndarray, data: lightgbm.Dataset) -> list:
         return [(_AUC, auc(data.get_label(), scores), True)]

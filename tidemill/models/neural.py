@@ -24,9 +24,9 @@ LOGIT = "logit"
 
 
 class NeuralModel(Model):
-    """A Keras network of two inputs, `ids` [batch, id features] int32 and `numbers` [batch, number features] float32 (each
-    only where there are such features), and one output, the probability [batch, 1]. The layer called `logit` gives what
-    goes into the last sigmoid; training uses it, because a logit does not saturate."""
+    """A Keras network of two inputs, `ids` [batch, id features] int32 and `numbers` [batch, number features] float32
+    (each only where there are such features), and one output, the probability [batch, 1]. The layer called `logit`
+    gives what goes into the last sigmoid; training uses it, because a logit does not saturate."""
 
     unit = "epoch"
     libraries = ("tidemill", "tensorflow", "keras", "numpy")

@@ -1,7 +1,8 @@
-"""Checkpoints at `ROOT/checkpoints/<training fingerprint>/<step>/`: arrays, a JSON state, and a manifest that comes last.
+"""Checkpoints at `ROOT/checkpoints/<training fingerprint>/<step>/`: arrays, a JSON state, and a manifest that comes
+last.
 
-The fingerprint is of all that decides the result, so that a checkpoint is found by exactly the training that it belongs to,
-also by another process or pod, and never by another.
+The fingerprint is of all that decides the result, so that a checkpoint is found by exactly the training that it
+belongs to, also by another process or pod, and never by another.
 """
 
 from __future__ import annotations

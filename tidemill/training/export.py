@@ -27,8 +27,9 @@ def export(model: Model, graph: TransformGraph, path: str | os.PathLike) -> None
 
     Signatures, both giving `{"score": [batch] float32}`:
 
-    - `serving_default`: every raw column [batch] as int64, float32 or string, with the sentinels of `transform.raw` where a
-      value is missing. Inputs are called like the columns, but for names that TensorFlow does not take (`signature_names`).
+    - `serving_default`: every raw column [batch] as int64, float32 or string, with the sentinels of `transform.raw`
+      where a value is missing. Inputs are called like the columns, but for names that TensorFlow does not take
+      (`signature_names`).
     - `serialized_examples`: `{"examples": [batch] string}`, `tf.Example` protos.
 
     `assets.extra/raw_columns.json` lists the inputs: `name`, `dtype`, and `input` where the input has another name.
@@ -54,8 +55,8 @@ def export(model: Model, graph: TransformGraph, path: str | os.PathLike) -> None
 
 
 def signature_names(columns: Sequence[str]) -> dict[str, str]:
-    """By column the name of its input: the column's own where it is made of letters of ASCII, digits and `_`, begins with a
-    letter and differs from the others in more than upper and lower case; else `column_<place>`."""
+    """By column the name of its input: the column's own where it is made of letters of ASCII, digits and `_`, begins
+    with a letter and differs from the others in more than upper and lower case; else `column_<place>`."""
     lower = [name.lower() for name in columns]
     plain = [re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) and lower.count(name.lower()) == 1 for name in columns]
     taken = {name for name, ok in zip(lower, plain, strict=True) if ok}

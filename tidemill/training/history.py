@@ -25,8 +25,8 @@ class History:
         unit: What an entry is.
 
     Attributes:
-        entries: One dict an epoch or round: `step` (from 1), `train` and `valid` (metrics by name; `valid` is empty without
-            a valid split), `seconds`, `rows_per_second`.
+        entries: One dict an epoch or round: `step` (from 1), `train` and `valid` (metrics by name; `valid` is empty
+            without a valid split), `seconds`, `rows_per_second`.
     """
 
     def __init__(self, logs: str | os.PathLike, unit: Literal["epoch", "round"]):

@@ -119,8 +119,9 @@ def shuffled(
 ) -> Iterator[Rows]:
     """One epoch of the split in an order that is a pure function of the rows, `seed`, `epoch` and `buffer_rows`.
 
-    The row groups of all shards are put in a random order and cut into buffers of at least `buffer_rows` rows; each buffer
-    is shuffled as a whole. Batches run on over the ends of buffers, so that only the epoch's last one may be smaller.
+    The row groups of all shards are put in a random order and cut into buffers of at least `buffer_rows` rows; each
+    buffer is shuffled as a whole. Batches run on over the ends of buffers, so that only the epoch's last one may be
+    smaller.
 
     Args:
         dataset: A transformed dataset.

@@ -1,8 +1,8 @@
 """The training loop of the Keras families: deterministic, and resumable at every step.
 
-An interrupted training that goes on from a checkpoint ends with the same bits as one that was not interrupted, because the
-checkpoint holds everything that the rest depends on: weights, optimizer, random states, the sum of the losses, the history,
-the best weights, and the position in an order of rows that is a function of seed and epoch.
+An interrupted training that goes on from a checkpoint ends with the same bits as one that was not interrupted, because
+the checkpoint holds everything that the rest depends on: weights, optimizer, random states, the sum of the losses, the
+history, the best weights, and the position in an order of rows that is a function of seed and epoch.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class _Trainer:
         self.stop_metric = self.training.early_stopping and self.training.early_stopping.metric
         self.rows = run.data.rows("train")
         self.batches = math.ceil(self.rows / self.training.batch_size)
-        self.valid_labels = run.data.read("valid", [run.label])[run.label].to_numpy() if run.data.rows("valid") else np.empty(0)
+        self.valid_labels = (
+            run.data.read("valid", [run.label])[run.label].to_numpy() if run.data.rows("valid") else np.empty(0)
+        )
         optimizer = _optimizer(self.training.optimizer)
         optimizer.build(network.trainable_variables)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64, name="loss_sum")
@@ -187,8 +189,8 @@ def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
 def _train_step(
     network: keras.Model, optimizer: keras.optimizers.Optimizer, layout: Layout, loss_sum: tf.Variable
 ) -> Callable:
-    """A compiled step that updates the weights and adds the batch's loss, times its rows, to `loss_sum`. The penalties of
-    the layers count for the gradient, not for the loss that is reported."""
+    """A compiled step that updates the weights and adds the batch's loss, times its rows, to `loss_sum`. The penalties
+    of the layers count for the gradient, not for the loss that is reported."""
     signature = [
         tf.TensorSpec([None, len(layout.ids)], tf.int32),
         tf.TensorSpec([None, len(layout.numbers)], tf.float32),

@@ -1,5 +1,5 @@
-"""The two metrics that training watches. `tidemill.evaluation.metrics` has all of them; these are cheap enough for every
-boosting round."""
+"""The two metrics that training watches. `tidemill.evaluation.metrics` has all of them; these are cheap enough for
+every boosting round."""
 
 from __future__ import annotations
 

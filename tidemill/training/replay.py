@@ -1,5 +1,5 @@
-"""The gate against training-serving skew: rows go through the exported model and through the training path, and both must
-give the same scores."""
+"""The gate against training-serving skew: rows go through the exported model and through the training path, and both
+must give the same scores."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
 
 REPLAYED_ROWS = 512
 TOLERANCE = 1e-5
-"""Largest difference of two probabilities. Both paths compute in float32 (the trees in float64), whose spacing near 1 is
-6e-8; sums of a few hundred products in another order differ by 1e-6. A real skew, such as a missing value treated
+"""Largest difference of two probabilities. Both paths compute in float32 (the trees in float64), whose spacing near 1
+is 6e-8; sums of a few hundred products in another order differ by 1e-6. A real skew, such as a missing value treated
 differently, is larger by orders of magnitude for at least one row of hundreds."""
 
 
@@ -34,7 +34,9 @@ class Replay:
     largest_difference: float
 
 
-def replay(saved_model: str | os.PathLike, model: Model, graph: TransformGraph, examples: Dataset, transformed: Dataset) -> Replay:
+def replay(
+    saved_model: str | os.PathLike, model: Model, graph: TransformGraph, examples: Dataset, transformed: Dataset
+) -> Replay:
     """Replays up to 512 rows, evenly spaced over valid (without one, train), through both signatures of a SavedModel.
 
     Args:
@@ -68,7 +70,13 @@ def replay(saved_model: str | os.PathLike, model: Model, graph: TransformGraph, 
                 f"row {row} of {split}, signature {signature}",
                 f"a score of {got[worst]:.9g} from the exported model and {expected[worst]:.9g} from training",
                 "report this with the experiment: the transform gives other values for one row than for a batch",
-                {"split": split, "row": row, "signature": signature, "serving": float(got[worst]), "training": float(expected[worst])},
+                {
+                    "split": split,
+                    "row": row,
+                    "signature": signature,
+                    "serving": float(got[worst]),
+                    "training": float(expected[worst]),
+                },
             )
         largest = max(largest, float(difference[worst]))
     return Replay(len(places), largest)

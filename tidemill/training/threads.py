@@ -9,8 +9,8 @@ _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def default_threads(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """The cores that this process may use, at least 1: its affinity, and in a container its quota, rounded down. Threads
-    beyond a quota do not only bring nothing, they wait for each other while the container is throttled.
+    """The cores that this process may use, at least 1: its affinity, and in a container its quota, rounded down.
+    Threads beyond a quota do not only bring nothing, they wait for each other while the container is throttled.
 
     Args:
         quota_file: `cpu.max` of the container's cgroup (version 2); there need not be one.

@@ -107,7 +107,9 @@ def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) 
 def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) -> None:
     """Refuses what cannot be trained on, before anything is computed."""
     if not data.metadata.get("features"):
-        raise TidemillError(Code.TRANSFORM_FAILED, "transformed examples", "no feature", "let the transform give a feature")
+        raise TidemillError(
+            Code.TRANSFORM_FAILED, "transformed examples", "no feature", "let the transform give a feature"
+        )
     if data.metadata["features"] != graph.features:
         got = "transformed examples that another transform graph made"
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(data.path), got, "run preprocess again")
@@ -123,17 +125,23 @@ def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) 
 def _check_labels(data: Dataset, split: str, label: str, training: Training) -> None:
     rows = data.rows(split)
     if not rows:
-        want = "give the split a share of the rows" + (" or set training.early_stopping: null" if split == "valid" else "")
+        want = "give the split a share of the rows" + (
+            " or set training.early_stopping: null" if split == "valid" else ""
+        )
         raise TidemillError(Code.EMPTY_SPLIT, split, "no rows", want)
     positives = 0
     for batch in data.batches(split, [label]):
         column = batch.column(label)
         if column.null_count or pc.any(pc.is_nan(column)).as_py():
-            raise TidemillError(Code.LABEL_NULL, f"{label} in {split}", "nulls", "leave out rows without a label in the query")
+            raise TidemillError(
+                Code.LABEL_NULL, f"{label} in {split}", "nulls", "leave out rows without a label in the query"
+            )
         ones = pc.sum(pc.equal(column, 1)).as_py()
         if ones + pc.sum(pc.equal(column, 0)).as_py() != batch.num_rows:
             other = next(v for v in column.unique().to_pylist() if v not in (0, 1))
-            raise TidemillError(Code.LABEL_TYPE, f"{label} in {split}", f"the value {other:g}", "give a label of 0 and 1")
+            raise TidemillError(
+                Code.LABEL_TYPE, f"{label} in {split}", f"the value {other:g}", "give a label of 0 and 1"
+            )
         positives += ones
     needed = split == "train" or training.early_stopping is not None
     if positives in (0, rows) and needed:
@@ -160,7 +168,9 @@ def _write_document(path: Path, spec: TrainSpec, fitted: Model, data: Dataset, f
     artifact.write_json(path, facts | document)
 
 
-def _export(folder: Path, fitted: Model, graph: TransformGraph, raw: Dataset, data: Dataset, progress: Progress) -> None:
+def _export(
+    folder: Path, fitted: Model, graph: TransformGraph, raw: Dataset, data: Dataset, progress: Progress
+) -> None:
     from tidemill.training.export import FOLDER, export
     from tidemill.training.replay import replay
 

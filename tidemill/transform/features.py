@@ -141,6 +141,7 @@ def _log2_squared(column: tf.SparseTensor, number: float | None) -> tf.Tensor:
 
 
 def _categorical(column: tf.SparseTensor, feature: Categorical, file_name: str) -> tf.Tensor:
+    """Ids by a vocabulary or by hash. TFT's text files have no place for a value with a line break: it is unknown."""
     import tensorflow as tf
     import tensorflow_transform as tft
 

@@ -37,11 +37,9 @@ class ModuleFunction:
 
     Args:
         text: The module's source.
-        label: The label's name; an output of this name is the label.
     """
 
     text: str
-    label: str
 
     def __call__(self, inputs: Mapping[str, tf.SparseTensor]) -> dict[str, Any]:
         """What the user's function returns, checked to be dense with one value a row.
@@ -69,15 +67,16 @@ def user_errors(text: str | None) -> Iterator[None]:
     """
     try:
         yield
-    except (TidemillError, OSError, MemoryError):
+    except TidemillError:
         raise
     except Exception as error:
         chain = _chain(error)
         if own := next((cause for cause in chain if isinstance(cause, TidemillError)), None):
             raise own from None
-        if text is None:
+        line = None if text is None else _line(chain, text)
+        if text is None or (line is None and isinstance(chain[-1], OSError | MemoryError)):
             raise
-        raise _failed(_reason(chain), "mend the transform module", _line(chain, text)) from error
+        raise _failed(_reason(chain), "mend the transform module", line) from error
 
 
 def load(text: str) -> Callable[[Mapping[str, Any]], Any]:

@@ -18,7 +18,7 @@ from tidemill.transform import module, shards
 from tidemill.transform.engine import Engine, PreprocessingFn, open_engine
 from tidemill.transform.features import FeaturesFunction, feature_columns
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
-from tidemill.transform.raw import RawColumn, raw_columns
+from tidemill.transform.raw import RawColumn, all_null, raw_columns
 
 if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -97,7 +97,7 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
     schema = data.schema()
     if spec.transform_module is not None:
         module.load(spec.transform_module)
-        function = module.ModuleFunction(spec.transform_module, spec.label)
+        function = module.ModuleFunction(spec.transform_module)
         return function, raw_columns(schema, exclude=spec.key), None
     features = spec.features or {}
     _refuse_unknown_label(spec.label, data)
@@ -118,7 +118,7 @@ def _refuse_unknown_label(label: str, data: Dataset) -> None:
 
 
 def _refuse_all_null(data: Dataset, names: Sequence[str]) -> None:
-    if empty := shards.all_null(data.batches("train", names), list(names)):
+    if empty := all_null(data.batches("train", names), list(names)):
         want = "drop the feature, or mend the query that makes the column"
         raise TidemillError(
             Code.FEATURE_ALL_NULL, f"features.{empty[0]}", "no value in train", want, {"columns": empty}

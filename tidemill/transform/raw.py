@@ -7,7 +7,7 @@ that are not finite, are missing values everywhere: in the analysis, in the tran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ def raw_dtype(type_: pa.DataType) -> str | None:
 
     Returns:
         `int64` for integers and booleans, `float32` for floats and decimals, `string` for strings, binaries and a
-        column of nulls alone; for a dictionary that of its values. None for what TFT cannot take (times, lists, structs).
+        column of nulls alone; for a dictionary that of its values. None for what TFT cannot take (times, lists).
     """
     if pa.types.is_dictionary(type_):
         return raw_dtype(type_.value_type)
@@ -108,6 +108,21 @@ def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBa
 def list_schema(columns: Sequence[RawColumn]) -> pa.Schema:
     """The Arrow schema of what `to_lists` returns."""
     return pa.schema([(column.name, pa.large_list(_ARROW[column.dtype])) for column in columns])
+
+
+def all_null(batches: Iterable[pa.RecordBatch], names: list[str]) -> list[str]:
+    """The columns without any value. Reads no further than until each has shown one.
+
+    Args:
+        batches: Rows with at least these columns.
+        names: The columns to look at.
+    """
+    unseen = list(names)
+    for batch in batches:
+        unseen = [name for name in unseen if not _has_value(batch.column(name))]
+        if not unseen:
+            break
+    return unseen
 
 
 def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
@@ -193,6 +208,12 @@ def _lists(array: pa.Array) -> pa.Array:
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(array.is_valid().to_numpy(zero_copy_only=False), out=offsets[1:])
     return pa.LargeListArray.from_arrays(offsets, array.drop_null())
+
+
+def _has_value(column: pa.Array) -> bool:
+    if pa.types.is_floating(column.type):
+        return bool(pc.any(pc.is_finite(column)).as_py())
+    return column.null_count < len(column)
 
 
 def _is_text(type_: pa.DataType) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidemill.data.dataset import COMPRESSION, ROW_GROUP_ROWS
@@ -105,24 +104,3 @@ def _check_ids(name: str, ids: np.ndarray, num_ids: int) -> None:
     if len(ids) and not (ids.min() >= 0 and ids.max() < num_ids):
         got = f"ids from {ids.min()} to {ids.max()} where the schema allows 0 to {num_ids - 1}"
         raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "keep the ids within the vocabulary")
-
-
-def all_null(batches: Iterator[pa.RecordBatch], names: list[str]) -> list[str]:
-    """The columns without any value. Reads no further than until each has shown one.
-
-    Args:
-        batches: Rows with at least these columns.
-        names: The columns to look at.
-    """
-    unseen = list(names)
-    for batch in batches:
-        unseen = [name for name in unseen if not _has_value(batch.column(name))]
-        if not unseen:
-            break
-    return unseen
-
-
-def _has_value(column: pa.Array) -> bool:
-    if pa.types.is_floating(column.type):
-        return bool(pc.any(pc.is_finite(column)).as_py())
-    return column.null_count < len(column)

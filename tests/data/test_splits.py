@@ -1,0 +1,178 @@
+"""Splits are decided by what rows hold: not by files, not by order, and with the fractions that were asked for."""
+
+import hashlib
+import itertools
+import json
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.data.runs import Runner
+from tidemill.data.dataset import Dataset
+
+COUNT = 2000
+FRACTIONS = {"train": 0.7, "valid": 0.2, "test": 0.1}
+SPLITS = {
+    "random-by-key": ({"by": "random", "seed": 3}, ["id"]),
+    "random-by-row": ({"by": "random"}, []),
+    "hash-by-key": ({"by": "hash"}, ["id"]),
+    "hash-by-column": ({"by": "hash", "column": "user"}, ["id"]),
+    "time": ({"by": "time", "column": "day"}, ["id"]),
+    "time-by-row": ({"by": "time", "column": "day"}, []),
+    "column": ({"by": "column", "column": "part"}, ["id"]),
+}
+PARTS = ("train", "train", "valid", "test")
+LINES = [
+    f"{i},user{i * 7919 % 300},2013-{i * 31 % 12 + 1:02d}-{i * 17 % 28 + 1:02d},{PARTS[i % 4]},{i * 13 % 101 / 8}"
+    f",{i % 3 % 2}"
+    for i in range(COUNT)
+]
+HEADER = "id,user,day,part,x,y\n"
+
+
+def write(runner, lines, files, name="a"):
+    size = -(-len(lines) // files)
+    for i in range(files):
+        runner.write(f"{name}/{i}.csv", HEADER + "\n".join(lines[i * size : (i + 1) * size]) + "\n")
+    return f"{runner.folder}/in/{name}/*.csv"
+
+
+def run(runner, uri, case):
+    split, key = SPLITS[case]
+    return runner.run({"t": uri}, split={**split, "fractions": FRACTIONS}, key=key)
+
+
+def bytes_of(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.parquet")}
+
+
+@pytest.mark.parametrize("case", SPLITS)
+def test_bytes_do_not_depend_on_files_and_order(runner, case):
+    first = run(runner, write(runner, LINES, 1), case)
+    wanted = bytes_of(runner.examples)
+    assert first.summary.rows == {s: first.dataset.rows(s) for s in ("train", "valid", "test")}
+    assert sum(first.summary.rows.values()) == COUNT
+    shuffled = LINES[:]
+    random.Random(1).shuffle(shuffled)
+    second = run(runner, write(runner, shuffled, 7, "b"), case)
+    assert bytes_of(runner.examples) == wanted
+    assert second.summary.fingerprint == first.summary.fingerprint
+
+
+@pytest.mark.parametrize("case", ["random-by-key", "random-by-row", "hash-by-key"])
+def test_fractions(runner, case):
+    rows = run(runner, write(runner, LINES, 1), case).summary.rows
+    for name, fraction in FRACTIONS.items():
+        deviation = (fraction * (1 - fraction) * COUNT) ** 0.5
+        assert abs(rows[name] - fraction * COUNT) < 4 * deviation
+
+
+def test_seed_changes_the_split_and_little_else(runner):
+    uri = write(runner, LINES, 1)
+    ids, everything = [], []
+    for seed in (3, 4):
+        split = {"by": "random", "seed": seed, "fractions": FRACTIONS}
+        found = runner.run({"t": uri}, split=split, key=["id"])
+        ids.append({r["id"] for r in found.rows("test")})
+        everything.append(found.sorted())
+    assert len(ids[0] & ids[1]) < 0.5 * min(map(len, ids))
+    assert everything[0] == everything[1]
+
+
+def test_more_rows_keep_their_split(runner):
+    """A row's split depends on its key alone, so a grown table moves no row from test to train."""
+    small = run(runner, write(runner, LINES[: COUNT // 2], 1), "random-by-key")
+    before = {r["id"]: s for s in ("train", "valid", "test") for r in small.rows(s)}
+    large = run(runner, write(runner, LINES, 1, "b"), "random-by-key")
+    after = {r["id"]: s for s in ("train", "valid", "test") for r in large.rows(s)}
+    assert before == {i: after[i] for i in before}
+
+
+def test_hash_keeps_users_together(runner):
+    found = run(runner, write(runner, LINES, 1), "hash-by-column")
+    users = [{r["user"] for r in found.rows(s)} for s in ("train", "valid", "test")]
+    assert all(users)
+    assert not users[0] & users[1] and not users[0] & users[2] and not users[1] & users[2]
+
+
+def test_time_is_in_order(runner):
+    found = run(runner, write(runner, LINES, 1), "time")
+    days = [[r["day"] for r in found.rows(s)] for s in ("train", "valid", "test")]
+    assert all(part == sorted(part) for part in days)
+    assert days[0][-1] < days[1][0] and days[1][-1] < days[2][0]
+    for part, fraction in zip(days, FRACTIONS.values(), strict=True):
+        assert abs(len(part) - fraction * COUNT) < COUNT / 50
+
+
+def test_column_is_taken_at_its_word(runner):
+    found = run(runner, write(runner, LINES, 1), "column")
+    for name in FRACTIONS:
+        assert {r["part"] for r in found.rows(name)} == {name}
+
+
+def test_rows_are_shuffled_by_hash(runner):
+    """Order of time, or of the file, would be bad for training by batches."""
+    ids = [r["id"] for r in run(runner, write(runner, LINES, 1), "random-by-key").rows("train")]
+    ascents = sum(a < b for a, b in itertools.pairwise(ids))
+    assert abs(ascents / len(ids) - 0.5) < 0.05
+
+
+def test_fraction_zero_may_be_empty(runner):
+    fractions = {"train": 0.9, "valid": 0.1, "test": 0}
+    found = runner.run({"t": write(runner, LINES, 1)}, split={"by": "random", "fractions": fractions}, key=["id"])
+    assert found.summary.rows["test"] == 0
+    assert found.summary.rows["train"] + found.summary.rows["valid"] == COUNT
+    everything = {"train": 1, "valid": 0, "test": 0}
+    found = runner.run({"t": write(runner, LINES, 1)}, split={"by": "time", "column": "day", "fractions": everything})
+    assert found.summary.rows == {"train": COUNT, "valid": 0, "test": 0}
+    assert found.dataset.read("test").num_rows == 0
+
+
+def test_known_rows(runner):
+    """The split of a row must not change with DuckDB's version, so it is computed here by the standard library."""
+    split = {"by": "random", "fractions": FRACTIONS}
+    found = runner.run({"t": write(runner, LINES, 1)}, split=split, key=["id", "user"])
+    for index, name in enumerate(FRACTIONS):
+        for row in found.rows(name):
+            text = f"0|{row['id']}|{len(row['user'])}:{row['user']}"
+            low = int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little") / 2**64
+            assert index == (low >= 0.7) + (low >= 0.9)
+
+
+def test_predict_has_one_split(runner):
+    found = runner.run({"t": write(runner, LINES, 1)}, stage="predict", label=None, key=["id"])
+    assert list(found.dataset.splits) == ["predict"]
+    assert found.summary.rows == {"predict": COUNT}
+    before = bytes_of(runner.examples)
+    runner.run({"t": write(runner, LINES[::-1], 3, "b")}, stage="predict", label=None, key=["id"])
+    assert bytes_of(runner.examples) == before
+
+
+VALUES = st.one_of(st.none(), st.text(max_size=5), st.sampled_from(["|", "-", "1:a", "2", "NA"]))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(VALUES, VALUES, st.sampled_from([0, 1])), min_size=20, max_size=60),
+    seed=st.integers(0, 3),
+)
+def test_any_rows_in_any_order(tmp_path_factory, rows, seed):
+    """Any text, also control characters and nulls: no row is lost, parted from its twin or moved."""
+    texts = [json.dumps({"a": a, "b": b, "y": y}) for a, b, y in rows]
+    texts += [json.dumps({"a": "known", "b": str(i), "y": i % 2}) for i in range(200)]
+    results = []
+    for order in (texts, random.Random(seed).sample(texts, len(texts))):
+        runner = Runner(tmp_path_factory.mktemp("any"))
+        path = runner.write("a.jsonl", "\n".join(order))
+        columns = {"a": "VARCHAR", "b": "VARCHAR", "y": "TINYINT"}
+        found = runner.run({"t": {"uri": path, "columns": columns}}, split={"by": "random", "seed": seed})
+        assert found.sorted() == sorted((json.loads(t) for t in texts), key=lambda r: json.dumps(r))
+        twins = {}
+        for name in found.dataset.splits:
+            for row in found.rows(name):
+                assert twins.setdefault(json.dumps(row), name) == name
+        results.append(bytes_of(runner.examples))
+    assert results[0] == results[1]
+    assert Dataset(runner.examples).rows("train") > 0
