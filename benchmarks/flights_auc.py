@@ -2,9 +2,9 @@
 
     python benchmarks/flights_auc.py
 
-Runs the experiment through the compiled pipeline, once a split, without gates. The plain script trains LightGBM on the same
-rows and columns of the same splits, read from the run's examples, with the label in pandas categories and missing values left
-as they are: what one would write in a notebook.
+Runs the experiment through the compiled pipeline, once a split, without gates. The plain script trains LightGBM on
+the same rows and columns of the same splits, read from the run's examples, with the label in pandas categories and
+missing values left as they are: what one would write in a notebook.
 """
 
 from __future__ import annotations

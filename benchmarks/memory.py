@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py --rows 5000000 --steps ingest
 
-Each step's line says its wall seconds, its CPU seconds and its process's peak resident memory (`ru_maxrss`). Steps run in
-the order given; each finds below `--work` what the ones before it wrote.
+Each step's line says its wall seconds, its CPU seconds and its process's peak resident memory (`ru_maxrss`). Steps run
+in the order given; each finds below `--work` what the ones before it wrote.
 """
 
 from __future__ import annotations

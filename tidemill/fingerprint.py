@@ -46,7 +46,8 @@ def of_tree(folder: str | os.PathLike) -> str:
 
 @functools.cache
 def code_version() -> str:
-    """The library's version and a fingerprint of its sources, so that a changed line of code is never served from cache.
+    """The library's version and a fingerprint of its sources, so that a changed line of code is never served from
+    cache.
 
     Returns:
         For example `0.1.0+3f2a91c0d4e5`.

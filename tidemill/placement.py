@@ -13,8 +13,9 @@ def placement(resources: Resources) -> dict:
     """CPU, memory, accelerators and nodes of one step.
 
     Returns:
-        `cpu`, `memory`, `accelerator_type` (the resource's name) and `accelerator_count` as text; `node_selector`, labels of
-        GKE's nodes by the accelerator's type and for spot nodes; `tolerations` of the taint that GKE puts on spot nodes.
+        `cpu`, `memory`, `accelerator_type` (the resource's name) and `accelerator_count` as text; `node_selector`,
+        labels of GKE's nodes by the accelerator's type and for spot nodes; `tolerations` of the taint that GKE puts
+        on spot nodes.
     """
     selector = {}
     if resources.gpu and resources.gpu_type:

@@ -1,7 +1,7 @@
 """Planning: an experiment and the present state of its sources become the specs of the steps.
 
-This is the one step that always runs. It looks at the sources and at the published models, so that everything after it can
-be cached by content.
+This is the one step that always runs. It looks at the sources and at the published models, so that everything after
+it can be cached by content.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
 
     Args:
         experiment: The experiment, with all files inlined.
-        root: URI of the folder where Tidemill keeps sources, checkpoints and models. The source record is written there.
+        root: URI of the folder where Tidemill keeps sources, checkpoints and models. The source record is written
+        there.
 
     Returns:
-        Texts by output name: `ingest`, `validate`, `preprocess`, `publish` are specs in JSON; `members` is a JSON list of
-        objects with the member's `name`, its `train` and `evaluate` specs as texts, and the values of `placement`;
-        `preprocess_cpu` and `preprocess_memory` are quantities as Kubernetes writes them.
+        Texts by output name: `ingest`, `validate`, `preprocess`, `publish` are specs in JSON; `members` is a JSON
+        list of objects with the member's `name`, its `train` and `evaluate` specs as texts, and the values of
+        `placement`; `preprocess_cpu` and `preprocess_memory` are quantities as Kubernetes writes them.
 
     Raises:
         TidemillError: `unsupported`, `missing-file`, `over-budget` and what else reading the sources finds.
@@ -131,8 +132,8 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
         experiment: The experiment, with all files inlined.
         root: As for `plan_training`.
         version: Version of the published model; defaults to the newest.
-        output: URI of the folder for the predictions. Defaults to one below `root/predictions/<name>/` that is named after
-            the rows, the model and the settings.
+        output: URI of the folder for the predictions. Defaults to one below `root/predictions/<name>/`, named after the
+            rows, the model and the settings.
 
     Returns:
         JSON texts by output name: `ingest`, `predict`.

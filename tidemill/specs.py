@@ -1,8 +1,8 @@
 """What each step is told: the part of the experiment that it needs, and nothing else.
 
-The `plan` step cuts the experiment into these specs, and each travels as one JSON parameter. A step's cache key holds its
-spec and its input artifacts, so a changed hyperparameter reruns training and what follows, alone. `code` is the library's
-version and source fingerprint: changed code never meets an old result.
+The `plan` step cuts the experiment into these specs, and each travels as one JSON parameter. A step's cache key holds
+its spec and its input artifacts, so a changed hyperparameter reruns training and what follows, alone. `code` is the
+library's version and source fingerprint: changed code never meets an old result.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class IngestSpec(Section):
     stage: Literal["train", "predict"]
     """`predict`: the label is not needed, and all rows go to one split called `predict`."""
     source: Source
-    """The source with empty URIs: files are taken from the record, so that the same bytes elsewhere are the same input."""
+    """The source with empty URIs: files are taken from the record, so that the same bytes elsewhere are the same
+    input."""
     source_fingerprint: str
     label: Column | None
     key: list[Column]

@@ -1,7 +1,6 @@
 """Metrics, gates and the report of one member."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 
@@ -51,7 +50,7 @@ def evaluate(
         metrics.log_metric(name, value)
     Path(metrics.path).write_text(json.dumps(values), encoding="utf-8")
     if summary.roc:
-        fpr, tpr, thresholds = zip(*summary.roc)
+        fpr, tpr, thresholds = zip(*summary.roc, strict=True)
         classification.log_roc_curve(list(fpr), list(tpr), list(thresholds))
     classification.log_confusion_matrix(["0", "1"], summary.confusion)
     Path(classification.path).write_text(json.dumps(classification.metadata), encoding="utf-8")

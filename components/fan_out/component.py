@@ -1,7 +1,6 @@
 """Hands a list to `dsl.ParallelFor`."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 

@@ -1,7 +1,6 @@
 """Reads tables, runs the query and writes examples."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 

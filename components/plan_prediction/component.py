@@ -1,7 +1,6 @@
 """Cuts an experiment into the specs of the prediction steps."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 

@@ -1,7 +1,6 @@
 """Cuts an experiment into the specs of the training steps."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 
@@ -19,8 +18,8 @@ def plan_training(
 ):
     """Cuts an experiment into the specs of the training steps, and looks at the sources and at the published models.
 
-    Never cache this step: it is how a changed input file is noticed. The specs change only with what they describe, so that
-    the steps after it are cached by content.
+    Never cache this step: it is how a changed input file is noticed. The specs change only with what they describe,
+    so that the steps after it are cached by content.
 
     Args:
         experiment: The experiment file's text (YAML or JSON), with SQL and transform module inline.

@@ -1,7 +1,6 @@
 """Scores raw rows with a published model."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 

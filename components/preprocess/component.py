@@ -1,7 +1,6 @@
 """TensorFlow Transform over the examples."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 

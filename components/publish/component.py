@@ -3,7 +3,6 @@
 from typing import List  # noqa: UP035 - kfp reads the annotation by this name
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 

@@ -1,7 +1,6 @@
 """Trains one member."""
 
 from kfp import dsl
-
 from tidemill.components import GPU_IMAGE
 
 
@@ -23,7 +22,8 @@ def train(
         examples: The examples of `ingest`, of which some are replayed through the exported model.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`, which goes into the exported model.
-        model: `model.keras` or `model.txt`, `model.json`, TensorBoard logs, and `Format-Serving/` from raw rows to scores.
+        model: `model.keras` or `model.txt`, `model.json`, TensorBoard logs, and `Format-Serving/`, a SavedModel from
+            raw rows to scores.
         metrics: Metrics of the valid split, and the speed of training.
     """
     import json

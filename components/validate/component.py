@@ -1,7 +1,6 @@
 """Statistics, schema, anomalies, drift and leakage."""
 
 from kfp import dsl
-
 from tidemill.components import CPU_IMAGE
 
 

@@ -1,7 +1,6 @@
 """Batch prediction with a published model."""
 
 from kfp import dsl
-
 from tidemill.components.ingest.component import ingest
 from tidemill.components.plan_prediction.component import plan_prediction
 from tidemill.components.predict.component import predict

@@ -3,9 +3,15 @@
 from typing import NamedTuple
 
 from kfp import dsl, kubernetes
-
 from tidemill.components.evaluate.component import evaluate
 from tidemill.components.train.component import train
+
+
+class Member(NamedTuple):
+    """What a member hands on."""
+
+    model: dsl.Model
+    evaluation: dsl.Artifact
 
 
 @dsl.pipeline(name="tidemill-member")
@@ -22,7 +28,7 @@ def member(
     accelerator_count: str,
     node_selector: dict,
     tolerations: list,
-) -> NamedTuple("Member", [("model", dsl.Model), ("evaluation", dsl.Artifact)]):
+) -> Member:
     """Trains one model and evaluates it.
 
     Args:
@@ -59,5 +65,4 @@ def member(
         model=trained.outputs["model"],
     )
     evaluated.set_display_name("Evaluate")
-    outputs = NamedTuple("Member", [("model", dsl.Model), ("evaluation", dsl.Artifact)])
-    return outputs(trained.outputs["model"], evaluated.outputs["evaluation"])
+    return Member(trained.outputs["model"], evaluated.outputs["evaluation"])

@@ -1,7 +1,6 @@
 """From raw data to an evaluated, published model."""
 
 from kfp import dsl
-
 from tidemill.components.fan_out.component import fan_out
 from tidemill.components.ingest.component import ingest
 from tidemill.components.plan_training.component import plan_training
@@ -13,8 +12,8 @@ from tidemill.pipelines.member.pipeline import member as train_and_evaluate
 
 @dsl.pipeline(name="tidemill-train")
 def train(experiment: str, root: str):
-    """Reads, checks and transforms the data, trains every model of the experiment, and publishes the best one that passes
-    the gates.
+    """Reads, checks and transforms the data, trains every model of the experiment, and publishes the best one that
+    passes the gates.
 
     Args:
         experiment: The experiment file's text. `tidemill validate --resolved FILE` prints it with its SQL inline.

@@ -208,7 +208,7 @@ BROKEN = {
     "parquet-page": (
         "a.parquet",
         parquet_bytes(compression="zstd")[:4] + b"\xff" * 300 + parquet_bytes(compression="zstd")[304:],
-    ),  # noqa: E501
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""Each kind of bad input, through the whole pipeline: its error code, one sentence, exit code 2, nothing half-written."""
+"""Each kind of bad input, through the whole pipeline: its error code, one sentence, exit code 2, nothing
+half-written."""
 
 from __future__ import annotations
 

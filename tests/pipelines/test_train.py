@@ -1,4 +1,5 @@
-"""The train and batch_predict pipelines, run as users run them: compiled, through kfp.local, in processes of their own."""
+"""The train and batch_predict pipelines, run as users run them: compiled, through kfp.local, in processes of their
+own."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +55,7 @@ def test_first_run_publishes_a_blessed_model_with_reports(trained):
     [file] = json.loads(source.read_text())["files"]
     assert file["uri"].endswith("rows.csv") and file["bytes"] == (trained.folder / "rows.csv").stat().st_size
     assert {"validate", "publish"} <= {s["name"] for s in trained.last()["steps"]}
-    assert all(open(report).read(15).lower() == "<!doctype html>" for report in trained.last()["reports"])
+    assert all(Path(report).read_text()[:15].lower() == "<!doctype html>" for report in trained.last()["reports"])
 
 
 def test_second_run_is_cached_throughout(again):
@@ -95,7 +97,7 @@ def test_predictions_are_those_of_the_served_model(again, rows):
 
     again.succeed("--pipeline", "batch_predict")
     folder = again.outputs("predict")["predictions"]["uri"]
-    success = json.loads(open(f"{folder}/_SUCCESS").read())
+    success = json.loads(Path(folder, "_SUCCESS").read_text())
     predictions = pq.read_table([f"{folder}/{file['name']}" for file in success["files"]])
     assert predictions.num_rows == success["rows"] == rows.num_rows
     by_id = dict(zip(predictions["id"].to_pylist(), predictions["score"].to_pylist(), strict=True))
@@ -150,7 +152,7 @@ def processes_with(text: str) -> list[str]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            command = open(f"/proc/{pid}/cmdline", "rb").read().replace(b"\0", b" ").decode(errors="replace")
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if text in command:

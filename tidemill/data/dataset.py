@@ -196,7 +196,8 @@ class _ShardWriter:
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path(), self._owner.schema, compression=COMPRESSION)
-        self._writer.write_table(head, row_group_size=self._owner._row_group_rows)
+        # One chunk, or the file's pages would depend on how the rows arrived.
+        self._writer.write_table(head.combine_chunks(), row_group_size=self._owner._row_group_rows)
         self._shard_rows += head.num_rows
         if self._shard_rows >= self._owner._shard_rows:
             self._close_shard()

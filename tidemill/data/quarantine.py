@@ -2,10 +2,10 @@
 
 The quarantine file has one JSON object a line, sorted by table, URI and line:
 
-    {"table": "trips", "uri": "t.csv", "line": 9, "reason": "Expected Number of Columns: 9 Found: 8", "text": "…"}
+    {"table": "t", "uri": "a.csv", "line": 9, "reason": "Expected Number of Columns: 9 Found: 8", "text": "…"}
 
-`line` counts the file's lines from 1, with its header; in Parquet, where there are no lines, it counts rows. Rows of the
-query's result that contradict the given schema have the table `(query)`, and neither URI nor line.
+`line` counts the file's lines from 1, with its header; in Parquet, where there are no lines, it counts rows. Rows of
+the query's result that contradict the given schema have the table `(query)`, and neither URI nor line.
 """
 
 from __future__ import annotations

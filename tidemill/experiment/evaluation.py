@@ -20,8 +20,8 @@ class Gate(Section):
     max: float | None = None
     """Largest value."""
     better_than_baseline: float | None = None
-    """By how much the metric must be better than the published model's on the same rows (0.0: not worse). Holds where no
-    model is published yet."""
+    """By how much the metric must be better than the published model's on the same rows (0.0: not worse). Holds where
+    no model is published yet."""
 
     @model_validator(mode="after")
     def _some_condition(self) -> Gate:
@@ -60,8 +60,8 @@ class Predict(Section):
     """What the `batch_predict` pipeline scores."""
 
     source: Source | None = None
-    """The rows, in the form of the experiment's `source`, with all raw columns that the features need and the key, without
-    the label. Defaults to the experiment's source."""
+    """The rows, in the form of the experiment's `source`, with all raw columns that the features need and the key,
+    without the label. Defaults to the experiment's source."""
     shards: Annotated[int, Field(gt=0, le=10_000)] = 1
     """Number of Parquet files."""
     columns: list[Column] = []

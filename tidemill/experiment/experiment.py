@@ -25,8 +25,8 @@ class Experiment(Section):
     labels: list[Column] | None = None
     """Several labels, for multi-task models. Not in this version."""
     key: list[Column] = []
-    """Columns that together identify a row, and that predictions carry. They become features only where `features` names
-    them too."""
+    """Columns that together identify a row, and that predictions carry. They become features only where `features`
+    names them too."""
     split: Split = Split()
     validation: Validation = Validation()
     features: dict[Column, Feature] | None = None

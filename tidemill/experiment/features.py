@@ -22,7 +22,8 @@ class Numeric(Section):
     kind: Literal["numeric"]
     transform: Literal["zscore", "minmax", "log", "none", "log2_squared"] | Bucketize = "zscore"
     """`zscore`: mean 0, variance 1 on train. `minmax`: 0 to 1 on train. `log`: sign(x) * ln(1 + |x|). `none`: as it is.
-    `log2_squared`: the id floor(log2(x)^2) that the winners of Criteo's competition used. `{bucketize: N}`: quantiles."""
+    `log2_squared`: the id floor(log2(x)^2) that the winners of Criteo's competition used. `{bucketize: N}`:
+    quantiles."""
     missing: Literal["mean", "zero"] | float = "mean"
     """What stands in for a missing value: the mean of train, 0 or a number. The transforms that give ids (`bucketize`,
     `log2_squared`) keep an id of its own for missing values instead, unless this is a number."""

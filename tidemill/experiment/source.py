@@ -23,8 +23,8 @@ class Table(Section):
     header: bool = True
     """Whether the first line of a CSV or TSV file holds the column names. False needs `columns`."""
     columns: dict[Column, str] | None = None
-    """Column names with their DuckDB types (`label: TINYINT`), in the order of the file. Optional with a header: then it
-    only fixes the types of the columns that it names."""
+    """Column names with their DuckDB types (`label: TINYINT`), in the order of the file. Optional with a header: then
+    it only fixes the types of the columns that it names."""
     delimiter: str | None = None
     """Field separator of `csv`; defaults to a comma, and to a tab for `tsv`."""
     null: list[str] = ["", "NA"]
@@ -89,9 +89,9 @@ class Split(Section):
     """How rows are divided into train, valid and test. Independent of the order of files and rows."""
 
     by: Literal["hash", "random", "time", "column"] = "random"
-    """`hash` keeps all rows with the same value of `column` (or of the key) in one split; `random` hashes the key, or the
-    whole row where there is none, with the seed; `time` orders by `column`, oldest rows to train, and never parts rows of
-    the same instant; `column` reads the split's name from `column`."""
+    """`hash` keeps all rows with the same value of `column` (or of the key, or of all columns) in one split; `random`
+    hashes the key, or the whole row where there is none, with the seed; `time` orders by `column`, oldest rows to
+    train, and never parts rows of the same instant; `column` reads the split's name from `column`."""
     column: Column | None = None
     """The column that `time` and `column` need, and that `hash` may take instead of the key."""
     fractions: Fractions = Fractions()

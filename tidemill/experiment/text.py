@@ -93,7 +93,7 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's loader with the scalars of YAML 1.2's core schema, decimal only."""
 
     where = ""
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - the class attribute is how PyYAML is told
+    yaml_implicit_resolvers: dict = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()

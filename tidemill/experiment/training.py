@@ -95,7 +95,8 @@ class Training(Section):
 
 
 class Tuning(Section):
-    """Hyperparameter search of the `tune` pipeline, which is not in this version; the `train` pipeline does not use it."""
+    """Hyperparameter search of the `tune` pipeline, which is not in this version; the `train` pipeline does not use
+    it."""
 
     algorithm: Literal["random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "hyperband"] = "tpe"
     trials: PositiveInt = 20
