@@ -47,7 +47,7 @@ def difference(booster: lightgbm.Booster, ids: np.ndarray, numbers: np.ndarray) 
     seed=st.integers(0, 10**6),
     zero_as_missing=st.booleans(),
     use_missing=st.booleans(),
-    num_leaves=st.integers(2, 40),
+    num_leaves=st.sampled_from([2, 7, 40, 200]),
     max_bin=st.sampled_from([5, 255]),
 )
 def test_equals_lightgbm(seed, **settings_):
@@ -70,6 +70,12 @@ def test_compares_in_float64():
     around = np.concatenate([cuts, np.nextafter(cuts, np.float32(-np.inf)), np.nextafter(cuts, np.float32(np.inf))])
     numbers = np.column_stack([around, around, around])
     assert difference(booster, np.resize(ids, len(around)), numbers) < TOLERANCE
+
+
+def test_more_leaves_than_a_word_has_bits():
+    booster, ids, numbers = grow(5, num_leaves=300, min_data_in_leaf=1, min_sum_hessian_in_leaf=0)
+    assert Forest.parse(booster.model_to_string()).words > 1
+    assert difference(booster, ids, numbers) < TOLERANCE
 
 
 def test_one_leaf():

@@ -76,10 +76,14 @@ def test_other_settings_do_not_take_the_checkpoint(shop):
     assert same.phases[0].startswith("goes on")
 
 
-SCRIPT = """ import sys from tidemill.specs import TrainSpec from tidemill.step import Progress from
-tidemill.training.train import train spec, examples, transformed, graph, root, model = sys.argv[1:]
-train(TrainSpec.model_validate_json(spec), examples, transformed, graph, root=root, model=model,
-progress=Progress("train"))
+SCRIPT = """
+import sys
+from tidemill.specs import TrainSpec
+from tidemill.step import Progress
+from tidemill.training.train import train
+spec, examples, transformed, graph, root, model = sys.argv[1:]
+spec, progress = TrainSpec.model_validate_json(spec), Progress("train")
+train(spec, examples, transformed, graph, root=root, model=model, progress=progress)
 """
 
 

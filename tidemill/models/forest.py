@@ -3,9 +3,13 @@
 Every decision of a tree looks at one feature and only asks which of finitely many ranges or ids its value is in. So a
 row's values are first turned into *bins*: for a number the place among all thresholds at which any node cuts it
 (compared as float64, as LightGBM does) or a bin for NaN; for a category its id, or one bin for all ids that no node
-asks for. Then every node is a bitset over its feature's bins, which says what goes to the left. It is filled by asking
-LightGBM's rule about one value of each bin, so missing values and categories need no ops of their own. All trees are
-walked down at once.
+asks for. What a node does with a bin is found by asking LightGBM's rule about one value of it, so missing values need
+no ops.
+
+From bins to leaves nothing is walked. As in QuickScorer (Lucchese et al., SIGIR 2015) the leaves of a tree are bits,
+left to right; a node that sends a row to the right rules out the leaves to its left; and the leaf that the row ends in
+is the first one that no node has ruled out. What all nodes on one feature rule out depends on the feature's bin alone,
+so it is computed beforehand: one table a feature, from bins to the bits that are left of every tree.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import tensorflow as tf
 _ZERO = float(np.float32(1e-35))
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
 _MISSING_ZERO, _MISSING_NAN = 1, 2
-_WORD_BITS = 32
+_WORD_BITS = 64
 
 
 @dataclass
@@ -90,52 +94,48 @@ class _Binning:
 
 
 class Forest:
-    """All trees, as arrays over nodes. Leaves are nodes too, whose children are they themselves.
+    """All trees, as one table a feature. A word is 64 leaves; W words hold the leaves of the largest tree.
 
     Attributes:
         binnings: By feature, for those that any tree uses.
-        roots: [trees] int32, deepest tree first.
-        depths: [trees], in the same order.
-        feature: [nodes] int32, place of the node's feature among `binnings`.
-        word: [nodes] int32, where the node's bitset begins in `words`.
-        words: int32, the bitsets.
-        children: [2 * nodes] int32, right and left child.
-        values: [nodes] float64, value of a leaf.
-        order: [trees] int32, the place in `roots` of each tree of the model.
+        tables: By feature `(rows, words)`: rows [bins] int32 says which row of words [distinct rows, trees * W] int64
+            a bin has. The words are variables, because a graph's constants are limited to 2 GiB.
+        first: [trees] int32, where in `values` a tree's leaves begin.
+        values: [leaves of all trees] float64, each tree's from left to right.
+        words: W.
         slope: The sigmoid's.
     """
 
     def __init__(self, trees: Sequence[_Tree], slope: float):
         self.slope = slope
         self.binnings = _binnings(trees)
-        column = {feature: place for place, feature in enumerate(self.binnings)}
-        depths = np.array([_depth(tree) for tree in trees], np.int64)
-        placed = np.argsort(-depths, kind="stable")
-        self.depths = depths[placed]
-        self.order = np.argsort(placed).astype(np.int32)
-        roots, feature, word, children, values = [], [], [], [], []
-        bitsets: list[np.ndarray] = []
-        next_word = 0
-        for tree in (trees[i] for i in placed):
-            first, inner = len(feature), len(tree.feature)
-            roots.append(first)
-            for node in range(inner):
-                binning = self.binnings[tree.feature[node]]
-                bitset = _pack(binning.left_bins(tree, node))
-                feature.append(column[tree.feature[node]])
-                word.append(next_word)
-                bitsets.append(bitset)
-                next_word += len(bitset)
-                for child in (tree.right[node], tree.left[node]):
-                    children.append(first + (child if child >= 0 else inner - child - 1))
-            for leaf in range(first + inner, first + inner + len(tree.values)):
-                feature.append(0)
-                word.append(0)
-                children += [leaf, leaf]
-            values += [0.0] * inner + list(tree.values)
-        self.roots, self.feature, self.word = (np.array(x, np.int32) for x in (roots, feature, word))
-        self.children, self.values = np.array(children, np.int32), np.array(values, np.float64)
-        self.words = np.concatenate(bitsets) if bitsets else np.zeros(1, np.int32)
+        orders = [_leaves_in_order(tree) for tree in trees]
+        leaves = np.array([len(tree.values) for tree in trees], np.int64)
+        self.first = (np.cumsum(leaves) - leaves).astype(np.int32)
+        self.values = np.concatenate(
+            [tree.values[order] for tree, (order, _) in zip(trees, orders, strict=True)] or [[0.0]]
+        )
+        self.words = -(-int(leaves.max(initial=1)) // _WORD_BITS)
+        ruled_out = [[_bits(*span, self.words) for span in spans] for _, spans in orders]
+        self.tables = {feature: self._table(feature, trees, ruled_out) for feature in self.binnings}
+
+    def _table(
+        self, feature: int, trees: Sequence[_Tree], ruled_out: list[list[np.ndarray]]
+    ) -> tuple[np.ndarray, tf.Variable]:
+        binning = self.binnings[feature]
+        table = np.full((binning.size, len(trees), self.words), -1, np.int64)
+        for place, tree in enumerate(trees):
+            for node in np.flatnonzero(tree.feature == feature).tolist():
+                table[~binning.left_bins(tree, node), place] &= ~ruled_out[place][node]
+        # Rare ids are in no node's set, so most rows of a large vocabulary are the same.
+        distinct, rows = np.unique(table.reshape(binning.size, -1), axis=0, return_inverse=True)
+        variable = tf.Variable(distinct, trainable=False, dtype=tf.int64, name=f"leaves_{feature}")
+        return rows.reshape(-1).astype(np.int32), variable
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """What the tables are kept in."""
+        return [words for _, words in self.tables.values()]
 
     @classmethod
     def parse(cls, text: str) -> Forest:
@@ -158,33 +158,23 @@ class Forest:
         Args:
             columns: The features in the booster's order, each [batch], int32 ids or float32 numbers.
         """
-        if not len(self.roots):
-            return tf.fill(tf.shape(columns[0]), 0.5)
-        if self.binnings:
-            bins = tf.stack([_to_bins(columns[i], binning) for i, binning in self.binnings.items()], axis=1)
-        else:
-            bins = tf.zeros([tf.shape(columns[0])[0], 1], tf.int32)
-        leaves = self._leaves(bins)
-        values = tf.gather(tf.gather(self.values, leaves), self.order, axis=1)
+        rows = tf.shape(columns[0])[0]
+        if not len(self.first):
+            return tf.fill([rows], 0.5)
+        left = tf.fill([rows, len(self.first) * self.words], tf.constant(-1, tf.int64))
+        for feature, (places, words) in self.tables.items():
+            bins = _to_bins(columns[feature], self.binnings[feature])
+            left &= tf.gather(words, tf.gather(tf.constant(places), bins))
+        values = tf.gather(tf.constant(self.values), self.first + self._first_leaf(left))
         return tf.cast(tf.sigmoid(self.slope * tf.reduce_sum(values, axis=1)), tf.float32)
 
-    def _leaves(self, bins: tf.Tensor) -> tf.Tensor:
-        """The leaf [batch, trees] int32 that each row reaches in each tree, the trees in the order of `roots`."""
-        batch, width = tf.shape(bins)[0], bins.shape[1]
-        flat = tf.reshape(bins, [-1])
-        starts = (tf.range(batch) * width)[:, None]
-        feature, first_word, words, children = map(tf.constant, (self.feature, self.word, self.words, self.children))
-        nodes = tf.tile(tf.constant(self.roots)[None, :], [batch, 1])
-        reached = []
-        for depth in range(1, int(self.depths.max()) + 1):
-            going = int((self.depths >= depth).sum())
-            reached.append(nodes[:, going:])
-            nodes = nodes[:, :going]
-            place = tf.gather(flat, starts + tf.gather(feature, nodes))
-            word = tf.gather(words, tf.gather(first_word, nodes) + place // _WORD_BITS)
-            left = tf.bitwise.right_shift(word, place % _WORD_BITS) & 1
-            nodes = tf.gather(children, nodes * 2 + left)
-        return tf.concat([nodes, *reversed(reached)], axis=1)
+    def _first_leaf(self, left: tf.Tensor) -> tf.Tensor:
+        """[batch, trees * W] int64 to the place [batch, trees] int32 of the lowest bit of each tree."""
+        if self.words == 1:
+            return _lowest_bit(left)
+        left = tf.reshape(left, [-1, len(self.first), self.words])
+        word = tf.argmax(left != 0, axis=2, output_type=tf.int32)
+        return word * _WORD_BITS + _lowest_bit(tf.gather(left, word, batch_dims=2))
 
 
 def _binnings(trees: Sequence[_Tree]) -> dict[int, _Binning]:
@@ -215,21 +205,31 @@ def _to_bins(values: tf.Tensor, binning: _Binning) -> tf.Tensor:
     return tf.where(tf.math.is_nan(values), len(binning.cuts) + 1, places)
 
 
-def _pack(bits: np.ndarray) -> np.ndarray:
-    """Bits to int32 words, the lowest bit first."""
-    padded = np.zeros(-(-len(bits) // _WORD_BITS) * _WORD_BITS, np.uint8)
-    padded[: len(bits)] = bits
-    return np.packbits(padded, bitorder="little").view("<u4").astype(np.uint32).view(np.int32)
+def _lowest_bit(words: tf.Tensor) -> tf.Tensor:
+    """The place, int32, of the lowest bit of int64 words that are not 0."""
+    return tf.cast(tf.raw_ops.PopulationCount(x=(words & -words) - 1), tf.int32)
 
 
-def _depth(tree: _Tree) -> int:
-    """Decisions on the longest way from the root to a leaf."""
-    depth = np.zeros(len(tree.feature), np.int64)
-    deepest = 0
-    # LightGBM numbers a child above its parent, so one pass goes down.
-    for node in range(len(tree.feature)):
-        deepest = max(deepest, int(depth[node]) + 1)
-        for child in (tree.left[node], tree.right[node]):
-            if child >= 0:
-                depth[child] = depth[node] + 1
-    return deepest
+def _bits(start: int, stop: int, words: int) -> np.ndarray:
+    """[words] int64 with the bits from `start` to before `stop`."""
+    bits = np.zeros(words * _WORD_BITS, np.uint8)
+    bits[start:stop] = 1
+    return np.packbits(bits, bitorder="little").view("<i8").astype(np.int64)
+
+
+def _leaves_in_order(tree: _Tree) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The tree's leaves from left to right, and for each node the span in that order of the leaves to its left."""
+    order: list[int] = []
+    spans = [(0, 0)] * len(tree.feature)
+    # A node is met twice: before its left side, and with the span's start after it.
+    stack: list[tuple[int, int | None]] = [(0, None)] if len(tree.feature) else [(-1, None)]
+    while stack:
+        child, start = stack.pop()
+        if child < 0:
+            order.append(-child - 1)
+        elif start is None:
+            stack += [(child, len(order)), (int(tree.left[child]), None)]
+        else:
+            spans[child] = (start, len(order))
+            stack.append((int(tree.right[child]), None))
+    return np.array(order), spans

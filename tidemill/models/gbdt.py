@@ -98,7 +98,7 @@ class GbdtModel(Model):
         from tidemill.models.forest import Forest
 
         forest = Forest.parse(self.booster.model_to_string())
-        return lambda features: forest.score([features[name] for name in self.layout.columns]), None
+        return lambda features: forest.score([features[name] for name in self.layout.columns]), forest.variables
 
     def _parameters(self, run: Run) -> dict[str, Any]:
         config = self.config
