@@ -78,7 +78,7 @@ def plain_lightgbm(examples: str) -> float:
     for column in ("carrier", "origin", "dest"):
         kinds = frames["train"][column].astype("category").dtype
         for frame in frames.values():
-            frame[column] = frame[column].astype(kinds)
+            frame[column] = frame[column].where(frame[column].isin(kinds.categories)).astype(kinds)
     train, valid = (lightgbm.Dataset(frames[s][columns], frames[s]["late"]) for s in ("train", "valid"))
     settings = {
         "objective": "binary",

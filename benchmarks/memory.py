@@ -1,6 +1,6 @@
 """Peak memory and seconds of the steps that read data, each in its own process, on synthetic rows in Criteo's format.
 
-    python benchmarks/memory.py --rows 5000000 --steps ingest
+    python benchmarks/memory.py --rows 5000000
 
 Each step's line says its wall seconds, its CPU seconds and its process's peak resident memory (`ru_maxrss`). Steps run
 in the order given; each finds below `--work` what the ones before it wrote.
@@ -30,27 +30,12 @@ def generate(work: Path, rows: int) -> None:
 
 def ingest(work: Path, rows: int) -> None:
     """`work/rows` to `work/examples`."""
-    from tidemill.data import sources
     from tidemill.data.ingest import ingest
     from tidemill.specs import IngestSpec
     from tidemill.step import Progress
 
-    experiment = _experiment(work)
-    record = sources.record(experiment.source)
-    sources.save_record(str(work / "root"), record)
-    spec = IngestSpec(
-        code="benchmark",
-        stage="train",
-        source=experiment.source,
-        source_fingerprint=record.fingerprint,
-        label=experiment.label,
-        key=experiment.key,
-        columns=experiment.feature_columns(),
-        split=experiment.split,
-        schema_text=None,
-    )
     summary = ingest(
-        spec,
+        IngestSpec.model_validate_json(_specs(work)["ingest"]),
         str(work / "root"),
         examples=str(work / "examples"),
         quarantine=str(work / "quarantine.jsonl"),
@@ -60,17 +45,57 @@ def ingest(work: Path, rows: int) -> None:
         raise SystemExit(f"{summary.rows} are not {rows} rows")
 
 
-STEPS: dict[str, Callable[[Path, int], None]] = {"generate": generate, "ingest": ingest}
+def validate(work: Path, rows: int) -> None:
+    """`work/examples` to `work/{statistics,schema,anomalies,validation.html}`."""
+    from tidemill.specs import ValidateSpec
+    from tidemill.step import Progress
+    from tidemill.validation.validate import validate
+
+    validate(
+        ValidateSpec.model_validate_json(_specs(work)["validate"]),
+        str(work / "examples"),
+        statistics=str(work / "statistics"),
+        schema=str(work / "schema"),
+        anomalies=str(work / "anomalies"),
+        report=str(work / "validation.html"),
+        progress=Progress("validate"),
+    )
+
+
+def preprocess(work: Path, rows: int) -> None:
+    """`work/examples` and `work/schema` to `work/{transform_graph,transformed}`."""
+    from tidemill.specs import PreprocessSpec
+    from tidemill.step import Progress
+    from tidemill.transform.preprocess import preprocess
+
+    preprocess(
+        PreprocessSpec.model_validate_json(_specs(work)["preprocess"]),
+        str(work / "examples"),
+        str(work / "schema"),
+        transform_graph=str(work / "transform_graph"),
+        transformed=str(work / "transformed"),
+        progress=Progress("preprocess"),
+    )
+
+
+STEPS: dict[str, Callable[[Path, int], None]] = {
+    "generate": generate,
+    "ingest": ingest,
+    "validate": validate,
+    "preprocess": preprocess,
+}
 """What can be measured: functions of the work folder and the number of rows."""
 
 
-def _experiment(work: Path):
+def _specs(work: Path) -> dict[str, str]:
     from tidemill.experiment import load
+    from tidemill.planning import plan_training
 
     experiment = load(Path(__file__).resolve().parents[1] / "examples" / "criteo" / "experiment.yaml")
     (name, table), *_ = experiment.source.tables.items()
     tables = {name: table.model_copy(update={"uri": str(work / "rows" / "*.tsv")})}
-    return experiment.model_copy(update={"source": experiment.source.model_copy(update={"tables": tables})})
+    source = experiment.source.model_copy(update={"tables": tables})
+    return plan_training(experiment.model_copy(update={"source": source}), str(work / "root"))
 
 
 def measure(step: str, work: Path, rows: int) -> dict:
@@ -107,7 +132,7 @@ def _run(step: str, work: Path, rows: int, queue: multiprocessing.SimpleQueue) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--steps", nargs="+", choices=[s for s in STEPS if s != "generate"], default=["ingest"])
+    parser.add_argument("--steps", nargs="+", choices=list(STEPS)[1:], default=list(STEPS)[1:])
     parser.add_argument("--work", type=Path, help="folder to keep rows and artifacts in; defaults to a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
