@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -135,11 +133,3 @@ def test_poisson_table_has_mean_and_variance_one():
     assert table.mean() == pytest.approx(1, abs=1e-3)
     assert table.var() == pytest.approx(1, abs=1e-3)
     assert np.mean(table == 0) == pytest.approx(np.exp(-1), abs=1e-4)
-
-
-def test_33_thousand_rows_take_seconds():
-    y, p, b = sample(33_000, 10)
-    started = time.monotonic()
-    bootstrap.intervals(y, p, 0.5, Bootstrap())
-    bootstrap.paired(y, p, b, 0.5, Bootstrap())
-    assert time.monotonic() - started < 5

@@ -47,6 +47,11 @@ def _leak(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
     )
 
 
+def _no_valid_rows(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
+    experiment["split"] = {"by": "column", "column": "part"}
+    return rows.append_column("part", pa.array(["test" if i % 5 == 0 else "train" for i in range(rows.num_rows)]))
+
+
 def _truncated_parquet(experiment: dict, rows: pa.Table, folder: Path) -> None:
     pq.write_table(rows, folder / "rows.parquet")
     content = (folder / "rows.parquet").read_bytes()
@@ -72,10 +77,10 @@ CASES: dict[str, tuple[str, str, Change]] = {
         "bought",
         _column("bought", lambda r: pa.array([None, *r["bought"].to_pylist()[1:]])),
     ),
-    "empty split": ("empty-split", "valid", _set("split", {"by": "column", "column": "device"})),
+    "empty split": ("empty-split", "valid", _no_valid_rows),
     "truncated Parquet": ("unreadable-file", "rows.parquet", _truncated_parquet),
     "wrong number of columns": ("malformed-rows", "101", _wide_row),
-    "over max_bytes": ("over-budget", "1000", _set("source.max_bytes", 1000)),
+    "over max_bytes": ("over-budget", "1,000", _set("source.max_bytes", 1000)),
     "SQL error": ("sql-error", "SELEC", _set("source.sql", "SELEC * FROM rows")),
     "duplicate key": ("duplicate-key", "id", _column("id", lambda r: pa.array([1, *range(1, r.num_rows)]))),
     "all-null feature": (

@@ -121,8 +121,21 @@ def _tell_failed_step(step: Step) -> None:
     if not step.log.is_file():
         return
     _complain(f"log     {_shown(step.log)}")
-    for line in step.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-_LOG_LINES:]:
+    for line in _said(step.log.read_text(encoding="utf-8", errors="replace"))[-_LOG_LINES:]:
         _complain(f"  | {line}")
+
+
+def _said(log: str) -> list[str]:
+    """The lines of a step's log that the step wrote: without the JSON of its inputs and outputs, which kfp prints."""
+    lines, in_json = [], False
+    for line in log.rstrip().splitlines():
+        if line.startswith("[KFP Executor"):
+            continue
+        in_json = in_json or line == "{"
+        if not in_json:
+            lines.append(line)
+        in_json = in_json and line != "}"
+    return lines
 
 
 def _shown(path: str | Path) -> str:
