@@ -1,6 +1,6 @@
 # Each target does all of its own set-up, in .venv beside this file, and works again when called again.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -41,6 +41,7 @@ $(READY): requirements.lock setup.cfg
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python uv==0.13.8
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	# Compiled bytecode halves the import of TensorFlow. Some packages ship templates that do not compile: hence the ||.
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
 	touch $(READY)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.pipelines.browser import ink, screenshot
 from tests.pipelines.conftest import Workspace, shop_experiment
 
 pytestmark = pytest.mark.slow
@@ -60,6 +62,15 @@ def test_first_run_publishes_a_blessed_model_with_reports(trained):
     assert file["uri"].endswith("rows.csv") and file["bytes"] == (trained.folder / "rows.csv").stat().st_size
     assert {"validate", "publish"} <= {s["name"] for s in trained.last()["steps"]}
     assert all(Path(report).read_text()[:15].lower() == "<!doctype html>" for report in trained.last()["reports"])
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_reports_show_in_a_browser(trained, width):
+    reports = [Path(report) for report in trained.last()["reports"]]
+    assert len(reports) >= 4
+    for report in reports:
+        assert ink(screenshot(report, width)) > 0.05, report
+        assert not re.search(r"""(src|href)=["']https?:""", report.read_text()), f"{report} loads something"
 
 
 def test_second_run_is_cached_throughout(again):
