@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from tidemill.local.runner import Ended, Stopped, run_pipeline
 from tidemill.local.steps import Step, Steps
 
 _LOG_LINES = 20
+_STEP_PACKAGES = ("duckdb", "lightgbm", "pyarrow", "tensorflow", "tensorflow_transform")
 _METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 
 
@@ -29,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs a pipeline on this machine, shows how it goes, and says where the results are."""
     began = time.monotonic()
     experiment = load(args.file)
+    _check_packages()
     check_files(experiment)
     arguments = {"experiment": dump(experiment), "root": str(Path(args.root).absolute()), **_params(args.param)}
     console = Console()
@@ -98,6 +101,14 @@ def _tell_results(results: Results) -> None:
         _say(f"published    {_shown(uri)}")
     for uri, rows in results.predictions:
         _say(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
+
+
+def _check_packages() -> None:
+    """Says at once what the light installation lacks, instead of failing in a step."""
+    missing = [name for name in _STEP_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        got = f"an installation without {', '.join(missing)}"
+        raise TidemillError(Code.MISSING_PACKAGE, "tidemill run", got, "run pip install 'tidemill[steps]'")
 
 
 def _tell_failure(ended: Ended) -> int:
