@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.pipelines.conftest import Workspace, shop_experiment, shop_rows
+from tests.shop import Workspace, shop_experiment, shop_rows
 from tidemill.data.dataset import SPLITS, Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load

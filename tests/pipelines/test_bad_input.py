@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from tests.pipelines.conftest import Workspace, shop_experiment
+from tests.shop import Workspace, shop_experiment
 
 pytestmark = pytest.mark.slow
 

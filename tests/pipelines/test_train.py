@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.browser import ink, screenshot
-from tests.pipelines.conftest import Workspace, shop_experiment
+from tests.shop import Workspace, shop_experiment
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pytest
 import yaml
 
 ROWS = 3000
@@ -95,8 +94,3 @@ class Workspace:
 
     def outputs(self, step: str) -> dict:
         return next(s["outputs"] for s in self.last()["steps"] if s["name"] == step)
-
-
-@pytest.fixture(scope="session")
-def rows() -> pa.Table:
-    return shop_rows()
