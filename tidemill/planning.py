@@ -41,9 +41,11 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
         `placement`; `preprocess_cpu` and `preprocess_memory` are quantities as Kubernetes writes them.
 
     Raises:
-        TidemillError: `unsupported`, `missing-file`, `over-budget` and what else reading the sources finds.
+        TidemillError: `unsupported`, `empty-split`, `missing-file`, `over-budget` and what else reading the sources
+            finds.
     """
-    _check_supported(experiment)
+    check_supported(experiment)
+    _check_fractions(experiment)
     label = str(experiment.label)
     code = fingerprint.code_version()
     record = _record(experiment.source, root)
@@ -141,7 +143,7 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
     Raises:
         TidemillError: `no-model` where nothing is published, and as `plan_training`.
     """
-    _check_supported(experiment)
+    check_supported(experiment)
     code = fingerprint.code_version()
     model = store.resolve(root, experiment.name, version)
     source = experiment.predict.source or experiment.source
@@ -174,7 +176,12 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
     return {"ingest": _json(ingest), "predict": _json(predict)}
 
 
-def _check_supported(experiment: Experiment) -> None:
+def check_supported(experiment: Experiment) -> None:
+    """Refuses what the experiment file can say but this version cannot do.
+
+    Raises:
+        TidemillError: `unsupported`.
+    """
     if experiment.labels is not None:
         got, want = "several labels", "give one label; multi-task models are not in this version"
         raise TidemillError(Code.UNSUPPORTED, "labels", got, want)
@@ -182,6 +189,19 @@ def _check_supported(experiment: Experiment) -> None:
         if source is not None and source.engine != "duckdb":
             got, want = repr(source.engine), "use duckdb; BigQuery is not in this version"
             raise TidemillError(Code.UNSUPPORTED, f"{where}.engine", got, want)
+
+
+def _check_fractions(experiment: Experiment) -> None:
+    """Refuses at once a split without rows that a later step cannot do without."""
+    split = experiment.split
+    if split.by == "column":
+        return
+    if split.fractions.test == 0:
+        want = "give test a share of the rows, which decide about a model"
+        raise TidemillError(Code.EMPTY_SPLIT, "split.fractions.test", "0", want)
+    if split.fractions.valid == 0 and experiment.training.early_stopping is not None:
+        want = "give valid a share of the rows or set training.early_stopping: null"
+        raise TidemillError(Code.EMPTY_SPLIT, "split.fractions.valid", "0", want)
 
 
 def _record(source: Source, root: str) -> SourceRecord:
@@ -198,7 +218,11 @@ def _schema_text(experiment: Experiment) -> str | None:
         raise TidemillError(
             Code.MISSING_FILE, "validation.schema", f"{uri!r}, which does not exist", "name a schema.pbtxt"
         )
-    return storage.read_text(uri)
+    try:
+        return storage.read_text(uri)
+    except UnicodeDecodeError as error:
+        got, want = f"{uri!r}, which is not UTF-8 text (byte {error.start})", "name a schema.pbtxt, not a binary schema"
+        raise TidemillError(Code.UNREADABLE_FILE, "validation.schema", got, want) from error
 
 
 def _needed_columns(experiment: Experiment) -> list[str] | None:

@@ -115,6 +115,21 @@ class TestRun:
         assert main(["run", file, "--param", "rows=4", "--no-cache"]) == 0
         assert "cached" not in capsys.readouterr().out
 
+    @pytest.mark.parametrize("root", ["gs://bucket/root", "", "file", "file/below", "/proc/no/such/folder"])
+    def test_a_root_that_cannot_be(self, toy, capsys, root):
+        (toy / "file").touch()
+        file = write(toy, "a")
+        before = sorted(toy.iterdir())
+        assert main(["run", file, "--root", root]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("error [invalid-value] --root: got ") and captured.out == ""
+        assert sorted(toy.iterdir()) == before
+
+    def test_a_root_that_is_a_file_has_no_runs(self, toy, capsys):
+        (toy / "file").touch()
+        assert main(["runs", "list", "--root", "file"]) == 2
+        assert "which is no folder" in capsys.readouterr().err
+
     def test_the_gates_that_failed_are_listed(self, toy, capsys):
         assert main(["run", write(toy, "aa", "b")]) == 0
         out = capsys.readouterr().out

@@ -39,6 +39,9 @@ CASES = {
     "sql-no-statement": (GOOD, {"sql": "-- nothing"}, Code.SQL_ERROR, ["0 statements"]),
     "sql-no-select": (GOOD, {"sql": "DROP TABLE t"}, Code.SQL_ERROR, ["DROP"]),
     "sql-two-columns-of-a-name": (GOOD, {"sql": "SELECT y, y FROM t"}, Code.SQL_ERROR, ["'y'"]),
+    "sql-reserved-column": (
+        GOOD, {"sql": "SELECT *, 1 AS Tidemill_Split FROM t"}, Code.SQL_ERROR, ["'tidemill_split'", "rename it"],
+    ),
     "sql-huge-integers": (
         GOOD, {"sql": "SELECT y, x::HUGEINT * 100000000000000000000 AS h FROM t"}, Code.SQL_ERROR, ["'h'", "64 bits"],
     ),
@@ -56,7 +59,9 @@ CASES = {
     "max-rows": (GOOD, {"source": {"max_rows": 199}}, Code.OVER_BUDGET, ["source.max_rows", "200", "199"]),
     "no-label": (GOOD, {"label": "yy"}, Code.MISSING_COLUMN, ["label", "'yy'", "did you mean 'y'"]),
     "no-key": (GOOD, {"key": ["idd"]}, Code.MISSING_COLUMN, ["key", "did you mean 'id'"]),
-    "no-feature": (GOOD, {"columns": ["x", "zzz"]}, Code.MISSING_COLUMN, ["features", "'zzz'", "id, x, y"]),
+    "no-feature": (
+        GOOD, {"columns": ["x", "zzz"]}, Code.MISSING_COLUMN, ["features, evaluation.slices", "'zzz'", "id, x, y"],
+    ),
     "no-split-column": (
         GOOD, {"split": {"by": "time", "column": "when"}}, Code.MISSING_COLUMN, ["split.column", "'when'"],
     ),

@@ -134,6 +134,12 @@ def test_the_examples_are_valid():
         ("features.age.transform.bucketize", 1, "features.age.transform.bucketize", "1", "use 2 or more"),
         ("features.price.missing", "median", "features.price.missing", "'median'", "or write a number"),
         ("models", [], "models", "[]", "name at least 1"),
+        ("labels", [], "labels", "[]", "name at least 1"),
+        ("source.tables.logs.uri", [], "source.tables.logs.uri", "[]", "name at least 1"),
+        ("source.tables.logs.delimiter", ";;", "source.tables.logs.delimiter", "';;'", "write it so that it matches"),
+        ("source.tables.logs.delimiter", "", "source.tables.logs.delimiter", "''", "write it so that it matches"),
+        ("source.tables.LOGS", "b.csv", "source.tables", "LOGS", "call 'logs' or 'LOGS' otherwise"),
+        ("evaluation.slices", [[]], "evaluation.slices.0", "[]", "name at least 1"),
         ("name", "Two Words", "name", "'Two Words'", "matches ^[a-z]"),
         # What only several keys together make wrong.
         ("split.fractions.train", 0.5, "split.fractions", '"train": 0.5', "must add up to 1"),
@@ -168,6 +174,15 @@ def test_a_missing_key_is_named(path, where, got):
     error = mistake(without(path))
     assert (error.code, error.where, error.got) == (Code.INVALID_VALUE, where, got)
     assert error.want.startswith(f"add the key {got[3:]}")
+
+
+@pytest.mark.parametrize("text", ["preprocessing_fn = dict\n", ""])
+def test_a_module_of_a_single_line_stays_a_text(tmp_path, text):
+    data = {key: value for key, value in VALID.items() if key not in ("features", "source")}
+    data |= {"source": {"tables": {"t": "t.csv"}}, "transform_module": "module.py"}
+    (tmp_path / "module.py").write_text(text)
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(data))
+    assert parse(dump(load(tmp_path / "e.yaml"))).transform_module == text
 
 
 def test_an_unknown_key_comes_before_what_it_causes():

@@ -145,6 +145,7 @@ BAD = {
     "syntax": ("def preprocessing_fn(inputs)\n", Code.TRANSFORM_FAILED, "line 1"),
     "import": ("import no_such_module\n", Code.TRANSFORM_FAILED, "line 1.*no_such_module"),
     "file": ("open('/no/such/file')\n", Code.TRANSFORM_FAILED, "line 1.*no/such"),
+    "exit": ("import sys\nsys.exit(0)\n", Code.TRANSFORM_FAILED, "line 2.*SystemExit"),
     "no function": ("x = 1\n", Code.TRANSFORM_FAILED, "without preprocessing_fn"),
     "arguments": ("def preprocessing_fn():\n    return {}\n", Code.TRANSFORM_FAILED, "TypeError"),
     "column": (module("    return {'a': inputs['zzz']}\n"), Code.TRANSFORM_FAILED, "line 6.*zzz"),

@@ -10,11 +10,13 @@ from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, json_schema, load
 from tidemill.experiment.source import Source
+from tidemill.planning import check_supported
 
 
 def validate(args: argparse.Namespace) -> int:
     """Checks an experiment file: its keys and values, and that the local source files exist."""
     experiment = load(args.file)
+    check_supported(experiment)
     check_files(experiment)
     print(dump(experiment) if args.resolved else _summary(experiment))
     return 0
@@ -65,8 +67,7 @@ def _summary(experiment: Experiment) -> str:
     features = "a transform module" if experiment.features is None else _count(len(experiment.features), "feature")
     models = ", ".join(model.name for model in experiment.models)
     tables = _count(len(experiment.source.tables), "table")
-    label = experiment.label or ", ".join(experiment.labels or [])
-    return f"ok: {experiment.name}: {tables}, label {label}, {features}, models {models}"
+    return f"ok: {experiment.name}: {tables}, label {experiment.label}, {features}, models {models}"
 
 
 def _count(number: int, noun: str) -> str:

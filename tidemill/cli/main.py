@@ -64,7 +64,7 @@ def _add(commands, name: str, command: str, text: str) -> argparse.ArgumentParse
 
 
 def _add_validate(commands) -> None:
-    parser = _add(commands, "validate", "experiment:validate", "Check an experiment file, and that its files exist.")
+    parser = _add(commands, "validate", "experiment:validate", "Check an experiment file and its local files.")
     parser.add_argument("file", metavar="FILE", help="the experiment file")
     parser.add_argument(
         "--resolved",

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from tidemill.cli.display import Lines, LiveTable, duration
 from tidemill.cli.experiment import check_files
+from tidemill.cli.root import root_folder
 from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment import dump, load
 from tidemill.local import compiling
@@ -24,16 +26,17 @@ from tidemill.local.steps import Step, Steps
 
 _LOG_LINES = 20
 _STEP_PACKAGES = ("duckdb", "lightgbm", "pyarrow", "tensorflow", "tensorflow_transform")
+_TENSORFLOW = re.compile(r"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl|To enable the following")
 _METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs a pipeline on this machine, shows how it goes, and says where the results are."""
     began = time.monotonic()
-    experiment = load(args.file)
+    experiment, root = load(args.file), root_folder(args)
     _check_packages()
     check_files(experiment)
-    arguments = {"experiment": dump(experiment), "root": str(Path(args.root).absolute()), **_params(args.param)}
+    arguments = {"experiment": dump(experiment), "root": str(root), **_params(args.param)}
     console = Console()
     display = LiveTable(console) if console.is_terminal and not args.plain else Lines(console)
     with contextlib.ExitStack() as stack:
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
                 arguments,
                 experiment=experiment.name,
                 file=str(Path(args.file).absolute()),
-                root=Path(args.root),
+                root=root,
                 use_cache=not args.no_cache,
                 on_start=on_start,
             )
@@ -97,8 +100,8 @@ def _tell_results(results: Results) -> None:
     _say("")
     for report in results.reports:
         _say(f"report       {_shown(report)}")
-    for uri in results.published:
-        _say(f"published    {_shown(uri)}")
+    for uri, member in results.published:
+        _say(f"published    {_shown(uri)} ({member})")
     for uri, rows in results.predictions:
         _say(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
 
@@ -132,15 +135,23 @@ def _tell_failed_step(step: Step) -> None:
     if not step.log.is_file():
         return
     _complain(f"log     {_shown(step.log)}")
-    for line in _said(step.log.read_text(encoding="utf-8", errors="replace"))[-_LOG_LINES:]:
+    said = [line for line in _said(step.log.read_text(encoding="utf-8", errors="replace")) if not _repeats(line, code)]
+    for line in said[-_LOG_LINES:]:
         _complain(f"  | {line}")
 
 
+def _repeats(line: str, code: str | None) -> bool:
+    return code is not None and line.startswith(f"error [{code}]")
+
+
 def _said(log: str) -> list[str]:
-    """The lines of a step's log that the step wrote: without the JSON of its inputs and outputs, which kfp prints."""
+    """The lines of a step's log that the step wrote.
+
+    Without the JSON of its inputs and outputs, which kfp prints, and without what TensorFlow says of the processor.
+    """
     lines, in_json = [], False
     for line in log.rstrip().splitlines():
-        if line.startswith("[KFP Executor"):
+        if line.startswith("[KFP Executor") or _TENSORFLOW.match(line):
             continue
         in_json = in_json or line == "{"
         if not in_json:

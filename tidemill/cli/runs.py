@@ -8,13 +8,14 @@ import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
+from tidemill.cli.root import root_folder
 from tidemill.errors import Code, TidemillError
 from tidemill.local.record import Run, find_run, list_runs
 
 
 def list_all(args: argparse.Namespace) -> int:
     """Lists the runs, the newest first."""
-    runs = list_runs(_root(args))
+    runs = list_runs(root_folder(args))
     if not runs:
         print(f"no runs in {args.root}")
         return 0
@@ -27,7 +28,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Shows one run."""
-    run = find_run(_root(args), args.run)
+    run = find_run(root_folder(args), args.run)
     if args.json:
         print(json.dumps(asdict(run), indent=1, ensure_ascii=False))
         return 0
@@ -53,8 +54,11 @@ def show(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Prints, and with `--open` opens, the HTML reports of a run."""
-    run = find_run(_root(args), args.run)
+    """Prints, and with `--open` opens, the HTML reports of a run; by default of the newest that has any."""
+    root = root_folder(args)
+    runs = [find_run(root, args.run)] if args.run else list_runs(root)
+    with_reports = [run for run in runs if any(Path(path).is_file() for path in run.reports)]
+    run = (with_reports or [find_run(root, args.run)])[0]
     reports = [path for path in run.reports if Path(path).is_file()]
     if not reports:
         got = f"run {run.id} ({run.status}), which has no report"
@@ -64,10 +68,6 @@ def report(args: argparse.Namespace) -> int:
         if args.open:
             webbrowser.open(Path(path).as_uri())
     return 0
-
-
-def _root(args: argparse.Namespace) -> Path:
-    return Path(args.root).absolute()
 
 
 def _status(run: Run) -> str:

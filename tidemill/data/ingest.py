@@ -33,7 +33,8 @@ from tidemill.specs import IngestSpec, SourceFile, SourceRecord
 from tidemill.step import Progress
 
 _RESULT = "tidemill.result"
-_SPLIT = "tidemill_split"
+_OWN_PREFIX = "tidemill_"
+_SPLIT = f"{_OWN_PREFIX}split"
 
 
 @dataclass(frozen=True)
@@ -304,8 +305,8 @@ class _TrainWatch:
             _raise_one_class(str(self._spec.label), f"{self._classes.pop():g}", "in all rows of train")
         if empty := [column for column, known in self._known.items() if known == 0]:
             got = f"no value in {self._rows['train']:,} rows of train for {', '.join(empty)}"
-            want = "remove these features, or mend the query or the files' columns"
-            raise TidemillError(Code.FEATURE_ALL_NULL, "features", got, want, {"columns": empty})
+            want = "leave these columns out, or mend the query or the files' columns"
+            raise TidemillError(Code.FEATURE_ALL_NULL, "features, evaluation.slices", got, want, {"columns": empty})
 
 
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
@@ -350,11 +351,17 @@ def _check_columns(columns: list[str], spec: IngestSpec) -> None:
     if double := next((c for c in columns if lowered.count(c.lower()) > 1), None):
         got, want = f"two columns called {double!r}", "name one of them otherwise with AS"
         raise TidemillError(Code.SQL_ERROR, "source.sql", got, want)
+    if own := next((c for c in lowered if c.startswith(_OWN_PREFIX)), None):
+        got, want = f"a column called {own!r}", f"rename it with AS; ingest uses names that begin with {_OWN_PREFIX}"
+        raise TidemillError(Code.SQL_ERROR, "source.sql", got, want)
     needed = [("label", spec.label)] if spec.stage == "train" else []
     needed += [("key", column) for column in spec.key]
     if spec.stage == "train" and spec.split.column is not None:
         needed.append(("split.column", spec.split.column))
-    needed += [("features" if spec.stage == "train" else "predict.columns", column) for column in spec.columns or ()]
+    needed += [
+        ("features, evaluation.slices" if spec.stage == "train" else "predict.columns", column)
+        for column in spec.columns or ()
+    ]
     for where, column in needed:
         if column not in columns:
             got = f"{column!r}, which the query does not return"

@@ -45,7 +45,7 @@ class Evaluation(Section):
 
     objective: Metric = "auc"
     """The metric, on the valid split, by which the best member is chosen."""
-    slices: list[list[Column]] = []
+    slices: list[Annotated[list[Column], Field(min_length=1)]] = []
     """Columns, alone or combined, by whose values the metrics are also given."""
     max_slices: PositiveInt = 50
     """Most values of one slicing, the largest first; the rest is summed up as `(other)`."""

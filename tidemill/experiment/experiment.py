@@ -22,7 +22,7 @@ class Experiment(Section):
     source: Source
     label: Column | None = None
     """The column to predict: 0 and 1, or false and true."""
-    labels: list[Column] | None = None
+    labels: Annotated[list[Column], Field(min_length=1)] | None = None
     """Several labels, for multi-task models. Not in this version."""
     key: list[Column] = []
     """Columns that together identify a row, and that predictions carry. They become features only where `features`

@@ -97,7 +97,7 @@ def _names_sql(source: object) -> bool:
 
 
 def _names_module(module: object) -> bool:
-    return isinstance(module, str) and module.strip() != "" and "\n" not in module.strip()
+    return isinstance(module, str) and module.strip().endswith(".py") and "\n" not in module.strip()
 
 
 def _absolute_table(table: object, folder: Path) -> object:

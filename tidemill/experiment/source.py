@@ -14,7 +14,7 @@ Format = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
 class Table(Section):
     """One table of the source: its files and how to read them."""
 
-    uri: str | list[str]
+    uri: str | Annotated[list[str], Field(min_length=1)]
     """A path, `gs://` or `pkg://package/path` URI, or several. May hold the globs `*`, `?`, `[]` and `**`; a date
     partition is written as a glob such as `day=2013-01-*`, and Hive partitions (`day=…/`) become columns. A member of a
     zip file is chosen with `file.zip#member.csv`; without it the archive must hold one file."""
@@ -25,8 +25,8 @@ class Table(Section):
     columns: dict[Column, str] | None = None
     """Column names with their DuckDB types (`label: TINYINT`), in the order of the file. Optional with a header: then
     it only fixes the types of the columns that it names."""
-    delimiter: str | None = None
-    """Field separator of `csv`; defaults to a comma, and to a tab for `tsv`."""
+    delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
+    """Field separator of `csv`, one character; defaults to a comma, and to a tab for `tsv`."""
     null: list[str] = ["", "NA"]
     """The strings that mean a missing value in CSV and TSV files."""
 
@@ -62,6 +62,15 @@ class Source(Section):
         if isinstance(value, dict):
             return {k: {"uri": v} if isinstance(v, str | list) else v for k, v in value.items()}
         return value
+
+    @field_validator("tables", mode="after")
+    @classmethod
+    def _distinct_tables(cls, tables: dict[str, Table]) -> dict[str, Table]:
+        first: dict[str, str] = {}
+        for name in tables:
+            if (other := first.setdefault(name.lower(), name)) != name:
+                raise ValueError(f"call {other!r} or {name!r} otherwise, because SQL does not tell them apart")
+        return tables
 
     @model_validator(mode="after")
     def _query_needed(self) -> Source:

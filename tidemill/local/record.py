@@ -79,9 +79,14 @@ def recorded(root: Path, **facts: str) -> Iterator[Run]:
         facts: `experiment`, `pipeline`, `file`, `arguments_fingerprint`, `temporary`.
 
     Raises:
-        TidemillError: `root-busy`.
+        TidemillError: `root-busy`, or `invalid-value` where the folder cannot be made or written to.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / _LOCK).touch()
+    except OSError as error:
+        got, want = f"{str(root)!r} ({error.strerror})", "name a folder that can be made and written to"
+        raise TidemillError(Code.INVALID_VALUE, "--root", got, want) from error
     with open(root / _LOCK, "a+", encoding="utf-8") as lock:
         _acquire(lock, root)
         run_id = _make_folder(root / "runs")

@@ -33,8 +33,8 @@ class Results:
 
     reports: list[Path] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
-    published: list[str] = field(default_factory=list)
-    """URIs of published models."""
+    published: list[tuple[str, str]] = field(default_factory=list)
+    """URIs of published models, each with its member's name."""
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
     """URIs of predictions with their number of rows."""
 
@@ -58,7 +58,7 @@ def collect(steps: Iterable[Step], reports: Path) -> Results:
             elif name == "evaluation" and (member := read_member(Path(uri))):
                 results.members.append(member)
             elif name == "published":
-                results.published.append(uri)
+                results.published.append((uri, metadata.get("name", "")))
             elif name == "predictions":
                 results.predictions.append((uri, metadata.get("rows")))
     return results

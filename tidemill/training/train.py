@@ -176,5 +176,5 @@ def _export(
 
     progress.phase("export")
     export(fitted, graph, folder / FOLDER)
-    progress.phase("replay")
+    progress.phase("check the export")
     replay(folder / FOLDER, fitted, graph, raw, data)

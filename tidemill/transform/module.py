@@ -69,7 +69,7 @@ def user_errors(text: str | None) -> Iterator[None]:
         yield
     except TidemillError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         chain = _chain(error)
         if own := next((cause for cause in chain if isinstance(cause, TidemillError)), None):
             raise own from None

@@ -1,0 +1,47 @@
+"""What planning refuses, so that no step runs in vain."""
+
+import json
+
+import pytest
+
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment import parse
+from tidemill.planning import plan_training
+
+NO_VALID = {"train": 0.9, "valid": 0, "test": 0.1}
+
+
+def plan(folder, **changes):
+    table = folder / "t.csv"
+    table.write_text("x,y\n1,0\n2,1\n")
+    experiment = {
+        "name": "small",
+        "source": {"tables": {"t": str(table)}},
+        "label": "y",
+        "features": {"x": {"kind": "numeric"}},
+        "models": [{"family": "gbdt"}],
+    }
+    return plan_training(parse(json.dumps(experiment | changes)), str(folder / "root"))
+
+
+@pytest.mark.parametrize(
+    ("fractions", "where"),
+    [({"train": 0.9, "valid": 0.1, "test": 0}, "split.fractions.test"), (NO_VALID, "split.fractions.valid")],
+)
+def test_a_split_that_a_later_step_needs(tmp_path, fractions, where):
+    with pytest.raises(TidemillError) as caught:
+        plan(tmp_path, split={"fractions": fractions})
+    assert (caught.value.code, caught.value.where) == (Code.EMPTY_SPLIT, where)
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_split_that_nothing_needs(tmp_path):
+    assert plan(tmp_path, split={"fractions": NO_VALID}, training={"early_stopping": None})["ingest"]
+
+
+def test_a_schema_that_is_no_text(tmp_path):
+    schema = tmp_path / "schema.pb"
+    schema.write_bytes(b"\x0a\xff\xfe")
+    with pytest.raises(TidemillError, match="not UTF-8 text") as caught:
+        plan(tmp_path, validation={"schema": str(schema)})
+    assert caught.value.code is Code.UNREADABLE_FILE
