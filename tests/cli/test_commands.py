@@ -105,7 +105,7 @@ class TestRun:
         out = capsys.readouterr().out
         assert re.search(r"^ingest +started$", out, re.M) and re.search(r"^train-bbb +done  \d", out, re.M)
         assert re.search(r"^bbb +0.3000 +passed$", out, re.M)
-        assert re.search(r"^published +\.tidemill/models/toy$", out, re.M)
+        assert re.search(r"^published +\.tidemill/models/toy \(aa\)$", out, re.M)
         assert re.search(r"^report +\.tidemill/runs/[\d-]+/reports/evaluate-bbb-report\.html$", out, re.M)
         assert "every step was cached" not in out
         assert main(["run", file, "--param", "rows=4"]) == 0

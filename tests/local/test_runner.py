@@ -81,7 +81,7 @@ def test_record_tells_the_whole_run(first):
 def test_results(first):
     members = [(m.name, m.blessed, m.metrics["auc"]) for m in first.results.members]
     assert members == [("bb", True, 0.2), ("a", False, 0.1)]
-    assert first.results.published == [str(Path(first.run.root) / "models" / "toy")]
+    assert first.results.published == [(str(Path(first.run.root) / "models" / "toy"), "aa")]
 
 
 def test_second_run_is_cached(first):

@@ -111,6 +111,7 @@ def publish(models: dsl.Input[List[dsl.Model]], root: str, published: dsl.Output
         target.mkdir(parents=True, exist_ok=True)
         (target / "names.txt").write_text(" ".join(model.name for model in models), encoding="utf-8")
     published.uri = str(target)
+    published.metadata["name"] = "aa"
 
 
 @dsl.pipeline(name="toy")

@@ -135,13 +135,8 @@ def _tell_failed_step(step: Step) -> None:
     if not step.log.is_file():
         return
     _complain(f"log     {_shown(step.log)}")
-    said = [line for line in _said(step.log.read_text(encoding="utf-8", errors="replace")) if not _repeats(line, code)]
-    for line in said[-_LOG_LINES:]:
+    for line in _said(step.log.read_text(encoding="utf-8", errors="replace"))[-_LOG_LINES:]:
         _complain(f"  | {line}")
-
-
-def _repeats(line: str, code: str | None) -> bool:
-    return code is not None and line.startswith(f"error [{code}]")
 
 
 def _said(log: str) -> list[str]:
