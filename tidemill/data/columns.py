@@ -7,7 +7,7 @@ import difflib
 import duckdb
 
 from tidemill.data import inference
-from tidemill.data.engine import literal, name
+from tidemill.data.engine import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.specs import SourceFile
 
@@ -63,6 +63,6 @@ def partition_types(
     types = {}
     for key in values[0]:
         if key not in declared:
-            query = f"SELECT unnest({literal([v[key] for v in values])})::VARCHAR AS {name(key)}"
+            query = f"SELECT unnest({literal([v[key] for v in values])})::VARCHAR AS {quote(key)}"
             types[key] = inference.type_of(inference.count_kinds(connection, query, [key])[key])
     return types

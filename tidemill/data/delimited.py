@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tidemill.data import inference
 from tidemill.data.columns import INTEGERS, check_declared, partition_types, same_columns
-from tidemill.data.engine import literal, name
+from tidemill.data.engine import literal, quote
 from tidemill.data.groups import Group, Staged, group
 from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
 from tidemill.errors import Code, TidemillError
@@ -55,16 +55,16 @@ def load(
                 totals[column] += kinds
         types = types | {c: inference.type_of(kinds) for c, kinds in totals.items()}
     types = types | partition_types(connection, types, [dict(g.partition) for g in groups])
-    shape = ", ".join(f"{name(c)} {types[c]}" for c in [*columns, *partition])
-    connection.execute(f"CREATE TABLE main.{name(table_name)} ({shape})")
+    shape = ", ".join(f"{quote(c)} {types[c]}" for c in [*columns, *partition])
+    connection.execute(f"CREATE TABLE main.{quote(table_name)} ({shape})")
     for part in groups:
         broken = reader.fractional(part, integers)
         query = reader.typed(part, types | dict.fromkeys(broken, _EXACT))
-        values = [name(c) for c in columns]
+        values = [quote(c) for c in columns]
         values += [f"CAST({literal(dict(part.partition)[c])} AS {types[c]})" for c in partition]
-        good = " AND ".join(f"({name(c)} IS NULL OR {name(c)} % 1 = 0)" for c in broken) or "true"
+        good = " AND ".join(f"({quote(c)} IS NULL OR {quote(c)} % 1 = 0)" for c in broken) or "true"
         connection.execute(
-            f"INSERT INTO main.{name(table_name)} SELECT {', '.join(values)} FROM ({query}) WHERE {good}"
+            f"INSERT INTO main.{quote(table_name)} SELECT {', '.join(values)} FROM ({query}) WHERE {good}"
         )
         quarantine.take_csv_rejects(table_name, part.uris)
         if broken:
@@ -99,7 +99,7 @@ class _Reader:
         if not columns:
             return []
         tests = ", ".join(
-            f"count(*) FILTER (regexp_matches({name(c)}, '[.eE]') AND TRY_CAST({name(c)} AS {_EXACT}) % 1 != 0)"
+            f"count(*) FILTER (regexp_matches({quote(c)}, '[.eE]') AND TRY_CAST({quote(c)} AS {_EXACT}) % 1 != 0)"
             for c in columns
         )
         counts = self._connection.execute(f"SELECT {tests} FROM ({self.text(part)})").fetchall()[0]

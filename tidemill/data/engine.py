@@ -38,7 +38,7 @@ def shut_off(connection: duckdb.DuckDBPyConnection, allowed: Iterable[Path]) -> 
     connection.execute("SET lock_configuration = true")
 
 
-def name(identifier: str) -> str:
+def quote(identifier: str) -> str:
     """An identifier, quoted for SQL."""
     return '"' + identifier.replace('"', '""') + '"'
 

@@ -12,7 +12,7 @@ from collections import Counter
 
 import duckdb
 
-from tidemill.data.engine import literal, name
+from tidemill.data.engine import literal, quote
 
 TOLERANCE = 0.05
 """Largest share of a column's values that may contradict its type."""
@@ -33,8 +33,8 @@ def count_kinds(connection: duckdb.DuckDBPyConnection, relation: str, columns: l
         For each column a counter that `type_of` understands; counters of several relations may be added. Nulls are not
         counted.
     """
-    kinds = ", ".join(f"{_kind(name(c))} AS {name(c)}" for c in columns)
-    counts = ", ".join(f"count(*) FILTER ({name(c)} = {kind})" for c in columns for kind in range(_TEXT + 1))
+    kinds = ", ".join(f"{_kind(quote(c))} AS {quote(c)}" for c in columns)
+    counts = ", ".join(f"count(*) FILTER ({quote(c)} = {kind})" for c in columns for kind in range(_TEXT + 1))
     row = connection.execute(f"SELECT {counts} FROM (SELECT {kinds} FROM ({relation}))").fetchall()[0]
     size = _TEXT + 1
     return {c: Counter(dict(enumerate(row[i * size : (i + 1) * size]))) for i, c in enumerate(columns)}

@@ -22,7 +22,7 @@ from tidemill.artifact import remove_tree
 from tidemill.data import engine, parquet, split, tables
 from tidemill.data.columns import nearest
 from tidemill.data.dataset import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
-from tidemill.data.engine import name
+from tidemill.data.engine import quote
 from tidemill.data.quarantine import QUERY, Quarantine
 from tidemill.data.result import Projection, check_range, project
 from tidemill.data.sources import check_unchanged, load_record
@@ -70,7 +70,7 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
             `label-one-class`, `duplicate-key`, `empty-split`, `feature-all-null`. No examples are written then.
     """
     record = load_record(root, spec.source_fingerprint)
-    bytes_read = _check_files(record, spec.source)
+    bytes_read = _check_files(record)
     work = Path(examples).with_name(Path(examples).name + ".work")
     remove_tree(work)
     work.mkdir(parents=True)
@@ -86,14 +86,11 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
     return IngestSummary(rows, quarantined, bytes_read, written.fingerprint)
 
 
-def _check_files(record: SourceRecord, source: Source) -> int:
-    total = sum(file.bytes for file in record.files)
-    if source.max_bytes is not None and total > source.max_bytes:
-        got = f"{total:,} bytes in {len(record.files)} files, more than {source.max_bytes:,}"
-        raise TidemillError(Code.OVER_BUDGET, "source.max_bytes", got, "raise max_bytes or name fewer files")
+def _check_files(record: SourceRecord) -> int:
+    """Checks that the files are as they were planned; `max_bytes` held then. Returns their size in bytes."""
     for file in record.files:
         check_unchanged(file)
-    return total
+    return sum(file.bytes for file in record.files)
 
 
 class _Ingest:
@@ -152,10 +149,10 @@ class _Ingest:
             self._open |= tables.load(self._connection, table_name, table, files, stage, self._quarantine)
         engine.shut_off(self._connection, self._open)
         for table_name in source.tables:
-            good = self._connection.execute(f"SELECT count(*) FROM main.{name(table_name)}").fetchall()[0][0]
+            good = self._connection.execute(f"SELECT count(*) FROM main.{quote(table_name)}").fetchall()[0][0]
             bad = self._quarantine.count(table_name)
             self._quarantine.check(table_name, good + bad, source.max_bad_share)
-        return source.sql or f"SELECT * FROM main.{name(next(iter(source.tables)))}"
+        return source.sql or f"SELECT * FROM main.{quote(next(iter(source.tables)))}"
 
     def _query(self, query: str) -> dict[str, str]:
         """Runs the query into a table; returns its columns with their types."""
@@ -197,7 +194,7 @@ class _Ingest:
 
     def _check_label(self, columns: dict[str, str]) -> None:
         label = str(self._spec.label)
-        kind, column = columns[label], name(label)
+        kind, column = columns[label], quote(label)
         counts = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM {self._result} GROUP BY value"
         values = self._connection.execute(f"{counts} ORDER BY n DESC, value LIMIT 5").fetchall()
         test = f"{column} IS NULL" + (f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else "")
@@ -220,12 +217,12 @@ class _Ingest:
             return
         where = f"key {', '.join(key)}"
         nulls = self._connection.execute(
-            f"SELECT count(*) FROM {self._result} WHERE {' OR '.join(f'{name(c)} IS NULL' for c in key)}"
+            f"SELECT count(*) FROM {self._result} WHERE {' OR '.join(f'{quote(c)} IS NULL' for c in key)}"
         ).fetchall()[0][0]
         if nulls:
             want = "leave such rows out in the query, or choose key columns without nulls"
             raise TidemillError(Code.DUPLICATE_KEY, where, f"{nulls:,} rows with a null", want, {"nulls": nulls})
-        names = ", ".join(name(c) for c in key)
+        names = ", ".join(quote(c) for c in key)
         double = f"SELECT {names}, count(*) AS n FROM {self._result} GROUP BY {names} HAVING n > 1"
         count, surplus = self._connection.execute(f"SELECT count(*), sum(n) FROM ({double})").fetchall()[0]
         if count:
@@ -245,7 +242,7 @@ class _Ingest:
             splits = ("predict",)
         self._progress.phase("sort")
         total = self._connection.execute(f"SELECT count(*) FROM {self._result}").fetchall()[0][0]
-        values = ", ".join(f"{expression} AS {name(c)}" for c, expression in projection.columns.items())
+        values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
         sorting = [division.split, *division.order]
         order = ", ".join(f"tidemill_order_{i}" for i in range(len(sorting)))
         keys = ", ".join(f"{expression} AS tidemill_order_{i}" for i, expression in enumerate(sorting))

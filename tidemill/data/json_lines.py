@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tidemill.data import formats, inference
 from tidemill.data.columns import INTEGERS, check_declared, partition_types
-from tidemill.data.engine import literal, name
+from tidemill.data.engine import literal, quote
 from tidemill.data.groups import Staged
 from tidemill.data.quarantine import Quarantine
 
@@ -55,12 +55,12 @@ def load(
     values = _values(keys)
     types = types | _inferred(connection, [key for key in keys if key not in types], values)
     types = types | partition_types(connection, types, [{k: p[k] for k in given} for p in partitions])
-    columns = [f"CAST({name(k)} AS {types[k]}) AS {name(k)}" for k in keys]
+    columns = [f"CAST({quote(k)} AS {types[k]}) AS {quote(k)}" for k in keys]
     columns += [
-        f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {name(k)}" for k in given
+        f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {quote(k)}" for k in given
     ]
     reason = _contradiction(keys, types)
-    connection.execute(f"""CREATE TABLE main.{name(table_name)} AS
+    connection.execute(f"""CREATE TABLE main.{quote(table_name)} AS
         SELECT {", ".join(columns) or "tidemill_line"} FROM ({values}) WHERE {reason} IS NULL""")
     quarantine.take(f"""SELECT {place}, {reason} AS reason, tidemill_text AS text
         FROM ({values}) WHERE {reason} IS NOT NULL""")
@@ -71,7 +71,7 @@ def _contradiction(keys: list[str], types: dict[str, str]) -> str:
     """An expression for what is wrong with a row's values, null where nothing is."""
     cases = ""
     for key in keys:
-        value = name(key)
+        value = quote(key)
         fraction = f"coalesce(TRY_CAST({value} AS DECIMAL(38,9)) % 1 != 0, false)"
         wrong = f"TRY_CAST({value} AS {types[key]}) IS NULL" + (f" OR {fraction}" if types[key] in INTEGERS else "")
         text = literal(f"Could not convert {key} to {types[key]}")
@@ -92,7 +92,7 @@ def _read_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
 def _values(keys: list[str]) -> str:
     """A query for the lines with a text column for each key; each line is parsed once."""
     pointers = literal(["/" + key.replace("~", "~0").replace("/", "~1") for key in keys])
-    columns = "".join(f", found[{i + 1}] AS {name(key)}" for i, key in enumerate(keys))
+    columns = "".join(f", found[{i + 1}] AS {quote(key)}" for i, key in enumerate(keys))
     found = f"json_extract_string(tidemill_text, {pointers})" if keys else "NULL"
     return f"""SELECT tidemill_file, tidemill_line, tidemill_text{columns}
         FROM (SELECT *, {found} AS found FROM tidemill.lines)"""

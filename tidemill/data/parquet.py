@@ -10,7 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tidemill.data.columns import INTEGERS, check_declared, partition_types, same_columns
-from tidemill.data.engine import literal, name
+from tidemill.data.engine import literal, quote
 from tidemill.data.groups import Group, Staged, group
 from tidemill.data.quarantine import Quarantine
 from tidemill.errors import Code, TidemillError
@@ -39,15 +39,15 @@ def create_view(
     types = types | partition_types(connection, types, [dict(g.partition) for g in groups])
     casts = {c: types[c] for c in first if c in types}
     parts = [_select(part, casts, types) for part in groups]
-    connection.execute(f"CREATE VIEW main.{name(table_name)} AS {' UNION ALL '.join(parts)}")
+    connection.execute(f"CREATE VIEW main.{quote(table_name)} AS {' UNION ALL '.join(parts)}")
     if casts:
         for query in _bad_rows(table_name, groups, casts):
             quarantine.take(query)
 
 
 def _select(part: Group, casts: dict[str, str], types: dict[str, str]) -> str:
-    values = [f"TRY_CAST({name(c)} AS {casts[c]}) AS {name(c)}" if c in casts else name(c) for c in part.columns]
-    values += [f"CAST({literal(v)} AS {types[k]}) AS {name(k)}" for k, v in part.partition]
+    values = [f"TRY_CAST({quote(c)} AS {casts[c]}) AS {quote(c)}" if c in casts else quote(c) for c in part.columns]
+    values += [f"CAST({literal(v)} AS {types[k]}) AS {quote(k)}" for k, v in part.partition]
     condition = f" WHERE NOT ({_bad(casts)})" if casts else ""
     return f"SELECT {', '.join(values)} FROM {_read(part)}{condition}"
 
@@ -60,7 +60,7 @@ def _bad(casts: dict[str, str]) -> str:
     """A condition for rows with a value that does not cast; a fraction is not cast to an integer."""
     tests = []
     for column, kind in casts.items():
-        value = name(column)
+        value = quote(column)
         fraction = f" OR coalesce(TRY_CAST({value} AS DOUBLE) % 1 != 0, false)" if kind in INTEGERS else ""
         tests.append(f"({value} IS NOT NULL AND (TRY_CAST({value} AS {kind}) IS NULL{fraction}))")
     return " OR ".join(tests)
@@ -69,7 +69,7 @@ def _bad(casts: dict[str, str]) -> str:
 def _bad_rows(table_name: str, groups: list[Group], casts: dict[str, str]) -> Iterator[str]:
     reason = " ".join(f"WHEN {_bad({c: t})} THEN {literal(f'Could not convert {c} to {t}')}" for c, t in casts.items())
     for part in groups:
-        text = "{" + ", ".join(f"{literal(c)}: {name(c)}" for c in part.columns) + "}"
+        text = "{" + ", ".join(f"{literal(c)}: {quote(c)}" for c in part.columns) + "}"
         read = _read(part, ", filename='tidemill_path', file_row_number=true")
         uri = f"map_extract_value(MAP {literal(part.uris)}, tidemill_path)"
         yield f"""SELECT {literal(table_name)} AS "table", {uri} AS uri, file_row_number + 1 AS line,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from tidemill.data.engine import literal, name
+from tidemill.data.engine import literal, quote
 from tidemill.data.quarantine import QUERY
 from tidemill.errors import Code, TidemillError
 
@@ -32,7 +32,7 @@ class Projection:
 
     def quarantine_query(self, relation: str, columns: list[str]) -> str:
         """A query for the bad rows, as `Quarantine.take` wants it."""
-        text = "{" + ", ".join(f"{literal(c)}: {name(c)}" for c in columns) + "}"
+        text = "{" + ", ".join(f"{literal(c)}: {quote(c)}" for c in columns) + "}"
         return f"""SELECT {literal(QUERY)} AS "table", NULL AS uri, NULL AS line, {self.reason} AS reason,
             to_json({text})::VARCHAR AS text FROM {relation} WHERE {self.bad}"""
 
@@ -54,7 +54,7 @@ def project(columns: dict[str, str], schema_text: str | None) -> Projection:
     wanted = _schema_types(schema_text) if schema_text is not None else {}
     expressions, bad = {}, {}
     for column, kind in columns.items():
-        quoted = name(column)
+        quoted = quote(column)
         expressions[column] = _plain(quoted, kind)
         if column in wanted and wanted[column] != kind:
             expressions[column], condition = _cast(quoted, kind, wanted[column])
@@ -73,7 +73,7 @@ def check_range(connection: duckdb.DuckDBPyConnection, relation: str, columns: d
     wide = [column for column, kind in columns.items() if kind in _NARROWED]
     if not wide:
         return
-    tests = ", ".join(f"count({name(c)}) - count(TRY_CAST({name(c)} AS BIGINT))" for c in wide)
+    tests = ", ".join(f"count({quote(c)}) - count(TRY_CAST({quote(c)} AS BIGINT))" for c in wide)
     lost = connection.execute(f"SELECT {tests} FROM {relation}").fetchall()[0]
     for column, count in zip(wide, lost, strict=True):
         if count:

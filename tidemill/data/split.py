@@ -14,7 +14,7 @@ import duckdb
 
 from tidemill.data.columns import nearest
 from tidemill.data.dataset import SPLITS
-from tidemill.data.engine import literal, name
+from tidemill.data.engine import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Split
 
@@ -68,7 +68,7 @@ def _text(columns: dict[str, str]) -> str:
     """One text for several values, different for different values: strings carry their length."""
     parts = []
     for column, kind in columns.items():
-        quoted = name(column)
+        quoted = quote(column)
         if kind.startswith(_NESTED[1:]) or kind.endswith("]"):
             value = f"to_json({quoted})::VARCHAR"
         elif kind.startswith("VARCHAR") or kind == "JSON":
@@ -100,7 +100,7 @@ def _by_time(
     if not columns[column].startswith(_TIMES):
         got, want = f"{column!r} of type {columns[column]}", "cast it in the query to a timestamp, date or number"
         raise TidemillError(Code.INVALID_VALUE, "split.column", got, want)
-    time = name(column)
+    time = quote(column)
     rows, known = connection.execute(
         f"SELECT count(*), count(*) FILTER ({_not_nan(time, columns[column])}) FROM {relation}"
     ).fetchall()[0]
@@ -121,7 +121,7 @@ def _not_nan(column: str, kind: str) -> str:
 
 
 def _by_column(connection: duckdb.DuckDBPyConnection, relation: str, split: Split, row: str) -> Division:
-    column = name(str(split.column))
+    column = quote(str(split.column))
     index = f"list_position({literal(list(SPLITS))}, {column}::VARCHAR)"
     values = connection.execute(
         f"SELECT {column}::VARCHAR, count(*) FROM {relation} WHERE {index} IS NULL GROUP BY 1 ORDER BY ALL LIMIT 5"

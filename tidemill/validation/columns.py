@@ -10,6 +10,7 @@ from typing import Literal
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from tidemill.data.engine import quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.features import Categorical, Cross
 from tidemill.specs import ValidateSpec
@@ -77,11 +78,6 @@ def candidates(spec: ValidateSpec, arrow: pa.Schema) -> list[str]:
         return list(spec.feature_columns)
     apart = {spec.label, spec.split_column, *spec.key}
     return [f.name for f in arrow if f.name not in apart and not pa.types.is_temporal(f.type)]
-
-
-def quote(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _check_present(spec: ValidateSpec, names: Sequence[str]) -> None:
