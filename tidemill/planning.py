@@ -13,6 +13,7 @@ from tidemill.data import sources
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump
 from tidemill.experiment.source import Source
+from tidemill.experiment.training import TransformEngine
 from tidemill.placement import placement
 from tidemill.publishing import store
 from tidemill.specs import (
@@ -81,8 +82,7 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
         features=experiment.features,
         transform_module=experiment.transform_module,
         split_column=split_column,
-        runner=experiment.compute.preprocess.runner,
-        options=experiment.compute.preprocess.options,
+        **{name: getattr(experiment.compute.preprocess, name) for name in TransformEngine.model_fields},
     )
     trains = [
         TrainSpec(code=code, model=model, training=experiment.training, label=label, split=experiment.split)

@@ -13,7 +13,7 @@ from tidemill.experiment.base import Column, Section
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.experiment.features import Feature
 from tidemill.experiment.source import Drift, Leakage, Source, Split
-from tidemill.experiment.training import Model, Training
+from tidemill.experiment.training import Model, Training, TransformEngine
 
 
 class SourceFile(Section):
@@ -68,7 +68,7 @@ class ValidateSpec(Section):
     """URI of the published model whose statistics `drift.between: [previous]` compares with."""
 
 
-class PreprocessSpec(Section):
+class PreprocessSpec(TransformEngine):
     code: str
     label: Column
     key: list[Column]
@@ -76,8 +76,6 @@ class PreprocessSpec(Section):
     transform_module: str | None
     """The module's text."""
     split_column: Column | None
-    runner: Literal["direct", "dataflow", "flink", "spark"]
-    options: list[str]
 
 
 class TrainSpec(Section):

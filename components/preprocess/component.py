@@ -7,6 +7,7 @@ from tidemill.components import CPU_IMAGE
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def preprocess(
     spec: str,
+    root: str,
     examples: dsl.Input[dsl.Dataset],
     schema: dsl.Input[dsl.Artifact],
     transform_graph: dsl.Output[dsl.Artifact],
@@ -15,7 +16,8 @@ def preprocess(
     """Analyses train with TensorFlow Transform and transforms every split.
 
     Args:
-        spec: The features or the transform module, from `plan_training`.
+        spec: The features or the transform module and the engine, from `plan_training`.
+        root: URI of the folder where the local engine keeps what it finds in each file, if `compute.preprocess.spans`.
         examples: The examples of `ingest`.
         schema: The schema of `validate`.
         transform_graph: The transform graph in TFX's layout; `tft.TFTransformOutput` loads it.
@@ -33,5 +35,6 @@ def preprocess(
             transform_graph=transform_graph.path,
             transformed=transformed.path,
             progress=progress,
+            root=root,
         )
     transformed.metadata.update(fingerprint=summary.fingerprint, rows=summary.rows, features=summary.features)

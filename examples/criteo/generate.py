@@ -88,7 +88,7 @@ def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1) -> Tr
     entropy = probability = positives = 0.0
     histogram = np.zeros((2, _AUC_BINS))
     done, number, writer = 0, 0, None
-    for table, p in _chunks(rows, seed):
+    for table, p in chunks(rows, seed):
         entropy += float(np.sum(_entropy(p)))
         probability += float(np.sum(p))
         positives += float(np.sum(table.column("label").to_numpy()))
@@ -113,7 +113,7 @@ def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1) -> Tr
     return truth
 
 
-def _chunks(rows: int, seed: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def chunks(rows: int, seed: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """Tables of the rows with their true probabilities, float64 [rows]."""
     intercept = _intercept()
     for chunk, start in enumerate(range(0, rows, _CHUNK_ROWS)):

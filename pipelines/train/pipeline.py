@@ -25,6 +25,7 @@ def train(experiment: str, root: str):
     checked.set_display_name("Validate")
     features = preprocess(
         spec=plan.outputs["preprocess"],
+        root=root,
         examples=examples.outputs["examples"],
         schema=checked.outputs["schema"],
     )

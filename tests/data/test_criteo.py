@@ -81,7 +81,7 @@ def test_truth(made):
 def test_labels_follow_the_probabilities():
     """The log loss of the true probabilities on the drawn labels is the entropy, but for chance."""
     module = generator()
-    ((table, p),) = module._chunks(100_000, 9)
+    ((table, p),) = module.chunks(100_000, 9)
     y = table["label"].to_numpy()
     loss = -(y * np.log(p) + (1 - y) * np.log1p(-p))
     assert abs(loss.mean() - module._entropy(p).mean()) < 4 * loss.std() / math.sqrt(len(y))

@@ -100,6 +100,19 @@ CASES = {
         GOOD, {"sql": "SELECT *, if(id > 5, id, NULL) AS t FROM t", "split": {"by": "time", "column": "t"}},
         Code.INVALID_VALUE, ["'t'", "6 nulls"],
     ),
+    "no-span": (GOOD, {"split": {"span": "day"}}, Code.MISSING_COLUMN, ["split.span", "'day'"]),
+    "span-null": (
+        GOOD, {"sql": "SELECT *, if(id > 5, id, NULL) AS s FROM t", "split": {"span": "s"}},
+        Code.INVALID_VALUE, ["split.span 's'", "nulls"],
+    ),
+    "span-float": (
+        GOOD, {"sql": "SELECT *, id / 2 AS s FROM t", "split": {"span": "s"}},
+        Code.INVALID_VALUE, ["split.span", "DOUBLE", "cast it"],
+    ),
+    "span-many": (
+        GOOD, {"sql": "SELECT t.*, r.range AS s FROM t, range(20000) r", "split": {"span": "s"}},
+        Code.INVALID_VALUE, ["split.span 's'", "20,000 values", "round it"],
+    ),
     "split-time-text": (
         GOOD, {"sql": "SELECT *, id::VARCHAR AS t FROM t", "split": {"by": "time", "column": "t"}},
         Code.INVALID_VALUE, ["VARCHAR", "cast it"],

@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,38 @@ def test_time_is_in_order(runner):
     assert days[0][-1] < days[1][0] and days[1][-1] < days[2][0]
     for part, fraction in zip(days, FRACTIONS.values(), strict=True):
         assert abs(len(part) - fraction * COUNT) < COUNT / 50
+
+
+@pytest.mark.parametrize("case", SPLITS)
+def test_a_span_gets_files_of_its_own(runner, case):
+    split, key = SPLITS[case]
+    plain = run(runner, write(runner, LINES, 1), case)
+    wanted = {name: sorted(plain.rows(name), key=lambda r: r["id"]) for name in FRACTIONS}
+    spanned = runner.run({"t": f"{runner.folder}/in/a/*.csv"}, split={**split, "fractions": FRACTIONS, "span": "month"},
+                         sql="SELECT *, month(day) AS month FROM t", key=key)  # fmt: skip
+    for name in FRACTIONS:
+        files = spanned.dataset.files(name)
+        months = [pq.read_table(path).column("month").unique().to_pylist() for path in files]
+        assert all(len(found) == 1 for found in months)
+        assert months == sorted(months) and len({found[0] for found in months}) == len(months)
+        without = [{k: v for k, v in row.items() if k != "month"} for row in spanned.rows(name)]
+        if case != "random-by-row":  # which hashes the new column too
+            assert sorted(without, key=lambda r: r["id"]) == wanted[name]
+
+
+@pytest.mark.parametrize("case", ["random-by-key", "random-by-row", "hash-by-key", "hash-by-column", "column", "time"])
+def test_files_of_old_spans_stay_as_they_are(runner, case):
+    """Where rows are divided by hash or a column, all of them; by time, all but the ones at the bounds."""
+    split, key = SPLITS[case]
+    split = {**split, "fractions": FRACTIONS, "span": "day"}
+    old = [line for line in LINES if line.split(",")[2] < "2013-11-15"]
+    assert len(old) < COUNT
+    small = runner.run({"t": write(runner, old, 3)}, split=split, key=key).dataset
+    before = {entry.fingerprint for entry in small.splits["train"].files}
+    large = runner.run({"t": write(runner, LINES, 5, "b")}, split=split, key=key).dataset
+    after = {entry.fingerprint for entry in large.splits["train"].files}
+    assert len(after) > len(before)
+    assert len(before - after) <= (case == "time")
 
 
 def test_column_is_taken_at_its_word(runner):

@@ -41,6 +41,7 @@ VALID = {
     "predict": {"shards": 2, "columns": ["at"]},
     "compute": {"train": {"gpu": 1}, "preprocess": {"runner": "direct", "options": []}},
 }
+PREPROCESS = "compute.preprocess"
 
 
 def changed(path: str, value: object) -> str:
@@ -120,6 +121,13 @@ def test_the_examples_are_valid():
         ("split.fractions.train", True, "split.fractions.train", "true", "write a number"),
         ("compute.train.spot", "true", "compute.train.spot", "'true'", "write true or false, without quotes"),
         ("split", None, "split", "nothing", "write a mapping"),
+        (PREPROCESS, {"engine": "loca"}, f"{PREPROCESS}.engine", "'loca'", "did you mean 'local'"),
+        (PREPROCESS, {"local_limit": "64 gallons"}, f"{PREPROCESS}.local_limit", "'64 gallons'", "500MB or 2GiB"),
+        (PREPROCESS, {"engine": "local", "runner": "flink"}, PREPROCESS, "flink", "remove runner: flink"),
+        (PREPROCESS, {"options": ["--region=x"]}, PREPROCESS, "--region=x", "name the runner"),
+        (PREPROCESS, {"engine": "beam", "options": ["--region=x"]}, PREPROCESS, "--region=x", "name the runner"),
+        (PREPROCESS, {"spans": True, "runner": "flink"}, PREPROCESS, "flink", "remove spans"),
+        (PREPROCESS, {"spans": True, "engine": "beam"}, PREPROCESS, "beam", "remove spans"),
         (
             "source.params.day",
             ["x"],

@@ -45,3 +45,11 @@ def test_a_schema_that_is_no_text(tmp_path):
     with pytest.raises(TidemillError, match="not UTF-8 text") as caught:
         plan(tmp_path, validation={"schema": str(schema)})
     assert caught.value.code is Code.UNREADABLE_FILE
+
+
+def test_the_engine_reaches_the_step(tmp_path):
+    settings = {"runner": "flink", "options": ["--temp_location=gs://b/t"], "local_limit": "2GiB"}
+    spec = json.loads(plan(tmp_path, compute={"preprocess": settings | {"cpu": "8"}})["preprocess"])
+    assert {name: spec[name] for name in settings} == settings | {"local_limit": 2 << 30}
+    assert (spec["engine"], spec["spans"]) == ("auto", False)
+    assert "cpu" not in spec

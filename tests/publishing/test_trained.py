@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
     names = ("statistics", "schema", "anomalies", "report")
     paths = {name: str(folder / name) for name in names}
     validate(validate_spec, world.examples, **paths, progress=Progress("validate"))
-    preprocess_spec = PreprocessSpec(**common, transform_module=None, runner="direct", options=[])
+    preprocess_spec = PreprocessSpec(**common, transform_module=None)
     graph, transformed = str(folder / "graph"), str(folder / "rows")
     preprocess(
         preprocess_spec,

@@ -118,7 +118,6 @@ def artifacts(tmp_path_factory) -> Shop:
     (folder / "schema" / "schema.pbtxt").write_text("".join(lines), encoding="utf-8")
     spec = PreprocessSpec(
         code="x", label="bought", key=["id"], features=FEATURES, transform_module=None, split_column=None,
-        runner="direct", options=[],
     )  # fmt: skip
     shop = Shop(str(folder / "examples"), str(folder / "graph"), str(folder / "transformed"), folder)
     preprocess(

@@ -1,4 +1,4 @@
-"""One preprocess run over all kinds of features, which many tests look at."""
+"""A preprocess run over all kinds of features by each engine, which many tests look at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def splits() -> dict[str, pa.Table]:
     return {"train": table(TRAIN_ROWS, 1, 0.0), "valid": table(VALID_ROWS, 2, 4.0), "test": table(TEST_ROWS, 3, 0.0)}
 
 
-@pytest.fixture(scope="session")
-def all_kinds(tmp_path_factory: pytest.TempPathFactory, splits: dict[str, pa.Table]) -> Run:
-    """All kinds of features, preprocessed by the in-process runner."""
-    return run(tmp_path_factory.mktemp("all_kinds"), splits, features=FEATURES)
+@pytest.fixture(scope="session", params=["local", "beam"])
+def all_kinds(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, splits: dict[str, pa.Table]
+) -> Run:
+    """All kinds of features, preprocessed by the local engine and by Beam's in-process runner."""
+    return run(tmp_path_factory.mktemp(request.param), splits, features=FEATURES, engine=request.param)

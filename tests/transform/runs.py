@@ -83,7 +83,7 @@ def write_schema(path: Path, schema: pa.Schema) -> str:
 
 
 def spec(**changes: object) -> PreprocessSpec:
-    """A spec with a label `y`, a key `key` and the in-process runner."""
+    """A spec with a label `y`, a key `key` and the engine that is the default."""
     fields = {
         "code": "test",
         "label": "y",
@@ -91,8 +91,6 @@ def spec(**changes: object) -> PreprocessSpec:
         "features": None,
         "transform_module": None,
         "split_column": None,
-        "runner": "direct",
-        "options": [],
     }
     return PreprocessSpec(**(fields | changes))
 

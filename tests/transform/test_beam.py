@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.transform.runs import FEATURES, run, spec, table
+from tests.transform.runs import FEATURES, run, spec, table, write_examples
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.step import Progress
@@ -21,19 +22,60 @@ TEMP = "--temp_location=gs://bucket/tmp"
 @pytest.mark.parametrize(
     ("runner", "flags", "name"),
     [
-        ("dataflow", [TEMP, "--project=p", "--region", "europe-west1", "--num_workers=3"], "DataflowRunner"),
-        ("flink", [TEMP, "--flink_master=localhost:8081", "--environment_type=LOOPBACK"], "FlinkRunner"),
-        ("spark", [TEMP, "--spark_master_url=local[4]"], "SparkRunner"),
+        (
+            "dataflow",
+            [TEMP, "--project=my-project", "--region", "europe-west1", "--num_workers=3",
+             "--sdk_container_image=europe-docker.pkg.dev/p/r/worker", "--experiments=use_runner_v2"],
+            "DataflowRunner",
+        ),
+        ("flink", [TEMP, "--flink_master=flink:8081", "--environment_type=EXTERNAL",
+                   "--environment_config=localhost:50000"], "FlinkRunner"),
+        ("flink", [TEMP, "--job_endpoint=jobs:8099", "--environment_type=DOCKER", "--environment_config=worker:1"],
+         "FlinkRunner"),
+        ("spark", [TEMP, "--spark_master_url=spark://spark:7077", "--environment_type=LOOPBACK"], "SparkRunner"),
     ],
-)
+)  # fmt: skip
 def test_options_reach_the_runner(runner: str, flags: list[str], name: str):
-    from tidemill.transform.runners import open_runner, pipeline_options
+    from tidemill.transform.beam.runners import open_runner, pipeline_options
 
     options = pipeline_options(runner, flags).get_all_options(drop_default=True)
-    assert options["runner"] == name
-    assert options["temp_location"] == "gs://bucket/tmp"
-    assert (runner != "dataflow") or (options["region"], options["num_workers"]) == ("europe-west1", 3)
+    given = dict(flag.removeprefix("--").split("=", 1) for flag in flags if "=" in flag)
+    expected = given | {"runner": name} | ({"region": "europe-west1"} if runner == "dataflow" else {})
+    assert {key: _text(value) for key, value in options.items() if key in expected} == expected
     assert type(open_runner(runner)).__name__ == name
+
+
+def _text(value: object) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("runner", "flags", "urn", "payload"),
+    [
+        ("flink", ["--environment_type=DOCKER", "--environment_config=worker:1"], "beam:env:docker:v1", b"worker:1"),
+        ("flink", ["--environment_type=EXTERNAL", "--environment_config=localhost:50000"], "beam:env:external:v1",
+         b"localhost:50000"),
+        ("flink", [], "beam:env:embedded_python_loopback:v1", b""),  # with a Flink that Beam starts itself
+        ("spark", ["--environment_type=DOCKER", "--environment_config=worker:1"], "beam:env:docker:v1", b"worker:1"),
+        ("dataflow", ["--project=my-project", "--region=europe-west1", "--sdk_container_image=r/worker:1"],
+         "beam:env:docker:v1", b"r/worker:1"),
+    ],
+)  # fmt: skip
+def test_the_workers_environment(runner: str, flags: list[str], urn: str, payload: bytes):
+    """What the runner is sent says where the workers' code is."""
+    from tidemill.transform.beam.runners import open_runner, pipeline_options
+
+    options = pipeline_options(runner, [TEMP, *flags])
+    if runner == "dataflow":
+        from apache_beam.runners.dataflow.internal.apiclient import get_container_image_from_options
+        from apache_beam.transforms.environments import DockerEnvironment
+
+        environment = DockerEnvironment.from_container_image(get_container_image_from_options(options))
+    else:
+        environment = open_runner(runner).default_environment(options)
+    proto = environment.to_runner_api(None)
+    assert proto.urn == urn
+    assert payload in proto.payload
 
 
 @pytest.mark.parametrize(
@@ -45,17 +87,23 @@ def test_options_reach_the_runner(runner: str, flags: list[str], name: str):
         ("direct", ["--runner=DataflowRunner"], "--runner"),
         ("dataflow", [TEMP, "--num_workers=many"], "many"),
         ("dataflow", ["--region=europe-west1"], "temp_location"),
+        ("dataflow", [TEMP], "project"),
+        ("dataflow", ["--temp_location=/tmp/x", "--project=my-project"], "GCS path"),
+        ("dataflow", [TEMP, "--project=Our project"], "Our project"),
         ("flink", [], "temp_location"),
+        ("flink", [TEMP, "--environment_type=EXTERNAL"], "external_service_address"),
+        ("spark", [TEMP, "--environment_type=LOOPBACK", "--environment_config=x"], "LOOPBACK"),
     ],
 )
-def test_bad_options(runner: str, flags: list[str], message: str):
+def test_bad_options(tmp_path: Path, runner: str, flags: list[str], message: str):
+    examples = write_examples(tmp_path / "examples", {"train": table(20, 1, 0.0)})
     with pytest.raises(TidemillError, match=message) as caught:
-        open_engine(spec(features={}, runner=runner, options=flags))
+        open_engine(spec(features={}, runner=runner, options=flags), Dataset(examples))
     assert caught.value.code is Code.INVALID_VALUE
 
 
 def test_the_runners_package_is_missing(monkeypatch: pytest.MonkeyPatch):
-    from tidemill.transform.runners import open_runner
+    from tidemill.transform.beam.runners import open_runner
 
     # What Python itself does with a package that is not installed.
     monkeypatch.setitem(sys.modules, "apache_beam.runners.dataflow.internal.apiclient", None)
@@ -68,7 +116,7 @@ def test_the_way_over_a_shared_folder(tmp_path: Path):
     """What Dataflow, Flink and Spark do, with Beam's in-process runner and a folder as the shared storage."""
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-    from tidemill.transform.beam import BeamEngine
+    from tidemill.transform.beam.engine import BeamEngine
 
     class SharedFolderEngine(BeamEngine):
         def __init__(self, temp: Path):
@@ -76,7 +124,9 @@ def test_the_way_over_a_shared_folder(tmp_path: Path):
             self._open_runner = FnApiRunner
 
     features = {name: FEATURES[name] for name in ("zscore", "buckets", "text", "crossed")}
-    here = run(tmp_path / "here", {"train": table(1500, 1, 0.0), "test": table(30, 2, 0.0)}, features=features)
+    here = run(
+        tmp_path / "here", {"train": table(1500, 1, 0.0), "test": table(30, 2, 0.0)}, features=features, engine="beam"
+    )
     targets = {"transform_graph": str(tmp_path / "graph"), "transformed": str(tmp_path / "made")}
     shared = tmp_path / "shared"
     summary = preprocess(
@@ -94,15 +144,31 @@ def test_the_way_over_a_shared_folder(tmp_path: Path):
     assert [p for p in shared.rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.parametrize("runner", ["flink", "spark"])
+def test_through_beams_job_api(tmp_path: Path, runner: str):
+    """The portable runners as they are, with Beam's own job server in this process and workers that call back here."""
+    flags = [f"--temp_location={tmp_path / 'shared'}", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+    features = {name: FEATURES[name] for name in ("zscore", "text")}
+    splits = {"train": table(700, 1, 0.0), "test": table(30, 2, 0.0)}
+    here = run(tmp_path / "here", splits, features=features, runner="direct")
+    there = run(tmp_path / "there", splits, features=features, runner=runner, options=flags)
+    assert there.graph.features == here.graph.features
+    for split in splits:
+        made, expected = there.transformed.read(split), here.transformed.read(split)
+        assert made.column("text").equals(expected.column("text"))
+        np.testing.assert_allclose(made.column("zscore").to_numpy(), expected.column("zscore").to_numpy(), rtol=1e-5)
+    assert [p for p in (tmp_path / "shared").rglob("*") if p.is_file()] == []
+
+
 def test_shared_names():
-    from tidemill.transform.beam_files import shared_uri
+    from tidemill.transform.beam.files import shared_uri
 
     assert shared_uri("/gcs/bucket/run/examples") == "gs://bucket/run/examples"
     assert shared_uri(Path("/data/examples")) == "/data/examples"
 
 
 def test_row_groups_are_read_in_pieces(all_kinds):
-    from tidemill.transform.beam import _ReadRowGroups, _row_groups
+    from tidemill.transform.beam.engine import _ReadRowGroups, _row_groups
 
     groups = _row_groups(all_kinds.examples, "train", str)
     assert [g.rows_before for g in groups] == [0, 512, 1024, 1536, 2048, 2560]

@@ -159,6 +159,10 @@ class DatasetWriter:
         """Appends rows to a split. Columns are taken by name and must be castable to the schema."""
         self._shards[split].write(data)
 
+    def cut(self, split: str) -> None:
+        """What is written to a split from now on goes to another shard than what was."""
+        self._shards[split].cut()
+
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is not None:
             for shard in self._shards.values():
@@ -213,6 +217,11 @@ class _ShardWriter:
         name = self._path().relative_to(self._root).as_posix()
         self._entries.append(FileEntry.of(self._root, name, rows=self._shard_rows))
         self._shard_rows = 0
+
+    def cut(self) -> None:
+        if self._pending_rows:
+            self._flush(self._pending_rows)
+        self._close_shard()
 
     def finish(self) -> list[FileEntry]:
         if self._pending_rows or (not self._entries and self._writer is None):

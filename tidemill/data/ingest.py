@@ -35,6 +35,7 @@ from tidemill.step import Progress
 _RESULT = "tidemill.result"
 _OWN_PREFIX = "tidemill_"
 _SPLIT = f"{_OWN_PREFIX}split"
+_SPAN = f"{_OWN_PREFIX}span"
 
 
 @dataclass(frozen=True)
@@ -246,11 +247,13 @@ class _Ingest:
         sorting = [division.split, *division.order]
         order = ", ".join(f"tidemill_order_{i}" for i in range(len(sorting)))
         keys = ", ".join(f"{expression} AS tidemill_order_{i}" for i, expression in enumerate(sorting))
+        # Ordered by the split first, then by what `division.order` begins with.
+        span = "NULL::TINYINT" if division.span is None else "tidemill_order_1"
         reader = self._connection.sql(
-            f"SELECT * EXCLUDE ({order}), tidemill_order_0::TINYINT AS {_SPLIT} "
+            f"SELECT * EXCLUDE ({order}), tidemill_order_0::TINYINT AS {_SPLIT}, {span} AS {_SPAN} "
             f"FROM (SELECT {values}, {keys} FROM {self._result}) ORDER BY {order}"
         ).to_arrow_reader(ROW_GROUP_ROWS)
-        schema = pa.schema([field for field in reader.schema if field.name != _SPLIT])
+        schema = pa.schema([field for field in reader.schema if field.name not in (_SPLIT, _SPAN)])
         watch = _TrainWatch(spec)
         metadata = {
             "label": spec.label,
@@ -259,10 +262,13 @@ class _Ingest:
             "spec_fingerprint": fingerprint.of_json(spec.model_dump(mode="json", by_alias=True)),
             "code": spec.code,
         }
-        done = 0
+        done, last = 0, None
         with DatasetWriter(examples, schema, splits, metadata) as writer:
             for batch in reader:
-                for index, part in _parts(batch):
+                for index, span, part in _parts(batch):
+                    if (index, span) != last:
+                        writer.cut(splits[index])
+                    last = index, span
                     writer.write(splits[index], part)
                     watch.see(splits[index], part)
                 done += batch.num_rows
@@ -315,14 +321,18 @@ def _raise_one_class(label: str, value: str, where: str) -> None:
     raise TidemillError(Code.LABEL_ONE_CLASS, f"label {label!r}", f"the single value {value} {where}", want)
 
 
-def _parts(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The batch's runs of rows of one split, without the split's column."""
-    index = np.asarray(batch.column(_SPLIT))
-    rows = batch.drop_columns([_SPLIT])
-    bounds = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), len(index)]
+def _parts(batch: pa.RecordBatch) -> Iterator[tuple[int, object, pa.RecordBatch]]:
+    """The batch's runs of rows of one split and one span: the split's index, the span's value, and the rows."""
+    index, span = np.asarray(batch.column(_SPLIT)), batch.column(_SPAN)
+    rows = batch.drop_columns([_SPLIT, _SPAN])
+    changes = np.diff(index) != 0
+    if len(changes):
+        differs = pc.fill_null(pc.not_equal(span.slice(1), span.slice(0, len(changes))), False)
+        changes |= differs.to_numpy(zero_copy_only=False)
+    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(index)]
     for start, end in itertools.pairwise(bounds):
         if end > start:
-            yield int(index[start]), rows.slice(start, end - start)
+            yield int(index[start]), span[start].as_py(), rows.slice(start, end - start)
 
 
 def _checked(connection: duckdb.DuckDBPyConnection, query: str, source: Source) -> tuple[str, dict]:
@@ -355,6 +365,8 @@ def _check_columns(columns: list[str], spec: IngestSpec) -> None:
     needed += [("key", column) for column in spec.key]
     if spec.stage == "train" and spec.split.column is not None:
         needed.append(("split.column", spec.split.column))
+    if spec.stage == "train" and spec.split.span is not None:
+        needed.append(("split.span", spec.split.span))
     needed += [
         ("features, evaluation.slices" if spec.stage == "train" else "predict.columns", column)
         for column in spec.columns or ()

@@ -3,7 +3,7 @@
 Both come from what a row holds, never from where it stands: the MD5 of a text that is made of the row's key, or of all
 its columns where there is no key. MD5 (and not DuckDB's `hash`) because it is the same in every version and engine.
 Rows are written in the order of that hash, which is as good as shuffled; with `by: time` in the order of time, then
-hash. DuckDB sorts within its memory limit and spills.
+hash; with a span's column in its order first. DuckDB sorts within its memory limit and spills.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from tidemill.experiment.source import Split
 _RANGE = 1 << 64
 _NESTED = ("[", "STRUCT", "MAP", "UNION")
 _TIMES = ("DATE", "TIMESTAMP", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+_SIZES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+_SPANS = ("DATE", "TIMESTAMP", "VARCHAR", *(f"{sign}{size}" for sign in ("", "U") for size in _SIZES))
+_MAX_SPANS = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Division:
     """An expression for the index of the row's split in `SPLITS`."""
     order: tuple[str, ...]
     """Expressions to order by within a split. Rows that tie in all of them are equal, or differ in no key column."""
+    span: str | None = None
+    """An expression of which each value gets files of its own. Rows of a value follow each other within a split."""
 
 
 def divide(
@@ -41,13 +46,24 @@ def divide(
     Args:
         relation: The table or view of the rows.
         columns: Its columns with their DuckDB types.
-        split: What the experiment says; its column is among `columns`.
+        split: What the experiment says; its columns are among `columns`.
         key: The key columns; may be empty.
 
     Raises:
         TidemillError: `invalid-value` when the split's column holds nulls, a type without an order in time, or names
-            that are no splits.
+            that are no splits; or when the span's column holds nulls or more than 10,000 values.
     """
+    division = _divide(connection, relation, columns, split, key)
+    if split.span is None:
+        return division
+    _check_span(connection, relation, split.span, columns[split.span])
+    span = quote(split.span)
+    return Division(division.split, (span, *division.order), span)
+
+
+def _divide(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, key: list[str]
+) -> Division:
     row = row_hash(columns, key)
     if split.by == "time":
         return _by_time(connection, relation, columns, split, row)
@@ -134,7 +150,21 @@ def _by_column(connection: duckdb.DuckDBPyConnection, relation: str, split: Spli
     return Division(f"{index} - 1", (row,))
 
 
-def _check_known(column: str, nulls: int) -> None:
+def _check_span(connection: duckdb.DuckDBPyConnection, relation: str, name: str, kind: str) -> None:
+    if not kind.startswith(_SPANS) or kind.endswith("]"):
+        got, want = f"{name!r} of type {kind}", "cast it in the query to a date, an integer or a string"
+        raise TidemillError(Code.INVALID_VALUE, "split.span", got, want)
+    column = quote(name)
+    values, nulls = connection.execute(
+        f"SELECT count(DISTINCT {column}), count(*) - count({column}) FROM {relation}"
+    ).fetchall()[0]
+    _check_known(name, nulls, "span")
+    if values > _MAX_SPANS:
+        got, want = f"{values:,} values, more than {_MAX_SPANS:,}", "round it in the query, for example to a date"
+        raise TidemillError(Code.INVALID_VALUE, f"split.span {name!r}", got, want)
+
+
+def _check_known(column: str, nulls: int, what: str = "column") -> None:
     if nulls:
         want = "leave such rows out in the query, or give them a value"
-        raise TidemillError(Code.INVALID_VALUE, f"split.column {column!r}", f"{nulls:,} nulls", want, {"nulls": nulls})
+        raise TidemillError(Code.INVALID_VALUE, f"split.{what} {column!r}", f"{nulls:,} nulls", want, {"nulls": nulls})

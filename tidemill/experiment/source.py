@@ -107,6 +107,10 @@ class Split(Section):
     """Shares of the rows. Not used by `column`."""
     seed: Seed = 0
     """Seed of `hash` and `random`."""
+    span: Column | None = None
+    """A column, such as a day, each of whose values gets files of its own within a split, in its order. Files of old
+    days then stay as they are when rows of a new day come, and `compute.preprocess.spans` reads only the new ones.
+    Defaults to none."""
 
     @model_validator(mode="after")
     def _column_needed(self) -> Split:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tidemill.experiment.base import Name, PositiveInt, Section, Seed
+from tidemill.experiment.base import Bytes, Name, PositiveInt, Section, Seed
 
 
 class DcnV2(Section):
@@ -120,13 +120,35 @@ class Resources(Section):
     """Whether to run on GKE's spot nodes."""
 
 
-class PreprocessResources(Resources):
-    """Where TensorFlow Transform runs."""
+class TransformEngine(Section):
+    """Who computes the transform: Tidemill's own engine on one machine, or TensorFlow Transform on Apache Beam."""
 
-    runner: Literal["direct", "dataflow", "flink", "spark"] = "direct"
-    """The Apache Beam runner. `direct` runs in the step's own process."""
+    engine: Literal["auto", "local", "beam"] = "auto"
+    """`local` computes on one machine with all its cores; `beam` on a runner. `auto` takes `beam` where a runner is
+    named or train is larger than `local_limit`, and else `local`. Both write the same transform graph."""
+    local_limit: Bytes = 64 << 30
+    """Largest train split that `auto` gives to `local`, as stored in Parquet, such as `64GiB`."""
+    runner: Literal["direct", "dataflow", "flink", "spark"] | None = None
+    """The Apache Beam runner. `direct`, which `beam` takes where none is named, runs in the step's own process."""
     options: list[str] = []
     """Pipeline options of the runner, as on Beam's command line: `--project=…`, `--region=…`."""
+    spans: bool = False
+    """Whether `local` keeps what it finds in each file of train below `ROOT/spans`, and takes it from there next time:
+    then a daily run reads for the analysis the new day alone. See `split.span`."""
+
+    @model_validator(mode="after")
+    def _engine_and_runner(self) -> TransformEngine:
+        if self.engine == "local" and self.runner is not None:
+            raise ValueError(f"engine: local has no runner; remove runner: {self.runner} or choose engine: beam")
+        if self.options and self.runner is None:
+            raise ValueError("options are a runner's; name the runner, or remove them")
+        if self.spans and (self.engine == "beam" or self.runner is not None):
+            raise ValueError("spans are kept by the local engine alone; remove spans, or choose engine: local")
+        return self
+
+
+class PreprocessResources(Resources, TransformEngine):
+    """Where the transform is computed."""
 
 
 class Compute(Section):

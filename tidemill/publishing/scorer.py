@@ -46,7 +46,7 @@ class Scorer:
             storage.download_folder(uri, path)
         self.fingerprint: str = artifact.open_folder(path)["fingerprint"]
         listed = json.loads((path / RAW_COLUMNS).read_text(encoding="utf-8"))
-        self.raw_columns = [RawColumn(c["name"], c["dtype"]) for c in listed]
+        self.raw_columns = [RawColumn(c["name"], c["dtype"], c.get("is_list", False)) for c in listed]
         self._inputs = {c["name"]: c.get("input", c["name"]) for c in listed}
         import tensorflow as tf
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tidemill.models.base import Model
-from tidemill.transform.function import ExampleFunction
+from tidemill.transform.function import ExampleFunction, dense_spec
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn
 
@@ -19,7 +19,6 @@ FOLDER = "Format-Serving"
 DENSE = "serving_default"
 EXAMPLES = "serialized_examples"
 SCORE = "score"
-_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 
 
 def export(model: Model, graph: TransformGraph, path: str | os.PathLike) -> None:
@@ -28,11 +27,12 @@ def export(model: Model, graph: TransformGraph, path: str | os.PathLike) -> None
     Signatures, both giving `{"score": [batch] float32}`:
 
     - `serving_default`: every raw column [batch] as int64, float32 or string, with the sentinels of `transform.raw`
-      where a value is missing. Inputs are called like the columns, but for names that TensorFlow does not take
-      (`signature_names`).
+      where a value is missing; a list column [batch, any], filled up with them. Inputs are called like the columns, but
+      for names that TensorFlow does not take (`signature_names`).
     - `serialized_examples`: `{"examples": [batch] string}`, `tf.Example` protos.
 
-    `assets.extra/raw_columns.json` lists the inputs: `name`, `dtype`, and `input` where the input has another name.
+    `assets.extra/raw_columns.json` lists the inputs: `name`, `dtype`, `input` where the input has another name, and
+    `is_list` where it is a list.
 
     Args:
         model: A fitted model.
@@ -41,7 +41,7 @@ def export(model: Model, graph: TransformGraph, path: str | os.PathLike) -> None
     """
     inputs = signature_names([column.name for column in graph.raw_columns])
     module = _Serving(model, graph, inputs)
-    specs = {inputs[c.name]: tf.TensorSpec([None], _DTYPES[c.dtype], name=inputs[c.name]) for c in graph.raw_columns}
+    specs = {inputs[column.name]: dense_spec(column, inputs[column.name]) for column in graph.raw_columns}
     texts = tf.TensorSpec([None], tf.string, name="examples")
     signatures = {
         DENSE: tf.function(module.dense, input_signature=[specs], autograph=False).get_concrete_function(),
@@ -69,8 +69,9 @@ def signature_names(columns: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _listed(column: RawColumn, name: str) -> dict[str, str]:
-    return {"name": column.name, "dtype": column.dtype} | ({} if name == column.name else {"input": name})
+def _listed(column: RawColumn, name: str) -> dict[str, str | bool]:
+    named = {} if name == column.name else {"input": name}
+    return {"name": column.name, "dtype": column.dtype} | named | ({"is_list": True} if column.is_list else {})
 
 
 class _Serving(tf.Module):

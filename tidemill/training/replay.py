@@ -89,16 +89,17 @@ def to_examples(raw: dict[str, np.ndarray], columns: Sequence[RawColumn]) -> lis
     for column in columns:
         missing = SENTINELS[column.dtype]
         values = raw[column.name].tolist()
-        for example, value in zip(examples, values, strict=True):
-            if value == missing or value != value:
+        for example, row in zip(examples, values, strict=True):
+            known = [v for v in (row if column.is_list else [row]) if v != missing and v == v]
+            if not known:
                 continue
             feature = example.features.feature[column.name]
             if column.dtype == "int64":
-                feature.int64_list.value.append(value)
+                feature.int64_list.value.extend(known)
             elif column.dtype == "float32":
-                feature.float_list.value.append(value)
+                feature.float_list.value.extend(known)
             else:
-                feature.bytes_list.value.append(value)
+                feature.bytes_list.value.extend(known)
     return [example.SerializeToString() for example in examples]
 
 

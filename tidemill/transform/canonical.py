@@ -1,31 +1,33 @@
 """Makes the bytes of a transform graph a function of its content. Imports TensorFlow.
 
 TFT writes the temporary folder's name into the shared names of the lookup tables, TensorFlow orders the nodes of a
-pruned function by their addresses in memory, and `fingerprint.pb` holds a random number. What remains are numbers that
-TensorFlow counts within a process: the bytes are equal where each graph is made by a process of its own, as steps are.
+pruned function by their addresses in memory and numbers functions within a process, and `fingerprint.pb` holds a random
+number.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tensorflow.core.framework import node_def_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from tidemill import fingerprint
 
 _SAVED_MODEL = "saved_model.pb"
 _RANDOM = "fingerprint.pb"
+_NUMBERED = re.compile(r"(?P<name>.*)_(?P<number>[0-9]+)")
 _TABLE_PATH = re.compile(rb"hash_table_tf\.Tensor\(b'(?P<folder>[^']*/)(?P<file>[^'/]*)'")
 
 
 def canonicalise(saved_model: Path) -> None:
     """Rewrites a SavedModel written by TensorFlow Transform, without a change of what it computes.
 
-    Nodes and functions are sorted by name, which their references do not depend on. A table's shared name gets the
-    fingerprint of its vocabulary, so that models loaded in one process share a table only where its content is the
-    same.
+    Functions are numbered anew, and nodes and functions sorted by name, which their references do not depend on. A
+    table's shared name gets the fingerprint of its vocabulary, so that models loaded in one process share a table only
+    where its content is the same. What a call says about the process that made it is left out.
 
     Args:
         saved_model: The SavedModel's folder.
@@ -35,15 +37,66 @@ def canonicalise(saved_model: Path) -> None:
     content = {path.name: fingerprint.of_file(path) for path in (saved_model / "assets").glob("*")}
     for meta_graph in model.meta_graphs:
         graph = meta_graph.graph_def
+        _number_functions(meta_graph)
         _sort(graph.node)
         _sort(graph.library.function, key=lambda function: function.signature.name)
         for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
             for node in nodes:
                 _rename_table(node, content)
+                # The settings of this process's TensorFlow, such as its number of threads.
+                node.attr.pop("config_proto", None)
         for function in graph.library.function:
             _sort(function.node_def)
     (saved_model / _SAVED_MODEL).write_bytes(model.SerializeToString(deterministic=True))
     (saved_model / _RANDOM).unlink(missing_ok=True)
+
+
+def _number_functions(meta_graph: meta_graph_pb2.MetaGraphDef) -> None:
+    """Numbers the functions from 0, in the order in which TensorFlow made them."""
+    functions = meta_graph.graph_def.library.function
+    numbered = [match for f in functions if (match := _NUMBERED.fullmatch(f.signature.name))]
+    numbered.sort(key=lambda match: int(match["number"]))
+    names = {match[0]: f"{match['name']}_{index}" for index, match in enumerate(numbered)}
+    if not names:
+        return
+    longest_first = sorted(names, key=len, reverse=True)
+    pattern = re.compile("(?:" + "|".join(map(re.escape, longest_first)) + ")(?![0-9])")
+
+    def renamed(text: str) -> str:
+        return pattern.sub(lambda match: names[match[0]], text)
+
+    _rename_nodes(meta_graph.graph_def.node, renamed)
+    for function in functions:
+        signature = function.signature
+        signature.name = renamed(signature.name)
+        # Arguments of a loop's body are named after it.
+        for argument in (*signature.input_arg, *signature.output_arg):
+            argument.name = renamed(argument.name)
+        _rename_nodes(function.node_def, renamed)
+        results = {renamed(key): renamed(value) for key, value in function.ret.items()}
+        function.ret.clear()
+        function.ret.update(results)
+    objects = meta_graph.object_graph_def
+    for name in list(objects.concrete_functions):
+        if (new := renamed(name)) != name:
+            objects.concrete_functions[new].CopyFrom(objects.concrete_functions.pop(name))
+    for node in objects.nodes:
+        kind = node.WhichOneof("kind")
+        if kind == "function":
+            node.function.concrete_functions[:] = map(renamed, node.function.concrete_functions)
+        elif kind == "bare_concrete_function":
+            bare = node.bare_concrete_function
+            bare.concrete_function_name = renamed(bare.concrete_function_name)
+
+
+def _rename_nodes(nodes: Iterable[node_def_pb2.NodeDef], renamed: Callable[[str], str]) -> None:
+    for node in nodes:
+        node.name, node.op = renamed(node.name), renamed(node.op)
+        node.input[:] = map(renamed, node.input)
+        for value in node.attr.values():
+            for function in (value.func, *value.list.func):
+                if function.name:
+                    function.name = renamed(function.name)
 
 
 def _sort(items, key=lambda node: node.name) -> None:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tensorflow_transform import graph_tools, tf2_utils
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
 from tidemill import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import FEATURES, RAW_METADATA, TRANSFORM_FN
+from tidemill.transform.needs import needed_inputs
 from tidemill.transform.raw import RawColumn
 
 _TYPES = {"int64": schema_pb2.INT, "float32": schema_pb2.FLOAT, "string": schema_pb2.BYTES}
@@ -40,7 +39,7 @@ def describe(
     """
     metadata_io.write_metadata(dataset_metadata.DatasetMetadata(_raw_schema(raw, columns)), str(folder / RAW_METADATA))
     outputs = {f.name: f for f in tft.TFTransformOutput(str(folder)).transformed_metadata.schema.feature}
-    needed = _needed_inputs(folder / TRANSFORM_FN)
+    needed = needed_inputs(folder / TRANSFORM_FN)
     names = [name for name in (order or outputs) if name != label]
     of_features = set().union(*(needed[name] for name in names))
     if label in of_features:
@@ -74,22 +73,6 @@ def _feature(feature: schema_pb2.Feature) -> dict:
     if not _is_id(feature):
         return {"name": feature.name, "kind": "number"}
     return {"name": feature.name, "kind": "id", "num_ids": feature.int_domain.max - feature.int_domain.min + 1}
-
-
-def _needed_inputs(transform_fn: Path) -> dict[str, set[str]]:
-    """For each output the names of the inputs that it is computed from."""
-    function = tf.saved_model.load(str(transform_fn)).transform_fn
-    inputs = tf2_utils.get_structured_inputs_from_func_graph(function.graph)
-    names = {
-        id(part): name for name, value in inputs.items() for part in tf.nest.flatten(value, expand_composites=True)
-    }
-    flat = tf.nest.pack_sequence_as(function.structured_outputs, function.graph.outputs, expand_composites=True)
-    result = {}
-    for output, tensor in flat.items():
-        parts = [part.op for part in tf.nest.flatten(tensor, expand_composites=True)]
-        sources = graph_tools.retrieve_sources(parts, ignore_control_dependencies=True)
-        result[output] = {names[id(source)] for source in sources if id(source) in names}
-    return result
 
 
 def _raw_schema(given: schema_pb2.Schema, columns: Sequence[RawColumn]) -> schema_pb2.Schema:

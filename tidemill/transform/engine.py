@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.specs import PreprocessSpec
 from tidemill.step import Progress
 from tidemill.transform.graph import TransformGraph
-from tidemill.transform.raw import RawColumn
-
-PreprocessingFn = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Raw columns as sparse tensors `[batch, 1]` by name, to output tensors by name. Must be picklable."""
+from tidemill.transform.raw import PreprocessingFn, RawColumn
 
 
 class Engine(Protocol):
@@ -49,15 +46,32 @@ class Engine(Protocol):
         """
 
 
-def open_engine(spec: PreprocessSpec) -> Engine:
+def open_engine(spec: PreprocessSpec, examples: Dataset, spans: Path | None = None) -> Engine:
     """The engine that a spec asks for.
+
+    Args:
+        spec: Engine, runner and options, and the size up to which `auto` means `local`.
+        examples: The raw rows.
+        spans: Folder in which the local engine keeps what it finds in each file of train. Defaults to none.
 
     Raises:
         TidemillError: `missing-package` or `invalid-value` for a runner or options that cannot be used.
     """
     try:
-        from tidemill.transform.beam import BeamEngine
+        if uses_beam(spec, examples):
+            from tidemill.transform.beam.engine import BeamEngine
+
+            return BeamEngine(spec.runner or "direct", spec.options)
+        from tidemill.transform.local import LocalEngine
+
+        return LocalEngine(spans=spans)
     except ImportError as error:
         got = f"no module {error.name!r}"
         raise TidemillError(Code.MISSING_PACKAGE, "preprocess", got, "install tidemill[steps]") from error
-    return BeamEngine(spec.runner, spec.options)
+
+
+def uses_beam(spec: PreprocessSpec, examples: Dataset) -> bool:
+    """Whether a spec means Beam: it says so, names a runner, or leaves it to the size of train."""
+    if spec.engine != "auto":
+        return spec.engine == "beam"
+    return spec.runner is not None or examples.splits["train"].bytes > spec.local_limit

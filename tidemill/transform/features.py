@@ -68,6 +68,9 @@ def feature_columns(features: Mapping[str, Feature], schema: pa.Schema) -> list[
     columns = {column.name: column for column in raw_columns(schema, list(names))}
     for name, feature in features.items():
         for column in feature.of if isinstance(feature, Cross) else [name]:
+            if columns[column].is_list:
+                want = "take one value in the SQL, or use a transform_module, which takes lists"
+                _refuse(name, schema.field(column), want)
             is_string = columns[column].dtype == "string"
             if isinstance(feature, Numeric) and is_string:
                 _refuse(name, schema.field(column), "a numeric feature takes a number; make it categorical")

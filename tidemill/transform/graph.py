@@ -38,6 +38,7 @@ class TransformGraph:
             Ids are 0 to num_ids - 1, those for unknown and for missing values included.
         label: The label's name.
         label_columns: The columns that the graph computes the label from; None where it does not compute it.
+        offsets: What is added to an output's ids so that they begin at 0, by the output's name.
         fingerprint: Of the folder's content.
 
     Raises:
@@ -53,7 +54,7 @@ class TransformGraph:
         self.label: str = facts["label"]
         columns = facts["label_columns"]
         self.label_columns = None if columns is None else [RawColumn(**column) for column in columns]
-        self._offsets: dict[str, int] = facts["offsets"]
+        self.offsets: dict[str, int] = facts["offsets"]
 
     def dense_function(self) -> DenseFunction:
         """A `tf.Module` from raw columns as dense tensors `[batch]` with sentinels to the features `[batch]`."""
@@ -80,4 +81,4 @@ class TransformGraph:
     def _function(self, columns: Sequence[RawColumn], outputs: Mapping[str, str]) -> DenseFunction:
         from tidemill.transform.function import DenseFunction
 
-        return DenseFunction(self.path / TRANSFORM_FN, columns, outputs, self._offsets)
+        return DenseFunction(self.path / TRANSFORM_FN, columns, outputs, self.offsets)

@@ -15,10 +15,10 @@ from tidemill.errors import Code, TidemillError
 from tidemill.specs import PreprocessSpec
 from tidemill.step import Progress
 from tidemill.transform import module, shards
-from tidemill.transform.engine import Engine, PreprocessingFn, open_engine
+from tidemill.transform.engine import Engine, open_engine, uses_beam
 from tidemill.transform.features import FeaturesFunction, feature_columns
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
-from tidemill.transform.raw import RawColumn, all_null, raw_columns
+from tidemill.transform.raw import PreprocessingFn, RawColumn, all_null, raw_columns
 
 if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -43,12 +43,13 @@ def preprocess(
     transform_graph: str,
     transformed: str,
     progress: Progress,
+    root: str | None = None,
     engine: Engine | None = None,
 ) -> PreprocessSummary:
     """Analyses the train split with TensorFlow Transform and transforms all splits.
 
     Args:
-        spec: The features or the transform module, the label, the runner.
+        spec: The features or the transform module, the label, the engine.
         examples: Folder of the raw rows, a `Dataset`.
         schema: Folder with `schema.pbtxt`.
         transform_graph: Folder to write the transform graph to, see `TransformGraph`.
@@ -56,6 +57,7 @@ def preprocess(
             the examples; ids as int32, numbers and the label as float32. Its metadata holds `label`, `features` and
             `transform_fingerprint`.
         progress: Told how far the step is.
+        root: URI of the folder where Tidemill keeps things. Needed where the spec asks for spans.
         engine: Who computes it. Defaults to what the spec says.
 
     Raises:
@@ -68,9 +70,10 @@ def preprocess(
         raise TidemillError(Code.EMPTY_SPLIT, "train", "no rows", "change the split so that train has rows")
     raw_schema = _read_schema(schema)
     function, columns, order = _what(spec, data)
-    engine = engine or open_engine(spec)
     folders = _both_or_none(transform_graph, transformed)
-    with module.user_errors(spec.transform_module), folders as (graph_folder, rows_folder):
+    with _spans(spec, data, root) as spans, module.user_errors(spec.transform_module), folders as written:
+        graph_folder, rows_folder = written
+        engine = engine or open_engine(spec, data, spans)
         from tidemill.transform.canonical import canonicalise
         from tidemill.transform.describe import describe
 
@@ -108,6 +111,17 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
     names = {column: None for name, f in features.items() for column in (f.of if f.kind == "cross" else [name])}
     _refuse_all_null(data, [name for name in names if name in schema.names])
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
+
+
+def _spans(spec: PreprocessSpec, data: Dataset, root: str | None) -> contextlib.AbstractContextManager[Path | None]:
+    """A folder for what is kept of each file of train; none where the spec does not ask for it."""
+    if not spec.spans or uses_beam(spec, data):
+        return contextlib.nullcontext()
+    if root is None:
+        raise ValueError("spans are kept below root, which is not given")
+    from tidemill.transform.spans import open_spans
+
+    return open_spans(root, [file.fingerprint for file in data.splits["train"].files])
 
 
 def _refuse_unknown_label(label: str, data: Dataset) -> None:

@@ -1,14 +1,16 @@
 """Raw columns as a transform graph takes them, and how a missing value looks in a dense tensor.
 
-A graph knows three dtypes: `int64`, `float32` and `string`. Where a tensor has to be dense, a value that is missing is
-written as the dtype's sentinel. Reading goes the other way by the same rule, so the sentinels themselves, and floats
-that are not finite, are missing values everywhere: in the analysis, in the transform and in serving.
+A graph knows three dtypes: `int64`, `float32` and `string`, and a column holds one value a row or a list of them. Where
+a tensor has to be dense, a value that is missing is written as the dtype's sentinel. Reading goes the other way by the
+same rule, so the sentinels themselves, and floats that are not finite, are missing values everywhere: in the analysis, in
+the transform and in serving. A list is what is left of it without its missing values; a missing list is an empty one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +24,18 @@ SENTINELS: dict[str, int | float | bytes] = {"int64": -(2**63), "float32": float
 _ARROW = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
 
 
+PreprocessingFn = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Raw columns by name, each a sparse tensor `[batch, 1]` or, for lists, `[batch, longest]`, to output tensors by name.
+Must be picklable."""
+
+
 @dataclass(frozen=True)
 class RawColumn:
-    """A raw column: its name and one of `RAW_DTYPES`."""
+    """A raw column: its name, one of `RAW_DTYPES`, and whether a row holds a list of such values. Defaults to one."""
 
     name: str
     dtype: str
+    is_list: bool = False
 
 
 def raw_dtype(type_: pa.DataType) -> str | None:
@@ -35,7 +43,8 @@ def raw_dtype(type_: pa.DataType) -> str | None:
 
     Returns:
         `int64` for integers and booleans, `float32` for floats and decimals, `string` for strings, binaries and a
-        column of nulls alone; for a dictionary that of its values. None for what TFT cannot take (times, lists).
+        column of nulls alone; for a dictionary that of its values. None for what TFT cannot take as one value a row
+        (times, lists).
     """
     if pa.types.is_dictionary(type_):
         return raw_dtype(type_.value_type)
@@ -46,6 +55,18 @@ def raw_dtype(type_: pa.DataType) -> str | None:
     if _is_text(type_) or pa.types.is_null(type_):
         return "string"
     return None
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether an Arrow type is a list, of any length or of a fixed one."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def raw_column(field: pa.Field) -> RawColumn | None:
+    """The raw column of an Arrow field; None for what TFT cannot take (times, structs, lists of lists)."""
+    lists = is_list(field.type)
+    dtype = raw_dtype(field.type.value_type if lists else field.type)
+    return None if dtype is None else RawColumn(field.name, dtype, lists)
 
 
 def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: Sequence[str] = ()) -> list[RawColumn]:
@@ -60,8 +81,8 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
         TidemillError: `missing-column`, or `feature-type` when a column that is named has a type that TFT cannot take.
     """
     if names is None:
-        found = [(field.name, raw_dtype(field.type)) for field in schema if field.name not in exclude]
-        return [RawColumn(name, dtype) for name, dtype in found if dtype is not None]
+        found = [raw_column(field) for field in schema if field.name not in exclude]
+        return [column for column in found if column is not None]
     columns = []
     for name in names:
         if name not in schema.names:
@@ -69,10 +90,10 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
             raise TidemillError(
                 Code.MISSING_COLUMN, name, f"no such column among {have}", "name a column of the examples"
             )
-        dtype = raw_dtype(schema.field(name).type)
-        if dtype is None:
-            raise _type_error(name, schema.field(name).type, "a number, a string or a boolean")
-        columns.append(RawColumn(name, dtype))
+        column = raw_column(schema.field(name))
+        if column is None:
+            raise _type_error(name, schema.field(name).type, "a number, a string or a boolean, or a list of them")
+        columns.append(column)
     return columns
 
 
@@ -85,16 +106,21 @@ def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, n
             without fractions where `int64` is.
 
     Returns:
-        By name an array `[rows]` of int64, float32 or object (bytes), with sentinels where a value is missing.
+        By name an array `[rows]` of int64, float32 or object (bytes), with sentinels where a value is missing; for lists
+        `[rows, longest]`, where longest is at least 1 and shorter lists are filled up with sentinels.
 
     Raises:
         TidemillError: `missing-column` or `feature-type`.
     """
-    return {column.name: _dense(typed(batch, column), column.dtype) for column in columns}
+    dense = {}
+    for column in columns:
+        array = typed(batch, column)
+        dense[column.name] = _padded(array, column.dtype) if column.is_list else _dense(array, column.dtype)
+    return dense
 
 
 def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBatch:
-    """Columns of a record batch as lists of no or one value, as tfx_bsl represents values that may be missing.
+    """Columns of a record batch as lists, of no or one value where a row holds one, as tfx_bsl represents them.
 
     Returns:
         A record batch of `large_list` columns of int64, float32 or large_binary, in the order of `columns`.
@@ -102,7 +128,9 @@ def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBa
     Raises:
         TidemillError: `missing-column` or `feature-type`.
     """
-    return pa.RecordBatch.from_arrays([_lists(typed(batch, column)) for column in columns], schema=list_schema(columns))
+    arrays = [typed(batch, column) for column in columns]
+    lists = [a if column.is_list else _lists(a) for a, column in zip(arrays, columns, strict=True)]
+    return pa.RecordBatch.from_arrays(lists, schema=list_schema(columns))
 
 
 def list_schema(columns: Sequence[RawColumn]) -> pa.Schema:
@@ -129,7 +157,8 @@ def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
     """One column in the Arrow type of its dtype, where null is the only missing value.
 
     Returns:
-        An array `[rows]` of int64, float32 or large_binary, or a dictionary of large_binary.
+        An array `[rows]` of int64, float32 or large_binary, or a dictionary of large_binary; for a list column a
+        large_list of the former without nulls on either level.
 
     Raises:
         TidemillError: `missing-column` or `feature-type`.
@@ -141,6 +170,10 @@ def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
             Code.MISSING_COLUMN, column.name, f"no such column among {have}", "give a column of this name"
         )
     array = batch.column(index)
+    return _typed_list(array, column) if column.is_list else _typed(array, column)
+
+
+def _typed(array: pa.Array, column: RawColumn) -> pa.Array:
     if column.dtype == "string":
         return _typed_text(array, column.name)
     if pa.types.is_dictionary(array.type):
@@ -148,6 +181,22 @@ def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
     if raw_dtype(array.type) == "string" and not pa.types.is_null(array.type):
         raise _type_error(column.name, array.type, "a number")
     return _typed_int(array, column.name) if column.dtype == "int64" else _typed_float(array, column.name)
+
+
+def _typed_list(array: pa.Array, column: RawColumn) -> pa.Array:
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.large_list(_ARROW[column.dtype]))
+    if not is_list(array.type):
+        raise _type_error(column.name, array.type, "a list")
+    # Both leave out what lies under a null, and what a slice does not show.
+    values, rows = _typed(array.flatten(), column), pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    offsets = np.zeros(len(array) + 1, np.int64)
+    np.cumsum(
+        np.bincount(rows[values.is_valid().to_numpy(zero_copy_only=False)], minlength=len(array)), out=offsets[1:]
+    )
+    return pa.LargeListArray.from_arrays(offsets, values.drop_null())
 
 
 def _typed_int(array: pa.Array, name: str) -> pa.Array:
@@ -202,6 +251,16 @@ def _dense(array: pa.Array, dtype: str) -> np.ndarray:
     return array.to_numpy(zero_copy_only=False)
 
 
+def _padded(lists: pa.LargeListArray, dtype: str) -> np.ndarray:
+    lengths = np.diff(lists.offsets.to_numpy())
+    longest = max(1, int(lengths.max(initial=0)))
+    padded = np.empty((len(lists), longest), object if dtype == "string" else dtype)
+    # np.full would take the byte 0 off the string's end.
+    padded.fill(SENTINELS[dtype])
+    padded[np.arange(longest) < lengths[:, None]] = lists.flatten().to_numpy(zero_copy_only=False)
+    return padded
+
+
 def _lists(array: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -211,6 +270,8 @@ def _lists(array: pa.Array) -> pa.Array:
 
 
 def _has_value(column: pa.Array) -> bool:
+    if is_list(column.type):
+        column = column.flatten()
     if pa.types.is_floating(column.type):
         return bool(pc.any(pc.is_finite(column)).as_py())
     return column.null_count < len(column)

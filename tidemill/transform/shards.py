@@ -52,7 +52,7 @@ class ShardTransformer:
         names = [column.name for column in self._columns]
         if self._graph.label_columns is None:
             names.append(self._graph.label)
-        texts = [column.name for column in self._columns if column.dtype == "string"]
+        texts = [column.name for column in self._columns if column.dtype == "string" and not column.is_list]
         with (
             pq.ParquetFile(source, read_dictionary=texts) as file,
             pq.ParquetWriter(target, self._schema, compression=COMPRESSION) as writer,
@@ -73,10 +73,10 @@ class ShardTransformer:
                 got = f"{len(values)} values for {batch.num_rows} rows"
                 raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value a row")
         for name, num_ids in self._num_ids.items():
-            _check_ids(name, arrays[name], num_ids)
+            check_ids(name, arrays[name], num_ids)
         label = arrays.get(self._graph.label)
-        arrays[self._graph.label] = _given_label(batch, self._graph.label) if label is None else label
-        _check_label(self._graph.label, arrays[self._graph.label])
+        arrays[self._graph.label] = given_label(batch, self._graph.label) if label is None else label
+        check_label(self._graph.label, arrays[self._graph.label])
         return pa.RecordBatch.from_arrays([pa.array(arrays[name]) for name in self._schema.names], schema=self._schema)
 
 
@@ -85,7 +85,12 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, _CALL_ROWS)
 
 
-def _given_label(batch: pa.RecordBatch, name: str) -> np.ndarray:
+def given_label(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    """A label that is a raw column: float32 `[rows]`.
+
+    Raises:
+        TidemillError: `label-type` or `label-null`.
+    """
     column = batch.column(name)
     if raw_dtype(column.type) not in ("int64", "float32"):
         raise TidemillError(Code.LABEL_TYPE, name, f"a column of type {column.type}", "give 0 and 1, or false and true")
@@ -94,13 +99,15 @@ def _given_label(batch: pa.RecordBatch, name: str) -> np.ndarray:
     return column.cast(pa.float32()).to_numpy(zero_copy_only=False)
 
 
-def _check_label(name: str, values: np.ndarray) -> None:
+def check_label(name: str, values: np.ndarray) -> None:
+    """Raises `label-type` for a label that is neither 0 nor 1."""
     wrong = values[(values != 0) & (values != 1)]
     if len(wrong):
         raise TidemillError(Code.LABEL_TYPE, name, f"the value {wrong[0]:g}", "give 0 and 1, or false and true")
 
 
-def _check_ids(name: str, ids: np.ndarray, num_ids: int) -> None:
+def check_ids(name: str, ids: np.ndarray, num_ids: int) -> None:
+    """Raises `transform-failed` for ids that are not 0 to `num_ids` - 1."""
     if len(ids) and not (ids.min() >= 0 and ids.max() < num_ids):
         got = f"ids from {ids.min()} to {ids.max()} where the schema allows 0 to {num_ids - 1}"
         raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "keep the ids within the vocabulary")

@@ -26,10 +26,9 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from tidemill.data.dataset import Dataset
 from tidemill.step import Progress
-from tidemill.transform import beam_files, runners
-from tidemill.transform.engine import PreprocessingFn
+from tidemill.transform.beam import files, runners
 from tidemill.transform.graph import TRANSFORM_FN, TRANSFORMED_METADATA, TransformGraph
-from tidemill.transform.raw import RawColumn, list_schema, to_lists
+from tidemill.transform.raw import PreprocessingFn, RawColumn, list_schema, to_lists
 from tidemill.transform.shards import ShardTransformer
 
 _BATCH_ROWS = 1 << 14
@@ -61,7 +60,7 @@ class BeamEngine:
         progress: Progress,
     ) -> None:
         """See `Engine.analyse`."""
-        groups = _row_groups(examples, "train", beam_files.shared_uri if not self._is_local else str)
+        groups = _row_groups(examples, "train", files.shared_uri if not self._is_local else str)
         read = _ReadRowGroups(tuple(columns), examples.rows("train"), progress if self._is_local else None)
         with self._workspace() as work:
             output = posixpath.join(work, "output")
@@ -71,7 +70,7 @@ class BeamEngine:
                 analysed = (batches, tensor_adapter_config(columns)) | tft_beam.AnalyzeDataset(preprocessing_fn)
                 _ = analysed | tft_beam.WriteTransformFn(output)
             for name in (TRANSFORM_FN, TRANSFORMED_METADATA):
-                beam_files.download(posixpath.join(output, name), folder / name)
+                files.download(posixpath.join(output, name), folder / name)
 
     def transform(self, graph: TransformGraph, examples: Dataset, folder: Path, progress: Progress) -> None:
         """See `Engine.transform`."""
@@ -80,11 +79,11 @@ class BeamEngine:
             self._transform_here(graph, examples, names, folder, progress)
             return
         with self._workspace() as work:
-            beam_files.upload(graph.path, posixpath.join(work, "graph"))
-            do = _TransformShards(beam_files.shared_uri(examples.path), work)
+            files.upload(graph.path, posixpath.join(work, "graph"))
+            do = _TransformShards(files.shared_uri(examples.path), work)
             with self._pipeline() as pipeline:
                 _ = pipeline | "Shards" >> beam.Create(names) | beam.ParDo(do)
-            beam_files.download(posixpath.join(work, "shards"), folder)
+            files.download(posixpath.join(work, "shards"), folder)
 
     def _transform_here(
         self, graph: TransformGraph, examples: Dataset, names: list[str], folder: Path, progress: Progress
@@ -112,7 +111,7 @@ class BeamEngine:
         try:
             yield folder
         finally:
-            beam_files.remove(folder)
+            files.remove(folder)
 
     def _pipeline(self) -> beam.Pipeline:
         runner: PipelineRunner = self._open_runner()
@@ -173,14 +172,14 @@ class _TransformShards(beam.DoFn):
     def setup(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tidemill-")
         graph = Path(self._folder.name) / "graph"
-        beam_files.download(posixpath.join(self._work, "graph"), graph)
+        files.download(posixpath.join(self._work, "graph"), graph)
         self._transformer = ShardTransformer(TransformGraph(graph))
 
     def process(self, name: str) -> Iterator[str]:
         source, target = Path(self._folder.name) / "source", Path(self._folder.name) / "target"
-        beam_files.download_file(posixpath.join(self._examples, name), source)
+        files.download_file(posixpath.join(self._examples, name), source)
         self._transformer.run(source, target, lambda rows: None)
-        beam_files.upload_file(target, posixpath.join(self._work, "shards", name))
+        files.upload_file(target, posixpath.join(self._work, "shards", name))
         yield name
 
     def teardown(self) -> None:

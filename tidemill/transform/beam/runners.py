@@ -7,7 +7,8 @@ import importlib
 import io
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
@@ -26,7 +27,8 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
 
     Raises:
         TidemillError: `invalid-value` for an option that Beam does not know or cannot read, for one that contradicts
-            the runner, and when `--temp_location` is not given to a runner other than `direct`.
+            the runner or another, and for one that the runner needs and is not given (`--temp_location` for all but
+            `direct`, `--project` for `dataflow`).
     """
     flags = list(flags)
     if flags and not flags[0].startswith("--"):
@@ -50,7 +52,19 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
     if not known["temp_location"]:
         want = "add --temp_location=…, a folder that Beam's workers and this step both reach"
         raise _invalid(f"no --temp_location for the {runner} runner", want)
-    return PipelineOptions([*flags, f"--runner={_RUNNERS[runner]}"])
+    options = PipelineOptions([*flags, f"--runner={_RUNNERS[runner]}"])
+    if complaints := _complaints(runner, options):
+        raise _invalid(" ".join(flags), f"mend the options for {runner} ({complaints[0].rstrip('.')})")
+    return options
+
+
+def _complaints(runner: str, options: PipelineOptions) -> list[str]:
+    """What Beam finds wrong with the options without a call to Google's services, which it makes for a whole check."""
+    validator = PipelineOptionsValidator(options, None)
+    if runner != "dataflow":
+        return options.view_as(PortableOptions).validate(validator)
+    cloud = options.view_as(GoogleCloudOptions)
+    return validator.validate_gcs_path(cloud, "temp_location") + validator.validate_cloud_options(cloud)
 
 
 def open_runner(runner: str) -> PipelineRunner:

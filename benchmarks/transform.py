@@ -1,0 +1,186 @@
+"""The transform's speed and memory, on synthetic rows in Criteo's format.
+
+    python benchmarks/transform.py                    # local, Beam, DuckDB and Polars, side by side
+    python benchmarks/transform.py --scale            # 1, 5 and 20 million rows; 30 million distinct values
+    python benchmarks/transform.py --spans            # the analysis of ten files of which nine were seen before
+
+Each measurement is a fresh process: only so is its peak of resident memory (`ru_maxrss`) its own, and nothing that an
+earlier one compiled or cached helps it. Its imports are done before the clock starts. The rows' files are read once
+before, so that they come from the page cache for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import filecmp
+import importlib
+import itertools
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+ENGINES = ("local", "beam", "duckdb", "polars")
+BEAM_ONCE = 5_000_000
+"""Rows from which Beam is measured once: it takes minutes."""
+
+
+def measure(function: str, *args: object, environment: dict[str, str] | None = None) -> tuple[object, float]:
+    """Calls `module:function` of `transforms` in a fresh process; what it returns, and the process's peak in GiB."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    process = context.Process(target=_run, args=(function, args, environment or {}, queue))
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise SystemExit(f"{function} ended with exit code {process.exitcode}")
+    return queue.get()
+
+
+def _run(function: str, args: tuple, environment: dict[str, str], queue: multiprocessing.SimpleQueue) -> None:
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3"} | environment)
+    module, _, name = function.partition(":")
+    result = getattr(importlib.import_module(f"transforms.{module}"), name)(*args)
+    queue.put((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+
+
+def median_of(engine: str, examples: Path, out: Path, threads: int, repeats: int) -> dict:
+    """Medians of an engine's seconds by phase and of their sum, and the largest peak in GiB."""
+    runs, peaks = [], []
+    for _ in range(repeats):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        environment = {"POLARS_MAX_THREADS": str(threads)}
+        seconds, peak = measure(f"by_{engine}:run", examples, out, threads, environment=environment)
+        runs.append(seconds | {"total": sum(seconds.values())})
+        peaks.append(peak)
+    medians = {phase: statistics.median(run[phase] for run in runs) for phase in runs[0]}
+    return {"engine": engine, "threads": threads, "repeats": repeats, "seconds": medians, "peak_gib": max(peaks)}
+
+
+def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
+    """All engines on the same rows, each compared with what the local one made."""
+    results = []
+    for rows in args.rows:
+        examples = prepared(work, rows)
+        print(f"\n{rows:,} rows                       analyse describe transform   total   times local   peak GiB")
+        local = None
+        for engine in [e for e in ENGINES if e in args.engines]:
+            # One thread of the runner: with several processes it is hardly faster and takes twice the memory.
+            for threads in [1] if engine == "beam" else sorted(args.threads, reverse=True):
+                repeats = 1 if engine == "beam" and rows >= BEAM_ONCE else args.repeats
+                out = work / f"made-{engine}"
+                result = {"rows": rows} | median_of(engine, examples, out, threads, repeats)
+                if engine == "local":
+                    local = local or result
+                elif local:
+                    result["agrees"] = measure("agree:compare", engine, out, work / "made-local")[0]
+                _print(result, local)
+                results.append(result)
+    return results
+
+
+def _print(result: dict, local: dict | None) -> None:
+    seconds = result["seconds"]
+    ratio = seconds["total"] / local["seconds"]["total"] if local else float("nan")
+    name = f"{result['engine']}, {result['threads']} thread{'s' * (result['threads'] > 1)}, {result['repeats']} times"
+    phases = (seconds["analyse"], seconds.get("describe", 0.0), seconds["transform"], seconds["total"])
+    print(
+        f"  {name:<28}", "".join(f"{x:9.2f}" for x in phases), f"{ratio:13.2f} {result['peak_gib']:10.2f}", flush=True
+    )
+
+
+def scale(args: argparse.Namespace, work: Path) -> list[dict]:
+    """Time and memory of the local engine by the number of rows, and with a vocabulary of 30 million values."""
+    threads = max(args.threads)
+    results = []
+    for rows in args.scale_rows:
+        result = {"rows": rows} | median_of("local", prepared(work, rows), work / "made-local", threads, args.repeats)
+        results.append(result)
+        total, peak = result["seconds"]["total"], result["peak_gib"]
+        print(f"{rows:>11,} rows: {total:7.2f} s, peak {peak:.2f} GiB", flush=True)
+    slopes = []
+    for less, more in itertools.pairwise(results):
+        seconds = more["seconds"]["total"] - less["seconds"]["total"]
+        slopes.append(seconds / (more["rows"] - less["rows"]) * 1e6)
+    print("seconds for each further million rows:", ", ".join(f"{slope:.2f}" for slope in slopes))
+    result, _ = measure("wide:write", work / "wide", args.wide_rows, args.wide_values)
+    print(f"{args.wide_rows:,} rows with {result:,} distinct strings", flush=True)
+    for phase in ("analyse", "transform"):
+        seconds, peak = measure(f"wide:{phase}", work / "wide", work / "made-wide", threads)
+        print(f"  {phase}: {seconds:.1f} s, peak {peak:.2f} GiB", flush=True)
+        results.append({"rows": args.wide_rows, "distinct": result, "phase": phase, "seconds": seconds, "peak": peak})
+    measure("wide:check", work / "made-wide", args.wide_rows, args.wide_values)
+    print("  the vocabulary and the ids are right")
+    return results
+
+
+def spans(args: argparse.Namespace, work: Path) -> list[dict]:
+    """The analysis of ten files, with nothing known and with nine of them known."""
+    threads, results = max(args.threads), []
+    ten, nine = work / f"ten-{args.span_rows}", work / f"nine-{args.span_rows}"
+    measure("daily:write", ten, nine, args.span_rows)
+    for _ in range(args.repeats):
+        shutil.rmtree(work / "spans", ignore_errors=True)
+        made, kept = work / "spans" / "made", work / "spans" / "kept"
+        seconds = {}
+        for name, examples, spans in (("all new", ten, None), ("nine", nine, kept), ("one new", ten, kept)):
+            seconds[name], _ = measure("daily:analyse", examples, made / name, threads, spans)
+        if changed := differing(made / "all new", made / "one new"):
+            raise SystemExit(f"the artifacts differ: {', '.join(changed)}")
+        results.append(seconds)
+        print("  ".join(f"{name} {value:.2f} s" for name, value in seconds.items()), flush=True)
+    whole, daily = (statistics.median(r[name] for r in results) for name in ("all new", "one new"))
+    print(f"medians: {daily:.2f} of {whole:.2f} s, {daily / whole:.0%}; the artifacts are equal byte by byte")
+    return results
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """Names of the files that are not equal byte by byte, or in one of the folders alone."""
+    names = {p.relative_to(folder) for folder in (one, other) for p in folder.rglob("*") if p.is_file()}
+    _, mismatch, errors = filecmp.cmpfiles(one, other, names, shallow=False)
+    return sorted(map(str, mismatch + errors))
+
+
+def prepared(work: Path, rows: int) -> Path:
+    """The folder of the rows, written where they are not there yet, and read once."""
+    folder = work / f"rows-{rows}"
+    measure("work:write_rows", folder, rows)
+    for path in folder.rglob("*.parquet"):
+        path.read_bytes()
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000, 5_000_000])
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scale", action="store_true")
+    parser.add_argument("--scale-rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
+    parser.add_argument("--wide-rows", type=int, default=60_000_000)
+    parser.add_argument("--wide-values", type=int, default=40_000_000, help="of which each row draws one")
+    parser.add_argument("--spans", action="store_true")
+    parser.add_argument("--span-rows", type=int, default=1_000_000, help="rows of a file")
+    parser.add_argument("--work", type=Path, help="folder to keep rows and results in; defaults to a temporary one")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        work = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        mode = scale if args.scale else spans if args.spans else side_by_side
+        results = mode(args, work)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The transform by Tidemill's engine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tidemill.transform.local import LocalEngine
+
+from tidemill import artifact
+from tidemill.data.dataset import Dataset
+from tidemill.step import Progress
+from tidemill.transform.canonical import canonicalise
+from tidemill.transform.describe import describe
+from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
+from tidemill.transform.raw import PreprocessingFn, raw_columns
+from transforms.work import LABEL, preprocessing_fn
+
+
+def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
+    """Writes `graph/`, as the preprocess step does, and `rows/train/part-*.parquet`; seconds by phase."""
+    graph, seconds = analyse(preprocessing_fn, examples, out / "graph", threads)
+    started = time.perf_counter()
+    LocalEngine(threads=threads).transform(graph, Dataset(examples), out / "rows", Quiet("transform"))
+    return seconds | {"transform": time.perf_counter() - started}
+
+
+def analyse(
+    function: PreprocessingFn, examples: Path, folder: Path, threads: int, spans: Path | None = None
+) -> tuple[TransformGraph, dict[str, float]]:
+    """The transform graph, and the seconds of the analysis and of what the step adds to it."""
+    data = Dataset(examples)
+    columns = raw_columns(data.schema())
+    started = time.perf_counter()
+    with artifact.write_folder(folder) as partial:
+        LocalEngine(threads=threads, spans=spans).analyse(function, columns, data, partial, Quiet("analyse"))
+        analysed = time.perf_counter()
+        canonicalise(partial / TRANSFORM_FN)
+        describe(partial, LABEL, columns, None, schema_pb2.Schema())
+    described = time.perf_counter()
+    return TransformGraph(folder), {"analyse": analysed - started, "describe": described - analysed}
+
+
+class Quiet(Progress):
+    """Progress that nobody wants to see."""
+
+    def _write(self, event: dict) -> None:
+        pass

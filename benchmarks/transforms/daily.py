@@ -1,0 +1,35 @@
+"""A daily retrain: ten files, of which nine were analysed the day before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tidemill.data.dataset import Dataset, finish_dataset
+from transforms import by_local
+from transforms.work import preprocessing_fn, write_rows
+
+FILES = 10
+
+
+def write(ten: Path, nine: Path, rows: int) -> None:
+    """Writes a dataset of ten files of `rows` each, unless it is there, and one of the nine first of them.
+
+    Raises:
+        SystemExit: the dataset that is there has another number of files.
+    """
+    write_rows(ten, FILES * rows, files=FILES)
+    files = Dataset(ten).files("train")
+    if len(files) != FILES:
+        raise SystemExit(f"{len(files)} files, not {FILES}; remove {ten}")
+    if nine.exists():
+        return
+    (nine / "train").mkdir(parents=True)
+    for path in files[:-1]:
+        os.link(path, nine / "train" / path.name)
+    finish_dataset(nine, Dataset(ten).schema(), {"train": [f"train/{path.name}" for path in files[:-1]]})
+
+
+def analyse(examples: Path, folder: Path, threads: int, spans: Path | None) -> float:
+    """Seconds of the analysis."""
+    return by_local.analyse(preprocessing_fn, examples, folder, threads, spans)[1]["analyse"]

@@ -1,0 +1,196 @@
+"""Every analyzer but the vocabularies gives what Beam gives, on many batches, a single row, and no row at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_transform import analyzers
+
+from tests.transform.analysis.runs import batch, by_beam, by_local
+
+QUANTILES = ("quantiles", "boundaries", "elementwise_quantiles", "weighted_quantiles")
+
+
+def simple(inputs):
+    """Combiners over all rows."""
+    x, pair, sparse, number, ragged = (inputs[name] for name in ("x", "pair", "sparse", "number", "ragged"))
+    constants = {}
+    for name, value in {"x": x, "pair": pair, "sparse": sparse, "number": number, "ragged": ragged}.items():
+        for analyzer in (tft.min, tft.max, tft.sum, tft.size, tft.mean, tft.var):
+            constants[f"{analyzer.__name__}_{name}"] = analyzer(value)
+    for analyzer in (tft.min, tft.max, tft.sum, tft.size, tft.mean, tft.var):
+        constants[f"{analyzer.__name__}_elements"] = analyzer(pair, reduce_instance_dims=False)
+    for analyzer in (tft.tukey_location, tft.tukey_scale, tft.tukey_h_params):
+        for k, part in enumerate(tf.nest.flatten(analyzer(x))):
+            constants[f"{analyzer.__name__}_{k}"] = part
+    constants["covariance"] = tft.covariance(pair, tf.float64)
+    constants["pca"] = tf.abs(tft.pca(pair, 2, tf.float64))
+    constants["quantiles"] = tft.quantiles(x, 4, 0.01)
+    constants["boundaries"] = tft.quantiles(sparse.values, 5, 0.01)
+    constants["elementwise_quantiles"] = tft.quantiles(pair, 4, 0.01, reduce_instance_dims=False)
+    constants["weighted_quantiles"] = tft.quantiles(x, 4, 0.01, weights=inputs["weight"])
+    return constants
+
+
+def per_key(inputs):
+    """Combiners per key, some of several phases."""
+    x, key = inputs["x"], inputs["key"]
+    constants = {}
+    with tf.name_scope("min_and_max"):
+        keys, low, high = analyzers._min_and_max_per_key(x, key)
+    constants |= {"min_max_keys": keys, "min": low, "max": high}
+    with tf.name_scope("mean_and_var"):
+        keys, mean, var = analyzers._mean_and_var_per_key(x, key)
+    constants |= {"mean_var_keys": keys, "mean": mean, "var": var}
+    with tf.name_scope("pair"):
+        keys, mean, var = analyzers._mean_and_var_per_key(inputs["pair"], key, reduce_instance_dims=False)
+    constants |= {"pair_mean": mean, "pair_var": var}
+    keys, counts = tft.count_per_key(key)
+    constants |= {"count_keys": keys, "count": counts}
+    keys, counts = tft.count_per_key(inputs["number"])
+    constants |= {"number_keys": keys, "number_counts": counts}
+    counts, elements = tft.histogram(inputs["number"], categorical=True)
+    constants |= {"histogram": counts, "elements": elements}
+    counts, bounds = tft.histogram(x, [-5.0, 0.0, 0.5, 5.0])
+    constants |= {"histogram_x": counts, "bounds_x": bounds}
+    return constants
+
+
+def phases(inputs):
+    """What depends on what depends on an analyzer."""
+    x = inputs["x"]
+    z = tft.scale_to_z_score(x)
+    scaled = tft.scale_to_0_1(z)
+    gaussian = tft.scale_to_gaussian(x)
+    counts, bounds = tft.histogram(x, boundaries=4)
+    buckets = tft.bucketize(tft.scale_by_min_max(x, -1.0, 1.0), 3, epsilon=0.01)
+    by_key = tft.scale_to_z_score_per_key(x, inputs["key"])
+    lines = tf.strings.regex_replace(inputs["key"], "\n", "")
+    large = tft.scale_to_0_1_per_key(x, lines, key_vocabulary_filename="by_key")
+    return {
+        "sum_z": tft.sum(z * z),
+        "sum_scaled": tft.sum(scaled),
+        "sum_gaussian": tft.sum(gaussian * gaussian),
+        "histogram": counts,
+        "bounds": bounds,
+        "buckets": tft.histogram(buckets, categorical=True)[0],
+        "sum_by_key": tft.sum(by_key * by_key),
+        "sum_large": tft.sum(large),
+    }
+
+
+def buckets_per_key(inputs):
+    """Boundaries per key, which no Beam finds in no rows."""
+    x, key = inputs["x"], inputs["key"]
+    names = ["keys", "boundaries", "scale", "shift", "buckets"]
+    constants = dict(zip(names, analyzers._quantiles_per_key(x, key, 3, 0.01), strict=True))
+    weighted = analyzers._quantiles_per_key(x, key, 3, 0.01, weights=inputs["weight"])
+    return constants | {f"weighted_{name}": value for name, value in zip(names, weighted, strict=True)}
+
+
+def approximate(inputs):
+    """The approximate vocabulary, for which the files are compared elsewhere: here its size."""
+    tokens = tft.experimental.approximate_vocabulary(inputs["words"], 20, vocab_filename="words")
+    weighted = tft.experimental.approximate_vocabulary(
+        inputs["key"], 20, vocab_filename="weighted", weights=inputs["weight"], store_frequency=True
+    )
+    return {
+        "words": tft.apply_vocabulary(tf.constant([b"w0", b"w1", b"w2", b"w3", b"other"]), tokens),
+        "file": tf.io.read_file(tf.convert_to_tensor(weighted)),
+        "count": tft.sum(tf.cast(tft.apply_vocabulary(inputs["words"], tokens).values >= 0, tf.int64)),
+    }
+
+
+def rows(count: int, seed: int = 0) -> list[dict]:
+    """Rows with gaps, values that are not finite, and large ones."""
+    random = np.random.default_rng(seed)
+    made = []
+    for k in range(count):
+        numbers = [int(n) for n in random.integers(-3, 4, random.integers(0, 3))]
+        made.append(
+            {
+                "row": k,
+                "x": float(np.float32(random.normal() * 3 + 1)),
+                "pair": [float(np.float32(v)) for v in random.normal(size=2) * [1, 100]],
+                "weight": float(random.integers(0, 3)),
+                "key": random.choice([b"", b"a", "é".encode(), b"b\n", b"zz"]),
+                "sparse": [float(np.float32(v)) for v in random.normal(size=random.integers(0, 3))],
+                "number": numbers,
+                "words": [b"w%d" % w for w in random.zipf(1.5, random.integers(0, 4)) % 9],
+                "ragged": [float(k), 1.0] if k % 3 else [],
+            }
+        )
+    return made
+
+
+BATCHES = {
+    "many": [batch(rows(300)[start : start + 50]) for start in range(0, 300, 50)],
+    "one row": [batch(rows(1, seed=3))],
+    "no row": [],
+}
+FUNCTIONS = {
+    "simple": simple,
+    "per_key": per_key,
+    "phases": phases,
+    "buckets": buckets_per_key,
+    "approximate": approximate,
+}
+
+
+FAIL_WITHOUT_ROWS = {"phases": "slice index 0|out of bounds", "buckets": "out of bounds"}
+"""Where Beam gives keys that are none a shape in which TFT's graph then finds no dimension."""
+
+
+def assert_near(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    """All constants are equal to 1e-5, and those that are no floats are equal."""
+    assert got.keys() == want.keys()
+    wrong = []
+    for name, value in want.items():
+        try:
+            if value.dtype.kind == "f":
+                np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=2e-6, err_msg=name)
+            else:
+                np.testing.assert_array_equal(got[name], value, err_msg=name)
+        except AssertionError as error:
+            wrong.append(str(error))
+    assert not wrong, "\n".join(wrong)
+
+
+def bits(array: np.ndarray) -> bytes | list:
+    """What two arrays have in common if not a bit differs."""
+    return array.tolist() if array.dtype == object else array.tobytes()
+
+
+@pytest.mark.parametrize("of", BATCHES)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_constants_are_those_of_beam(function, of):
+    batches = BATCHES[of]
+    if of == "no row" and function in FAIL_WITHOUT_ROWS:
+        assert by_local(FUNCTIONS[function], batches)
+        with pytest.raises((ValueError, IndexError), match=FAIL_WITHOUT_ROWS[function]):
+            by_beam(FUNCTIONS[function], batches)
+        return
+    got, want = by_local(FUNCTIONS[function], batches), by_beam(FUNCTIONS[function], batches)
+    if of == "one row" and function == "simple":
+        # Beam's is no more than the rounding of a square of float32; there is no direction in it.
+        assert not got.pop("covariance").any() and np.abs(want.pop("covariance")).max() < 1e-3
+        del got["pca"], want["pca"]
+    assert_near(got, want)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_neither_threads_nor_files_nor_kept_spans_change_a_bit(function, tmp_path):
+    files = [BATCHES["many"][:2], [], BATCHES["many"][2:]]
+    want = by_local(FUNCTIONS[function], files, threads=1)
+    keys = ["a", "b", "c"]
+    for settings in (
+        {"threads": 3},
+        {"spans": tmp_path, "keys": keys},
+        {"spans": tmp_path, "keys": keys, "threads": 3},
+    ):
+        got = by_local(FUNCTIONS[function], files, **settings)
+        assert got.keys() == want.keys()
+        for name in want:
+            assert bits(got[name]) == bits(want[name]), name

@@ -1,0 +1,56 @@
+"""The index of known values against a dict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tidemill.transform.apply import lookup
+from tidemill.transform.apply.lookup import NOT_FOUND, Index
+
+_BINARY = st.binary(max_size=20) | st.sampled_from([b"", b"\x00", b"\x00\x00", b"a" * 12, b"a" * 13, b"a" * 12 + b"\x00"])
+_NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
+
+
+def assert_found(known: pa.Array, asked: pa.Array) -> None:
+    positions = {value: position for position, value in enumerate(known.to_pylist())}
+    expected = [positions.get(value, NOT_FOUND) for value in asked.to_pylist()]
+    valid = np.flatnonzero(asked.is_valid().to_numpy(zero_copy_only=False))
+    assert Index(known).find(asked)[valid].tolist() == np.array(expected, int)[valid].tolist()
+
+
+@pytest.mark.parametrize(("type_", "values"), [(pa.large_binary(), _BINARY), (pa.int64(), _NUMBERS)])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_as_a_dict(type_: pa.DataType, values: st.SearchStrategy, data: st.DataObject):
+    known = data.draw(st.lists(values, unique=True, max_size=40))
+    asked = data.draw(st.lists(st.sampled_from(known) | values | st.none() if known else values | st.none(), max_size=60))
+    start = data.draw(st.integers(0, 3))
+    assert_found(pa.array(known, type_), pa.array([known[0] if known else None] * start + asked, type_).slice(start))
+
+
+@pytest.mark.parametrize("length", [8, 12, 13, 40])
+def test_many(length: int):
+    rng = np.random.default_rng(length)
+    words = [b"%0*d" % (length, number) for number in rng.choice(10**7, 70_000, replace=False)]
+    assert_found(
+        pa.array(words[:30_000], pa.large_binary()), pa.array(words[10_000:] + words[:20_000], pa.large_binary())
+    )
+
+
+@pytest.mark.parametrize("type_", [pa.large_binary(), pa.int64()])
+def test_hashes_that_collide(type_: pa.DataType, monkeypatch: pytest.MonkeyPatch):
+    """Exact even where many values share a hash, or the half of it that is compared."""
+    plain = lookup._Keys.__init__
+
+    def poor(self: lookup._Keys, array: pa.Array) -> None:
+        plain(self, array)
+        self.hashes = self.hashes & np.uint64(0x0000000300000007)
+
+    monkeypatch.setattr(lookup._Keys, "__init__", poor)
+    numbers = list(range(300))
+    values = numbers if pa.types.is_int64(type_) else [b"value number %d" % number for number in numbers]
+    assert_found(pa.array(values[:200], type_), pa.array(values * 2, type_))

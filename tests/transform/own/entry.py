@@ -1,0 +1,139 @@
+"""What TFT's tests go through, on the local engine in place of Beam.
+
+`assertAnalyzeAndTransformResults` holds the rows against what is expected as TFT's own does. Three tests call Beam's
+transforms themselves: for them `AnalyzeDataset` and `WriteTransformFn` are replaced, and the pipeline hands lists on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import tensorflow_transform as tft
+from tensorflow.python.util.protobuf import compare
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform import beam as tft_beam
+from tensorflow_transform.beam import impl, tft_unit
+from tensorflow_transform.beam.tft_beam_io import transform_fn_io
+from tfx_bsl.coders import example_coder
+
+from tests.transform.here import analyse_here, transform_here
+from tests.transform.own.forms import Form, adapter_config, open_rows, read
+
+WHOLE = "tukey"
+"""In the name of the module whose tests ask for their rows in one batch: TFT puts the L-moments of batches together
+only nearly, so that what they expect holds for one batch alone."""
+
+
+class Calls:
+    """Counts how often the local engine was asked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+@contextlib.contextmanager
+def local_engine(form: Form, calls: Calls) -> Iterator[None]:
+    """Puts the local engine in the place of Beam for all of TFT's tests."""
+
+    def analyse(data, metadata, preprocessing_fn, folder: Path, batch_rows: int = 2) -> None:
+        calls.count += 1
+        rows = open_rows(read(data, metadata, batch_rows), adapter_config(metadata), form)
+        analyse_here(preprocessing_fn, rows, folder)
+
+    def assert_results(
+        case,
+        input_data,
+        input_metadata,
+        preprocessing_fn,
+        expected_data=None,
+        expected_metadata=None,
+        expected_vocab_file_contents=None,
+        test_data=None,
+        desired_batch_size=None,
+        temp_dir=None,
+        **_,
+    ):
+        folder = Path(temp_dir or tempfile.mkdtemp(dir=case.get_temp_dir()))
+        batch_rows = desired_batch_size if desired_batch_size == 1 or WHOLE in type(case).__module__ else 2
+        analyse(input_data, input_metadata, preprocessing_fn, folder, batch_rows)
+        output = tft.TFTransformOutput(str(folder))
+        data = input_data if test_data is None else test_data
+        batches = read(data, input_metadata, batch_rows)
+        rows = open_rows(batches, adapter_config(input_metadata), form)
+        schema = output.transformed_metadata.schema
+        coder = example_coder.RecordBatchToExamplesEncoder(schema)
+        examples = [example for batch in transform_here(folder, rows) for example in coder.encode(batch)]
+        if expected_data is not None:
+            shapes = {f.name: [d.size for d in f.shape.dim] if f.HasField("shape") else [-1] for f in schema.feature}
+            made = [tft_unit._format_example_as_numpy_dict(example, shapes) for example in examples]
+            case.assertDataCloseOrEqual(expected_data, made)
+        if expected_metadata:
+            _assert_schema(case, expected_metadata.schema, schema)
+        for name, contents in (expected_vocab_file_contents or {}).items():
+            case.AssertVocabularyContents(output.vocabulary_file_by_name(name), contents)
+
+    class AnalyzeDataset:
+        def __init__(self, preprocessing_fn):
+            self._preprocessing_fn = preprocessing_fn
+
+        def __ror__(self, dataset):
+            folder = Path(impl.Context.create_base_temp_dir())
+            analyse(*dataset, self._preprocessing_fn, folder)
+            return _Analysed(folder)
+
+    class WriteTransformFn:
+        def __init__(self, path):
+            self.path = path
+
+    with (
+        mock.patch.object(tft_unit.TransformTestCase, "assertAnalyzeAndTransformResults", assert_results),
+        mock.patch.object(tft_unit.TransformTestCase, "_makeTestPipeline", lambda case: _Lists()),
+        mock.patch.object(tft_beam, "AnalyzeDataset", AnalyzeDataset),
+        mock.patch.object(impl, "AnalyzeDataset", AnalyzeDataset),
+        mock.patch.object(transform_fn_io, "WriteTransformFn", WriteTransformFn),
+    ):
+        yield
+
+
+@dataclass
+class _Analysed:
+    """What `AnalyzeDataset` gives: goes into `WriteTransformFn`, or apart into a function and metadata."""
+
+    folder: Path
+
+    def __or__(self, write) -> None:
+        shutil.copytree(self.folder, write.path, dirs_exist_ok=True)
+
+    def __iter__(self) -> Iterator:
+        asset_map = self.folder / tft.TFTransformOutput.TRANSFORMED_METADATA_DIR / tft.TFTransformOutput.ASSET_MAP
+        yield self.folder
+        yield SimpleNamespace(asset_map=json.loads(asset_map.read_text()))
+
+
+class _Lists(contextlib.AbstractContextManager):
+    """A pipeline whose `Create` gives the values themselves."""
+
+    def __or__(self, create) -> list:
+        return list(getattr(create, "transform", create).values)
+
+    def __exit__(self, *_) -> None:
+        """Nothing is left to be run."""
+
+
+def _assert_schema(case, expected: schema_pb2.Schema, schema: schema_pb2.Schema) -> None:
+    """Equal but for annotations. A long proto cannot be shown by `assertProtoEqual`."""
+    plain = schema_pb2.Schema()
+    plain.CopyFrom(schema)
+    plain.ClearField("annotation")
+    for feature in plain.feature:
+        feature.ClearField("annotation")
+    if expected != plain:
+        compare.assertProtoEqual(case, expected, plain)

@@ -1,0 +1,126 @@
+"""A test's rows in the forms in which the local engine reads them: record batches, and flat Parquet."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.coders import example_proto_coder
+from tfx_bsl.coders import example_coder
+from tfx_bsl.tfxio import tf_example_record
+from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+
+from tidemill.transform.raw import SENTINELS, is_list, raw_columns
+from tidemill.transform.rows.batches import BatchRows
+from tidemill.transform.rows.parquet import ParquetRows
+
+_MOST_BATCHES = 500
+
+
+class Form(StrEnum):
+    """How rows are given: batches of one or two rows, or two files of flat Parquet with small row groups."""
+
+    BATCHES = "batches"
+    PARQUET = "parquet"
+
+
+class NotFlat(Exception):
+    """The rows have columns that Parquet of scalars and lists does not hold."""
+
+
+def read(
+    data: Sequence, metadata: tft.DatasetMetadata | TensorAdapterConfig, batch_rows: int = 2
+) -> list[pa.RecordBatch]:
+    """What a test gives as record batches, which are few rows each, but more where there are thousands of them.
+
+    Args:
+        data: Dicts by feature name, or record batches.
+        metadata: What the test says of them.
+        batch_rows: Rows of a batch.
+    """
+    if isinstance(metadata, TensorAdapterConfig):
+        return [piece for batch in data for piece in _pieces(batch, batch_rows)]
+    coder = example_proto_coder.ExampleProtoCoder(metadata.schema)
+    decoder = example_coder.ExamplesToRecordBatchDecoder(metadata.schema.SerializeToString())
+    rows = [coder.encode(row) for row in data]
+    return list(_pieces(decoder.DecodeBatch(rows), batch_rows)) if rows else []
+
+
+def adapter_config(metadata: tft.DatasetMetadata | TensorAdapterConfig) -> TensorAdapterConfig:
+    """How the record batches of `read` become tensors."""
+    if isinstance(metadata, TensorAdapterConfig):
+        return metadata
+    source = tf_example_record.TFExampleBeamRecord("inmem", schema=metadata.schema, telemetry_descriptors=["test"])
+    return source.TensorAdapterConfig()
+
+
+def open_rows(batches: list[pa.RecordBatch], config: TensorAdapterConfig, form: Form) -> BatchRows | ParquetRows:
+    """Rows for the local engine: batches or row groups of as many rows as the first batch, in two files.
+
+    Raises:
+        NotFlat: the form is Parquet, and the columns are not flat.
+    """
+    if form is Form.BATCHES:
+        return BatchRows([batches[0::2], batches[1::2]] if len(batches) > 1 else [batches], config)
+    folder = Path(tempfile.mkdtemp())
+    table = pa.Table.from_batches(batches, config.arrow_schema)
+    flat = pa.table({field.name: _flat(table[field.name].combine_chunks()) for field in table.schema})
+    size = batches[0].num_rows if batches else 1
+    half = (flat.num_rows + size) // (2 * size) * size
+    paths = []
+    for number, part in enumerate((flat.slice(0, half), flat.slice(half))):
+        paths.append(folder / f"part-{number}.parquet")
+        pq.write_table(part, paths[-1], row_group_size=size)
+    representations = {n: r for n, r in config.tensor_representations.items() if not _is_plain(r, flat)}
+    return ParquetRows(paths, raw_columns(flat.schema), representations=representations)
+
+
+def _pieces(batch: pa.RecordBatch, batch_rows: int) -> list[pa.RecordBatch]:
+    size = max(batch_rows, batch.num_rows // _MOST_BATCHES)
+    starts = range(0, batch.num_rows, size)
+    # Not slices, which tfx_bsl does not take where a tensor is ragged.
+    return [batch.take(pa.array(np.arange(s, min(s + size, batch.num_rows)))) for s in starts]
+
+
+def _is_plain(representation: schema_pb2.TensorRepresentation, flat: pa.Table) -> bool:
+    """A sparse tensor of a column of scalars, which the local engine makes without a representation."""
+    column = representation.varlen_sparse_tensor.column_name
+    return bool(column) and not pa.types.is_list(flat.schema.field(column).type)
+
+
+def _flat(column: pa.Array) -> pa.Array:
+    """A column of scalars where no row has two values and none is what Tidemill's scalars take for missing."""
+    if is_list(column.type.value_type):
+        raise NotFlat(str(column.type))
+    values = _text(column.flatten())
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    if lengths.max(initial=0) > 1 or values.null_count or _has_sentinel(values):
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+    where = np.where(lengths == 1, np.cumsum(lengths) - 1, -1)
+    return values.take(pa.array(where, pa.int64(), mask=where < 0))
+
+
+def _text(values: pa.Array) -> pa.Array:
+    """Strings as strings where they are UTF-8."""
+    if not pa.types.is_large_binary(values.type) and not pa.types.is_binary(values.type):
+        return values
+    try:
+        return values.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        return values.cast(pa.binary())
+
+
+def _has_sentinel(values: pa.Array) -> bool:
+    if pa.types.is_floating(values.type):
+        return not pc.all(pc.is_finite(values), min_count=0).as_py()
+    sentinel = SENTINELS["int64"] if pa.types.is_integer(values.type) else SENTINELS["string"]
+    return sentinel in values.cast(pa.binary() if pa.types.is_string(values.type) else values.type).to_pylist()

@@ -1,0 +1,50 @@
+"""Which engine a spec means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.transform.runs import spec, table, write_examples
+from tidemill.data.dataset import Dataset
+from tidemill.transform.beam.engine import BeamEngine
+from tidemill.transform.engine import open_engine
+from tidemill.transform.local import LocalEngine
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset(write_examples(tmp_path_factory.mktemp("examples") / "data", {"train": table(100, 1, 0.0)}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine"),
+    [
+        ({}, LocalEngine),
+        ({"engine": "local"}, LocalEngine),
+        ({"engine": "local", "local_limit": 1}, LocalEngine),
+        ({"engine": "beam"}, BeamEngine),
+        ({"engine": "beam", "runner": "direct", "options": ["--temp_location=/tmp"]}, BeamEngine),
+        ({"runner": "direct"}, BeamEngine),
+        ({"runner": "spark", "options": ["--temp_location=gs://b/t"]}, BeamEngine),
+        ({"local_limit": 1}, BeamEngine),
+    ],
+)
+def test_the_engine(examples: Dataset, settings: dict, engine: type):
+    assert type(open_engine(spec(features={}, **settings), examples)) is engine
+
+
+def test_the_limit_is_the_size_of_trains_files(examples: Dataset):
+    size = sum(path.stat().st_size for path in examples.files("train"))
+    assert type(open_engine(spec(features={}, local_limit=size), examples)) is LocalEngine
+    assert type(open_engine(spec(features={}, local_limit=size - 1), examples)) is BeamEngine
+
+
+def test_the_local_engine_imports_no_beam(tmp_path: Path):
+    """Importing Beam takes seconds."""
+    import subprocess
+    import sys
+
+    code = "import sys, tidemill.transform.local; sys.exit('apache_beam' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

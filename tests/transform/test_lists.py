@@ -1,0 +1,196 @@
+"""Columns of lists: a transform module takes them as they are, from Parquet to the scores of a served model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.transform.runs import Run, run
+from tidemill.data.ingest import ingest
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment import parse
+from tidemill.planning import plan_training
+from tidemill.specs import IngestSpec, PreprocessSpec, TrainSpec, ValidateSpec
+from tidemill.step import Progress
+from tidemill.transform.preprocess import preprocess
+from tidemill.transform.raw import RawColumn, raw_columns, to_dense, to_lists
+from tidemill.validation.validate import validate
+
+MIN = -(2**63)
+ROWS = 400
+MODULE = """
+import tensorflow as tf
+import tensorflow_transform as tft
+
+
+def total(x):
+    return tf.reshape(tf.sparse.reduce_sum(x, axis=1), [-1])
+
+
+def first(x, default):
+    firsts = tf.sparse.retain(x, tf.equal(x.indices[:, 1], 0))
+    shape = tf.stack([x.dense_shape[0], tf.constant(1, tf.int64)])
+    return tf.squeeze(tf.sparse.to_dense(tf.SparseTensor(firsts.indices, firsts.values, shape), default), 1)
+
+
+def preprocessing_fn(inputs):
+    tags = tft.compute_and_apply_vocabulary(inputs["tags"], vocab_filename="tags", num_oov_buckets=1)
+    return {
+        "tags": total(tf.SparseTensor(tags.indices, tf.ones_like(tags.values, tf.float32), tags.dense_shape)),
+        "first_tag": first(tags, -1) + 1,
+        "scores": tft.scale_to_z_score(total(inputs["scores"])),
+        "hours": tf.cast(total(inputs["hours"]), tf.float32),
+        "x": first(inputs["x"], 0.0),
+    }
+"""
+
+
+def rows(count: int, seed: int) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    words = np.array(["a", "b", "é", "", "long word", None], object)
+
+    def lists(make) -> list:
+        return [None if rng.random() < 0.1 else make(int(rng.integers(0, 5))) for _ in range(count)]
+
+    tags = lists(lambda n: words[rng.integers(0, len(words), n)].tolist())
+    scores = lists(lambda n: [None if rng.random() < 0.1 else float(v) for v in rng.normal(size=n).round(3)])
+    y = [int(sum(s is not None and s > 0 for s in part or []) > 1) for part in scores]
+    y = np.where(rng.random(count) < 0.2, 1 - np.array(y), y)
+    return pa.table(
+        {
+            "key": [f"{seed}-{i}" for i in range(count)],
+            "y": pa.array(y),
+            "tags": pa.array(tags, pa.list_(pa.string())),
+            "scores": pa.array(scores, pa.large_list(pa.float64())),
+            "hours": pa.array(
+                [[int(v) for v in rng.integers(0, 24, 2)] for _ in range(count)], pa.list_(pa.int32(), 2)
+            ),
+            "x": pa.array(rng.normal(size=count)),
+        }
+    )
+
+
+def known(part: list | None) -> list:
+    return [value for value in part or [] if value is not None]
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "dense", "lists"),
+    [
+        (pa.array([[1, None, MIN], None, [], [3, 4]]), "int64", [[1, MIN], [MIN] * 2, [MIN] * 2, [3, 4]],
+         [[1], [], [], [3, 4]]),
+        (pa.array([[0.5, np.inf, np.nan], [None]], pa.list_(pa.float64())), "float32", [[0.5], [np.nan]], [[0.5], []]),
+        (pa.array([["a", "\x00", ""], None], pa.large_list(pa.string())), "string", [[b"a", b""], [b"\x00"] * 2],
+         [[b"a", b""], []]),
+        (pa.array([[1, 2], None, [None, 3]], pa.list_(pa.int8(), 2)), "int64", [[1, 2], [MIN] * 2, [3, MIN]],
+         [[1, 2], [], [3]]),
+        (pa.array([["a"], ["b", "a"]], pa.list_(pa.dictionary(pa.int8(), pa.string()))), "string",
+         [[b"a", b"\x00"], [b"b", b"a"]], [[b"a"], [b"b", b"a"]]),
+        (pa.array([None, None], pa.list_(pa.bool_())), "int64", [[MIN], [MIN]], [[], []]),
+    ],
+)  # fmt: skip
+def test_values(array: pa.Array, dtype: str, dense: list, lists: list):
+    batch = pa.record_batch({"x": array})
+    columns = raw_columns(batch.schema)
+    assert columns == [RawColumn("x", dtype, is_list=True)]
+    found = to_dense(batch, columns)["x"]
+    np.testing.assert_array_equal(found, np.array(dense, found.dtype))
+    assert to_lists(batch, columns)["x"].to_pylist() == lists
+    assert to_lists(batch.slice(1), columns)["x"].to_pylist() == lists[1:]
+    assert to_dense(batch.slice(0, 0), columns)["x"].shape == (0, 1)
+
+
+def test_what_is_no_list_of_values():
+    nested = pa.schema([("deep", pa.list_(pa.list_(pa.int64()))), ("rows", pa.list_(pa.struct([("a", pa.int8())])))])
+    assert raw_columns(nested) == []
+    with pytest.raises(TidemillError) as caught:
+        to_lists(pa.record_batch({"x": pa.array([1, 2])}), [RawColumn("x", "int64", is_list=True)])
+    assert caught.value.code is Code.FEATURE_TYPE
+
+
+def test_declared_features_take_no_lists(tmp_path: Path):
+    with pytest.raises(TidemillError, match=r"features\.hours.*transform_module") as caught:
+        run(tmp_path, {"train": rows(20, 1)}, features={"hours": {"kind": "numeric"}})
+    assert caught.value.code is Code.FEATURE_TYPE
+
+
+@pytest.fixture(scope="module", params=["local", "beam"])
+def lists(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    splits = {"train": rows(1500, 1), "valid": rows(300, 2), "test": rows(1, 3)}
+    folder = tmp_path_factory.mktemp(request.param)
+    return run(folder, splits, transform_module=MODULE, engine=request.param)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_the_module_sees_sparse_lists(lists: Run, split: str):
+    assert lists.graph.raw_columns == [
+        RawColumn("tags", "string", True), RawColumn("scores", "float32", True), RawColumn("hours", "int64", True),
+        RawColumn("x", "float32"),
+    ]  # fmt: skip
+    tags = [known(part) for part in lists.raw(split, "tags")]
+    np.testing.assert_array_equal(lists.made(split, "tags"), [len(part) for part in tags])
+    np.testing.assert_array_equal(lists.made(split, "hours"), [sum(known(part)) for part in lists.raw(split, "hours")])
+    words = (lists.graph.path / "transform_fn" / "assets" / "tags").read_text(encoding="utf-8").splitlines()
+    ids = {word: place for place, word in enumerate(words)}
+    expected = [ids.get(part[0], len(words)) + 1 if part else 0 for part in tags]
+    np.testing.assert_array_equal(lists.made(split, "first_tag"), expected)
+    train, sums = ([sum(np.float32(v) for v in known(p)) for p in lists.raw(s, "scores")] for s in ("train", split))
+    expected = (np.array(sums) - np.mean(train)) / np.std(train)
+    np.testing.assert_allclose(lists.made(split, "scores"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_row_is_transformed_like_many(lists: Run):
+    function = lists.graph.dense_function().concrete()
+    batch = lists.examples.read("valid").slice(0, 40).combine_chunks().to_batches()[0]
+    for place in range(batch.num_rows):
+        made = function(_tensors(batch.slice(place, 1), lists))
+        for feature in lists.graph.features:
+            value = lists.made("valid", feature["name"])[place]
+            assert made[feature["name"]].numpy()[0] == pytest.approx(value, abs=1e-6)
+
+
+def _tensors(batch: pa.RecordBatch, lists: Run) -> dict:
+    import tensorflow as tf
+
+    dense = to_dense(batch, lists.graph.raw_columns)
+    return {column.name: tf.constant(dense[column.name], column.dtype) for column in lists.graph.raw_columns}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "beam"])
+def test_from_parquet_to_a_served_model(tmp_path: Path, engine: str):
+    """Training itself replays rows through both signatures of what it exports."""
+    from tidemill.training.train import train
+
+    pq.write_table(rows(ROWS, 5), tmp_path / "rows.parquet")
+    experiment = {
+        "name": "lists",
+        "source": {"tables": {"t": str(tmp_path / "rows.parquet")}},
+        "label": "y",
+        "key": ["key"],
+        "transform_module": MODULE,
+        "models": [{"family": "gbdt", "rounds": 5, "min_data_in_leaf": 5}],
+        "compute": {"preprocess": {"engine": engine}},
+    }
+    plan = plan_training(parse(yaml.safe_dump(experiment)), str(tmp_path / "root"))
+    names = ("examples", "quarantine", "statistics", "schema", "anomalies", "report", "transform_graph", "transformed")
+    at = {name: str(tmp_path / name) for name in names}
+    ingest(IngestSpec.model_validate_json(plan["ingest"]), str(tmp_path / "root"), examples=at["examples"],
+           quarantine=at["quarantine"], progress=Progress("ingest"))  # fmt: skip
+    validate(ValidateSpec.model_validate_json(plan["validate"]), at["examples"], progress=Progress("validate"),
+             **{name: at[name] for name in ("statistics", "schema", "anomalies", "report")})  # fmt: skip
+    preprocess(PreprocessSpec.model_validate_json(plan["preprocess"]), at["examples"], at["schema"],
+               transform_graph=at["transform_graph"], transformed=at["transformed"],
+               progress=Progress("preprocess"))  # fmt: skip
+    member = TrainSpec.model_validate_json(json.loads(plan["members"])[0]["train"])
+    train(member, at["examples"], at["transformed"], at["transform_graph"], root=str(tmp_path / "root"),
+          model=str(tmp_path / "model"), progress=Progress("train"))  # fmt: skip
+    listed = json.loads((tmp_path / "model" / "Format-Serving" / "assets.extra" / "raw_columns.json").read_text())
+    assert {"name": "tags", "dtype": "string", "is_list": True} in listed
+    assert {"name": "x", "dtype": "float32"} in listed

@@ -1,0 +1,308 @@
+"""The one trace: what it finds, what it can compute at which time, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from tests.transform.tft import functions
+from tests.transform.tft.bound import SPECS, WORDS, batch, bind_phases, made_up, sources
+from tidemill.errors import Code, TidemillError
+from tidemill.transform.tft import Trace, fingerprint, private, save
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "supported"),
+    [
+        ("tensorflow_transform", "1.21.7", True),
+        ("tensorflow_transform", "1.22.0", False),
+        ("tensorflow_transform", "2.1.0", False),
+        ("tensorflow", "2.21.3-rc1", True),
+        ("tensorflow", "2.2.0", False),
+    ],
+)
+def test_versions(package: str, version: str, supported: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules[package], "__version__", version)
+    spec = importlib.util.spec_from_file_location("private_again", private.__file__)
+    module = importlib.util.module_from_spec(spec)
+    if supported:
+        spec.loader.exec_module(module)
+        return
+    with pytest.raises(TidemillError, match=f"got version {version}.*use the beam engine or install") as caught:
+        spec.loader.exec_module(module)
+    assert caught.value.code is Code.UNSUPPORTED
+
+
+def test_a_ptransform_is_refused(tmp_path: Path):
+    import apache_beam as beam
+    from tensorflow_transform.experimental import ptransform_analyzer
+
+    def function(inputs):
+        doubled = tft.mean(inputs["x"]) * 2
+        (largest,) = ptransform_analyzer([inputs["x"] - doubled], beam.Map(max), [tf.float32], [[]])
+        return {"x": inputs["x"] - largest}
+
+    with pytest.raises(TidemillError, match="use the beam engine") as caught:
+        Trace(function, SPECS, tmp_path)
+    assert caught.value.code is Code.UNSUPPORTED
+
+
+_WEIGHT = tf.Variable(1.0)
+
+
+def _trainable(inputs):
+    # As TF1's layers do.
+    tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES, _WEIGHT)
+    return {"x": inputs["x"] * _WEIGHT}
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda inputs: inputs["x"], "must return a"),
+        (lambda inputs: {}, "returned an empty dict"),
+        (_trainable, "trainable variables"),
+        (lambda inputs: {"x": tf.cast(inputs["x"], tf.float64)}, "invalid dtype"),
+        (lambda inputs: {"x": tft.mean(inputs["x"])}, "must have rank at least 1"),
+    ],
+)
+def test_what_tft_refuses(function: Callable[[dict], Any], message: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=message):
+        Trace(function, SPECS, tmp_path)
+
+
+def test_a_refused_function_does_not_taint_the_next(tmp_path: Path):
+    with pytest.raises(ValueError, match="trainable"):
+        Trace(_trainable, SPECS, tmp_path)
+    assert Trace(functions.no_analyzers, SPECS, tmp_path).sinks == []
+
+
+def test_no_inputs(tmp_path: Path):
+    with pytest.raises(ValueError, match="input metadata is empty"):
+        Trace(functions.no_analyzers, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "phases"),
+    [
+        (functions.no_analyzers, 0),
+        (functions.one_phase, 1),
+        (functions.two_phases, 4),
+        (functions.vocabulary_then_mean, 3),
+        (functions.tfidf, 2),
+        (functions.own_lookup, 2),
+        (functions.path_as_output, 1),
+    ],
+)
+def test_phases(function: Callable[[dict], Any], phases: int, tmp_path: Path):
+    trace = Trace(function, SPECS, tmp_path)
+    assert len(bind_phases(trace, made_up(trace))) == phases
+    assert trace.sinks == []
+    assert all(trace.ready(part) for o in trace.outputs.values() for part in tf.nest.flatten(o, expand_composites=True))
+
+
+def test_only_what_is_ready_can_be_computed(tmp_path: Path):
+    trace = Trace(functions.vocabulary_then_mean, SPECS, tmp_path)
+    ids = trace.outputs["ids"]
+    assert not trace.ready(ids)
+    assert trace.ready(trace.inputs["s"])
+    value = made_up(trace)
+    first = [sink for sink in trace.sinks if sink.name.startswith("compute_and_apply_vocabulary/")]
+    trace.bind({sink.name: value(sink) for sink in first})
+    assert trace.ready(ids)
+    assert not trace.ready(trace.outputs["again"])
+    function = trace.function([ids])
+    assert function.inputs == ["s"]
+    (found,) = function({"s": tf.constant(["größe", "a", "?", ""])})
+    assert found[:2].numpy().tolist() == [2, 0]
+    assert set(found[2:].numpy()) <= {len(WORDS), len(WORDS) + 1}
+
+
+def test_binding_in_another_order_and_one_by_one(tmp_path: Path):
+    """The names stay, the vocabulary waits for its file alone."""
+    trace = Trace(functions.applied_twice, SPECS, tmp_path)
+    value = made_up(trace)
+    for sink in reversed(list(trace.sinks)):
+        trace.bind({sink.name: value(sink)})
+    (ids,) = trace.function([trace.outputs["s"]])({"s": tf.constant(["dd", "a"])})
+    assert ids.numpy().tolist() == [1, 0]
+    with pytest.raises(ValueError, match="no open sinks"):
+        trace.bind({"vocabulary/temporary_analyzer_output_2/Const:0": tmp_path})
+
+
+def test_a_function_cut_inside(tmp_path: Path):
+    trace = Trace(lambda inputs: {"y": tf.sqrt(inputs["x"] + inputs["m"][:, 0]) * 2}, SPECS, tmp_path)
+    root = next(op for op in trace.graph.get_operations() if op.type == "Sqrt").outputs[0]
+    function = trace.function([trace.outputs["y"]], [root])
+    assert function.inputs == []
+    assert function.feeds == [root]
+    (found,) = function({}, [tf.constant([1.5, 2.5])])
+    assert found.numpy().tolist() == [3.0, 5.0]
+    (fed,) = trace.function([root], [root])({}, [tf.constant([7.0])])
+    assert fed.numpy().tolist() == [7.0]
+
+
+def test_a_function_in_threads(tmp_path: Path):
+    trace = Trace(functions.one_phase, SPECS, tmp_path)
+    tensors = [tensor for sink in trace.sinks for tensor in sources(sink.node)]
+    function = trace.function(tensors)
+    rows = {name: batch(200)[name] for name in function.inputs}
+    expected = [value.numpy() for value in function(rows)]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: function(rows), range(40)):
+            for value, right in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(value.numpy(), right)
+
+
+def test_tokens(tmp_path: Path):
+    """The tokens before and behind TFT's filter."""
+    trace = Trace(functions.path_as_output, SPECS, tmp_path)
+    sink = next(sink for sink in trace.sinks if "read_unpruned" in sink.name)
+    (after,) = sources(sink.node)
+    before = trace.tokens[after.name]
+    assert trace.token_filter[after.name]
+    words = tf.constant(["a", "", "b\n", "\r", " ", "größe", "c\rd"])
+    found, kept = trace.function([before, after])({"key": words})
+    assert found.numpy().tolist() == words.numpy().tolist()
+    assert [word.decode() for word in kept.numpy()] == ["a", " ", "größe"]
+
+
+def test_tokens_without_a_filter(tmp_path: Path):
+    trace = Trace(functions.other_files, SPECS, tmp_path)
+    sink = next(sink for sink in trace.sinks if "int_unpruned" in sink.name)
+    (after,) = sources(sink.node)
+    assert not trace.token_filter[after.name]
+    assert trace.tokens[after.name] is after
+
+
+def test_vocabulary_paths(tmp_path: Path):
+    trace = Trace(functions.one_phase, SPECS, tmp_path)
+    paths = [trace.vocabulary_path(*a) for a in (("v", "text"), ("v", "text"), ("v", "tfrecord_gzip"))]
+    assert [path.name for path in paths] == ["v", "v", "v.tfrecord.gz"]
+    assert len(set(paths)) == 3
+    assert all(path.parent.is_dir() and path.is_relative_to(tmp_path) for path in paths)
+
+
+def test_reserved_tokens(tmp_path: Path):
+    trace = Trace(functions.annotated, SPECS, tmp_path)
+    assert trace.reserved_tokens("my-words_1").tolist() == [b"one", b"two"]
+
+
+def test_analyzers_in_another_order_are_found_out(tmp_path: Path):
+    names = iter(["first", "second"])
+
+    def function(inputs):
+        with tf.name_scope(next(names)):
+            return functions.path_as_output(inputs)
+
+    trace = Trace(function, SPECS, tmp_path)
+    with pytest.raises(RuntimeError, match="deterministic"):
+        bind_phases(trace, made_up(trace))
+
+
+def test_save_before_all_is_bound(tmp_path: Path):
+    with pytest.raises(ValueError, match="not bound"):
+        save(Trace(functions.one_phase, SPECS, tmp_path), tmp_path)
+
+
+def prints(function: Callable[[dict], Any], folder: Path, value: Callable[[Trace], Any] = made_up) -> list[str]:
+    """The fingerprints of the analyses' inputs, phase by phase."""
+    trace = Trace(function, SPECS, folder)
+    found = []
+    while trace.sinks:
+        ready = [sink for sink in trace.sinks if all(trace.ready(t) for t in sources(sink.node))]
+        found += [fingerprint(sources(sink.node), trace) for sink in ready]
+        trace.bind({sink.name: value(trace)(sink) for sink in ready})
+    return found
+
+
+STABLE = [f for f in functions.ALL if f.__name__ not in ("own_lookup", "tables_and_objects", "path_as_output")]
+
+
+def test_fingerprints_are_the_same_in_another_process(tmp_path: Path):
+    code = (
+        "import json, sys; from pathlib import Path; import tensorflow as tf; "
+        "from tests.transform.tft.test_trace import STABLE, prints; "
+        "[tf.function(lambda x: tf.cond(x > 0, lambda: x * 2, lambda: x))(tf.constant(n)) for n in range(37)]; "
+        "print(json.dumps([prints(f, Path(sys.argv[1])) for f in STABLE]))"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        check=True,
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+    )
+    assert json.loads(there.stdout) == [prints(f, tmp_path) for f in STABLE]
+
+
+def test_fingerprints_tell_paths_apart(tmp_path: Path):
+    def of(function: Callable[[dict], Any], value: Callable[[Trace], Any] = made_up) -> str:
+        return prints(lambda inputs: {"y": inputs["x"] - tft.mean(function(inputs))}, tmp_path, value)[-1]
+
+    def renamed(inputs):
+        tf.constant(3.0)
+        with tf.name_scope("elsewhere"):
+            return inputs["x"] + 1
+
+    base = of(lambda inputs: inputs["x"] + 1)
+    assert base == of(renamed)
+    table = lambda value: tf.lookup.StaticHashTable(  # noqa: E731
+        tf.lookup.KeyValueTensorInitializer(["a"], [value], value_dtype=tf.float32), 0
+    )
+
+    def looked_up(value: float) -> Callable[[dict], tf.Tensor]:
+        def function(inputs):
+            with tf.init_scope():
+                made = table(value)
+            return made.lookup(inputs["key"])
+
+        return function
+
+    others = [
+        lambda inputs: inputs["x"] + 2,
+        lambda inputs: inputs["x"] - 1,
+        lambda inputs: 1 + inputs["x"],
+        lambda inputs: tf.cast(inputs["i"], tf.float32) + 1,
+        lambda inputs: tf.cond(inputs["x"][0] > 0, lambda: inputs["x"], lambda: inputs["x"] + 1),
+        lambda inputs: tf.cond(inputs["x"][0] > 0, lambda: inputs["x"], lambda: inputs["x"] + 2),
+        lambda inputs: inputs["x"] + tft.max(inputs["x"]),
+        looked_up(1.0),
+        looked_up(2.0),
+    ]
+    found = [base, *map(of, others)]
+    assert len(set(found)) == len(found)
+    assert of(looked_up(1.0)) == found[-2]
+    bound = lambda inputs: inputs["x"] + tft.max(inputs["x"])  # noqa: E731
+    assert of(bound, lambda trace: lambda sink: np.zeros(2, np.float32)[0]) != of(bound)
+    python = lambda inputs: tf.numpy_function(lambda x: x, [inputs["x"]], tf.float32)  # noqa: E731
+    assert of(python) != of(python)
+
+
+@pytest.mark.parametrize(("content", "size"), [("a\nb\n", 2), ("a\nb", 2), ("a", 1), ("größe\n x \n", 2)])
+def test_a_table_is_counted_without_being_filled(content: str, size: int, tmp_path: Path):
+    """Filling the tables of large vocabularies takes seconds, which a phase that looks nothing up need not wait for."""
+
+    def function(inputs):
+        ids = tft.compute_and_apply_vocabulary(inputs["s"], vocab_filename="words", num_oov_buckets=3)
+        return {"ids": ids, "buckets": tft.get_num_buckets_for_transformed_feature(ids) + tf.zeros_like(ids)}
+
+    trace = Trace(function, SPECS, tmp_path)
+    path = trace.vocabulary_path("words", "text")
+    path.write_bytes(content.encode())
+    trace.bind({sink.name: path if sink.is_asset else np.int64(0) for sink in trace.sinks})
+    (table,) = trace.traced.empty.values()
+    (buckets,) = trace.function([trace.outputs["buckets"]])({"s": tf.constant(["a", "?"])})
+    assert buckets.numpy().tolist() == [size + 3] * 2
+    assert table.size().numpy() == size
+    assert not trace.traced.empty

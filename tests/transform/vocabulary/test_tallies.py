@@ -1,0 +1,225 @@
+"""Tokens of batches and of Parquet columns, counted and pruned: against plain Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.transform.vocabulary.drive import Made, Ordering, Wanted, by_local, finish
+from tests.transform.vocabulary.reference import expected
+from tests.transform.vocabulary.tokens import AWKWARD, BYTES, INTEGERS, TEXTS, VOCABULARIES
+from tidemill.errors import Code, TidemillError
+from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.analysis.tallies import ScanTally
+from tidemill.transform.apply.rowwise import Substitution
+from tidemill.transform.raw import RawColumn
+from tidemill.transform.rows.parquet import ParquetRows
+
+SOME = settings(max_examples=60, deadline=None)
+KINDS = st.sampled_from(sorted(VOCABULARIES)).map(VOCABULARIES.__getitem__)
+INTEGER_KINDS = KINDS.map(lambda want: dataclasses.replace(want, input_dtype="int64"))
+
+
+def by_scan(
+    want: Wanted,
+    files: list[pa.Table],
+    substitution: Substitution,
+    *,
+    is_filtered: bool,
+    threads: int = 1,
+    spans: bool = False,
+) -> Made:
+    """The vocabulary of a Parquet column. With `spans` each file is dumped and loaded."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, paths = Path(name), []
+        for number, table in enumerate(files):
+            paths.append(folder / f"{number}.parquet")
+            pq.write_table(table, paths[-1], row_group_size=7)
+        scan = ParquetRows(paths, [RawColumn(substitution.column, substitution.dtype)]).scan(substitution.column)
+        with Counts(folder, 1 << 28, threads, per_file=spans) as store:
+            tally = ScanTally(store, scan, substitution, is_filtered)
+            if spans:
+                before = ScanTally(store, scan, substitution, is_filtered)
+                before.run(range(1, len(files)), threads, print)
+                for number in range(1, len(files)):
+                    (folder / str(number)).mkdir()
+                    before.dump(number, folder / str(number))
+                    tally.load(number, folder / str(number))
+            tally.run([0] if spans else range(len(files)), threads, print)
+            return finish(want, tally.result(), folder)
+
+
+def stream(values: list, substitution: Substitution, is_filtered: bool) -> Counter:
+    """The tokens of values, as TFT's graph would give them."""
+    tokens: list = []
+    for value in values:
+        token = substitution.missing if value is None else substitution.replaced.get(value, value)
+        if token is not None:
+            tokens.append(str(token).encode() if substitution.as_string and isinstance(token, int) else token)
+    if is_filtered:
+        tokens = [t for t in tokens if isinstance(t, int) or not (t == b"" or b"\n" in t or b"\r" in t)]
+    return Counter(tokens)
+
+
+def column(values: list, type_: pa.DataType, cut: int) -> list[pa.Table]:
+    """Two files with a column."""
+    array = pa.array(values, type_)
+    return [pa.table({"Column": array[:cut]}), pa.table({"Column": array[cut:]})]
+
+
+@st.composite
+def substitutions(draw, values: st.SearchStrategy, tokens: st.SearchStrategy, **fields) -> Substitution:
+    """Some values replaced, some so that others collide with them."""
+    replaced = draw(st.dictionaries(values, tokens, max_size=3))
+    replaced = {value: token for value, token in replaced.items() if value != token}
+    return Substitution("Column", replaced=replaced, missing=draw(st.none() | tokens), **fields)
+
+
+@SOME
+@given(
+    want=KINDS,
+    tokens=st.lists(BYTES, max_size=60),
+    size=st.integers(1, 30),
+    files=st.integers(1, 3),
+    spans=st.booleans(),
+    frequency=st.booleans(),
+)
+def test_batches(want: Wanted, tokens: list[bytes], size: int, files: int, spans: bool, frequency: bool):
+    want = dataclasses.replace(want, store_frequency=frequency)
+    batches = [(np.array(tokens[start : start + size], object),) for start in range(0, len(tokens), size)]
+    with tempfile.TemporaryDirectory() as folder:
+        made = by_local(want, batches, Path(folder), files=files, through_disk=spans)
+    assert made == expected(want, Counter(tokens))
+
+
+@SOME
+@given(want=INTEGER_KINDS, tokens=st.lists(INTEGERS | st.just(-(2**63)), max_size=60), spans=st.booleans())
+def test_batches_of_integers(want: Wanted, tokens: list[int], spans: bool):
+    batches = [(np.array(tokens[start : start + 9], np.int64),) for start in range(0, len(tokens), 9)]
+    with tempfile.TemporaryDirectory() as folder:
+        made = by_local(want, batches, Path(folder), files=2, through_disk=spans)
+    assert made == expected(want, Counter(tokens))
+
+
+@SOME
+@given(
+    want=KINDS,
+    values=st.lists(st.none() | TEXTS, max_size=60),
+    substitution=substitutions(TEXTS, BYTES, dtype="string", as_string=False),
+    type_=st.sampled_from([pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]),
+    is_filtered=st.booleans(),
+    spans=st.booleans(),
+)
+def test_text_column(want: Wanted, values: list, substitution: Substitution, type_, is_filtered: bool, spans: bool):
+    texts = [None if value is None else value.decode() for value in values]
+    made = by_scan(want, column(texts, type_, 20), substitution, is_filtered=is_filtered, spans=spans)
+    raw = [None if value == b"\x00" else value for value in values]
+    assert made == expected(want, stream(raw, substitution, is_filtered))
+
+
+@SOME
+@given(
+    want=KINDS,
+    values=st.lists(st.none() | BYTES, max_size=60),
+    substitution=substitutions(BYTES, BYTES, dtype="string", as_string=False),
+    is_filtered=st.booleans(),
+    spans=st.booleans(),
+)
+def test_binary_column(want: Wanted, values: list, substitution: Substitution, is_filtered: bool, spans: bool):
+    made = by_scan(want, column(values, pa.binary(), 20), substitution, is_filtered=is_filtered, spans=spans)
+    raw = [None if value == b"\x00" else value for value in values]
+    assert made == expected(want, stream(raw, substitution, is_filtered))
+
+
+@SOME
+@given(
+    want=INTEGER_KINDS,
+    values=st.lists(st.none() | INTEGERS | st.just(-(2**63)), max_size=60),
+    substitution=substitutions(INTEGERS, INTEGERS, dtype="int64", as_string=False),
+    spans=st.booleans(),
+)
+def test_integer_column(want: Wanted, values: list, substitution: Substitution, spans: bool):
+    made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=False, spans=spans)
+    raw = [None if value == -(2**63) else value for value in values]
+    assert made == expected(want, stream(raw, substitution, False))
+
+
+@SOME
+@given(
+    want=KINDS,
+    values=st.lists(st.none() | INTEGERS, max_size=60),
+    substitution=substitutions(INTEGERS, TEXTS, dtype="int64", as_string=True),
+    is_filtered=st.booleans(),
+)
+def test_integer_column_as_text(want: Wanted, values: list, substitution: Substitution, is_filtered: bool):
+    made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=is_filtered)
+    assert made == expected(want, stream(values, substitution, is_filtered))
+
+
+def test_column_without_values():
+    plain = Substitution("Column", "string", False, {}, None)
+    filled = dataclasses.replace(plain, missing=b"none")
+    for type_ in (pa.string(), pa.null()):
+        files = column([None] * 5, type_, 5)
+        assert by_scan(Wanted(), files, plain, is_filtered=True) == expected(Wanted(), {})
+        assert by_scan(Wanted(), files, filled, is_filtered=True) == expected(Wanted(), {b"none": 5})
+
+
+def test_no_file_and_no_row():
+    with tempfile.TemporaryDirectory() as folder:
+        assert by_local(Wanted(), [], Path(folder)) == expected(Wanted(), {})
+    files = column([], pa.string(), 0)
+    assert by_scan(Wanted(), files, Substitution("Column", "string", False, {}, None), is_filtered=True).unpruned == 1
+
+
+def test_text_that_is_no_utf8_is_a_users_mistake():
+    offsets = pa.array([0, 1], pa.int32()).buffers()[1]
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])
+    with pytest.raises(TidemillError) as error:
+        substitution = Substitution("Column", "string", False, {}, None)
+        by_scan(Wanted(), [pa.table({"Column": bad})], substitution, is_filtered=True)
+    assert error.value.code is Code.UNREADABLE_FILE
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_any_number_of_threads_and_little_memory_give_the_same(weighted: bool, tmp_path: Path):
+    """Enough tokens that pieces go to DuckDB early, and float sums that depend on their order."""
+    rng = np.random.default_rng(0)
+    names = np.array([b"token-%d" % i for i in range(20_000)], object)
+    batches, exact = [], Counter()
+    for _ in range(24):
+        tokens = rng.permutation(names)[:8192]
+        weights = rng.lognormal(0, 8, len(tokens)).astype(np.float32)
+        batches.append((tokens, weights) if weighted else (tokens,))
+        exact.update(tokens)
+    want = Wanted(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY if weighted else Ordering.FREQUENCY)
+    made = [
+        by_local(want, batches, tmp_path / str(i), files=3, unit=4, threads=threads, memory=memory, through_disk=spans)
+        for i, (threads, memory, spans) in enumerate([(1, 1 << 28, False), (2, 1 << 25, False), (3, 1 << 28, True)])
+    ]
+    assert made[0] == made[1] == made[2]
+    if not weighted:
+        assert made[0] == expected(want, exact)
+
+
+def test_python_formats_the_weights(tmp_path: Path):
+    weights = np.array([1e16, 1e15, 123456789.125, 1e-5, 1e-4, 0.1, 3, -0.0, 1e22, 5e-324, 1.7e308], np.float64)
+    tokens = np.array([b"t%d" % i for i in range(len(weights))], object)
+    want = Wanted(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY)
+    made = by_local(want, [(tokens, weights)], tmp_path)
+    sums = {token: 0 + float(weight) for token, weight in zip(tokens, weights, strict=True)}
+    assert made == expected(want, sums)
+
+
+def test_awkward_tokens_are_ordered_by_their_bytes(tmp_path: Path):
+    made = by_local(Wanted(), [(np.array(AWKWARD, object),)], tmp_path)
+    assert made.file == b"".join(token + b"\n" for token in sorted(AWKWARD, reverse=True))

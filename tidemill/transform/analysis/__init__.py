@@ -1,0 +1,1 @@
+"""The analysis: TFT's nodes, computed by threads over units of rows."""

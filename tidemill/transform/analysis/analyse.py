@@ -1,0 +1,124 @@
+"""The analysis of a traced preprocessing_fn, phase after phase. Imports TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tidemill.transform.analysis import nodes, passes
+from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.analysis.reduction import Reduction
+from tidemill.transform.analysis.spans import Spans, entry_key
+from tidemill.transform.rows.rows import RowFile, Rows
+from tidemill.transform.tft import combiners
+from tidemill.transform.tft.trace import Trace, fingerprint
+
+
+def analyse(
+    trace: Trace,
+    rows: Rows,
+    *,
+    work: Path,
+    threads: int,
+    memory_bytes: int,
+    spans: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Computes all that a trace's sinks want from the rows, and binds it.
+
+    A phase is one pass over the rows for all sinks that can be computed by then. The results do not depend on the
+    number of threads, nor on what `spans` holds.
+
+    Args:
+        trace: A fresh trace, whose inputs are the rows' specs.
+        rows: The rows.
+        work: An existing folder for temporary files.
+        threads: How many threads read and reduce.
+        memory_bytes: What the counting of vocabularies may hold in memory before it spills to `work`.
+        spans: A folder in which each file's reduced state is kept, and looked for before the file is read. Defaults to
+            none. Files without a key are always read.
+        progress: Told how many rows of the phase's are through, and how many there are.
+
+    Raises:
+        TidemillError: `unsupported` for an analyzer that only Beam can run, before any row is read; `missing-column` or
+            `feature-type` for rows that do not fit.
+    """
+    nodes.refuse_unknown(trace.sinks)
+    kept = None if spans is None else Spans(spans)
+    with Counts(work, memory_bytes, threads, per_file=spans is not None) as counts:
+        while trace.sinks:
+            ready = [sink for sink in trace.sinks if nodes.is_ready(sink, trace)]
+            if not ready:
+                raise ValueError(f"sinks that wait for each other: {[sink.name for sink in trace.sinks]}")
+            accumulates = [operation for operation in nodes.operations(ready) if nodes.is_accumulate(operation)]
+            reductions = {o: nodes.reduction(o, trace, rows, counts) for o in accumulates}
+            _Phase(trace, rows, reductions, kept, threads, progress).run()
+            interpreter = nodes.Interpreter(trace, {o: reduction.result() for o, reduction in reductions.items()})
+            trace.bind({sink.name: interpreter.value(sink) for sink in ready})
+
+
+class _Phase:
+    """The passes over the rows for some reductions."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        rows: Rows,
+        reductions: dict[nodes.Operation, Reduction],
+        spans: Spans | None,
+        threads: int,
+        progress: Callable[[int, int], None],
+    ):
+        self._trace, self._rows, self._reductions, self._spans = trace, rows, reductions, spans
+        self._threads, self._progress = threads, progress
+        self._done = 0
+        self._total = sum(file.rows for file in rows.files)
+        self._graphs = {} if spans is None else {o: self._describe(o) for o in reductions}
+
+    def run(self) -> None:
+        """Reads what has to be read, so that all reductions are closed for all files."""
+        missing = [(file, self._missing(file)) for file in self._rows.files]
+        scans = [reduction for reduction in self._reductions.values() if reduction.scans]
+        for reduction in scans:
+            files = [file.index for file, wanting in missing if reduction in wanting]
+            if files:
+                reduction.run(files, self._threads, lambda rows: None)
+        fed = [(file, [r for r in wanting if not r.scans]) for file, wanting in missing]
+        fed = [(file, wanting) for file, wanting in fed if wanting]
+        self._advance(self._total - sum(file.rows for file, _ in fed))
+        if fed:
+            passes.run_pass(self._trace, self._rows, fed, threads=self._threads, progress=self._advance)
+        for file, wanting in missing:
+            self._keep(file, wanting)
+
+    def _missing(self, file: RowFile) -> list[Reduction]:
+        """The reductions that have to read a file."""
+        found = []
+        for operation, reduction in self._reductions.items():
+            key = self._key(operation, file)
+            load = lambda folder, r=reduction: r.load(file.index, folder)  # noqa: E731
+            if key is None or not self._spans.load(key, load):
+                found.append(reduction)
+        return found
+
+    def _keep(self, file: RowFile, wanting: Sequence[Reduction]) -> None:
+        for operation, reduction in self._reductions.items():
+            key = self._key(operation, file)
+            if key is not None and reduction in wanting:
+                self._spans.keep(key, lambda folder, r=reduction: r.dump(file.index, folder))
+
+    def _describe(self, operation: nodes.Operation) -> tuple[str, object] | None:
+        """What a reduction's state depends on beside the file; None where it is not known to be the same next time."""
+        description = combiners.describe(operation.operation_def)
+        graph = fingerprint(nodes.source_tensors(operation), self._trace)
+        return None if description is None or graph is None else (graph, description)
+
+    def _key(self, operation: nodes.Operation, file: RowFile) -> str | None:
+        described = self._graphs.get(operation)
+        if described is None or file.key is None:
+            return None
+        return entry_key(file.key, self._rows.fingerprint, *described)
+
+    def _advance(self, rows: int) -> None:
+        self._done += rows
+        self._progress(self._done, self._total)

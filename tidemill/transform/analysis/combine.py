@@ -1,0 +1,192 @@
+"""TFT's combiners over all rows: CacheableCombineAccumulate and CacheableCombineMerge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tidemill.transform.analysis import moments
+from tidemill.transform.analysis.points import Points
+from tidemill.transform.analysis.reduction import Merging
+from tidemill.transform.tft import combiners
+
+
+def combine_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> Merging:
+    """The reduction of a combiner. Its result is the list of outputs that CacheableCombineMerge hands on."""
+    if combiners.numpy_fold(combiner):
+        return _Fold(combiner, tensors)
+    if combiners.mean_and_var_dtype(combiner):
+        return _MeanAndVar(combiner, tensors)
+    if combiners.quantiles(combiner):
+        return _Quantiles(combiner, tensors)
+    if combiners.is_covariance(combiner):
+        return _Covariance(combiner, tensors)
+    return _Combine(combiner, tensors)
+
+
+def encode_accumulator(accumulator: Any) -> dict[str, np.ndarray]:
+    """A combiner's accumulator as arrays: arrays in a list or tuple, or a sketch."""
+    if isinstance(accumulator, combiners.QuantilesSketch):
+        return {"sketch": np.frombuffer(accumulator.__getstate__(), np.uint8)}
+    if isinstance(accumulator, combiners.MisraGriesSketch):
+        return {"sketch": np.frombuffer(accumulator.Serialize(), np.uint8)}
+    return {str(index): np.asarray(part) for index, part in enumerate(accumulator)}
+
+
+def decode_accumulator(combiner: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What `encode_accumulator` was given."""
+    empty = combiner.create_accumulator()
+    if isinstance(empty, combiners.QuantilesSketch):
+        sketch = combiners.QuantilesSketch.__new__(combiners.QuantilesSketch)
+        sketch.__setstate__(arrays["sketch"].tobytes())
+        return sketch
+    if isinstance(empty, combiners.MisraGriesSketch):
+        return combiners.MisraGriesSketch.Deserialize(arrays["sketch"].tobytes())
+    parts = [arrays[str(index)] for index in range(len(empty))]
+    return type(empty)(*parts) if hasattr(empty, "_fields") else parts
+
+
+class _Combine(Merging[Any]):
+    """Any combiner, by its own methods."""
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(tensors)
+        self._combiner = combiner
+
+    def start(self) -> Any:
+        return self._combiner.create_accumulator()
+
+    def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
+        return self._combiner.add_input(partial, values)
+
+    def finish(self, partial: Any) -> Any:
+        return self._combiner.compact(partial)
+
+    def merge(self, states: Sequence[Any]) -> Any:
+        # Beam's merge begins with an empty accumulator too, which TFT's treatment of NaN notices.
+        return self._combiner.merge_accumulators([self._combiner.create_accumulator(), *states])
+
+    def extract(self, state: Any) -> list[np.ndarray]:
+        return list(self._combiner.extract_output(state))
+
+    def encode(self, state: Any) -> dict[str, np.ndarray]:
+        return encode_accumulator(state)
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        return decode_accumulator(self._combiner, arrays)
+
+
+class _Fold(Merging[list[np.ndarray]]):
+    """`NumPyCombiner`. The batches of a unit are folded at once, which for sums is also more exact.
+
+    A state is empty where there was no batch. TFT takes an accumulator that begins with the default for one of no batch
+    at all, even if it is the smallest of all integers or an infinity that was there: here that is done at the end.
+    """
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(tensors)
+        self._combiner = combiner
+        self._parameters = combiners.numpy_fold(combiner)
+
+    def start(self) -> list[tuple[np.ndarray, ...]]:
+        return []
+
+    def add(
+        self, partial: list[tuple[np.ndarray, ...]], values: tuple[np.ndarray, ...]
+    ) -> list[tuple[np.ndarray, ...]]:
+        partial.append(values)
+        return partial
+
+    def finish(self, partial: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+        return self.merge(partial)
+
+    def merge(self, states: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+        states = [state for state in states if len(state)]
+        return [self._parameters.fn(list(parts), axis=0) for parts in zip(*states, strict=True)]
+
+    def extract(self, state: list[np.ndarray]) -> list[np.ndarray]:
+        is_scalar = state and np.ndim(state[0]) == 0
+        if not state or (is_scalar and self._parameters.is_default(np.asarray(state[0]))):
+            state = self._combiner.create_accumulator()
+        return list(self._combiner.extract_output(state))
+
+    def encode(self, state: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {str(index): np.asarray(part) for index, part in enumerate(state)}
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return [arrays[str(index)] for index in range(len(arrays))]
+
+
+class _Covariance(_Combine):
+    """`CovarianceCombiner` and `PCACombiner`. Products of float32 lose digits, so the batch is widened before."""
+
+    def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
+        return self._combiner.add_input(partial, (values[0].astype(np.float64),))
+
+    def merge(self, states: Sequence[Any]) -> Any:
+        return self._combiner.merge_accumulators(states or [self._combiner.create_accumulator()])
+
+
+class _MeanAndVar(Merging["moments.Moments"]):
+    """`WeightedMeanAndVarCombiner` without weights: the moments of all batches together, in float64."""
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(tensors)
+        self._combiner = combiner
+
+    def start(self) -> list[moments.Moments]:
+        return []
+
+    def add(self, partial: list[moments.Moments], values: tuple[np.ndarray, ...]) -> list[moments.Moments]:
+        partial.append(moments.Moments(*values[:3]))
+        return partial
+
+    def finish(self, partial: list[moments.Moments]) -> moments.Moments:
+        return self.merge(partial)
+
+    def merge(self, states: Sequence[moments.Moments]) -> moments.Moments:
+        return moments.merge([moments.Moments(*self._combiner.create_accumulator()[:3]), *states])
+
+    def encode(self, state: moments.Moments) -> dict[str, np.ndarray]:
+        return state._asdict()
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> moments.Moments:
+        return moments.Moments(*(arrays[name] for name in moments.Moments._fields))
+
+    def extract(self, state: moments.Moments) -> list[np.ndarray]:
+        dtype = combiners.mean_and_var_dtype(self._combiner)
+        return [dtype(state.mean), dtype(state.variance)]
+
+
+class _Quantiles(Merging[Points]):
+    """`QuantilesCombiner` for one feature: a sketch only of what is left of all rows."""
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(tensors)
+        self._combiner = combiner
+        self._parameters = combiners.quantiles(combiner)
+
+    def start(self) -> list[Points]:
+        return []
+
+    def add(self, partial: list[Points], values: tuple[np.ndarray, ...]) -> list[Points]:
+        partial.append(Points.of(values[0], values[1] if self._parameters.has_weights else None))
+        return partial
+
+    def finish(self, partial: list[Points]) -> Points:
+        return self.merge(partial)
+
+    def merge(self, states: Sequence[Points]) -> Points:
+        return Points.merged(states).thinned(self._parameters.epsilon)
+
+    def encode(self, state: Points) -> dict[str, np.ndarray]:
+        return state._asdict()
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> Points:
+        return Points(*(arrays[name] for name in Points._fields))
+
+    def extract(self, state: Points) -> list[np.ndarray]:
+        return list(self._combiner.extract_output(state.sketch(self._parameters)))

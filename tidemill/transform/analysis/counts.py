@@ -1,0 +1,217 @@
+"""Where vocabularies are counted: an in-memory DuckDB with bounded memory, which spills to a folder.
+
+Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidemill.data.engine import first_line
+from tidemill.errors import Code, TidemillError
+
+STREAM_ROWS = 1 << 16
+_HELD_SHARE = 8
+_FILE = "pieces.parquet"
+_COLUMNS = {
+    "file": ("INTEGER", pa.int32()),
+    "unit": ("INTEGER", pa.int32()),
+    "label": ("INTEGER", pa.int32()),
+}
+
+
+class Counts:
+    """A DuckDB connection for one analysis. To be used from one thread; closed by `close` or as a context manager.
+
+    Args:
+        folder: An existing folder, below which it spills.
+        memory_bytes: What DuckDB may hold in memory.
+        threads: DuckDB's threads.
+        per_file: Whether reductions have to keep the files apart, so that each can be dumped. Defaults to no.
+    """
+
+    def __init__(self, folder: str | os.PathLike, memory_bytes: int, threads: int, per_file: bool = False):
+        settings = {
+            "memory_limit": f"{memory_bytes}B",
+            "threads": threads,
+            "temp_directory": str(Path(folder) / "counts"),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+        }
+        self.per_file = per_file
+        self.connection = duckdb.connect(":memory:", config=settings)
+        self._tables = 0
+        self._most_held = memory_bytes // _HELD_SHARE
+        self._pieces: list[Pieces] = []
+
+    def __enter__(self) -> Counts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drops everything. No table may be used afterwards."""
+        self._pieces.clear()
+        self.connection.close()
+
+    def new_table(self) -> str:
+        """A name that no table has."""
+        self._tables += 1
+        return f"t{self._tables}"
+
+    def create(self, query: str) -> str:
+        """Makes a table of a query's result.
+
+        Returns:
+            The table's name. It lives until `drop`.
+
+        Raises:
+            TidemillError: `unreadable-file` for a Parquet column of text that is no UTF-8.
+        """
+        name = self.new_table()
+        self.execute(f"CREATE TABLE {name} AS {query}")
+        return name
+
+    def execute(self, statement: str) -> None:
+        """Runs a statement without a result.
+
+        Raises:
+            TidemillError: As `create`.
+        """
+        try:
+            self.connection.execute(statement)
+        except duckdb.InvalidInputException as error:
+            if "not valid UTF8" not in str(error):
+                raise
+            want = "make the column binary, or mend the file"
+            raise TidemillError(Code.UNREADABLE_FILE, "examples", first_line(error), want) from error
+
+    def rows(self, query: str) -> list[tuple]:
+        """All rows of a small result."""
+        return self.connection.sql(query).fetchall()
+
+    def insert(self, table: str, data: pa.Table) -> None:
+        """Appends rows to a table, columns by position."""
+        self.connection.from_arrow(data).insert_into(table)
+
+    def stream(self, query: str, rows: int = STREAM_ROWS) -> Iterator[pa.RecordBatch]:
+        """A large result in order, in batches. Other statements may run in between."""
+        with contextlib.closing(self.connection.cursor()) as cursor:
+            yield from cursor.sql(query).to_arrow_reader(rows)
+
+    def drop(self, table: str) -> None:
+        """Drops a table. Does nothing after `close`."""
+        with contextlib.suppress(duckdb.ConnectionException):
+            self.connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+    def pieces(self, token: str, value: str, *, ordered: bool) -> Pieces:
+        """A new table of partial results, see `Pieces`."""
+        made = Pieces(self, token, value, ordered)
+        self._pieces.append(made)
+        return made
+
+    def hold(self) -> None:
+        """Sees to it that the pieces that are not in DuckDB yet stay small."""
+        while sum(pieces.held for pieces in self._pieces) > self._most_held:
+            max(self._pieces, key=lambda pieces: pieces.held).flush()
+
+    def forget(self, pieces: Pieces) -> None:
+        """Pieces that nobody needs any more."""
+        if pieces in self._pieces:
+            self._pieces.remove(pieces)
+        self.drop(pieces.table)
+
+
+class Pieces:
+    """Partial results of tokens, of units and of files, before they are merged.
+
+    The table has the columns `file`, `token` and `value`; where the order counts, also `unit`, a number that grows in
+    the order in which they came, and `label`.
+
+    Args:
+        store: Where the table is.
+        token: SQL type of the tokens: BLOB or BIGINT.
+        value: SQL type of the values: BIGINT or DOUBLE.
+        ordered: Whether sums depend on the order, and have labels.
+
+    Attributes:
+        is_integer: Whether tokens are BIGINT.
+        table: The table's name. Call `flush` before reading it.
+        held: Bytes that wait in memory for `flush`.
+    """
+
+    def __init__(self, store: Counts, token: str, value: str, ordered: bool):
+        self.store, self.ordered, self.is_integer = store, ordered, token == "BIGINT"
+        self.table = store.new_table()
+        self.held = 0
+        self._waiting: list[pa.Table] = []
+        self._units = 0
+        token_type = pa.int64() if self.is_integer else pa.binary()
+        value_type = pa.int64() if value == "BIGINT" else pa.float64()
+        names = ["file", "unit", "token", "label", "value"] if ordered else ["file", "token", "value"]
+        types = {**_COLUMNS, "token": (token, token_type), "value": (value, value_type)}
+        self._schema = pa.schema([(name, types[name][1]) for name in names])
+        store.execute(f"CREATE TABLE {self.table} ({', '.join(f'{name} {types[name][0]}' for name in names)})")
+
+    def append(self, file: int, columns: dict[str, pa.Array | pa.ChunkedArray]) -> None:
+        """Adds a unit's tokens.
+
+        Args:
+            file: The index of the unit's file.
+            columns: `token`, `value`, and `label` where the order counts.
+        """
+        rows = len(columns["token"])
+        if not rows:
+            return
+        numbers = {"file": file, "unit": self._units}
+        constant = {name: pa.repeat(pa.scalar(number, pa.int32()), rows) for name, number in numbers.items()}
+        whole = constant | columns
+        chunks = [_as_chunks(whole[field.name], field.type) for field in self._schema]
+        table = pa.table(chunks, self._schema)
+        self._units += 1
+        self._waiting.append(table)
+        self.held += table.nbytes
+        self.store.hold()
+
+    def flush(self) -> None:
+        """Hands what waits over to DuckDB, which spills it if need be."""
+        if self._waiting:
+            self.store.insert(self.table, pa.concat_tables(self._waiting))
+        self._waiting, self.held = [], 0
+
+    def dump(self, tables: Iterable[pa.Table], folder: Path) -> None:
+        """Writes a file's pieces.
+
+        Args:
+            tables: `token`, `value`, and `label` where the order counts.
+            folder: Where to write to.
+        """
+        schema = pa.schema([field for field in self._schema if field.name not in ("file", "unit")])
+        with pq.ParquetWriter(folder / _FILE, schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table.select(schema.names).cast(schema))
+
+    def load(self, file: int, folder: Path) -> None:
+        """Adds what `dump` wrote as the pieces of a file."""
+        with pq.ParquetFile(folder / _FILE) as parquet:
+            unit = self._units
+            for batch in parquet.iter_batches(STREAM_ROWS):
+                # All are one unit: a file's tokens have been merged.
+                self._units = unit
+                self.append(file, dict(zip(batch.schema.names, batch.columns, strict=True)))
+            self._units = unit + 1
+
+
+def _as_chunks(column: pa.Array | pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    chunks = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    return chunks if chunks.type == type_ else chunks.cast(type_)

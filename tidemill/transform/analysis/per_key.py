@@ -1,0 +1,313 @@
+"""TFT's combiners for each key: CacheableCombinePerKeyAccumulate and what follows it.
+
+A state is a table: distinct keys and, for each, a row of arrays. Tables are merged by sorting, so that thousands of
+keys cost no more than the rows that they stand in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tidemill.transform.analysis import moments
+from tidemill.transform.analysis.combine import decode_accumulator, encode_accumulator
+from tidemill.transform.analysis.points import Points
+from tidemill.transform.analysis.reduction import Merging, decode_bytes, encode_bytes
+from tidemill.transform.tft import combiners
+
+
+class KeyedOutputs(NamedTuple):
+    """A combiner's outputs by key.
+
+    Attributes:
+        keys: `[keys]` bytes objects, sorted.
+        outputs: For each output an array `[keys, …]`.
+    """
+
+    keys: np.ndarray
+    outputs: list[np.ndarray]
+
+
+class Keyed(NamedTuple):
+    """A table: `keys` (large_binary, distinct) and arrays `[keys, …]`."""
+
+    keys: pa.LargeBinaryArray
+    columns: tuple[np.ndarray, ...]
+
+
+def per_key_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> Merging:
+    """The reduction of a combiner per key. The first tensor has the keys. Its result is a `KeyedOutputs`."""
+    if combiners.numpy_fold(combiner):
+        return _Folds(combiner, tensors)
+    if combiners.mean_and_var_dtype(combiner):
+        return _MeansAndVars(combiner, tensors)
+    if combiners.quantiles(combiner):
+        return _Quantiles(combiner, tensors)
+    return _Combines(combiner, tensors)
+
+
+def check_inputs(values: tuple[np.ndarray, ...]) -> None:
+    """Refuses keys that are no vector, and values that are not one a key, in the words of TFT's Beam engine.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    keys, *rest = values
+    if keys.ndim != 1:
+        raise ValueError(f"keys for CombinePerKey should have rank 1, got shape {keys.shape}")
+    for index, value in enumerate(rest):
+        if value.ndim < 1:
+            raise ValueError(f"Argument {index} for CombinePerKey should have rank >=1, got shape {value.shape}")
+        if value.shape[0] != keys.shape[0]:
+            raise ValueError(
+                f"Argument {index} had shape {value.shape} whose first dimension was not equal to the size of the keys"
+                f" vector ({keys.shape[0]})"
+            )
+
+
+class _Groups(NamedTuple):
+    """Rows sorted by key, in their order within a key.
+
+    Attributes:
+        keys: The distinct keys, in the order in which they came.
+        codes: `[rows]` the place of a row's key in `keys`.
+        order: `[rows]` the rows, sorted by `codes`.
+        starts: `[keys]` where each key's rows begin in `order`.
+    """
+
+    keys: pa.LargeBinaryArray
+    codes: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, keys: pa.LargeBinaryArray) -> _Groups:
+        encoded = keys.dictionary_encode()
+        codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        order = np.argsort(codes, kind="stable")
+        return cls(encoded.dictionary, codes, order, np.flatnonzero(np.diff(codes[order], prepend=-1)))
+
+    @property
+    def places(self) -> np.ndarray:
+        """`[rows]` how many rows of the same key come before a row of `order`."""
+        sizes = np.diff(self.starts, append=len(self.order))
+        return np.arange(len(self.order)) - np.repeat(self.starts, sizes)
+
+
+def _binary(keys: np.ndarray) -> pa.LargeBinaryArray:
+    return pa.array(keys, pa.large_binary())
+
+
+def _sorted(keys: pa.LargeBinaryArray) -> tuple[np.ndarray, np.ndarray]:
+    objects = keys.to_numpy(zero_copy_only=False).astype(object)
+    order = np.argsort(objects, kind="stable") if len(objects) else np.zeros(0, np.int64)
+    return objects[order], order
+
+
+class _Tables(Merging[Keyed]):
+    """What the combiners whose accumulators are arrays have in common."""
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(tensors)
+        self._combiner = combiner
+
+    def start(self) -> list[Keyed]:
+        return []
+
+    def add(self, partial: list[Keyed], values: tuple[np.ndarray, ...]) -> list[Keyed]:
+        check_inputs(values)
+        partial.append(Keyed(_binary(values[0]), tuple(values[1:])))
+        return partial
+
+    def finish(self, partial: list[Keyed]) -> Keyed:
+        return self.merge(partial)
+
+    def merge(self, states: Sequence[Keyed]) -> Keyed:
+        states = [state for state in states if len(state.keys)]
+        if not states:
+            return Keyed(_binary(np.zeros(0, object)), ())
+        keys = pa.concat_arrays([state.keys for state in states])
+        columns = [np.concatenate(parts) for parts in zip(*(state.columns for state in states), strict=True)]
+        groups = _Groups.of(keys)
+        return Keyed(groups.keys, self.fold(groups, [column[groups.order] for column in columns]))
+
+    def fold(self, groups: _Groups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """One row a key, from arrays whose rows stand in the order of the groups."""
+        raise NotImplementedError
+
+    def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The combiner's outputs of one row a key. There is at least one key."""
+        raise NotImplementedError
+
+    def extract(self, state: Keyed) -> KeyedOutputs:
+        keys, order = _sorted(state.keys)
+        if not len(keys):
+            return KeyedOutputs(keys, _no_outputs(self._combiner))
+        return KeyedOutputs(keys, [output[order] for output in self.outputs(state.columns)])
+
+    def encode(self, state: Keyed) -> dict[str, np.ndarray]:
+        columns = {f"column_{index}": column for index, column in enumerate(state.columns)}
+        return encode_bytes(state.keys.to_pylist()) | columns
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> Keyed:
+        columns = tuple(arrays[f"column_{index}"] for index in range(len(arrays) - 2))
+        return Keyed(pa.array(decode_bytes(arrays), pa.large_binary()), columns)
+
+
+class _Folds(_Tables):
+    """`NumPyCombiner` for each key: the first rows of all keys at once, then the second ones, and so on."""
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(combiner, tensors)
+        self._parameters = combiners.numpy_fold(combiner)
+
+    def fold(self, groups: _Groups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        codes, places = groups.codes[groups.order], groups.places
+        folded = tuple(
+            np.empty((len(groups.keys), *column.shape[1:]), dtype)
+            for column, dtype in zip(columns, self._parameters.dtypes, strict=True)
+        )
+        for place in range(int(places.max(initial=-1)) + 1):
+            rows = np.flatnonzero(places == place)
+            key = codes[rows]
+            for whole, column in zip(folded, columns, strict=True):
+                whole[key] = column[rows] if place == 0 else self._parameters.fn((whole[key], column[rows]), axis=0)
+        return folded
+
+    def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+        outputs = [column.astype(dtype) for column, dtype in zip(columns, self._parameters.dtypes, strict=True)]
+        if columns[0].ndim == 1:
+            # As for all rows together, see `combine`.
+            is_default = self._parameters.is_default(columns[0])
+            for output in outputs:
+                output[is_default] = self._parameters.default
+        return outputs
+
+
+class _MeansAndVars(_Tables):
+    """`WeightedMeanAndVarCombiner` without weights for each key."""
+
+    def add(self, partial: list[Keyed], values: tuple[np.ndarray, ...]) -> list[Keyed]:
+        return super().add(partial, values[:4])
+
+    def fold(self, groups: _Groups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return tuple(moments.merge_groups(moments.Moments(*columns), groups.starts))
+
+    def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+        dtype = combiners.mean_and_var_dtype(self._combiner)
+        return [column.astype(dtype) for column in columns[1:]]
+
+
+class _Quantiles(Merging["_KeyedPoints"]):
+    """`QuantilesCombiner` for each key."""
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(tensors)
+        self._combiner = combiner
+        self._parameters = combiners.quantiles(combiner)
+
+    def start(self) -> list[_KeyedPoints]:
+        return []
+
+    def add(self, partial: list[_KeyedPoints], values: tuple[np.ndarray, ...]) -> list[_KeyedPoints]:
+        check_inputs(values)
+        keys, x, *weights = values
+        groups = _Groups.of(_binary(keys))
+        width = int(np.prod(x.shape[1:], dtype=np.int64))
+        points = Points.of(x, weights[0] if self._parameters.has_weights else None, np.repeat(groups.codes, width))
+        partial.append(_KeyedPoints(groups.keys, points))
+        return partial
+
+    def finish(self, partial: list[_KeyedPoints]) -> _KeyedPoints:
+        return self.merge(partial)
+
+    def merge(self, states: Sequence[_KeyedPoints]) -> _KeyedPoints:
+        if len(states) < 2:
+            return states[0] if states else _KeyedPoints(_binary(np.zeros(0, object)), Points.merged([]))
+        groups = _Groups.of(pa.concat_arrays([state.keys for state in states]))
+        ends = np.cumsum([len(state.keys) for state in states])
+        parts = []
+        for state, end in zip(states, ends, strict=True):
+            codes = groups.codes[end - len(state.keys) : end]
+            parts.append(state.points._replace(groups=codes[state.points.groups]))
+        return _KeyedPoints(groups.keys, Points.merged(parts).thinned(self._parameters.epsilon))
+
+    def extract(self, state: _KeyedPoints) -> KeyedOutputs:
+        keys, order = _sorted(state.keys)
+        bounds = np.searchsorted(state.points.groups, np.arange(len(keys) + 1))
+        outputs = []
+        for group in order:
+            points = Points(*(field[bounds[group] : bounds[group + 1]] for field in state.points))
+            outputs.append(self._combiner.extract_output(points.sketch(self._parameters))[0])
+        return KeyedOutputs(keys, [np.array(outputs)] if outputs else _no_outputs(self._combiner))
+
+    def encode(self, state: _KeyedPoints) -> dict[str, np.ndarray]:
+        return encode_bytes(state.keys.to_pylist()) | state.points._asdict()
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> _KeyedPoints:
+        points = Points(*(arrays[name] for name in Points._fields))
+        return _KeyedPoints(pa.array(decode_bytes(arrays), pa.large_binary()), points)
+
+
+class _KeyedPoints(NamedTuple):
+    """Keys, and the points whose groups are the keys' places."""
+
+    keys: pa.LargeBinaryArray
+    points: Points
+
+
+class _Combines(Merging[dict[bytes, Any]]):
+    """Any combiner for each key, row by row, by its own methods."""
+
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+        super().__init__(tensors)
+        self._combiner = combiner
+
+    def start(self) -> dict[bytes, Any]:
+        return {}
+
+    def add(self, partial: dict[bytes, Any], values: tuple[np.ndarray, ...]) -> dict[bytes, Any]:
+        check_inputs(values)
+        for key, *row in zip(*values, strict=True):
+            accumulator = partial[key] if key in partial else self._combiner.create_accumulator()
+            partial[key] = self._combiner.add_input(accumulator, row)
+        return partial
+
+    def finish(self, partial: dict[bytes, Any]) -> dict[bytes, Any]:
+        return {key: self._combiner.compact(accumulator) for key, accumulator in partial.items()}
+
+    def merge(self, states: Sequence[dict[bytes, Any]]) -> dict[bytes, Any]:
+        by_key: dict[bytes, list[Any]] = {}
+        for state in states:
+            for key, accumulator in state.items():
+                by_key.setdefault(key, [self._combiner.create_accumulator()]).append(accumulator)
+        return {key: self._combiner.merge_accumulators(found) for key, found in by_key.items()}
+
+    def encode(self, state: dict[bytes, Any]) -> dict[str, np.ndarray]:
+        arrays = encode_bytes(list(state))
+        for index, accumulator in enumerate(state.values()):
+            arrays |= {f"{index} {name}": part for name, part in encode_accumulator(accumulator).items()}
+        return arrays
+
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> dict[bytes, Any]:
+        keys = decode_bytes(arrays)
+        parts: list[dict[str, np.ndarray]] = [{} for _ in keys]
+        for name in set(arrays) - {"bytes", "ends"}:
+            index, _, part = name.partition(" ")
+            parts[int(index)][part] = arrays[name]
+        return {key: decode_accumulator(self._combiner, part) for key, part in zip(keys, parts, strict=True)}
+
+    def extract(self, state: dict[bytes, Any]) -> KeyedOutputs:
+        keys = np.array(sorted(state), object)
+        outputs = [np.array(o) for o in zip(*(self._combiner.extract_output(state[key]) for key in keys), strict=True)]
+        return KeyedOutputs(keys, outputs if len(keys) else _no_outputs(self._combiner))
+
+
+def _no_outputs(combiner: Any) -> list[np.ndarray]:
+    """A combiner's outputs where there is no key."""
+    infos = combiner.output_tensor_infos()
+    return [np.zeros((0, *(dim or 0 for dim in info.shape or ())), info.dtype.as_numpy_dtype) for info in infos]

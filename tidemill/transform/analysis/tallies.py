@@ -1,0 +1,323 @@
+"""How often each token of a vocabulary occurs: from SQL over Parquet columns, or from batches of tensors."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.data.engine import literal
+from tidemill.transform.analysis.counts import Counts, Pieces
+from tidemill.transform.analysis.sums import sums
+from tidemill.transform.analysis.tokens import Tokens, as_bytes, blob, is_left_out
+from tidemill.transform.apply.rowwise import Substitution
+from tidemill.transform.rows.rows import Scan
+
+_MOST_ROWS = 1 << 20
+_MOST_BYTES = 1 << 28
+COUNT_LABEL = -1
+WEIGHT_LABEL = -2
+"""Where the labels of a co-occurrence stand, the token's count and its weight stand under these."""
+
+
+class Tally:
+    """A reduction to a value per token, kept as pieces.
+
+    Args:
+        pieces: Where to keep them.
+    """
+
+    tensors: Sequence[Any] = ()
+    scans = False
+
+    def __init__(self, pieces: Pieces):
+        self._pieces, self._store, self._is_integer = pieces, pieces.store, pieces.is_integer
+
+    def close(self, file: int) -> None:
+        """See `Reduction`. The pieces know their file."""
+
+    def dump(self, file: int, folder: Path) -> None:
+        """See `Reduction`."""
+        self._pieces.dump(self._file(file), folder)
+
+    def load(self, file: int, folder: Path) -> None:
+        """See `Reduction`."""
+        self._pieces.load(file, folder)
+
+    def result(self) -> Any:
+        """See `Reduction`: the `Tokens`."""
+        table = self._store.create(self._counts("true", "metric"))
+        self._store.forget(self._pieces)
+        return Tokens(self._store, table, is_integer=self._is_integer)
+
+    def _file(self, file: int) -> Iterable[pa.Table]:
+        for batch in self._store.stream(self._counts(f"file = {file}", "value")):
+            yield pa.Table.from_batches([batch])
+
+    def _counts(self, where: str, name: str) -> str:
+        self._pieces.flush()
+        total = f"CAST(sum(value) AS BIGINT) AS {name}"
+        return f"SELECT token, {total} FROM {self._pieces.table} WHERE {where} GROUP BY token"
+
+
+class ScanTally(Tally):
+    """Counts the tokens of a substitution in SQL, without feeding the rows through the graph.
+
+    Args:
+        store: Where to count.
+        scan: The column.
+        substitution: How its values become tokens.
+        is_filtered: Whether TFT's filter for text files applies to the tokens.
+    """
+
+    scans = True
+
+    def __init__(self, store: Counts, scan: Scan, substitution: Substitution, is_filtered: bool):
+        is_integer = substitution.dtype == "int64" and not substitution.as_string
+        super().__init__(store.pieces("BIGINT" if is_integer else "BLOB", "BIGINT", ordered=False))
+        self._scan, self._is_filtered = scan, is_filtered and not is_integer
+        self._missing = self._token(substitution.missing)
+        self._replaced = {self._token(k): self._token(v) for k, v in substitution.replaced.items()}
+        self._whole: str | None = None
+
+    def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
+        """See `Reduction`. DuckDB's threads were chosen when it was opened."""
+        del threads
+        if not self._store.per_file:
+            self._whole = self._count(files)
+        else:
+            for file in files:
+                table = self._count([file])
+                self._store.execute(f"INSERT INTO {self._pieces.table} SELECT {file}, token, metric FROM {table}")
+                self._store.drop(table)
+        del progress
+
+    def start(self) -> Any:
+        """Not called: it reads the rows itself."""
+        raise NotImplementedError
+
+    def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
+        """Not called: it reads the rows itself."""
+        raise NotImplementedError
+
+    def finish(self, partial: Any) -> Any:
+        """Not called: it reads the rows itself."""
+        raise NotImplementedError
+
+    def collect(self, file: int, partial: Any) -> None:
+        """Not called: it reads the rows itself."""
+        raise NotImplementedError
+
+    def result(self) -> Tokens:
+        """See `Reduction`."""
+        if self._whole is None:
+            return super().result()
+        self._store.forget(self._pieces)
+        return Tokens(self._store, self._whole, is_integer=self._is_integer)
+
+    def _token(self, value: bytes | int | None) -> bytes | int | None:
+        return value if value is None or self._is_integer else as_bytes(value)
+
+    def _count(self, files: Sequence[int]) -> str:
+        """A table of files' tokens and counts.
+
+        The column's own values are counted first. Few of them are replaced, and those are mended in the table, which
+        is cheaper than grouping again.
+        """
+        paths = [self._scan.files[file] for file in files]
+        source = f"SELECT {self._scan.sql} AS v FROM read_parquet({literal(paths)}, hive_partitioning = false)"
+        token, is_kept = "v", "true"
+        if not self._is_integer:
+            is_text = _is_text(self._scan.arrow_type)
+            token = "encode(CAST(v AS VARCHAR))" if self._scan.dtype == "int64" else "encode(v)" if is_text else "v"
+            if self._is_filtered and self._scan.dtype == "string":
+                is_kept = _is_kept(is_text)
+        kept = [f"({is_kept})"] + ([f"{token} IN ({self._literals(self._replaced)})"] if self._replaced else [])
+        kept += ["v IS NULL"] if self._missing is not None else []
+        having = f"({' OR '.join(kept)})" + (" AND v IS NOT NULL" if self._missing is None else "")
+        table = self._store.create(
+            f"SELECT {token} AS token, count(*) AS metric FROM ({source}) GROUP BY v HAVING {having}"
+        )
+        if self._replaced or self._missing is not None:
+            self._replace(table)
+        return table
+
+    def _replace(self, table: str) -> None:
+        targets = {t for t in (self._missing, *self._replaced.values()) if t is not None}
+        touched = f"token IS NULL OR token IN ({self._literals(targets | self._replaced.keys())})"
+        counts: dict[bytes | int, int] = {}
+        for value, count in self._store.rows(f"SELECT token, metric FROM {table} WHERE {touched}"):
+            token = self._missing if value is None else self._replaced.get(value, value)
+            if not (self._is_filtered and is_left_out(token)):
+                counts[token] = counts.get(token, 0) + count
+        self._store.execute(f"DELETE FROM {table} WHERE {touched}")
+        if counts:
+            rows = ", ".join(f"({self._literals([token])}, {count})" for token, count in counts.items())
+            self._store.execute(f"INSERT INTO {table} VALUES {rows}")
+
+    def _literals(self, tokens: Iterable[bytes | int]) -> str:
+        return ", ".join(str(token) if isinstance(token, int) else blob(token) for token in tokens)
+
+
+class BatchTally(Tally, abc.ABC):
+    """Adds up what batches hold, first of a unit.
+
+    Args:
+        pieces: Where to keep the units' sums.
+        tensors: What a batch gives.
+    """
+
+    _keys: Sequence[str] = ("token",)
+
+    def __init__(self, pieces: Pieces, tensors: Sequence[Any]):
+        super().__init__(pieces)
+        self.tensors = tuple(tensors)
+
+    @abc.abstractmethod
+    def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
+        """A batch's tokens with their values."""
+
+    def start(self) -> list[pa.Table]:
+        """See `Reduction`."""
+        return []
+
+    def add(self, partial: list[pa.Table], values: tuple[np.ndarray, ...]) -> list[pa.Table]:
+        """See `Reduction`."""
+        partial.append(self.table(values))
+        if sum(t.num_rows for t in partial[1:]) > _MOST_ROWS or sum(t.nbytes for t in partial[1:]) > _MOST_BYTES:
+            partial = [self._merged(partial)]
+        return partial
+
+    def finish(self, partial: list[pa.Table]) -> pa.Table | None:
+        """See `Reduction`."""
+        return self._merged(partial) if partial else None
+
+    def collect(self, file: int, partial: pa.Table | None) -> None:
+        """See `Reduction`."""
+        if partial is not None:
+            self._pieces.append(file, {name: partial[name] for name in partial.column_names})
+
+    def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
+        """Not called: it gets batches."""
+        raise NotImplementedError
+
+    def _merged(self, tables: list[pa.Table]) -> pa.Table:
+        # With threads the order of the additions would be open.
+        groups = pa.concat_tables(tables).group_by(list(self._keys), use_threads=False)
+        return groups.aggregate([("value", "sum")]).rename_columns([*self._keys, "value"])
+
+    def _tokens(self, values: np.ndarray) -> pa.Array | pa.ChunkedArray:
+        return pa.array(np.ravel(values), pa.int64() if self._is_integer else pa.binary())
+
+
+class CountTally(BatchTally):
+    """Occurrences of tokens. A batch gives the tokens, `[tokens]`."""
+
+    def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
+        """See `BatchTally`. There are no values yet."""
+        return pa.table({"token": self._tokens(values[0])})
+
+    def _merged(self, tables: list[pa.Table]) -> pa.Table:
+        counted = [table for table in tables if "value" in table.column_names]
+        if plain := [table["token"] for table in tables if "value" not in table.column_names]:
+            pairs = pc.value_counts(pa.chunked_array([chunk for column in plain for chunk in column.chunks]))
+            counted.append(pa.table({"token": pairs.field("values"), "value": pairs.field("counts")}))
+        return counted[0] if len(counted) == 1 else super()._merged(counted)
+
+
+class WeightTally(BatchTally):
+    """Sums of tokens' weights. A batch gives distinct tokens, `[tokens]`, and their weights of any numeric dtype."""
+
+    def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
+        """See `BatchTally`."""
+        tokens, weights = values
+        columns = {"token": self._tokens(tokens)}
+        if self._pieces.ordered:
+            return pa.table(columns | {"label": _repeated(0, len(tokens)), "value": weights.astype(np.float64)})
+        return pa.table(columns | {"value": weights.astype(np.int64)})
+
+    @property
+    def _keys(self) -> Sequence[str]:
+        return ("token", "label") if self._pieces.ordered else ("token",)
+
+    def result(self) -> Tokens:
+        """See `Reduction`."""
+        if not self._pieces.ordered:
+            return super().result()
+        table = self._store.create("SELECT NULL::BLOB AS token, 0.0::DOUBLE AS metric WHERE false")
+        if self._is_integer:
+            self._store.execute(f"ALTER TABLE {table} ALTER token TYPE BIGINT USING 0")
+        for part in sums(self._pieces):
+            # Python's sum begins with 0, so that it never gives the negative zero.
+            self._store.insert(table, pa.table({"token": part["token"], "metric": pc.add(part["value"], 0.0)}))
+        self._store.forget(self._pieces)
+        return Tokens(self._store, table, is_integer=self._is_integer, is_float=True)
+
+    def _file(self, file: int) -> Iterable[pa.Table]:
+        return sums(self._pieces, f"file = {file}") if self._pieces.ordered else super()._file(file)
+
+
+class CooccurrenceTally(BatchTally):
+    """How often tokens occur with each label.
+
+    A batch gives distinct tokens `[tokens]`, where there are weights their sums `[tokens]`, the sums with each label
+    `[tokens, labels]`, and the counts `[tokens]`.
+    """
+
+    _keys = ("token", "label")
+
+    def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
+        """See `BatchTally`."""
+        tokens, *weights, positives, counts = values
+        if not len(tokens):
+            none = pa.array([], pa.float64())
+            return pa.table({"token": self._tokens(tokens), "label": _repeated(0, 0), "value": none})
+        present = positives != 0
+        # How many labels a batch knows counts too, see `information`.
+        present[:, -1:] = True
+        rows, labels = np.nonzero(present)
+        every = np.arange(len(tokens))
+        special = [(WEIGHT_LABEL, weight) for weight in weights] + [(COUNT_LABEL, counts)]
+        indices = np.concatenate([rows, *(every for _ in special)])
+        all_labels = np.concatenate([labels, *(np.full(len(tokens), label) for label, _ in special)])
+        all_values = [positives[rows, labels], *(numbers for _, numbers in special)]
+        return pa.table(
+            {
+                "token": pc.take(self._tokens(tokens), pa.array(indices)),
+                "label": pa.array(all_labels.astype(np.int32)),
+                "value": np.concatenate([v.astype(np.float64) for v in all_values]),
+            }
+        )
+
+    def result(self) -> Pieces:
+        """See `Reduction`: the pieces, for `information.informative`."""
+        return self._pieces
+
+    def _file(self, file: int) -> Iterable[pa.Table]:
+        return sums(self._pieces, f"file = {file}")
+
+
+def _is_kept(is_text: bool) -> str:
+    """SQL of TFT's filter for text files."""
+    if is_text:
+        return "v <> '' AND NOT contains(v, chr(10)) AND NOT contains(v, chr(13))"
+    # Bytes as text escape what cannot be printed, and the backslash itself.
+    text = "CAST(v AS VARCHAR)"
+    return f"octet_length(v) > 0 AND NOT contains({text}, '\\x0A') AND NOT contains({text}, '\\x0D')"
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    """Whether DuckDB reads a column of the type as VARCHAR, not as BLOB."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    is_a = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(check(type_) for check in is_a)
+
+
+def _repeated(label: int, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(label, pa.int32()), rows)

@@ -1,0 +1,76 @@
+"""TensorFlow's ops that work element by element: each output element depends on the inputs' elements at its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+_OF_NUMBERS = (
+    "Abs Acos Acosh Add AddN AddV2 Asin Asinh Atan Atan2 Atanh BitwiseAnd BitwiseOr BitwiseXor Bucketize Cast Ceil "
+    "ClipByValue Cos Cosh Digamma Div DivNoNan Elu Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod Inv Invert "
+    "IsFinite IsInf IsNan LeakyRelu LeftShift Lgamma Log Log1p Maximum Minimum Mod Mul MulNoNan Ndtri Neg NextAfter "
+    "Pow RealDiv Reciprocal Relu Relu6 RightShift Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt "
+    "Square SquaredDifference Sub Tan Tanh TruncateDiv TruncateMod Xdivy Xlog1py Xlogy"
+)
+_OF_ANYTHING = (
+    "Equal Greater GreaterEqual Less LessEqual LogicalAnd LogicalNot LogicalOr NotEqual OnesLike Select SelectV2 "
+    "ZerosLike"
+)
+_OF_STRINGS = (
+    "AsString StaticRegexFullMatch StaticRegexReplace StringJoin StringLength StringLower StringStrip "
+    "StringToHashBucket StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper"
+)
+BROADCASTING = frozenset(f"{_OF_NUMBERS} {_OF_ANYTHING} {_OF_STRINGS}".split())
+"""Ops whose inputs are all broadcast against each other."""
+
+FIRST_ONLY = frozenset(["RegexFullMatch", "RegexReplace", "Substr"])
+"""Ops that work on the elements of the first input, and take scalars for the others."""
+
+SCALARS_ONLY = frozenset(["AddN", "ClipByValue", "Select", "StringJoin"])
+"""Ops that take inputs of one shape and scalars, and broadcast no other shapes."""
+
+_MAY_FAIL = frozenset(["StringToNumber", "Substr", "StringLower", "StringUpper", "Pow", "LeftShift", "RightShift"])
+_DIVIDES = frozenset(["Div", "FloorDiv", "FloorMod", "Mod", "RealDiv", "TruncateDiv", "TruncateMod"])
+
+TABLE_READS = frozenset(["LookupTableFindV2", "LookupTableSizeV2"])
+"""Stateful in name alone: the tables of a transform graph do not change."""
+
+PYTHON = frozenset(["EagerPyFunc", "PyFunc"])
+"""Stateful, though a function that `tft.apply_pyfunc` takes only computes."""
+
+TABLE_WRITES = frozenset(["LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2"])
+_HASHES = frozenset(["StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong"])
+
+
+def cannot_fail(op: tf.Operation, divisor: np.ndarray | None) -> bool:
+    """Whether an elementwise op has a result for every value of its dtype.
+
+    Args:
+        op: The op.
+        divisor: The value of its second input where that is a constant.
+    """
+    if op.type in _MAY_FAIL:
+        return False
+    if op.type in _DIVIDES and op.inputs[0].dtype.is_integer:
+        return divisor is not None and not np.any(divisor == 0)
+    return True
+
+
+def is_constant_hash(op: tf.Operation) -> bool:
+    """Whether an op hashes into a single bucket."""
+    return op.type in _HASHES and op.get_attr("num_buckets") == 1
+
+
+def prints_integers(op: tf.Operation) -> bool:
+    """Whether an `AsString` gives the decimal digits of an int64."""
+    return (
+        op.inputs[0].dtype == tf.int64
+        and op.get_attr("width") == -1
+        and op.get_attr("fill") in (b"", "")
+        and not op.get_attr("scientific")
+    )
+
+
+def keeps_values(op: tf.Operation) -> bool:
+    """Whether a `Cast` gives its input unchanged."""
+    return op.inputs[0].dtype == op.outputs[0].dtype

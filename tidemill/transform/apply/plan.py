@@ -1,0 +1,240 @@
+"""How a transform graph's outputs are computed from record batches. Imports TensorFlow.
+
+Each tensor with one element a row that depends on one column alone is computed on that column, the others from those:
+
+1. by class: what depends on a value only by which of the values that the graph names it is, is one take of a table;
+2. by value: other functions of one column run in TensorFlow, once for each distinct value where the column is encoded
+   as a dictionary, and else for each value that is there;
+3. by row: what depends on several columns, or on anything that is not proven, runs in TensorFlow for all rows. It is
+   given the tensors of 1 and 2 that it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tidemill.transform.apply.facts import ROWS, Elements, Facts, Level
+from tidemill.transform.apply.lookup import Index
+from tidemill.transform.apply.probes import PACKET, named_values, other_values, sparse_probe
+from tidemill.transform.apply.saved import GraphFunction, SavedTransform
+from tidemill.transform.raw import RawColumn
+
+_MOST_NAMED = 1 << 22
+"""Of a column with more named values than this no index is made beside TensorFlow's table."""
+
+
+@dataclass
+class ColumnPlan:
+    """The tensors that are computed from one column alone, each by its number in `Plan.parts`.
+
+    Attributes:
+        column: The column.
+        index: Of the named values; None where nothing is computed by class.
+        tables: Values by class: one for each named value, then for a missing one, then for any other.
+        fills: What stands for a missing value where the tensor is the column itself.
+        by_value: The tensors of the column's function.
+        function: Which of `Plan.functions` gives the latter; None where there are none.
+        is_total: Whether the function may be called with values that do not occur.
+    """
+
+    column: RawColumn
+    index: Index | None = None
+    tables: dict[int, np.ndarray] = field(default_factory=dict)
+    fills: dict[int, object] = field(default_factory=dict)
+    by_value: list[int] = field(default_factory=list)
+    function: int | None = None
+    is_total: bool = True
+
+
+@dataclass(frozen=True)
+class RowFunction:
+    """Outputs that are computed in TensorFlow for all rows.
+
+    Attributes:
+        outputs: Their names.
+        feeds: The parts that it takes, by their numbers in `Plan.parts`, and the shape of each: -1 stands for the rows.
+        function: Takes the raw inputs that it names, and the parts.
+        is_rowwise: Whether a row's result depends on the row alone.
+    """
+
+    outputs: list[str]
+    feeds: list[tuple[int, tuple[int, ...]]]
+    function: GraphFunction
+    is_rowwise: bool
+
+
+@dataclass
+class Plan:
+    """See the module.
+
+    Attributes:
+        parts: The tensors that are computed from one column.
+        direct: For each output that is one of the parts, its number.
+        columns: The parts by column.
+        functions: TensorFlow functions of columns, and the numbers of the parts that they give.
+        rows: What runs for all rows.
+    """
+
+    parts: list[tf.Tensor]
+    direct: dict[str, int]
+    columns: list[ColumnPlan]
+    functions: list[tuple[GraphFunction, list[int]]]
+    rows: list[RowFunction]
+
+    def summary(self) -> str:
+        """How many of the outputs are computed in which way."""
+        by_value = {number for plan in self.columns for number in plan.by_value}
+        slow = sum(number in by_value for number in self.direct.values())
+        rows = sum(len(function.outputs) for function in self.rows)
+        return f"{len(self.direct) - slow} outputs by class, {slow} by value, {rows} by row"
+
+
+def make_plan(saved: SavedTransform, columns: Sequence[RawColumn], names: Sequence[str]) -> Plan:
+    """Plans the outputs that are named, from what the graph's structure proves.
+
+    Args:
+        saved: The graph.
+        columns: The raw columns that will be given.
+        names: The outputs.
+    """
+    return _Planner(saved, columns).plan(names)
+
+
+class _Planner:
+    def __init__(self, saved: SavedTransform, columns: Sequence[RawColumn]):
+        self._saved = saved
+        self._columns = {column.name: column for column in columns if not column.is_list}
+        flat = {name: value for name, value in saved.inputs.items() if name in self._columns}
+        self._facts = Facts(saved.graph, flat, is_width_one=True)
+        self._parts: list[tf.Tensor] = []
+        self._numbers: dict[str, int] = {}
+
+    def plan(self, names: Sequence[str]) -> Plan:
+        direct, slow = {}, {True: [], False: []}
+        for name in names:
+            tensor = self._saved.outputs[name]
+            if self._is_part(tensor):
+                direct[name] = self._part(tensor)
+            else:
+                fact = self._facts.of(tensor) if isinstance(tensor, tf.Tensor) else None
+                slow[isinstance(fact, Elements) and fact.stream == ROWS].append(name)
+        rows = [self._row_function(names, is_rowwise) for is_rowwise, names in slow.items() if names]
+        columns = self._column_plans()
+        functions = self._functions(columns)
+        self._fill_tables(columns)
+        return Plan(self._parts, direct, columns, functions, rows)
+
+    def _is_part(self, tensor: tf.Tensor) -> bool:
+        fact = self._facts.of(tensor) if isinstance(tensor, tf.Tensor) else None
+        return isinstance(fact, Elements) and fact.stream == ROWS and len(fact.columns) == 1
+
+    def _part(self, tensor: tf.Tensor) -> int:
+        if tensor.name not in self._numbers:
+            self._numbers[tensor.name] = len(self._parts)
+            self._parts.append(tensor)
+        return self._numbers[tensor.name]
+
+    def _fact(self, number: int) -> Elements:
+        return self._facts.of(self._parts[number])
+
+    def _row_function(self, names: list[str], is_rowwise: bool) -> RowFunction:
+        outputs = [self._saved.outputs[name] for name in names]
+        feeds = self._frontier(outputs)
+        numbers = [self._part(tensor) for tensor in feeds]
+        shapes = [tuple(size if size == 1 else -1 for size in self._fact(number).shape) for number in numbers]
+        return RowFunction(
+            names, list(zip(numbers, shapes, strict=True)), self._saved.function(outputs, feeds), is_rowwise
+        )
+
+    def _frontier(self, outputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The last tensors before the outputs that are computed from one column."""
+        found: dict[str, tf.Tensor] = {}
+        seen: set[str] = set()
+        stack = [part for output in outputs for part in tf.nest.flatten(output, expand_composites=True)]
+        while stack:
+            tensor = stack.pop()
+            if tensor.name in seen:
+                continue
+            seen.add(tensor.name)
+            if self._is_part(tensor):
+                found[tensor.name] = tensor
+            else:
+                stack.extend(tensor.op.inputs)
+        return list(found.values())
+
+    def _column_plans(self) -> list[ColumnPlan]:
+        plans: dict[str, ColumnPlan] = {}
+        for number in range(len(self._parts)):
+            (name,) = self._fact(number).columns
+            plan = plans.setdefault(name, ColumnPlan(self._columns[name]))
+            plan.by_value.append(number)
+        for plan in plans.values():
+            self._take_fills(plan)
+            self._take_classes(plan)
+            plan.is_total = all(self._fact(number).is_total for number in plan.by_value)
+        return list(plans.values())
+
+    def _take_fills(self, plan: ColumnPlan) -> None:
+        for number in list(plan.by_value):
+            fact, tensor = self._fact(number), self._parts[number]
+            dtype = self._saved.inputs[plan.column.name].dtype
+            if fact.level is not Level.RAW or fact.sources or not fact.is_total or tensor.dtype != dtype:
+                continue
+            raw = [b"a", b"b"] if dtype == tf.string else [2, 3]
+            probe = sparse_probe(np.array(raw, object if dtype == tf.string else dtype.as_numpy_dtype), 1, dtype)
+            (values,) = self._saved.function([tensor])({plan.column.name: probe})
+            *present, missing = values.numpy().reshape(-1).tolist()
+            if present == raw:
+                plan.fills[number] = missing
+                plan.by_value.remove(number)
+
+    def _take_classes(self, plan: ColumnPlan) -> None:
+        if plan.column.dtype == "float32":
+            return
+        finite = [n for n in plan.by_value if self._fact(n).level is Level.FINITE and self._fact(n).is_total]
+        sources = frozenset().union(*(self._fact(number).sources for number in finite))
+        if not finite or sum(self._saved.table_size(source) for source in sources) > _MOST_NAMED:
+            return
+        named = named_values(self._facts, sources, plan.column.dtype, self._saved.keys)
+        if named is not None:
+            plan.index = Index(named)
+            plan.tables = dict.fromkeys(finite, np.empty(0))
+            plan.by_value = [number for number in plan.by_value if number not in finite]
+
+    def _functions(self, columns: list[ColumnPlan]) -> list[tuple[GraphFunction, list[int]]]:
+        """One function for all columns that may be called with any value, and one for each other."""
+        groups = [[plan for plan in columns if plan.by_value and plan.is_total]]
+        groups += [[plan] for plan in columns if plan.by_value and not plan.is_total]
+        functions = []
+        for group in filter(None, groups):
+            for plan in group:
+                plan.function = len(functions)
+            numbers = [number for plan in group for number in plan.by_value]
+            functions.append((self._saved.function([self._parts[number] for number in numbers]), numbers))
+        return functions
+
+    def _fill_tables(self, columns: list[ColumnPlan]) -> None:
+        """Runs the graph on the named values of all columns, a value that is not named, and a missing one."""
+        plans = [plan for plan in columns if plan.index is not None]
+        if not plans:
+            return
+        numbers = [number for plan in plans for number in plan.tables]
+        function = self._saved.function([self._parts[number] for number in numbers])
+        probes = {}
+        for plan in plans:
+            values = plan.index.values
+            others = pa.array(other_values(values) * (PACKET - len(values) % PACKET), values.type)
+            probes[plan.column.name] = sparse_probe(
+                pa.concat_arrays([values, others]), PACKET, self._saved.inputs[plan.column.name].dtype
+            )
+        results = dict(zip(numbers, function(probes), strict=True))
+        for plan in plans:
+            count = len(plan.index)
+            for number in plan.tables:
+                flat = results[number].numpy().reshape(-1)
+                plan.tables[number] = flat[[*range(count), -1, count]]

@@ -1,0 +1,216 @@
+"""Applying a transform graph to raw rows, as record batches and as Parquet files. Imports TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from tidemill.errors import Code, TidemillError
+from tidemill.transform.apply.files import transform_files
+from tidemill.transform.apply.kernels import WINDOW_ROWS, ColumnFunction, ColumnValues, Window, make_windows
+from tidemill.transform.apply.plan import RowFunction, make_plan
+from tidemill.transform.apply.probes import PACKET
+from tidemill.transform.apply.records import transform_batches
+from tidemill.transform.apply.saved import SavedTransform
+from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
+from tidemill.transform.raw import typed
+from tidemill.transform.rows.feeds import sparse_lists
+from tidemill.transform.shards import check_ids, check_label, given_label, transformed_schema
+
+__all__ = ["Transformer", "transform_batches"]
+
+_CALL_ROWS = 1 << 14
+
+
+class Transformer:
+    """Applies a transform graph. May be used from several threads.
+
+    What comes out does not depend on the number of threads. A row's numbers are those that TensorFlow computes packet
+    by packet, so they do not depend on the rows around it, as they do in the last bit where TensorFlow is given the
+    rows as they come.
+
+    Args:
+        graph: The graph, which is loaded once.
+        threads: How many threads `files` uses. Defaults to the processor's cores.
+
+    Attributes:
+        schema: The columns that come out, see `transformed_schema`.
+        summary: How many of the outputs are computed in which way, for a log.
+    """
+
+    def __init__(self, graph: TransformGraph, threads: int | None = None):
+        self.schema = transformed_schema(graph)
+        self.threads = threads or os.cpu_count() or 1
+        self._label, self._label_is_given = graph.label, graph.label_columns is None
+        self._columns = {column.name: column for column in graph.row_columns()}
+        self._offsets = graph.offsets
+        self._num_ids = {f["name"]: f["num_ids"] for f in graph.features if f["kind"] == "id"}
+        saved = SavedTransform(graph.path / TRANSFORM_FN)
+        names = [name for name in self.schema.names if name != self._label or not self._label_is_given]
+        self._plan = make_plan(saved, list(self._columns.values()), names)
+        self._functions = [
+            ColumnFunction(function, numbers, [plan for plan in self._plan.columns if plan.function == index])
+            for index, (function, numbers) in enumerate(self._plan.functions)
+        ]
+        self._windows: dict[str, Window] | None = None
+        self._making_windows = threading.Lock()
+        self._missing = {name: value.dtype for name, value in saved.inputs.items() if name not in self._columns}
+        self._finish_tables()
+        self.summary = self._plan.summary()
+
+    @property
+    def columns(self) -> list[str]:
+        """The raw columns that `batch` needs."""
+        return [*self._columns, *([self._label] if self._label_is_given and self._label not in self._columns else [])]
+
+    def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Transforms rows.
+
+        Args:
+            batch: Rows with at least `columns`.
+
+        Returns:
+            The same rows, in the same order, with the columns of `schema`.
+
+        Raises:
+            TidemillError: `missing-column` or `feature-type`; `label-null` or `label-type`; `transform-failed` when an
+                id is outside of its domain, or an output has not one value a row.
+        """
+        arrays = {name: typed(batch, column) for name, column in self._columns.items()}
+        parts = self._parts(arrays, batch.num_rows)
+        outputs = {}
+        for name, number in self._plan.direct.items():
+            is_done = number in self._finished
+            outputs[name] = parts[number] if is_done else self._finish(name, parts[number], batch.num_rows)
+        for function in self._plan.rows:
+            for name, values in self._run(function, arrays, parts, batch.num_rows).items():
+                outputs[name] = self._finish(name, values, batch.num_rows)
+        if self._label_is_given:
+            outputs[self._label] = given_label(batch, self._label)
+        check_label(self._label, outputs[self._label])
+        return pa.RecordBatch.from_arrays([pa.array(outputs[name]) for name in self.schema.names], schema=self.schema)
+
+    def files(
+        self,
+        pairs: Sequence[tuple[str | os.PathLike, str | os.PathLike]],
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """Transforms Parquet files, each to one with the same rows in the same order.
+
+        Memory holds no more than `threads + 2` row groups at a time.
+
+        Args:
+            pairs: Source and target of each file. The targets' folders must exist.
+            on_rows: Called, by any thread but never by two at once, with a number of rows that are written.
+
+        Raises:
+            TidemillError: See `batch`.
+        """
+        texts = [column.name for column in self._columns.values() if column.dtype == "string" and not column.is_list]
+        transform_files(pairs, self.columns, texts, self.schema, self.batch, self.threads, on_rows)
+
+    def _parts(self, arrays: dict[str, pa.Array], rows: int) -> dict[int, np.ndarray]:
+        """What is computed from one column, by its number in the plan."""
+        if self._windows is None and rows >= WINDOW_ROWS:
+            self._make_windows(arrays)
+        windows = self._windows or {}
+        parts: dict[int, np.ndarray] = {}
+        columns = {}
+        for plan in self._plan.columns:
+            name = plan.column.name
+            columns[name] = column = ColumnValues(plan, arrays[name], windows.get(name))
+            parts |= column.by_class() | column.filled()
+        for function in self._functions:
+            needed = {name: columns[name].needed() for name in function.plans}
+            called = {name: values for name, values in needed.items() if len(values) or name not in windows}
+            results = function(called, {name: columns[name].has_missing for name in called}) if called else {}
+            for name, values in needed.items():
+                parts |= columns[name].by_value(results, len(values))
+        return parts
+
+    def _make_windows(self, arrays: dict[str, pa.Array]) -> None:
+        """Whether there are windows changes no result, so the first batch that is large enough may choose them."""
+        with self._making_windows:
+            if self._windows is None:
+                found = [make_windows(function, arrays) for function in self._functions]
+                self._windows = {name: window for windows in found for name, window in windows.items()}
+
+    def _run(
+        self, function: RowFunction, arrays: dict[str, pa.Array], parts: dict[int, np.ndarray], rows: int
+    ) -> dict[str, np.ndarray]:
+        """Outputs that are computed for all rows, in pieces."""
+        pieces: dict[str, list[np.ndarray]] = {name: [] for name in function.outputs}
+        for start in range(0, max(rows, 1), _CALL_ROWS):
+            count = min(_CALL_ROWS, rows - start)
+            # Where a result depends on its row alone, rows that are added change nothing for the others.
+            rest = -count % PACKET if function.is_rowwise and count and not function.function.inputs else 0
+            feeds = []
+            for tensor, (number, shape) in zip(function.function.feeds, function.feeds, strict=True):
+                values = parts[number][start : start + count]
+                feeds.append(tf.constant(np.append(values, values[-1:].repeat(rest)).reshape(shape), tensor.dtype))
+            inputs = {name: self._sparse(name, arrays, start, count) for name in function.function.inputs}
+            for name, result in zip(function.outputs, function.function(inputs, feeds), strict=True):
+                values = result.numpy()
+                _check_length(name, values, count + rest)
+                pieces[name].append(values.reshape(-1)[:count])
+        return {name: np.concatenate(piece) for name, piece in pieces.items()}
+
+    def _sparse(self, name: str, arrays: dict[str, pa.Array], start: int, count: int) -> tf.SparseTensor:
+        """A raw input: `[rows, 1]`, or `[rows, longest]` for a list."""
+        if name not in self._columns:
+            empty = tf.constant([], self._missing[name], shape=[0])
+            return tf.SparseTensor(np.empty((0, 2), np.int64), empty, np.array([count, 1]))
+        array = arrays[name].slice(start, count)
+        if self._columns[name].is_list:
+            return sparse_lists(array)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        where = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+        indices = np.stack([where, np.zeros_like(where)], axis=1)
+        values = array.drop_null().to_numpy(zero_copy_only=False)
+        return tf.SparseTensor(indices, tf.constant(values, _TF_DTYPES[self._columns[name].dtype]), [count, 1])
+
+    def _finish_tables(self) -> None:
+        """Brings the tables of outputs to their final type where no value can be out of its domain."""
+        self._finished: set[int] = set()
+        fed = {number for function in self._plan.rows for number, _ in function.feeds}
+        names = {number: name for name, number in self._plan.direct.items()}
+        shared = len(names) < len(self._plan.direct)
+        for plan in self._plan.columns:
+            for number, table in plan.tables.items():
+                if number in fed or number not in names or shared:
+                    continue
+                finished = self._typed(names[number], table)
+                if _is_inside(finished, self._num_ids.get(names[number])):
+                    plan.tables[number] = finished
+                    self._finished.add(number)
+
+    def _finish(self, name: str, values: np.ndarray, rows: int) -> np.ndarray:
+        _check_length(name, values, rows)
+        values = self._typed(name, values.reshape(-1))
+        if name in self._num_ids:
+            check_ids(name, values, self._num_ids[name])
+        return values
+
+    def _typed(self, name: str, values: np.ndarray) -> np.ndarray:
+        if offset := self._offsets.get(name):
+            values = values + np.array(offset, values.dtype)
+        return values.astype(self.schema.field(name).type.to_pandas_dtype(), copy=False)
+
+
+_TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
+
+
+def _check_length(name: str, values: np.ndarray, rows: int) -> None:
+    if values.size != rows:
+        got = f"{values.size} values for {rows} rows"
+        raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value a row")
+
+
+def _is_inside(ids: np.ndarray, num_ids: int | None) -> bool:
+    return num_ids is None or (ids.min() >= 0 and ids.max() < num_ids)

@@ -1,0 +1,1 @@
+"""TensorFlow Transform on Apache Beam, in this process or on Dataflow, Flink and Spark."""

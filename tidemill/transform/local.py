@@ -1,0 +1,91 @@
+"""The engine of TensorFlow Transform on this machine, without Beam. Imports TensorFlow.
+
+The analysis is passes over the row groups of the train split, by threads, on whose number nothing depends.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidemill.data.dataset import Dataset
+from tidemill.step import Progress
+from tidemill.transform.analysis.analyse import analyse
+from tidemill.transform.analysis.passes import use_threads
+from tidemill.transform.apply.transformer import Transformer
+from tidemill.transform.graph import TransformGraph
+from tidemill.transform.raw import PreprocessingFn, RawColumn
+from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.tft.finish import save
+from tidemill.transform.tft.trace import Trace
+
+MEMORY_BYTES = 3 << 29
+
+
+class LocalEngine:
+    """TensorFlow Transform by the threads of this process.
+
+    Args:
+        threads: How many threads read, reduce and transform. Defaults to the cores that this process may use.
+        memory_bytes: What the counting of vocabularies may hold in memory before it spills to the temporary folder.
+            Defaults to 1.5 GiB.
+        spans: A folder in which what is found in each file of train is kept, so that an analysis over more files reads
+            only the new ones; the result has the same bytes. Made where it does not exist. Defaults to none.
+    """
+
+    def __init__(self, threads: int | None = None, memory_bytes: int = MEMORY_BYTES, spans: Path | None = None):
+        self._threads = threads or _cores()
+        self._memory_bytes = memory_bytes
+        self._spans = spans
+
+    def analyse(
+        self,
+        preprocessing_fn: PreprocessingFn,
+        columns: Sequence[RawColumn],
+        examples: Dataset,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        """See `Engine.analyse`. The progress is that of each pass.
+
+        Raises:
+            TidemillError: `unsupported` for an analyzer that only Beam can run, before any row is read;
+                `missing-column` or `feature-type`.
+        """
+        use_threads(self._threads)
+        keys = [file.fingerprint for file in examples.splits["train"].files] if "train" in examples.splits else []
+        rows = ParquetRows(examples.files("train"), columns, keys=keys)
+        with tempfile.TemporaryDirectory(prefix="tidemill-") as work:
+            trace = Trace(preprocessing_fn, rows.specs, Path(work))
+            analyse(
+                trace,
+                rows,
+                work=Path(work),
+                threads=self._threads,
+                memory_bytes=self._memory_bytes,
+                spans=self._spans,
+                progress=lambda done, total: progress.rows(done, total, "analyse"),
+            )
+            save(trace, folder)
+
+    def transform(self, graph: TransformGraph, examples: Dataset, folder: Path, progress: Progress) -> None:
+        """See `Engine.transform`."""
+        use_threads(self._threads)
+        names = [file.name for split in examples.splits.values() for file in split.files]
+        done, total = 0, sum(split.rows for split in examples.splits.values())
+
+        def on_rows(rows: int) -> None:
+            nonlocal done
+            done += rows
+            progress.rows(done, total, "transform")
+
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        files = [(examples.path / name, folder / name) for name in names]
+        Transformer(graph, self._threads).files(files, on_rows)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,236 @@
+"""Every private interface of TensorFlow and of TensorFlow Transform that Tidemill leans on for its local engine.
+
+Importing this module checks that the installed versions are those that the interfaces are known for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from tidemill.errors import Code, TidemillError
+
+KNOWN = {"tensorflow-transform": "1.21", "tensorflow": "2.21"}
+
+
+def _check_versions() -> None:
+    for name, have in (("tensorflow-transform", tft.__version__), ("tensorflow", tf.__version__)):
+        want = KNOWN[name]
+        if have.split(".")[:2] != want.split("."):
+            got = f"version {have}, while the local engine knows the private interfaces of {want}.*"
+            raise TidemillError(Code.UNSUPPORTED, name, got, f"use the beam engine or install {name}=={want}.*")
+
+
+_check_versions()
+
+from tensorflow.core.framework import graph_pb2  # noqa: E402
+from tensorflow.python.eager import wrap_function  # noqa: E402
+from tensorflow.python.framework import func_graph, function_def_to_graph, importer  # noqa: E402
+from tensorflow.python.ops import lookup_ops  # noqa: E402
+from tensorflow.python.saved_model import nested_structure_coder  # noqa: E402
+from tensorflow.python.trackable import base as trackable  # noqa: E402
+from tensorflow.python.trackable import resource as tracking  # noqa: E402
+from tensorflow_transform import (  # noqa: E402
+    analyzer_nodes,
+    annotators,
+    graph_context,
+    impl_helper,
+    nodes,
+    schema_inference,
+    tf2_utils,
+    tf_utils,
+)
+
+# Importing TensorFlow makes a million objects that live as long as the process; the collector need not visit them.
+gc.freeze()
+# DuckDB's extension module reports what is not collected at exit, line by line.
+atexit.register(gc.unfreeze)
+
+FuncGraph = func_graph.FuncGraph
+WrappedFunction, VariableHolder = wrap_function.WrappedFunction, wrap_function.VariableHolder
+Trackable = trackable.Trackable
+ResourceTracker, resource_tracker_scope = tracking.ResourceTracker, tracking.resource_tracker_scope
+InitializableTable, StaticVocabularyTable = lookup_ops.InitializableLookupTableBase, lookup_ops.StaticVocabularyTable
+TextFileInitializer = lookup_ops.TextFileInitializer
+
+ValueNode = nodes.ValueNode
+ObjectTracker, object_tracker_scope = annotators.ObjectTracker, annotators.object_tracker_scope
+TFGraphContext = graph_context.TFGraphContext
+traced_function = impl_helper.get_traced_transform_fn
+structured_inputs = tf2_utils.get_structured_inputs_from_func_graph
+ReducedBatch = tf_utils.ReducedBatchWeightedCounts
+tensor_values = tf_utils.get_values
+
+OVERRIDDEN = schema_inference._TF_METADATA_TENSOR_COLLECTION
+OVERRIDE_MIN = schema_inference._TF_METADATA_TENSOR_MIN_COLLECTION
+OVERRIDE_MAX = schema_inference._TF_METADATA_TENSOR_MAX_COLLECTION
+ANNOTATED = schema_inference._TF_METADATA_EXTRA_ANNOTATION
+ANNOTATION_URL = schema_inference._TF_METADATA_EXTRA_ANNOTATION_TYPE_URL
+ANNOTATION_PROTO = schema_inference._TF_METADATA_EXTRA_ANNOTATION_PROTO
+ANNOTATED_SCHEMA = schema_inference._TF_METADATA_EXTRA_ANNOTATION_GLOBAL
+schema_overrides = schema_inference._get_schema_overrides
+schema_annotations = schema_inference._get_schema_annotations_common
+sparse_annotations = schema_inference._get_sparse_output_annotations_v2
+keys_by_tensor = schema_inference._get_tensor_value_to_key_map
+infer_schema = schema_inference._infer_feature_schema_common
+
+TABLE_VALUES = {
+    "_make_construct_vocabulary_table_function.<locals>.construct_table": tf.int64,
+    "apply_per_key_vocabulary.<locals>._construct_table": tf.string,
+}
+"""What TFT's own lookup tables give, by the name of the function that makes them."""
+LOOKUPS = tf_utils
+"""The module whose `construct_and_lookup_table` and `reduce_batch_weighted_counts` TFT calls through its name."""
+
+
+def sinks(graph: tf.Graph) -> list[Any]:
+    """The analyzers' results that a graph lacks: each has `tensor`, `future` (a ValueNode) and `is_asset_filepath`."""
+    return list(graph.get_collection(analyzer_nodes.TENSOR_REPLACEMENTS))
+
+
+def all_sink_names(graph: FuncGraph) -> set[str]:
+    """The names of the tensors of all analyzers' results, known or not."""
+    return {sink.tensor.name for sink in graph.get_collection(analyzer_nodes.ALL_REPLACEMENTS)}
+
+
+def is_ptransform(operation: nodes.OperationDef) -> bool:
+    """Whether an analyzer is a Beam PTransform of the user's own."""
+    return isinstance(operation, analyzer_nodes.PTransform)
+
+
+def reserved_tokens(graph: FuncGraph, name: str) -> tf.Tensor:
+    """The tensor of a vocabulary's reserved tokens, `[tokens]` strings."""
+    names = graph.get_collection(tf_utils._VOCABULARY_RESERVED_TOKENS_IDS)
+    return graph.get_collection(tf_utils._VOCABULARY_RESERVED_TOKENS)[names.index(name)]
+
+
+def asset_map(graph: FuncGraph) -> dict[str, str]:
+    """The vocabularies' file names by their keys."""
+    return annotators.get_asset_annotations(graph)
+
+
+def asset_paths(graph: FuncGraph) -> list[tf.Tensor]:
+    """The list, which may be changed, of the paths of the files that a graph needs."""
+    return graph.get_collection_ref(tf.compat.v1.GraphKeys.ASSET_FILEPATHS)
+
+
+def missing_inputs(inputs: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """One row of zeros and empty strings for inputs of a graph."""
+    return dict(tf2_utils.supply_missing_inputs(inputs, 1, list(names))) if names else {}
+
+
+def ancestors(fetches: Sequence[tf.Tensor], cut: Collection[str] = ()) -> list[tf.Operation]:
+    """The ops that tensors depend on, by data or control, stopping at the tensors named in `cut`."""
+    seen: dict[str, tf.Operation] = {}
+    stack = [tensor.op for tensor in fetches if tensor.name not in cut]
+    while stack:
+        op = stack.pop()
+        if op.name in seen:
+            continue
+        seen[op.name] = op
+        stack.extend(tensor.op for tensor in op.inputs if tensor.name not in cut)
+        stack.extend(op.control_inputs)
+    return list(seen.values())
+
+
+def rewire(old: tf.Tensor, new: tf.Tensor) -> None:
+    """Lets every op that takes `old` take `new`."""
+    for op in old.consumers():
+        for index, tensor in enumerate(op.inputs):
+            if tensor is old:
+                op._update_input(index, new)
+
+
+def function_graph(definition: Any, captured: Sequence[tf.Tensor]) -> FuncGraph:
+    """The graph of a function in a SavedModel.
+
+    Args:
+        definition: The `FunctionDef`.
+        captured: The values of its last inputs, which it captured when it was traced.
+    """
+    graph = function_def_to_graph.function_def_to_graph(definition)
+    for outer, inner in zip(captured, graph.inputs[len(graph.inputs) - len(captured) :], strict=True):
+        graph.replace_capture(outer, inner)
+    return graph
+
+
+def saved_structure(proto: Any) -> Any:
+    """A structure of specs as a SavedModel's `StructuredValue` holds it."""
+    return nested_structure_coder.decode_proto(proto)
+
+
+def drop_waits(op: tf.Operation) -> None:
+    """Removes an op's control inputs, so that it no longer waits for other ops."""
+    op._remove_all_control_inputs()
+
+
+def prune(
+    graph: FuncGraph,
+    feeds: Sequence[tf.Tensor],
+    fetches: Any,
+    signature: Any = None,
+) -> tf.types.experimental.ConcreteFunction:
+    """A function of the part of a graph that leads from `feeds` to `fetches`, with shapes inferred anew.
+
+    TensorFlow's own `WrappedFunction.prune` copies op by op in Python; this takes a third of its time.
+
+    Args:
+        graph: The graph.
+        feeds: Tensors to cut at.
+        fetches: Tensors and composite tensors in any structure.
+        signature: The function's structured input signature. Defaults to none: it takes the feeds in their order.
+    """
+    flat = tf.nest.flatten(fetches, expand_composites=True)
+    cut = {tensor.name for tensor in feeds}
+    needed = {op.name for op in ancestors(flat, cut)}
+    captures = [(outer, inner) for outer, inner in graph.captures if inner.op.name in needed and inner.name not in cut]
+    with graph.as_default():
+        pruned = FuncGraph("pruned")
+    with pruned.as_default():
+        placed = {
+            tensor.name: tf.raw_ops.Placeholder(dtype=tensor.dtype, shape=tensor.shape, name=f"feed_{index}")
+            for index, tensor in enumerate(feeds)
+        }
+        pruned.inputs.extend(placed.values())
+        for index, (outer, inner) in enumerate(captures):
+            placed[inner.name] = pruned.capture(outer, name=f"captured_{index}")
+        part = _part(graph, needed - {tensor.op.name for tensor in graph.inputs})
+        taken = {name if ":" in name else f"{name}:0" for node in part.node for name in node.input}
+        used = {name: tensor for name, tensor in placed.items() if name in taken}
+        wanted = [tensor.name for tensor in flat if tensor.name not in placed]
+        found = importer.import_graph_def(part, input_map=used, return_elements=wanted, name="")
+        placed |= dict(zip(wanted, found, strict=True))
+    outputs = [placed[tensor.name] for tensor in flat]
+    for old, new in zip(flat, outputs, strict=True):
+        new.set_shape(old.shape)
+    pruned.outputs.extend(outputs)
+    pruned.variables = graph.variables
+    pruned.structured_outputs = tf.nest.pack_sequence_as(fetches, outputs, expand_composites=True)
+    pruned.structured_input_signature = signature
+    function = WrappedFunction(pruned, VariableHolder(share_variables=True))
+    function._num_positional_args = len(feeds)
+    function._arg_keywords = [tensor.op.name for tensor in feeds]
+    return function
+
+
+def call(function: tf.types.experimental.ConcreteFunction, feeds: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Calls what `prune` made. The public way binds the arguments, and prints them all in an error it then swallows."""
+    return list(function._call_flat(list(feeds), function.captured_inputs))
+
+
+def _part(graph: FuncGraph, names: Collection[str]) -> graph_pb2.GraphDef:
+    """The ops of these names, without control dependencies on others."""
+    whole = graph.as_graph_def()
+    part = graph_pb2.GraphDef(versions=whole.versions, library=whole.library)
+    part.node.extend(node for node in whole.node if node.name in names)
+    for node in part.node:
+        node.attr.pop("_class", None)
+        inputs = [name for name in node.input if not name.startswith("^") or name[1:] in names]
+        if len(inputs) != len(node.input):
+            node.input[:] = inputs
+    return part

@@ -1,0 +1,252 @@
+"""One trace of a preprocessing_fn: what it wants analysed, and its graph, into which the results are bound.
+
+Imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tidemill.errors import Code, TidemillError
+from tidemill.transform.tft import private, schemas, tracing
+from tidemill.transform.tft.paths import fingerprint
+
+__all__ = ["Sink", "TensorFunction", "Trace", "fingerprint"]
+
+TensorType = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A tensor whose value an analysis gives.
+
+    Attributes:
+        name: The tensor's name; stays the same when the function is traced anew.
+        tensor: The tensor.
+        node: TFT's node of the value: how it is computed.
+        is_asset: Whether the value is the path of a file.
+    """
+
+    name: str
+    tensor: tf.Tensor
+    node: private.ValueNode
+    is_asset: bool
+
+
+class TensorFunction:
+    """A function of a part of a trace's graph. May be called from several threads.
+
+    Attributes:
+        inputs: The names of the raw inputs that it needs.
+        feeds: The tensors inside the graph that it takes beside them.
+    """
+
+    def __init__(self, function: Callable[..., Any], inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
+        self._function = function
+        self.inputs = list(inputs)
+        self.feeds = list(feeds)
+
+    def __call__(self, inputs: Mapping[str, TensorType], feeds: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
+        """The fetched tensors.
+
+        Args:
+            inputs: Raw inputs by name, of at least the names in `self.inputs`.
+            feeds: The values of `self.feeds`.
+        """
+        flat = [part for name in self.inputs for part in _parts(inputs[name])]
+        # The public way of calling tries a signature by name, and prints all arguments for an error it then swallows.
+        return list(self._function._call_flat([*flat, *feeds], self._function.captured_inputs))
+
+
+class Trace:
+    """A traced preprocessing_fn.
+
+    `bind` may trace the function anew, where a vocabulary file goes elsewhere than into TFT's own lookup; `graph`,
+    `inputs`, `outputs`, `sinks` and `tokens` are new objects then. Read them again after each `bind`.
+
+    Args:
+        preprocessing_fn: The function, as TFT takes it.
+        specs: What its inputs are.
+        work: An existing folder for vocabularies and temporary files, as long as the trace is in use.
+
+    Attributes:
+        graph: The `FuncGraph`.
+        inputs: The raw inputs' placeholders, by name.
+        outputs: The transformed features, by name.
+        sinks: Those that are not bound, in the order in which the function made them.
+        tokens: By the name of the tensor that a vocabulary accumulates, the tensor `[values]` of its tokens before
+            TFT's filter.
+        token_filter: By the same names, whether TFT leaves out empty tokens and those with a line break.
+        digests: What `fingerprint` remembers until the next `bind`.
+
+    Raises:
+        TidemillError: `unsupported` for an analyzer that is a Beam PTransform.
+        ValueError: The function does not return a dict of tensors, or has trainable variables.
+    """
+
+    def __init__(
+        self, preprocessing_fn: Callable[[Mapping[str, TensorType]], Any], specs: Mapping[str, tf.TypeSpec], work: Path
+    ):
+        if not specs:
+            raise ValueError("The input metadata is empty.")
+        self.specs = dict(specs)
+        self._function = preprocessing_fn
+        self._work = Path(work) / uuid.uuid4().hex
+        self._work.mkdir()
+        self._vocabularies = 0
+        self._values: dict[str, np.ndarray | Path] = {}
+        self._known: dict[str, Sink] = {}
+        self.digests: dict[str, str] = {}
+        self.retrace()
+        schemas.check_outputs(self.traced)
+        for sink in self.sinks:
+            _refuse_ptransforms(sink.node)
+
+    @property
+    def graph(self) -> private.FuncGraph:
+        return self.traced.graph
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        return self.traced.inputs
+
+    @property
+    def outputs(self) -> dict[str, TensorType]:
+        return self.traced.outputs
+
+    @property
+    def tokens(self) -> dict[str, tf.Tensor]:
+        return {name: tokens for name, (tokens, _) in self.traced.tokens.items()}
+
+    @property
+    def token_filter(self) -> dict[str, bool]:
+        return {name: is_filtered for name, (_, is_filtered) in self.traced.tokens.items()}
+
+    def vocabulary_path(self, filename: str, file_format: str) -> Path:
+        """A new path for a vocabulary file, whose name is the one that TFT gives it.
+
+        Args:
+            filename: The analyzer's `vocab_filename`.
+            file_format: `text` or `tfrecord_gzip`.
+        """
+        folder = self._work / f"vocabulary_{self._vocabularies}"
+        folder.mkdir()
+        self._vocabularies += 1
+        return folder / (f"{filename}.tfrecord.gz" if file_format == "tfrecord_gzip" else filename)
+
+    def ready(self, tensor: tf.Tensor) -> bool:
+        """Whether a tensor depends on no sink that is not bound."""
+        waiting = {sink.tensor.op.name for sink in self.sinks}
+        waiting |= {lookup.size.op.name for lookup in self.traced.lookups}
+        return not any(op.name in waiting for op in private.ancestors([self.current(tensor)]))
+
+    def bind(self, values: Mapping[str, np.ndarray | Path]) -> None:
+        """Gives sinks their values; what depends on them can be computed afterwards.
+
+        Args:
+            values: By sink name an array of the sink's dtype, or the path of the file that was written.
+        """
+        open_names = {sink.name for sink in self.sinks}
+        if unknown := set(values) - open_names:
+            raise ValueError(f"no open sinks: {sorted(unknown)}")
+        self._values.update(values)
+        self.digests.clear()
+        bound = [sink for sink in self.sinks if sink.name in values]
+        if any(sink.is_asset and tracing.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
+            self.retrace()
+            return
+        for sink in bound:
+            if sink.is_asset:
+                self._bind_asset(sink, Path(values[sink.name]))
+            else:
+                # Captured as TFT's own final trace does: TensorFlow would turn a division by a constant of the graph
+                # into a product with its rounded inverse.
+                value = tf.constant(values[sink.name], sink.tensor.dtype)
+                with self.graph.as_default():
+                    self._replace(sink.tensor, self.graph.capture(value))
+        self.sinks = [sink for sink in self.sinks if sink.name not in values]
+
+    def _bind_asset(self, sink: Sink, path: Path) -> None:
+        tracing.replace_asset(self.graph, sink.tensor, tf.constant(str(path)))
+        for lookup in self.traced.lookups:
+            if lookup.asset is sink.tensor:
+                values, size = tracing.close_lookup(self.traced, lookup, self.current(lookup.keys), path)
+                self._replace(lookup.values, values)
+                self._replace(lookup.size, size)
+
+    def _replace(self, old: tf.Tensor, new: tf.Tensor) -> None:
+        private.rewire(old, new)
+        self._replaced[old.name] = new
+
+    def current(self, tensor: tf.Tensor) -> tf.Tensor:
+        """What stands for a tensor of the trace after what has been bound."""
+        return self._replaced.get(tensor.name, tensor)
+
+    def function(self, fetches: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor] = ()) -> TensorFunction:
+        """A function that computes tensors of the graph.
+
+        Args:
+            fetches: The tensors. Each must be ready.
+            feeds: Tensors at which to cut the graph, given by the caller.
+        """
+        fetches, cut = [self.current(tensor) for tensor in fetches], {tensor.name for tensor in feeds}
+        needed = {op.name for op in private.ancestors(fetches, cut)}
+        names = [name for name, value in self.inputs.items() if any(p.op.name in needed for p in _parts(value))]
+        for outer, inner in self.graph.captures:
+            if inner.op.name in needed:
+                tracing.fill(self.traced, outer)
+        placeholders = [part for name in names for part in _parts(self.inputs[name])]
+        pruned = private.prune(self.graph, [*placeholders, *feeds], fetches)
+        return TensorFunction(pruned, names, feeds)
+
+    def reserved_tokens(self, name: str) -> np.ndarray:
+        """The tokens that a vocabulary reserves: `[tokens]` bytes.
+
+        Args:
+            name: The node's `name`: the vocabulary's file name.
+        """
+        return self.evaluate([private.reserved_tokens(self.graph, name)])[0]
+
+    def evaluate(self, tensors: Sequence[tf.Tensor]) -> list[np.ndarray]:
+        """The values of tensors that depend on no row; where one does, of one row of zeros and empty strings."""
+        if not tensors:
+            return []
+        function = self.function(list(tensors))
+        return [value.numpy() for value in function(private.missing_inputs(self.inputs, function.inputs))]
+
+    def retrace(self) -> None:
+        """Traces the function anew, with what is bound, as TFT does before it saves."""
+        evaluated = {}
+        for name, value in self._values.items():
+            sink = self._known[name]
+            evaluated[name] = tf.constant(str(value) if sink.is_asset else value, sink.tensor.dtype)
+        self.traced = tracing.trace(self._function, self.specs, self._work, evaluated)
+        if lost := set(self._values) - private.all_sink_names(self.graph):
+            raise RuntimeError(
+                f"Analyzer nodes {sorted(lost)} not found: the order of analyzers in your `preprocessing_fn` appears to"
+                " be non-deterministic. Call them in a deterministic order, or pass each a unique name."
+            )
+        found = private.sinks(self.graph)
+        self.sinks = [Sink(s.tensor.name, s.tensor, s.future, s.is_asset_filepath) for s in found]
+        self._known |= {sink.name: sink for sink in self.sinks}
+        self._replaced: dict[str, tf.Tensor] = {}
+
+
+def _refuse_ptransforms(node: private.ValueNode) -> None:
+    operation = node.parent_operation
+    if private.is_ptransform(operation.operation_def):
+        got = f"an analyzer that is a Beam PTransform ({operation.operation_def.label})"
+        raise TidemillError(Code.UNSUPPORTED, "preprocessing_fn", got, "use the beam engine, which can run it")
+    for value in operation.inputs:
+        _refuse_ptransforms(value)
+
+
+def _parts(value: TensorType) -> list[tf.Tensor]:
+    return tf.nest.flatten(value, expand_composites=True)
