@@ -46,7 +46,7 @@ def measure(function: str, *args: object, environment: dict[str, str] | None = N
 
 
 def _run(function: str, args: tuple, environment: dict[str, str], queue: multiprocessing.SimpleQueue) -> None:
-    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "3"} | environment)
+    os.environ.update(environment)
     module, _, name = function.partition(":")
     result = getattr(importlib.import_module(f"transforms.{module}"), name)(*args)
     queue.put((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))

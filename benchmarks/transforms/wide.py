@@ -45,9 +45,8 @@ def analyse(examples: Path, out: Path, threads: int) -> float:
 
 def transform(examples: Path, out: Path, threads: int) -> float:
     """Seconds of the transform."""
-    from tidemill.transform.local import LocalEngine
-
     from tidemill.transform.graph import TransformGraph
+    from tidemill.transform.local import LocalEngine
     from transforms.by_local import Quiet
 
     started = time.perf_counter()
@@ -63,7 +62,7 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tens
 
     tokens = tf.squeeze(tf.sparse.to_dense(inputs[_COLUMN]), 1)
     label = tf.cast(tf.squeeze(tf.sparse.to_dense(inputs["label"]), 1), tf.float32)
-    return {"id": tft.compute_and_apply_vocabulary(tokens, vocab_filename=_COLUMN), "label": label}
+    return {"id": tft.compute_and_apply_vocabulary(tokens, num_oov_buckets=1, vocab_filename=_COLUMN), "label": label}
 
 
 def check(out: Path, rows: int, values: int) -> None:

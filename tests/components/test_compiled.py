@@ -64,6 +64,6 @@ def test_setup_cfg_lists_every_package():
         ("components", "tidemill.components"),
         ("pipelines", "tidemill.pipelines"),
     ):
-        for init in (ROOT / folder).glob("*/__init__.py"):
-            there.add(f"{package}.{init.parent.name}")
+        for init in (ROOT / folder).glob("*/**/__init__.py"):
+            there.add(".".join([package, *init.parent.relative_to(ROOT / folder).parts]))
     assert listed == there

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from tests.transform.runs import FEATURES, run, spec, table, write_examples
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
+from tidemill.experiment.training import PreprocessResources
 from tidemill.step import Progress
 from tidemill.transform.engine import open_engine
 from tidemill.transform.preprocess import preprocess
@@ -47,6 +50,17 @@ def test_options_reach_the_runner(runner: str, flags: list[str], name: str):
 
 def _text(value: object) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def test_the_options_of_the_readme():
+    from tidemill.transform.beam.runners import pipeline_options
+
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    runners = [PreprocessResources(**block) for block in blocks if "runner" in block]
+    assert {settings.runner for settings in runners} == {"dataflow", "flink", "spark"}
+    for settings in runners:
+        assert pipeline_options(settings.runner, settings.options)
 
 
 @pytest.mark.parametrize(

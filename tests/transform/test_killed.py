@@ -19,7 +19,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 
 ROWS = 20_000
-ATTEMPTS = 8
+ATTEMPTS = 5
 SCRIPT = """
 import sys
 from tidemill.specs import PreprocessSpec

@@ -98,7 +98,12 @@ MISTAKES = {
         Code.FEATURE_TYPE,
         "x.*uint64",
     ),
-    "options": (rows(), {"features": NUMERIC, "runner": "direct", "options": ["--no_such=1"]}, Code.INVALID_VALUE, "no_such"),
+    "options": (
+        rows(),
+        {"features": NUMERIC, "runner": "direct", "options": ["--no_such=1"]},
+        Code.INVALID_VALUE,
+        "no_such",
+    ),
     "module label": (rows(), {"label": "z", "transform_module": MODULE}, Code.MISSING_COLUMN, "label.*'z'"),
 }
 

@@ -2,8 +2,8 @@
 
 A graph knows three dtypes: `int64`, `float32` and `string`, and a column holds one value a row or a list of them. Where
 a tensor has to be dense, a value that is missing is written as the dtype's sentinel. Reading goes the other way by the
-same rule, so the sentinels themselves, and floats that are not finite, are missing values everywhere: in the analysis, in
-the transform and in serving. A list is what is left of it without its missing values; a missing list is an empty one.
+same rule, so the sentinels themselves, and floats that are not finite, are missing values everywhere: in the analysis,
+in the transform and in serving. A list is what is left of it without its missing values; a missing list is an empty one.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, n
             without fractions where `int64` is.
 
     Returns:
-        By name an array `[rows]` of int64, float32 or object (bytes), with sentinels where a value is missing; for lists
-        `[rows, longest]`, where longest is at least 1 and shorter lists are filled up with sentinels.
+        By name an array `[rows]` of int64, float32 or object (bytes), with sentinels where a value is missing; for a
+        list `[rows, longest]`, where longest is at least 1 and shorter lists are filled up with sentinels.
 
     Raises:
         TidemillError: `missing-column` or `feature-type`.

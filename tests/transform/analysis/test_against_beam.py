@@ -139,7 +139,7 @@ FUNCTIONS = {
 }
 
 
-FAIL_WITHOUT_ROWS = {"phases": "slice index 0|out of bounds", "buckets": "out of bounds"}
+FAIL_WITHOUT_ROWS = {"phases": "slice index 0|out of bounds", "buckets": "out of bounds|too many indices"}
 """Where Beam gives keys that are none a shape in which TFT's graph then finds no dimension."""
 
 
@@ -163,6 +163,7 @@ def bits(array: np.ndarray) -> bytes | list:
     return array.tolist() if array.dtype == object else array.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", BATCHES)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_constants_are_those_of_beam(function, of):

@@ -48,7 +48,9 @@ def _ids() -> list[Callable]:
         lambda x, p, t: tf.cast(tf.equal(x, p[0]), tf.int64),
         lambda x, p, t: tf.cast(tf.strings.length(x), tf.int64),
         lambda x, p, t: tf.where(tf.equal(x, p[0]), tf.constant(4, tf.int64), t.lookup(x, 0)),
-        lambda x, p, t: tf.where(tf.equal(x, tf.strings.lower(x)), tf.constant(1, tf.int64), tf.strings.to_hash_bucket_strong(x, 9, [1, 2])),
+        lambda x, p, t: tf.where(
+            tf.equal(x, tf.strings.lower(x)), tf.constant(1, tf.int64), tf.strings.to_hash_bucket_strong(x, 9, [1, 2])
+        ),
     ]
 
 

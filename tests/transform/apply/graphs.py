@@ -42,7 +42,9 @@ class Tables:
 
         self._tables = {buckets: tf.lookup.StaticVocabularyTable(words(), buckets) for buckets in (1, 3)}
         self._tables[0] = tf.lookup.StaticHashTable(words(), -1)
-        numbers = tf.lookup.KeyValueTensorInitializer(tf.constant([5, -3, 2**62], tf.int64), tf.range(3, dtype=tf.int64))
+        numbers = tf.lookup.KeyValueTensorInitializer(
+            tf.constant([5, -3, 2**62], tf.int64), tf.range(3, dtype=tf.int64)
+        )
         self._numbers = tf.lookup.StaticHashTable(numbers, 7)
         self.made = [*self._tables.values(), self._numbers]
 

@@ -59,6 +59,8 @@ UNKNOWN = {
     "all pairs": lambda i: tf.reduce_sum(dense(i["n"], 0)[:, None] * dense(i["n"], 0), axis=1),
     "pairs of two shapes": lambda i: (tf.sparse.to_dense(i["n"]) * dense(i["n"], 0))[:, 0],
     "values of another column": lambda i: dense(i["s"], "", tf.gather(i["t"].values, tf.range(tf.size(i["s"].values)))),
+    "values and rows": lambda i: dense(i["n"], 0) + i["n"].values,
+    "values of two columns": lambda i: dense(i["s"], "", tf.strings.join([i["s"].values, i["t"].values])),
     "no axis": lambda i: tf.squeeze(tf.sparse.to_dense(i["n"])),
     "broadcast of a vector": lambda i: dense(i["n"], 0) + tf.constant([1, 2], tf.int64),
     "shuffled": lambda i: tf.random.shuffle(dense(i["n"], 0)),

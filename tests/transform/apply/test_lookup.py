@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tidemill.transform.apply import lookup
 from tidemill.transform.apply.lookup import NOT_FOUND, Index
 
-_BINARY = st.binary(max_size=20) | st.sampled_from([b"", b"\x00", b"\x00\x00", b"a" * 12, b"a" * 13, b"a" * 12 + b"\x00"])
+_BINARY = st.binary(max_size=20) | st.sampled_from(
+    [b"", b"\x00", b"\x00\x00", b"a" * 12, b"a" * 13, b"a" * 12 + b"\x00"]
+)
 _NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
 
 
@@ -27,7 +29,9 @@ def assert_found(known: pa.Array, asked: pa.Array) -> None:
 @given(data=st.data())
 def test_as_a_dict(type_: pa.DataType, values: st.SearchStrategy, data: st.DataObject):
     known = data.draw(st.lists(values, unique=True, max_size=40))
-    asked = data.draw(st.lists(st.sampled_from(known) | values | st.none() if known else values | st.none(), max_size=60))
+    asked = data.draw(
+        st.lists(st.sampled_from(known) | values | st.none() if known else values | st.none(), max_size=60)
+    )
     start = data.draw(st.integers(0, 3))
     assert_found(pa.array(known, type_), pa.array([known[0] if known else None] * start + asked, type_).slice(start))
 

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from tests.transform.apply.functions import functions
 from tests.transform.apply.graphs import WORDS, Function, by_tensorflow, rows_of, write_graph
 from tidemill.errors import Code, TidemillError
+from tidemill.transform.apply import loading
 from tidemill.transform.apply.transformer import Transformer
+from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
+from tidemill.transform.raw import RawColumn
 
 _PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 """Each example writes and loads a SavedModel, which is too slow to shrink with."""
@@ -99,3 +102,196 @@ def test_many_rows(tmp_path_factory: pytest.TempPathFactory, function: Function,
         }
     )
     check(tmp_path_factory.mktemp("many"), function, table, use_dictionary=dictionary)
+
+
+def dense(x: tf.SparseTensor, fill: object) -> tf.Tensor:
+    return tf.sparse.to_dense(x, tf.constant(fill, x.dtype))[:, 0]
+
+
+ROWS = {"s": [b"a", None, b"zz"], "t": [b"1", b"2", None], "n": [5, None, -3], "m": [1, 2, 3], "f": [1.0, None, -2.0]}
+
+
+def transformed(folder: Path, function: Function, table: pa.Table) -> pa.RecordBatch:
+    return Transformer(write_graph(folder, function), threads=1).batch(table.to_batches()[0])
+
+
+def test_layers(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        return {
+            "class": tables.lookup(dense(i["s"], ""), 1),
+            "number class": tables.lookup_number(dense(i["n"], 0)),
+            "value": tf.cast(dense(i["m"], 0), tf.float32) / 3,
+            "row": tf.strings.to_hash_bucket_fast(tf.strings.join([dense(i["s"], ""), dense(i["t"], "")]), 9),
+            "batch": dense(i["f"], 0.0) - tf.reduce_mean(dense(i["f"], 0.0)),
+        }
+
+    transformer = check(tmp_path, function, rows_of(ROWS))
+    assert transformer.summary == "2 outputs by class, 1 by value, 2 by row"
+
+
+def test_a_row_does_not_depend_on_the_rows_around_it(tmp_path: Path):
+    """Logarithms and the like differ in the last bit between the ends of TensorFlow's arrays and the rest of them."""
+
+    def function(i: dict, tables: object) -> dict:
+        x, m = dense(i["f"], 2.0), tf.cast(dense(i["m"], 0), tf.float32)
+        return {
+            "log": tf.math.log1p(tf.abs(x)),
+            "exp": tf.exp(tf.cast(x, tf.float64) / 7),
+            "of two": tf.math.log1p(tf.abs(x)) * tf.tanh(m / 9),
+        }
+
+    def cast(i: dict, tables: object) -> dict:
+        return {name: tf.cast(x, tf.float32) for name, x in function(i, tables).items()}
+
+    rng = np.random.default_rng(0)
+    rows = 3001
+    floats = np.where(rng.random(rows) < 0.2, None, rng.normal(0, 3, rows).astype(np.float32).astype(object)).tolist()
+    columns = {"s": [None] * rows, "t": [None] * rows, "n": [None] * rows, "m": rng.integers(0, 99, rows).tolist()}
+    table = rows_of(columns | {"f": floats}).combine_chunks()
+    transformer = Transformer(write_graph(tmp_path, cast), threads=1)
+    (batch,) = table.to_batches()
+    whole = transformer.batch(batch)
+    for start, count in [(0, 1), (7, 3), (100, 65), (2990, 11), (1, 3000)]:
+        assert transformer.batch(batch.slice(start, count)).equals(whole.slice(start, count))
+    pq.write_table(table, tmp_path / "source.parquet")
+    expected = by_tensorflow(
+        TransformGraph(tmp_path / "graph"), tmp_path / "source.parquet", tmp_path / "expected.parquet"
+    )
+    for name in ("log", "exp", "of two"):
+        np.testing.assert_allclose(whole[name].to_numpy(), expected[name].to_numpy(), rtol=3e-7)
+
+
+def test_what_may_fail_sees_only_values_that_occur(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        return {
+            "number": tf.strings.to_number(dense(i["t"], "")),
+            "part": tf.cast(100 // dense(i["m"], 0), tf.float32),
+            "of values": dense(i["t"].with_values(tf.strings.to_number(i["t"].values)), 7.0),
+        }
+
+    rows = ROWS | {"t": [b"1", b"2.5", b"-3"]}
+    check(tmp_path / "all", function, rows_of(rows))
+    transformer = Transformer(write_graph(tmp_path / "some", function), threads=1)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        transformer.batch(rows_of(rows | {"t": [b"1", None, b"2"]}).to_batches()[0])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        transformer.batch(rows_of(rows | {"m": [1, 0, 2]}).to_batches()[0])
+    # A dictionary may hold what does not occur.
+    (batch,) = rows_of(rows).to_batches()
+    text = pa.DictionaryArray.from_arrays(pa.array([1, 2, 1]), pa.array([b"no number", b"4", b"5"]))
+    batch = batch.set_column(batch.schema.get_field_index("t"), "t", text)
+    assert transformer.batch(batch)["number"].to_pylist() == [4, 5, 4]
+
+
+def test_an_assertion_is_kept(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        with tf.control_dependencies([tf.debugging.assert_less(dense(i["n"], 0), tf.constant(9, tf.int64))]):
+            checked = tf.identity(dense(i["m"], 0))
+        return {"id": tables.lookup(dense(i["s"], ""), 1), "checked": checked}
+
+    check(tmp_path / "all", function, rows_of(ROWS))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        transformed(tmp_path / "some", function, rows_of(ROWS | {"n": [5, 9, 1]}))
+
+
+def test_a_python_function_holds_up_no_other_output(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        double = tf.numpy_function(lambda x: x * 2, [dense(i["m"], 0)], tf.int64)
+        return {"id": tables.lookup(dense(i["s"], ""), 1), "double": tf.ensure_shape(double, [None])}
+
+    transformer = check(tmp_path, function, rows_of(ROWS))
+    assert transformer.summary == "1 outputs by class, 0 by value, 1 by row"
+
+
+def ids(i: dict, tables: object) -> dict:
+    return {"id": tables.lookup(dense(i["s"], ""), 0)}
+
+
+@pytest.mark.parametrize(
+    ("label", "code"),
+    [
+        (pa.array([0, 1, 2]), Code.LABEL_TYPE),
+        (pa.array([0, None, 1]), Code.LABEL_NULL),
+        (pa.array(["0", "1", "1"]), Code.LABEL_TYPE),
+    ],
+)
+def test_bad_labels(tmp_path: Path, label: pa.Array, code: Code):
+    with pytest.raises(TidemillError) as caught:
+        transformed(tmp_path, ids, rows_of(ROWS).set_column(5, "y", label))
+    assert caught.value.code is code
+
+
+def test_ids_outside_of_their_domain(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        return {"id": dense(i["m"], 0) - 2}
+
+    assert transformed(tmp_path / "in", function, rows_of(ROWS))["id"].to_pylist() == [0, 1, 2]
+    with pytest.raises(TidemillError, match="ids from -4"):
+        transformed(tmp_path / "out", function, rows_of(ROWS | {"m": [1, -3, 3]}))
+
+
+def test_a_class_outside_of_its_domain_that_does_not_occur(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        return {"id": tables.lookup(dense(i["s"], "a"), 0) * 2}
+
+    rows = rows_of(ROWS | {"s": [b"a", b"b", None]})
+    assert transformed(tmp_path / "in", function, rows)["id"].to_pylist() == [1, 3, 1]
+    with pytest.raises(TidemillError, match="ids from -1"):
+        transformed(tmp_path / "out", function, rows_of(ROWS | {"s": [b"a", b"unknown", None]}))
+
+
+def test_an_output_of_another_length(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        return {"id": i["m"].values[1:]}
+
+    with pytest.raises(TidemillError, match="2 values for 3 rows"):
+        transformed(tmp_path, function, rows_of(ROWS))
+
+
+def test_a_column_that_is_missing(tmp_path: Path):
+    with pytest.raises(TidemillError) as caught:
+        transformed(tmp_path, ids, rows_of(ROWS).drop_columns(["s"]))
+    assert caught.value.code is Code.MISSING_COLUMN
+
+
+def test_two_outputs_of_one_tensor(tmp_path: Path):
+    def function(i: dict, tables: object) -> dict:
+        x = tables.lookup(dense(i["s"], ""), 1)
+        return {"a": x, "b": x, "c": tf.reshape(x, [-1, 1])}
+
+    check(tmp_path, function, rows_of(ROWS))
+
+
+def test_no_rows(tmp_path: Path):
+    table = rows_of({name: [] for name in ROWS})
+    batch = pa.RecordBatch.from_arrays([pa.array([], f.type) for f in table.schema], schema=table.schema)
+    assert Transformer(write_graph(tmp_path, ids), threads=1).batch(batch).num_rows == 0
+
+
+def test_the_graph_that_preprocess_writes(all_kinds, tmp_path: Path):
+    """All kinds of features; loaded without `tf.saved_model.load`, and with the same result."""
+    transformer = Transformer(all_kinds.graph, threads=2)
+    assert loading._Plain.load(all_kinds.graph.path / TRANSFORM_FN) is not None
+    for split, entry in all_kinds.examples.splits.items():
+        pairs = [(all_kinds.examples.path / f.name, tmp_path / f"{split}-{n}") for n, f in enumerate(entry.files)]
+        transformer.files(pairs)
+        for source, target in pairs:
+            assert_same(pq.read_table(target), by_tensorflow(all_kinds.graph, source, tmp_path / "expected"))
+
+
+def test_a_column_of_lists(tmp_path: Path):
+    """Lists are fed to TensorFlow as they are; what else there is keeps its way."""
+    columns = (RawColumn("s", "string"), RawColumn("l", "string", is_list=True))
+
+    def function(i: dict, tables: object) -> dict:
+        ids = i["l"].with_values(tables.lookup(i["l"].values, 1))
+        return {"first": tf.sparse.reduce_max(ids, axis=1), "id": tables.lookup(dense(i["s"], ""), 0)}
+
+    lists = [[b"a", b"zz"], [], None, [None, b"b", b"\x00", b"not there"]]
+    table = pa.table({"s": pa.array([b"a", None, b"b", b"?"]), "l": pa.array(lists), "y": pa.array([0, 1, 0, 1])})
+    graph, source = write_graph(tmp_path, function, columns), tmp_path / "source.parquet"
+    pq.write_table(table, source)
+    transformer = Transformer(graph, threads=2)
+    transformer.files([(source, tmp_path / "found.parquet")])
+    assert_same(pq.read_table(tmp_path / "found.parquet"), by_tensorflow(graph, source, tmp_path / "expected.parquet"))
+    assert transformer.summary == "1 outputs by class, 0 by value, 1 by row"

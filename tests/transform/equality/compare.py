@@ -66,9 +66,9 @@ def assert_same_rows(case: Case, table: pa.Table, beam: pa.Table, local: pa.Tabl
             for made, who in ((theirs, "beam"), (ours, "local")):
                 wrong += _rank_errors(f"{who}'s {name}", made[1], case.quantiles[name], table)
         else:
-            wrong += _far(name, theirs[1], ours[1])
+            wrong += far(name, theirs[1], ours[1])
             if name in case.exact:
-                wrong += _farther(name, theirs[1], ours[1], case.exact[name](table))
+                wrong += farther(name, theirs[1], ours[1], case.exact[name](table))
     assert not wrong, "\n".join(wrong)
 
 
@@ -145,7 +145,8 @@ def _differing(name: str, theirs: np.ndarray, ours: np.ndarray, share: float) ->
     return [f"{name}: {len(where)} of {len(theirs)} differ, first beam {theirs[first]!r}, local {ours[first]!r}"]
 
 
-def _far(name: str, theirs: np.ndarray, ours: np.ndarray) -> list[str]:
+def far(name: str, theirs: np.ndarray, ours: np.ndarray) -> list[str]:
+    """What to say of floats that are too far from Beam's."""
     theirs, ours = theirs.astype(np.float64), ours.astype(np.float64)
     finite = np.isfinite(theirs)
     same = np.where(finite, True, (ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
@@ -158,7 +159,8 @@ def _far(name: str, theirs: np.ndarray, ours: np.ndarray) -> list[str]:
     return [f"{name}: {len(where)} of {len(theirs)} are far, first beam {theirs[first]!r}, local {ours[first]!r}"]
 
 
-def _farther(name: str, theirs: np.ndarray, ours: np.ndarray, exact: np.ndarray | float) -> list[str]:
+def farther(name: str, theirs: np.ndarray, ours: np.ndarray, exact: np.ndarray | float) -> list[str]:
+    """What to say of floats that are farther from a reference in float64 than Beam's. NaN in it is not looked at."""
     exact = np.asarray(exact, np.float64)
     exact = np.broadcast_to(exact, ours.shape) if exact.ndim == 0 else exact.reshape(-1)
     there = np.isfinite(exact)

@@ -115,7 +115,7 @@ class _Analysed:
     def __iter__(self) -> Iterator:
         asset_map = self.folder / tft.TFTransformOutput.TRANSFORMED_METADATA_DIR / tft.TFTransformOutput.ASSET_MAP
         yield self.folder
-        yield SimpleNamespace(asset_map=json.loads(asset_map.read_text()))
+        yield SimpleNamespace(asset_map=json.loads(asset_map.read_text()) if asset_map.exists() else {})
 
 
 class _Lists(contextlib.AbstractContextManager):

@@ -199,11 +199,11 @@ def test_reserved_tokens(tmp_path: Path):
     assert trace.reserved_tokens("my-words_1").tolist() == [b"one", b"two"]
 
 
-def test_analyzers_in_another_order_are_found_out(tmp_path: Path):
-    names = iter(["first", "second"])
+def test_analyzers_in_another_order_are_found_out_before_the_function_is_bound_anew(tmp_path: Path):
+    scopes = iter(["first", "first", "second"])
 
     def function(inputs):
-        with tf.name_scope(next(names)):
+        with tf.name_scope(next(scopes)):
             return functions.path_as_output(inputs)
 
     trace = Trace(function, SPECS, tmp_path)
@@ -306,3 +306,15 @@ def test_a_table_is_counted_without_being_filled(content: str, size: int, tmp_pa
     assert buckets.numpy().tolist() == [size + 3] * 2
     assert table.size().numpy() == size
     assert not trace.traced.empty
+
+
+def test_analyzers_in_another_order_each_time(tmp_path: Path):
+    turns = iter(range(10))
+
+    def preprocessing_fn(inputs: dict) -> dict:
+        names = ["a", "b"] if next(turns) % 2 else ["b", "a"]
+        return {name: inputs[name] - tft.mean(inputs[name]) for name in names}
+
+    specs = {name: tf.TensorSpec([None], tf.float32) for name in ("a", "b")}
+    with pytest.raises(RuntimeError, match="non-deterministic"):
+        Trace(preprocessing_fn, specs, tmp_path)

@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.data.engine import literal
+from tidemill.data.engine import literal, quote
 from tidemill.transform.analysis.counts import Counts, Pieces
 from tidemill.transform.analysis.sums import sums
 from tidemill.transform.analysis.tokens import Tokens, as_bytes, blob, is_left_out
 from tidemill.transform.apply.rowwise import Substitution
+from tidemill.transform.raw import SENTINELS
 from tidemill.transform.rows.rows import Scan
 
 _MOST_ROWS = 1 << 20
 _MOST_BYTES = 1 << 28
+_FILE = "counts.parquet"
 COUNT_LABEL = -1
 WEIGHT_LABEL = -2
 """Where the labels of a co-occurrence stand, the token's count and its weight stand under these."""
@@ -83,19 +85,23 @@ class ScanTally(Tally):
         self._scan, self._is_filtered = scan, is_filtered and not is_integer
         self._missing = self._token(substitution.missing)
         self._replaced = {self._token(k): self._token(v) for k, v in substitution.replaced.items()}
-        self._whole: str | None = None
+        self._tables: dict[int, str] = {}
+        """Of a file's tokens and counts; of all files together under the first one's number, if none is kept apart."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
         """See `Reduction`. DuckDB's threads were chosen when it was opened."""
-        del threads
-        if not self._store.per_file:
-            self._whole = self._count(files)
-        else:
-            for file in files:
-                table = self._count([file])
-                self._store.execute(f"INSERT INTO {self._pieces.table} SELECT {file}, token, metric FROM {table}")
-                self._store.drop(table)
-        del progress
+        del threads, progress
+        for together in [[file] for file in files] if self._store.per_file else [files]:
+            self._tables[together[0]] = self._count(together)
+
+    def dump(self, file: int, folder: Path) -> None:
+        """See `Reduction`. Nothing comes through Python."""
+        target = literal(str(folder / _FILE))
+        self._store.execute(f"COPY {self._tables[file]} TO {target} (FORMAT parquet, COMPRESSION zstd)")
+
+    def load(self, file: int, folder: Path) -> None:
+        """See `Reduction`."""
+        self._tables[file] = self._store.create(f"FROM read_parquet({literal(str(folder / _FILE))})")
 
     def start(self) -> Any:
         """Not called: it reads the rows itself."""
@@ -115,10 +121,19 @@ class ScanTally(Tally):
 
     def result(self) -> Tokens:
         """See `Reduction`."""
-        if self._whole is None:
+        if not self._tables:
             return super().result()
         self._store.forget(self._pieces)
-        return Tokens(self._store, self._whole, is_integer=self._is_integer)
+        tables = list(self._tables.values())
+        if len(tables) > 1:
+            parts = " UNION ALL ".join(f"FROM {table}" for table in tables)
+            whole = self._store.create(
+                f"SELECT token, CAST(sum(metric) AS BIGINT) AS metric FROM ({parts}) GROUP BY token"
+            )
+            for table in tables:
+                self._store.drop(table)
+            tables = [whole]
+        return Tokens(self._store, tables[0], is_integer=self._is_integer)
 
     def _token(self, value: bytes | int | None) -> bytes | int | None:
         return value if value is None or self._is_integer else as_bytes(value)
@@ -126,36 +141,57 @@ class ScanTally(Tally):
     def _count(self, files: Sequence[int]) -> str:
         """A table of files' tokens and counts.
 
-        The column's own values are counted first. Few of them are replaced, and those are mended in the table, which
-        is cheaper than grouping again.
+        The column is grouped as it stands, and looked at value by value afterwards. Few values are replaced, and those
+        are mended in the table, which is cheaper than grouping again.
         """
         paths = [self._scan.files[file] for file in files]
-        source = f"SELECT {self._scan.sql} AS v FROM read_parquet({literal(paths)}, hive_partitioning = false)"
-        token, is_kept = "v", "true"
-        if not self._is_integer:
-            is_text = _is_text(self._scan.arrow_type)
-            token = "encode(CAST(v AS VARCHAR))" if self._scan.dtype == "int64" else "encode(v)" if is_text else "v"
-            if self._is_filtered and self._scan.dtype == "string":
-                is_kept = _is_kept(is_text)
-        kept = [f"({is_kept})"] + ([f"{token} IN ({self._literals(self._replaced)})"] if self._replaced else [])
-        kept += ["v IS NULL"] if self._missing is not None else []
-        having = f"({' OR '.join(kept)})" + (" AND v IS NOT NULL" if self._missing is None else "")
-        table = self._store.create(
-            f"SELECT {token} AS token, count(*) AS metric FROM ({source}) GROUP BY v HAVING {having}"
-        )
-        if self._replaced or self._missing is not None:
-            self._replace(table)
+        column, count = quote(self._scan.column), quote(f"{self._scan.column} count")
+        source = f"read_parquet({literal(paths)}, hive_partitioning = false)"
+        grouped = f"SELECT {column}, count(*) AS {count} FROM {source} GROUP BY {column}"
+        # A filter would be run below the grouping, row by row.
+        token = f"SELECT {self._token_sql()} AS token, {count} AS metric FROM"
+        table = self._store.create(f"{token} (SELECT {self._value_sql()} AS v, {count} FROM ({grouped}))")
+        self._replace(table)
         return table
 
+    def _value_sql(self) -> str:
+        """SQL of a value, in which missing ones, where they have a token, are the dtype's sentinel."""
+        if self._missing is None:
+            return self._scan.sql
+        sentinel = SENTINELS[self._scan.dtype]
+        literal_sql = f"'{sentinel}'::BIGINT" if isinstance(sentinel, int) else blob(sentinel)
+        if self._scan.dtype == "string" and _is_text(self._scan.arrow_type):
+            literal_sql = f"decode({literal_sql})"
+        return f"coalesce({self._scan.sql}, {literal_sql})"
+
+    def _token_sql(self) -> str:
+        """SQL of the token of a value `v`, before it is replaced; NULL where the value gives none."""
+        if self._is_integer:
+            return "v"
+        if self._scan.dtype == "int64":
+            return "encode(CAST(v AS VARCHAR))"
+        is_text = _is_text(self._scan.arrow_type)
+        token = "encode(v)" if is_text else "v"
+        if not self._is_filtered:
+            return token
+        odd = [value for value in self._replaced if is_left_out(value)]
+        kept = _is_kept(is_text) + (f" OR {token} IN ({self._literals(odd)})" if odd else "")
+        return f"CASE WHEN {kept} THEN {token} END"
+
     def _replace(self, table: str) -> None:
-        targets = {t for t in (self._missing, *self._replaced.values()) if t is not None}
-        touched = f"token IS NULL OR token IN ({self._literals(targets | self._replaced.keys())})"
+        missing = self._token(SENTINELS[self._scan.dtype])
+        ours = {missing, *self._replaced, *self._replaced.values()}
+        ours |= set() if self._missing is None else {self._missing}
         counts: dict[bytes | int, int] = {}
-        for value, count in self._store.rows(f"SELECT token, metric FROM {table} WHERE {touched}"):
-            token = self._missing if value is None else self._replaced.get(value, value)
-            if not (self._is_filtered and is_left_out(token)):
-                counts[token] = counts.get(token, 0) + count
-        self._store.execute(f"DELETE FROM {table} WHERE {touched}")
+        if self._replaced or self._missing is not None:
+            touched = f"token IN ({self._literals(ours)})"
+            for value, count in self._store.rows(f"SELECT token, metric FROM {table} WHERE {touched}"):
+                token = self._missing if value == missing else self._replaced.get(value, value)
+                if not (self._is_filtered and is_left_out(token)):
+                    counts[token] = counts.get(token, 0) + count
+            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL OR {touched}")
+        else:
+            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL")
         if counts:
             rows = ", ".join(f"({self._literals([token])}, {count})" for token, count in counts.items())
             self._store.execute(f"INSERT INTO {table} VALUES {rows}")

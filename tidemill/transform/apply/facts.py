@@ -104,7 +104,7 @@ class Facts:
         self._known: dict[str, Fact] = {}
         self._captured = {inner.name: outer for outer, inner in getattr(graph, "captures", [])}
         self._effects = Effects()
-        self._tables_change = any(op.type in ops.TABLE_WRITES for op in graph.get_operations())
+        self._written = {_origin(op.inputs[0]) for op in graph.get_operations() if op.type in ops.TABLE_WRITES}
         for name, value in inputs.items():
             if isinstance(value, tf.SparseTensor):
                 columns = frozenset([name])
@@ -148,7 +148,7 @@ class Facts:
         if op.type in _PASSING:
             return facts[tensor.value_index]
         if facts and all(isinstance(fact, Constant) for fact in facts):
-            is_table = op.type in ops.TABLE_READS and not self._tables_change
+            is_table = op.type in ops.TABLE_READS and self._is_still(op.inputs[0])
             return Constant(tensor) if is_table or not op.op_def.is_stateful else None
         if tensor.value_index != 0:
             return None
@@ -202,14 +202,18 @@ class Facts:
             return Level.RAW, set()
         return Level.ANY, set()
 
+    def _is_still(self, table: tf.Tensor) -> bool:
+        """Whether a table is made outside of the graph, and no op of the graph changes it."""
+        return _origin(table) in self._captured and self._written.isdisjoint([_origin(table)])
+
     def _LookupTableFindV2(self, op: tf.Operation, facts: list[Fact]) -> Fact:
         table, keys, default = facts
         if not (isinstance(table, Constant) and isinstance(keys, Elements) and isinstance(default, Constant)):
             return None
-        if self._tables_change or table.tensor.name not in self._captured or default.tensor.shape.rank != 0:
+        if not self._is_still(op.inputs[0]) or default.tensor.shape.rank != 0:
             return None
         level = Level.FINITE if keys.level is not Level.ANY else Level.ANY
-        return replace(keys, level=level, sources=keys.sources | {table.tensor.name})
+        return replace(keys, level=level, sources=keys.sources | {_origin(op.inputs[0])})
 
     def _LowerBound(self, op: tf.Operation, facts: list[Fact]) -> Fact:
         sorted_, values = facts
@@ -296,8 +300,11 @@ class Facts:
             dims = facts[0].dims
             dim = dims[begin[0]] if -len(dims) <= begin[0] < len(dims) else None
             return Length(dim) if isinstance(dim, str) else None
+        is_new_axis = masks == {"begin": 1, "end": 1, "ellipsis": 0, "new_axis": 2, "shrink_axis": 0}
         is_first_column = masks == {"begin": 1, "end": 1, "ellipsis": 0, "new_axis": 0, "shrink_axis": 2}
         x = facts[0]
+        if isinstance(x, Elements) and x.shape == (_LENGTH,) and is_new_axis:
+            return replace(x, shape=(_LENGTH, 1))
         if isinstance(x, Elements) and x.shape == (_LENGTH, 1) and is_first_column and begin[1] in (0, -1):
             return replace(x, shape=(_LENGTH,))
         return None
@@ -325,6 +332,13 @@ _MASKS = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
 
 def _has_value(captured: tf.Tensor) -> bool:
     return hasattr(captured, "numpy") and captured.dtype not in (tf.resource, tf.variant)
+
+
+def _origin(tensor: tf.Tensor) -> str:
+    """The name of what a tensor is a copy of."""
+    while tensor.op.type == "Identity":
+        (tensor,) = tensor.op.inputs
+    return tensor.name
 
 
 def _broadcasts(constant: tf.Tensor, rank: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,8 +52,8 @@ def transform_files(
     """
     sources = [_Source(source, columns, texts) for source, _ in pairs]
     units = [_Unit(f, place, groups) for f, source in enumerate(sources) for place, groups in enumerate(source.units())]
-    counts = [sum(unit.file == file for unit in units) for file in range(len(pairs))]
-    targets = [_Target(target, schema, count) for (_, target), count in zip(pairs, counts, strict=True)]
+    counts = Counter(unit.file for unit in units)
+    targets = [_Target(target, schema, counts[file]) for file, (_, target) in enumerate(pairs)]
     run = _Run(sources, targets, iter(units), transform, threads + 2, on_rows)
     try:
         with ThreadPoolExecutor(threads, "transform") as pool:

@@ -181,8 +181,9 @@ class ColumnValues:
             return (self._array.drop_null() if self._array.null_count else self._array).to_numpy(zero_copy_only=False)
         numbers = np.frombuffer(self._array.buffers()[1], np.int64, self._rows, self._array.offset * 8)
         # As unsigned integers, those below the window are far above it.
-        places = np.minimum((numbers - np.int64(self._window.low)).view(np.uint64), np.uint64(self._window.outside))
-        self._places = places.view(np.int64)
+        self._places = numbers - np.int64(self._window.low)
+        unsigned = self._places.view(np.uint64)
+        np.minimum(unsigned, np.uint64(self._window.outside), out=unsigned)
         if self._valid is not None:
             self._places[~self._valid] = self._window.outside + 1
         self._outside = np.flatnonzero(self._places == self._window.outside)

@@ -89,11 +89,7 @@ class _Plain:
             return None
 
     def _load(self) -> Loaded:
-        root = self._objects.nodes[0]
-        node = self._child(root, _FUNCTION)
-        if node.WhichOneof("kind") != "bare_concrete_function":
-            raise _Unknown
-        name = node.bare_concrete_function.concrete_function_name
+        name = self._function(self._child(self._objects.nodes[0], _FUNCTION))
         concrete = self._objects.concrete_functions[name]
         # Functions that are called inside would have to be restored first.
         if any(a.HasField("func") or a.list.func for op in self._functions[name].node_def for a in op.attr.values()):
@@ -140,14 +136,18 @@ class _Plain:
 
     def _only_op(self, node: Any, method: str) -> tuple[Any, list[Any]]:
         """The one op of a table's method that is not idle, and what the method captured."""
-        traced = self._child(node, method)
-        if traced.WhichOneof("kind") != "function" or len(traced.function.concrete_functions) != 1:
-            raise _Unknown
-        (name,) = traced.function.concrete_functions
+        name = self._function(self._child(node, method))
         ops = [op for op in self._functions[name].node_def if op.op not in _IDLE]
         if len(ops) != 1:
             raise _Unknown
         return ops[0], [self._objects.nodes[index] for index in self._objects.concrete_functions[name].bound_inputs]
+
+    def _function(self, node: Any) -> str:
+        if node.WhichOneof("kind") == "bare_concrete_function":
+            return node.bare_concrete_function.concrete_function_name
+        if node.WhichOneof("kind") == "function" and len(node.function.concrete_functions) == 1:
+            return node.function.concrete_functions[0]
+        raise _Unknown
 
     def _child(self, node: Any, name: str) -> Any:
         found: Mapping[str, int] = {child.local_name: child.node_id for child in node.children}

@@ -38,7 +38,12 @@ TABLE_READS = frozenset(["LookupTableFindV2", "LookupTableSizeV2"])
 PYTHON = frozenset(["EagerPyFunc", "PyFunc"])
 """Stateful, though a function that `tft.apply_pyfunc` takes only computes."""
 
-TABLE_WRITES = frozenset(["LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2"])
+TABLE_WRITES = frozenset(
+    [
+        *("InitializeTableFromDatasetV2", "InitializeTableFromTextFileV2", "InitializeTableV2"),
+        *("LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2"),
+    ]
+)
 _HASHES = frozenset(["StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong"])
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from tidemill.transform.apply.eager import run_on
 from tidemill.transform.apply.facts import ROWS, Elements, Facts, Level
 from tidemill.transform.apply.lookup import Index
 from tidemill.transform.apply.probes import PACKET, named_values, other_values, sparse_probe
@@ -186,9 +187,7 @@ class _Planner:
             if fact.level is not Level.RAW or fact.sources or not fact.is_total or tensor.dtype != dtype:
                 continue
             raw = [b"a", b"b"] if dtype == tf.string else [2, 3]
-            probe = sparse_probe(np.array(raw, object if dtype == tf.string else dtype.as_numpy_dtype), 1, dtype)
-            (values,) = self._saved.function([tensor])({plan.column.name: probe})
-            *present, missing = values.numpy().reshape(-1).tolist()
+            present, missing = run_on(self._saved.graph, self._saved.inputs[plan.column.name], tensor, raw, True)
             if present == raw:
                 plan.fills[number] = missing
                 plan.by_value.remove(number)

@@ -35,7 +35,7 @@ class GraphFunction:
     def __call__(self, inputs: Mapping[str, TensorType], feeds: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
         """The fetched tensors, from raw inputs by name and the values of `feeds`."""
         flat = [part for name in self.inputs for part in parts(inputs[name])]
-        return list(self._function(*flat, *feeds))
+        return private.call(self._function, [*flat, *feeds])
 
 
 class SavedTransform:

@@ -50,7 +50,8 @@ class Transformer:
         self._columns = {column.name: column for column in graph.row_columns()}
         self._offsets = graph.offsets
         self._num_ids = {f["name"]: f["num_ids"] for f in graph.features if f["kind"] == "id"}
-        saved = SavedTransform(graph.path / TRANSFORM_FN)
+        # The tables live as long as this does.
+        self._saved = saved = SavedTransform(graph.path / TRANSFORM_FN)
         names = [name for name in self.schema.names if name != self._label or not self._label_is_given]
         self._plan = make_plan(saved, list(self._columns.values()), names)
         self._functions = [

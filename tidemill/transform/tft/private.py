@@ -93,9 +93,16 @@ def sinks(graph: tf.Graph) -> list[Any]:
     return list(graph.get_collection(analyzer_nodes.TENSOR_REPLACEMENTS))
 
 
-def all_sink_names(graph: FuncGraph) -> set[str]:
-    """The names of the tensors of all analyzers' results, known or not."""
-    return {sink.tensor.name for sink in graph.get_collection(analyzer_nodes.ALL_REPLACEMENTS)}
+def sources(graph: FuncGraph) -> dict[str, list[tf.Tensor]]:
+    """What each analyzer's result is computed from, known or not: tensors by the name of the result's tensor."""
+    return {sink.tensor.name: _sources(sink.future) for sink in graph.get_collection(analyzer_nodes.ALL_REPLACEMENTS)}
+
+
+def _sources(value: ValueNode) -> list[tf.Tensor]:
+    operation = value.parent_operation
+    if isinstance(operation.operation_def, analyzer_nodes.TensorSource):
+        return list(operation.operation_def.tensors)
+    return [tensor for before in operation.inputs for tensor in _sources(before)]
 
 
 def is_ptransform(operation: nodes.OperationDef) -> bool:

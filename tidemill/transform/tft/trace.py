@@ -21,6 +21,9 @@ from tidemill.transform.tft.paths import fingerprint
 __all__ = ["Sink", "TensorFunction", "Trace", "fingerprint"]
 
 TensorType = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
+_CHECKED_OPS = 500
+"""A graph below this size is traced twice, to find out whether the function calls its analyzers in the same order each
+time, as Beam needs it. A larger one is traced once, which such a function does not hurt."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,10 @@ class Trace:
         self._values: dict[str, np.ndarray | Path] = {}
         self._known: dict[str, Sink] = {}
         self.digests: dict[str, str] = {}
+        self._sources: dict[str, frozenset[str]] | None = None
         self.retrace()
+        if len(self.graph.get_operations()) < _CHECKED_OPS:
+            self.retrace()
         schemas.check_outputs(self.traced)
         for sink in self.sinks:
             _refuse_ptransforms(sink.node)
@@ -228,15 +234,29 @@ class Trace:
             sink = self._known[name]
             evaluated[name] = tf.constant(str(value) if sink.is_asset else value, sink.tensor.dtype)
         self.traced = tracing.trace(self._function, self.specs, self._work, evaluated)
-        if lost := set(self._values) - private.all_sink_names(self.graph):
+        sources = {name: self._inputs_of(tensors) for name, tensors in private.sources(self.graph).items()}
+        if self._sources is not None and sources != self._sources:
+            moved = sorted(set(sources.items()) ^ set(self._sources.items()))[0][0]
             raise RuntimeError(
-                f"Analyzer nodes {sorted(lost)} not found: the order of analyzers in your `preprocessing_fn` appears to"
-                " be non-deterministic. Call them in a deterministic order, or pass each a unique name."
+                f"The order of analyzers in your `preprocessing_fn` appears to be non-deterministic: {moved!r} is not"
+                " computed from the same columns each time. Call analyzers in the same order, or name each."
             )
+        self._sources = sources
         found = private.sinks(self.graph)
         self.sinks = [Sink(s.tensor.name, s.tensor, s.future, s.is_asset_filepath) for s in found]
         self._known |= {sink.name: sink for sink in self.sinks}
         self._replaced: dict[str, tf.Tensor] = {}
+
+    def _inputs_of(self, tensors: Sequence[tf.Tensor]) -> frozenset[str]:
+        """The raw inputs that tensors of a fresh trace depend on, through lookups that wait too."""
+        keys = {lookup.values.op.name: lookup.keys for lookup in self.traced.lookups}
+        names = {part.op.name: name for name, value in self.inputs.items() for part in _parts(value)}
+        seen: set[str] = set()
+        while tensors:
+            found = {op.name for op in private.ancestors(tensors)} - seen
+            seen |= found
+            tensors = [keys[name] for name in found if name in keys]
+        return frozenset(names[name] for name in seen if name in names)
 
 
 def _refuse_ptransforms(node: private.ValueNode) -> None:

@@ -1,0 +1,136 @@
+"""The preprocess step by both engines on the examples.
+
+python -m tests.transform.equality.steps --rows 1000000         # rows in Criteo's format, made up
+python -m tests.transform.equality.steps --examples FOLDER      # such rows, ingested before
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tests.transform.equality.case import rowwise
+from tests.transform.equality.compare import assert_same_artifact, far, farther
+from tests.transform.runs import write_schema
+from tidemill.data.dataset import Dataset
+from tidemill.data.ingest import ingest
+from tidemill.experiment import Experiment, load
+from tidemill.planning import plan_training
+from tidemill.specs import IngestSpec, PreprocessSpec
+from tidemill.step import Progress
+from tidemill.transform.preprocess import preprocess
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def flights() -> Experiment:
+    """The example about flights."""
+    return load(EXAMPLES / "flights" / "experiment.yaml")
+
+
+def criteo(rows: int, folder: Path) -> Experiment:
+    """The example in Criteo's format, with rows that are written to a folder."""
+    sys.path.insert(0, str(EXAMPLES / "criteo"))
+    from generate import generate
+
+    generate(rows, folder / "rows", files=2)
+    experiment = load(EXAMPLES / "criteo" / "experiment.yaml")
+    (name, table), *_ = experiment.source.tables.items()
+    tables = {name: table.model_copy(update={"uri": str(folder / "rows" / "*.tsv")})}
+    return experiment.model_copy(update={"source": experiment.source.model_copy(update={"tables": tables})})
+
+
+def read(experiment: Experiment, folder: Path) -> Path:
+    """Runs the experiment's ingest step; returns the folder of its rows."""
+    spec = IngestSpec.model_validate_json(plan_training(experiment, str(folder / "root"))["ingest"])
+    quarantine = str(folder / "quarantine.jsonl")
+    ingest(spec, str(folder / "root"), examples=str(folder / "raw"), quarantine=quarantine, progress=Progress("ingest"))
+    return folder / "raw"
+
+
+def by_both(experiment: Experiment, examples: Path, folder: Path) -> Iterator[str]:
+    """Runs the preprocess step by both engines and holds what they write against each other.
+
+    Yields:
+        What was done, and how long it took.
+
+    Raises:
+        AssertionError: they differ by more than they may.
+    """
+    write_schema(folder / "schema", Dataset(examples).schema())
+    told = json.loads(plan_training(experiment, str(folder / "root"))["preprocess"])
+    for engine in ("beam", "local"):
+        started = time.monotonic()
+        preprocess(
+            PreprocessSpec.model_validate(told | {"engine": engine, "spans": False}),
+            str(examples),
+            str(folder / "schema"),
+            transform_graph=str(folder / engine / "graph"),
+            transformed=str(folder / engine / "rows"),
+            progress=Progress("preprocess"),
+        )
+        yield f"{engine}: {time.monotonic() - started:.1f} s"
+    assert_same_step(experiment, Dataset(examples), folder / "beam", folder / "local")
+    yield "the same"
+
+
+def assert_same_step(experiment: Experiment, examples: Dataset, beam: Path, local: Path) -> None:
+    """Byte-equal vocabularies, the same schema, files and ids; numbers near Beam's and not farther from float64."""
+    assert_same_artifact(beam / "graph", local / "graph", near=True)
+    assert (local / "graph" / "features.json").read_bytes() == (beam / "graph" / "features.json").read_bytes()
+    theirs, ours = Dataset(beam / "rows"), Dataset(local / "rows")
+    assert {n: [f.name for f in s.files] for n, s in ours.splits.items()} == {
+        n: [f.name for f in s.files] for n, s in theirs.splits.items()
+    }
+    train = examples.read("train", list(experiment.features))
+    for split in theirs.splits:
+        tables = [made.read(split) for made in (theirs, ours)]
+        assert tables[0].schema == tables[1].schema
+        raw = examples.read(split, list(experiment.features))
+        wrong = [line for name in tables[0].column_names for line in _differing(name, experiment, train, raw, *tables)]
+        assert not wrong, split + ": " + "\n".join(wrong)
+
+
+def _differing(
+    name: str, experiment: Experiment, train: pa.Table, raw: pa.Table, beam: pa.Table, local: pa.Table
+) -> list[str]:
+    theirs, ours = beam[name].to_numpy(), local[name].to_numpy()
+    if theirs.dtype.kind != "f" or name not in experiment.features:
+        return [] if np.array_equal(theirs, ours) else [f"{name}: {np.sum(theirs != ours)} of {len(ours)} differ"]
+    feature, wrong = experiment.features[name], far(name, theirs, ours)
+    if feature.transform == "zscore" and feature.missing == "mean":
+        values = rowwise(train, name)
+        there = values[np.isfinite(values)]
+        exact = (np.nan_to_num(rowwise(raw, name), nan=there.mean()) - there.mean()) / there.std()
+        wrong += farther(name, theirs, ours, exact)
+    return wrong
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--examples", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if arguments.examples:
+            experiment, examples = load(EXAMPLES / "criteo" / "experiment.yaml"), arguments.examples
+        else:
+            experiment = criteo(arguments.rows, folder)
+            examples = read(experiment, folder)
+        for line in by_both(experiment, examples, folder):
+            print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""A few ops of a graph, run one by one. Imports TensorFlow.
+
+A function of part of a graph takes longer to make than a dozen ops to run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tidemill.transform.apply.probes import sparse_probe
+
+_RENAMED = {
+    ("ExpandDims", "dim"): "axis",
+    ("Select", "e"): "y",
+    ("Select", "t"): "x",
+    ("Squeeze", "squeeze_dims"): "axis",
+}
+"""Names of inputs and attributes that `tf.raw_ops` calls otherwise than the op does."""
+
+
+def run_on(
+    graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor, raw: list[bytes | int], has_missing: bool
+) -> tuple[list[Any], Any]:
+    """The elements of a tensor that `Facts` calls `Elements` of one column.
+
+    Args:
+        graph: The tensor's graph.
+        column: The column's placeholders.
+        tensor: The tensor.
+        raw: Values of the column.
+        has_missing: Whether the tensor has an element for a missing value.
+
+    Returns:
+        An element for each of the values, and the one for a missing value; None where there is none.
+    """
+    values = np.array(raw, object if column.dtype == tf.string else column.dtype.as_numpy_dtype)
+    probe = sparse_probe(values, int(has_missing), column.dtype)
+    known = {getattr(column, part).name: getattr(probe, part) for part in ("indices", "values", "dense_shape")}
+    known |= {inner.name: outer for outer, inner in graph.captures}
+    found = _eager(tensor, known).numpy().reshape(-1).tolist()
+    return found[: len(raw)], found[-1] if has_missing else None
+
+
+def _eager(tensor: tf.Tensor, known: dict[str, tf.Tensor]) -> tf.Tensor:
+    """A tensor's value by running the ops that lead to it, which are few, one by one.
+
+    Args:
+        tensor: A tensor of a graph.
+        known: Values of tensors by name, among them those of the placeholders that are needed. Added to.
+    """
+    stack = [tensor]
+    while stack:
+        top = stack[-1]
+        if top.name in known:
+            stack.pop()
+        elif missing := [part for part in top.op.inputs if part.name not in known]:
+            stack.extend(missing)
+        else:
+            results = _run_op(top.op, [known[part.name] for part in top.op.inputs])
+            known |= {part.name: result for part, result in zip(top.op.outputs, results, strict=True)}
+    return known[tensor.name]
+
+
+def _run_op(op: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    if op.type == "Const":
+        return [tf.constant(tf.make_ndarray(op.get_attr("value")))]
+    function = getattr(tf.raw_ops, op.type)
+    parameters = inspect.signature(function).parameters
+    arguments: dict[str, Any] = {}
+    for argument in op.op_def.input_arg:
+        is_list = argument.number_attr or argument.type_list_attr
+        count = op.get_attr(argument.number_attr) if argument.number_attr else len(inputs) if is_list else 1
+        arguments[_RENAMED.get((op.type, argument.name), argument.name)] = inputs[:count] if is_list else inputs[0]
+        inputs = inputs[count:]
+    for attribute in op.op_def.attr:
+        name = _RENAMED.get((op.type, attribute.name), attribute.name)
+        if name in parameters:
+            arguments[name] = op.get_attr(attribute.name)
+    result = function(**arguments)
+    return list(result) if isinstance(result, tuple | list) else [result]
