@@ -1,9 +1,10 @@
 """Raw columns as a transform graph takes them, and how a missing value looks in a dense tensor.
 
-A graph knows three dtypes: `int64`, `float32` and `string`, and a column holds one value a row or a list of them. Where
-a tensor has to be dense, a value that is missing is written as the dtype's sentinel. Reading goes the other way by the
-same rule, so the sentinels themselves, and floats that are not finite, are missing values everywhere: in the analysis,
-in the transform and in serving. A list is what is left of it without its missing values; a missing list is an empty one.
+A graph knows three dtypes: `int64`, `float32` and `string`, and a column holds one value a row or a list of them.
+Where a tensor has to be dense, a value that is missing is written as the dtype's sentinel. Reading goes the other way
+by the same rule, so the sentinels themselves, and floats that are not finite, are missing values everywhere: in the
+analysis, in the transform and in serving. A list is what is left of it without its missing values; a missing list is
+an empty one.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import copy
 import fnmatch
 import importlib
 import json
@@ -24,13 +25,12 @@ import sys
 import tempfile
 import time
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 EXPECTED = Path(__file__).with_name("expected.yaml")
-FAILS_ON_BEAM = ("fails on beam", "rounding")
-"""Sections of `expected.yaml` whose tests fail on Beam, too."""
 ROUNDING = 1e-5
 """How far off, relative to it, a number may be from what a test in the section `rounding` expects."""
 _LARGEST = re.compile(r"Max relative difference among violations: (\S+)")
@@ -89,13 +89,13 @@ class Expected:
         """Whether a test ended as it should."""
         outcome, named = result["outcome"], self.section(result["test"])
         if self._engine == "beam":
-            return outcome != FAILED or named in FAILS_ON_BEAM
+            return outcome != FAILED or named == "rounding"
         if outcome == FAILED and result.get("beam", FAILED) != FAILED:
             return False
         if named == "rounding" and outcome == FAILED:
             off = [float(number) for number in _LARGEST.findall(result["message"])]
             return bool(off) and max(off) <= ROUNDING
-        wanted = {"not applicable": NOT_APPLICABLE, "refused": REFUSED, "differs": FAILED, "fails on beam": FAILED}
+        wanted = {"not applicable": NOT_APPLICABLE, "refused": REFUSED, "differs": FAILED}
         # A test of Parquet may be one of record batches alone.
         return outcome in (wanted.get(named, PASSED), NOT_FLAT, SKIPPED)
 
@@ -145,7 +145,7 @@ def _work(arguments: argparse.Namespace) -> int:
         for name, test in tests:
             section = expected.section(name)
             on_beam = {}
-            if arguments.beam_too and section in FAILS_ON_BEAM:
+            if arguments.beam_too and section == "rounding":
                 on_beam["beam"] = run(test, "beam")["outcome"]
             for form in arguments.forms:
                 skip = section == "not applicable" and arguments.engine == "local"
@@ -194,12 +194,29 @@ def _run(test: unittest.TestCase, engine: contextlib.AbstractContextManager) -> 
     # A new one, as each has its own temporary folder.
     test = type(test)(test._testMethodName)
     started = time.monotonic()
-    with engine:
+    with _own_parameters(test), engine:
         test.run(result)
     seconds = round(time.monotonic() - started, 3)
     [(_, message)] = (result.failures + result.errors)[:1] or [(test, "")]
     outcome = FAILED if result.failures or result.errors else SKIPPED if result.skipped else PASSED
     return {"outcome": outcome, "message": message, "seconds": seconds}, result.error
+
+
+@contextlib.contextmanager
+def _own_parameters(test: unittest.TestCase) -> Iterator[None]:
+    """Gives a test a copy of its parameters: some write to them, and others share them."""
+    method = getattr(type(test), test._testMethodName)
+    cells = dict(zip(method.__code__.co_freevars, method.__closure__ or (), strict=True))
+    cell = cells.get("testcase_params")
+    if cell is None:
+        yield
+        return
+    parameters = cell.cell_contents
+    cell.cell_contents = copy.deepcopy(parameters)
+    try:
+        yield
+    finally:
+        cell.cell_contents = parameters
 
 
 class _Result(unittest.TestResult):
