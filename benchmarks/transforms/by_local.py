@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tidemill.transform.local import LocalEngine
 
 from tidemill import artifact
 from tidemill.data.dataset import Dataset
@@ -14,6 +13,7 @@ from tidemill.step import Progress
 from tidemill.transform.canonical import canonicalise
 from tidemill.transform.describe import describe
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
+from tidemill.transform.local import LocalEngine
 from tidemill.transform.raw import PreprocessingFn, raw_columns
 from transforms.work import LABEL, preprocessing_fn
 

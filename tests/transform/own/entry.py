@@ -25,7 +25,7 @@ from tensorflow_transform.beam.tft_beam_io import transform_fn_io
 from tfx_bsl.coders import example_coder
 
 from tests.transform.here import analyse_here, transform_here
-from tests.transform.own.forms import Form, adapter_config, open_rows, read
+from tests.transform.own.forms import Form, adapter_config, open_rows, read, with_dense
 
 WHOLE = "tukey"
 """In the name of the module whose tests ask for their rows in one batch: TFT puts the L-moments of batches together
@@ -45,8 +45,8 @@ def local_engine(form: Form, calls: Calls) -> Iterator[None]:
 
     def analyse(data, metadata, preprocessing_fn, folder: Path, batch_rows: int = 2) -> None:
         calls.count += 1
-        rows = open_rows(read(data, metadata, batch_rows), adapter_config(metadata), form)
-        analyse_here(preprocessing_fn, rows, folder)
+        rows, dense = open_rows(read(data, metadata, batch_rows), adapter_config(metadata), form)
+        analyse_here(with_dense(preprocessing_fn, dense) if dense else preprocessing_fn, rows, folder)
 
     def assert_results(
         case,
@@ -67,7 +67,7 @@ def local_engine(form: Form, calls: Calls) -> Iterator[None]:
         output = tft.TFTransformOutput(str(folder))
         data = input_data if test_data is None else test_data
         batches = read(data, input_metadata, batch_rows)
-        rows = open_rows(batches, adapter_config(input_metadata), form)
+        rows, _ = open_rows(batches, adapter_config(input_metadata), form)
         schema = output.transformed_metadata.schema
         coder = example_coder.RecordBatchToExamplesEncoder(schema)
         examples = [example for batch in transform_here(folder, rows) for example in coder.encode(batch)]

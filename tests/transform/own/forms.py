@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.coders import example_proto_coder
@@ -62,14 +63,20 @@ def adapter_config(metadata: tft.DatasetMetadata | TensorAdapterConfig) -> Tenso
     return source.TensorAdapterConfig()
 
 
-def open_rows(batches: list[pa.RecordBatch], config: TensorAdapterConfig, form: Form) -> BatchRows | ParquetRows:
+def open_rows(
+    batches: list[pa.RecordBatch], config: TensorAdapterConfig, form: Form
+) -> tuple[BatchRows | ParquetRows, list[str]]:
     """Rows for the local engine: batches or row groups of as many rows as the first batch, in two files.
+
+    Returns:
+        The rows, and the inputs that are given as sparse tensors, as Tidemill's columns are, where the test has dense
+        ones: see `with_dense`.
 
     Raises:
         NotFlat: the form is Parquet, and the columns are not flat.
     """
     if form is Form.BATCHES:
-        return BatchRows([batches[0::2], batches[1::2]] if len(batches) > 1 else [batches], config)
+        return BatchRows([batches[0::2], batches[1::2]] if len(batches) > 1 else [batches], config), []
     folder = Path(tempfile.mkdtemp())
     table = pa.Table.from_batches(batches, config.arrow_schema)
     flat = pa.table({field.name: _flat(table[field.name].combine_chunks()) for field in table.schema})
@@ -79,8 +86,25 @@ def open_rows(batches: list[pa.RecordBatch], config: TensorAdapterConfig, form: 
     for number, part in enumerate((flat.slice(0, half), flat.slice(half))):
         paths.append(folder / f"part-{number}.parquet")
         pq.write_table(part, paths[-1], row_group_size=size)
-    representations = {n: r for n, r in config.tensor_representations.items() if not _is_plain(r, flat)}
-    return ParquetRows(paths, raw_columns(flat.schema), representations=representations)
+    told = config.tensor_representations
+    sparse = [name for name, representation in told.items() if _is_plain(representation, flat)]
+    dense = [name for name in sparse if told[name].WhichOneof("kind") == "dense_tensor"]
+    representations = {name: representation for name, representation in told.items() if name not in sparse}
+    return ParquetRows(paths, raw_columns(flat.schema), representations=representations), dense
+
+
+def with_dense(preprocessing_fn: Callable, names: list[str]) -> Callable:
+    """A preprocessing_fn that is given some inputs `[batch]` as sparse tensors, none of whose values is missing."""
+
+    def function(inputs: dict) -> dict:
+        return preprocessing_fn({n: _dense(value) if n in names else value for n, value in inputs.items()})
+
+    return function
+
+
+def _dense(column: tf.SparseTensor) -> tf.Tensor:
+    shape = tf.stack([column.dense_shape[0], tf.constant(1, tf.int64)])
+    return tf.squeeze(tf.sparse.to_dense(tf.SparseTensor(column.indices, column.values, shape)), axis=1)
 
 
 def _pieces(batch: pa.RecordBatch, batch_rows: int) -> list[pa.RecordBatch]:
@@ -91,9 +115,17 @@ def _pieces(batch: pa.RecordBatch, batch_rows: int) -> list[pa.RecordBatch]:
 
 
 def _is_plain(representation: schema_pb2.TensorRepresentation, flat: pa.Table) -> bool:
-    """A sparse tensor of a column of scalars, which the local engine makes without a representation."""
-    column = representation.varlen_sparse_tensor.column_name
-    return bool(column) and not pa.types.is_list(flat.schema.field(column).type)
+    """A tensor that is made of a sparse one of a column of scalars, which needs no representation."""
+    kind = representation.WhichOneof("kind")
+    told = getattr(representation, kind)
+    if kind == "dense_tensor":
+        is_scalar = not told.shape.dim and not told.HasField("default_value")
+        return is_scalar and not _is_list(told, flat) and not flat[told.column_name].null_count
+    return kind == "varlen_sparse_tensor" and not _is_list(told, flat)
+
+
+def _is_list(told: schema_pb2.TensorRepresentation.DenseTensor, flat: pa.Table) -> bool:
+    return is_list(flat.schema.field(told.column_name).type)
 
 
 def _flat(column: pa.Array) -> pa.Array:
