@@ -84,7 +84,9 @@ class LocalEngine:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         files = [(examples.path / name, folder / name) for name in names]
-        Transformer(graph, self._threads).files(files, on_rows)
+        transformer = Transformer(graph, self._threads)
+        progress.phase(f"transform ({transformer.summary})")
+        transformer.files(files, on_rows)
 
 
 def _cores() -> int:

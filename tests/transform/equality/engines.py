@@ -15,8 +15,8 @@ ROW = "row"
 """The output that says which row of the input a row is."""
 
 
-def by_beam(function: Callable, given: Given, folder: Path) -> pa.Table:
-    """Writes Beam's artifact to a folder, and returns what Beam's own transform makes of the rows, by `row`."""
+def by_beam(function: Callable, given: Given, folder: Path) -> pa.Table | None:
+    """Writes Beam's artifact to a folder, and returns what Beam's own transform makes of the rows, by `row`, if any."""
     import apache_beam as beam
     import tensorflow_transform.beam as tft_beam
 
@@ -30,14 +30,20 @@ def by_beam(function: Callable, given: Given, folder: Path) -> pa.Table:
             (transformed, _), transform_fn = rows | analyse
             _ = transform_fn | tft_beam.WriteTransformFn(str(folder))
             _ = transformed | beam.Map(_write_batch, str(made))
-        return _table([pa.ipc.open_file(path).read_all() for path in made.iterdir()])
+        return _table([pa.ipc.open_file(path).read_all() for path in made.iterdir()]) if given.batches else None
 
 
 def by_local(function: Callable, given: Given, folder: Path, rows=None, **settings) -> pa.Table:
     """As `by_beam`, by the local engine from the Parquet files or other `rows`, with settings of `analyse_here`."""
     rows = rows or parquet_rows(given)
     analyse_here(function, rows, folder, **settings)
-    return _table([pa.Table.from_batches([batch]) for batch in transform_here(folder, rows)])
+    return transformed(folder, rows)
+
+
+def transformed(folder: Path, rows) -> pa.Table | None:
+    """What an artifact makes of rows, by `row`; None where there are none."""
+    tables = [pa.Table.from_batches([batch]) for batch in transform_here(folder, rows)]
+    return _table(tables) if tables else None
 
 
 def parquet_rows(given: Given, **settings):

@@ -20,7 +20,7 @@ from tests.transform.equality.engines import by_local, parquet_rows
 from tests.transform.equality.test_equality import CASES
 
 FILES = 10
-FAST = ("reductions", "quantiles", "vocabularies", "phases")
+FAST = ("vocabularies", "phases")
 
 
 def marked(cases: list[Case]) -> list:

@@ -34,7 +34,7 @@ def same_by_both(drawn: tuple[pa.Table, list[int], int], program: Program) -> No
             assert_same_rows(Case(name, program), table, beam, local)
 
 
-@settings(max_examples=3, **_SETTINGS)
+@settings(max_examples=2, **_SETTINGS)
 @given(rows(), PROGRAMS)
 def test_a_few(drawn, program):
     same_by_both(drawn, program)

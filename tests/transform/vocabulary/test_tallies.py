@@ -181,6 +181,12 @@ def test_no_file_and_no_row():
     assert by_scan(Wanted(), files, Substitution("Column", "string", False, {}, None), is_filtered=True).unpruned == 1
 
 
+def test_names_that_differ_in_case_alone_are_not_scanned(tmp_path: Path):
+    pq.write_table(pa.table({"a": ["x"], "A": ["y"], "b": ["z"]}), tmp_path / "rows.parquet")
+    rows = ParquetRows([tmp_path / "rows.parquet"], [RawColumn(name, "string") for name in "aAb"])
+    assert [rows.scan(name) is None for name in "aAb"] == [True, True, False]
+
+
 def test_text_that_is_no_utf8_is_a_users_mistake():
     offsets = pa.array([0, 1], pa.int32()).buffers()[1]
     bad = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])

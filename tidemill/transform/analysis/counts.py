@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.data.engine import first_line
+from tidemill.data.engine import first_line, literal
 from tidemill.errors import Code, TidemillError
 
 STREAM_ROWS = 1 << 16
@@ -48,6 +49,7 @@ class Counts:
             "python_enable_replacements": False,
         }
         self.per_file = per_file
+        self._folder = Path(folder)
         self.connection = duckdb.connect(":memory:", config=settings)
         self._tables = 0
         self._most_held = memory_bytes // _HELD_SHARE
@@ -109,6 +111,16 @@ class Counts:
         with contextlib.closing(self.connection.cursor()) as cursor:
             yield from cursor.sql(query).to_arrow_reader(rows)
 
+    def hold_file(self, path: Path) -> str:
+        """A name for a Parquet file in queries, under which it is there until the folder goes, though `path` may not."""
+        held = self._folder / f"{self.new_table()}.parquet"
+        try:
+            os.link(path, held)
+        except OSError:
+            # Another file system, or one without links.
+            shutil.copyfile(path, held)
+        return f"read_parquet({literal(str(held))})"
+
     def drop(self, table: str) -> None:
         """Drops a table. Does nothing after `close`."""
         with contextlib.suppress(duckdb.ConnectionException):
@@ -125,11 +137,10 @@ class Counts:
         while sum(pieces.held for pieces in self._pieces) > self._most_held:
             max(self._pieces, key=lambda pieces: pieces.held).flush()
 
-    def forget(self, pieces: Pieces) -> None:
-        """Pieces that nobody needs any more."""
+    def release(self, pieces: Pieces) -> None:
+        """No longer looks after pieces."""
         if pieces in self._pieces:
             self._pieces.remove(pieces)
-        self.drop(pieces.table)
 
 
 class Pieces:
@@ -146,14 +157,14 @@ class Pieces:
 
     Attributes:
         is_integer: Whether tokens are BIGINT.
-        table: The table's name. Call `flush` before reading it.
+        table: The table's name; made when it is first asked for. Call `flush` before reading it.
         held: Bytes that wait in memory for `flush`.
     """
 
     def __init__(self, store: Counts, token: str, value: str, ordered: bool):
         self.store, self.ordered, self.is_integer = store, ordered, token == "BIGINT"
-        self.table = store.new_table()
         self.held = 0
+        self._table: str | None = None
         self._waiting: list[pa.Table] = []
         self._units = 0
         token_type = pa.int64() if self.is_integer else pa.binary()
@@ -161,7 +172,21 @@ class Pieces:
         names = ["file", "unit", "token", "label", "value"] if ordered else ["file", "token", "value"]
         types = {**_COLUMNS, "token": (token, token_type), "value": (value, value_type)}
         self._schema = pa.schema([(name, types[name][1]) for name in names])
-        store.execute(f"CREATE TABLE {self.table} ({', '.join(f'{name} {types[name][0]}' for name in names)})")
+        self._columns = ", ".join(f"{name} {types[name][0]}" for name in names)
+
+    @property
+    def table(self) -> str:
+        if self._table is None:
+            self._table = self.store.new_table()
+            self.store.execute(f"CREATE TABLE {self._table} ({self._columns})")
+        return self._table
+
+    def forget(self) -> None:
+        """Drops the pieces, which nobody needs any more."""
+        self.store.release(self)
+        self._waiting, self.held = [], 0
+        if self._table is not None:
+            self.store.drop(self._table)
 
     def append(self, file: int, columns: dict[str, pa.Array | pa.ChunkedArray]) -> None:
         """Adds a unit's tokens.

@@ -134,7 +134,7 @@ def informative(pieces: Pieces, adjusted: bool, min_diff_from_avg: float | None)
                 store.insert(table, _table(rows, is_integer))
                 rows = []
         store.insert(table, _table(rows, is_integer))
-    store.forget(pieces)
+    pieces.forget()
     return Tokens(store, table, is_integer=is_integer, is_float=True, more=("frequency", "text"))
 
 

@@ -54,7 +54,7 @@ class Tally:
     def result(self) -> Any:
         """See `Reduction`: the `Tokens`."""
         table = self._store.create(self._counts("true", "metric"))
-        self._store.forget(self._pieces)
+        self._pieces.forget()
         return Tokens(self._store, table, is_integer=self._is_integer)
 
     def _file(self, file: int) -> Iterable[pa.Table]:
@@ -87,6 +87,8 @@ class ScanTally(Tally):
         self._replaced = {self._token(k): self._token(v) for k, v in substitution.replaced.items()}
         self._tables: dict[int, str] = {}
         """Of a file's tokens and counts; of all files together under the first one's number, if none is kept apart."""
+        self._known: dict[int, str] = {}
+        """The same of files that were counted before, which are read when all are added up."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
         """See `Reduction`. DuckDB's threads were chosen when it was opened."""
@@ -101,7 +103,7 @@ class ScanTally(Tally):
 
     def load(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
-        self._tables[file] = self._store.create(f"FROM read_parquet({literal(str(folder / _FILE))})")
+        self._known[file] = self._store.hold_file(folder / _FILE)
 
     def start(self) -> Any:
         """Not called: it reads the rows itself."""
@@ -121,19 +123,18 @@ class ScanTally(Tally):
 
     def result(self) -> Tokens:
         """See `Reduction`."""
-        if not self._tables:
+        sources = [*self._tables.values(), *self._known.values()]
+        if not sources:
             return super().result()
         self._store.forget(self._pieces)
-        tables = list(self._tables.values())
-        if len(tables) > 1:
-            parts = " UNION ALL ".join(f"FROM {table}" for table in tables)
-            whole = self._store.create(
-                f"SELECT token, CAST(sum(metric) AS BIGINT) AS metric FROM ({parts}) GROUP BY token"
-            )
-            for table in tables:
-                self._store.drop(table)
-            tables = [whole]
-        return Tokens(self._store, tables[0], is_integer=self._is_integer)
+        if sources == list(self._tables.values())[:1]:
+            return Tokens(self._store, sources[0], is_integer=self._is_integer)
+        parts = " UNION ALL ".join(f"FROM {source}" for source in sources)
+        total = "CAST(sum(metric) AS BIGINT) AS metric"
+        whole = self._store.create(f"SELECT token, {total} FROM ({parts}) GROUP BY token")
+        for table in self._tables.values():
+            self._store.drop(table)
+        return Tokens(self._store, whole, is_integer=self._is_integer)
 
     def _token(self, value: bytes | int | None) -> bytes | int | None:
         return value if value is None or self._is_integer else as_bytes(value)
@@ -291,7 +292,7 @@ class WeightTally(BatchTally):
         for part in sums(self._pieces):
             # Python's sum begins with 0, so that it never gives the negative zero.
             self._store.insert(table, pa.table({"token": part["token"], "metric": pc.add(part["value"], 0.0)}))
-        self._store.forget(self._pieces)
+        self._pieces.forget()
         return Tokens(self._store, table, is_integer=self._is_integer, is_float=True)
 
     def _file(self, file: int) -> Iterable[pa.Table]:

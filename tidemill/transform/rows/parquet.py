@@ -95,6 +95,9 @@ class ParquetRows:
         """See `Rows.scan`."""
         if not self.is_flat(name) or name not in self._schema.names:
             return None
+        if sum(other.lower() == name.lower() for other in self._schema.names) > 1:
+            # To DuckDB they are one name.
+            return None
         column = self._columns[name]
         type_ = self._schema.field(name).type
         sql = _sql(column, type_)
