@@ -112,7 +112,8 @@ class Counts:
             yield from cursor.sql(query).to_arrow_reader(rows)
 
     def hold_file(self, path: Path) -> str:
-        """A name for a Parquet file in queries, under which it is there until the folder goes, though `path` may not."""
+        """What queries call a Parquet file that must stay readable as long as the folder is there, even if `path` is
+        removed."""
         held = self._folder / f"{self.new_table()}.parquet"
         try:
             os.link(path, held)

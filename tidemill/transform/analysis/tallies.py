@@ -126,7 +126,7 @@ class ScanTally(Tally):
         sources = [*self._tables.values(), *self._known.values()]
         if not sources:
             return super().result()
-        self._store.forget(self._pieces)
+        self._pieces.forget()
         if sources == list(self._tables.values())[:1]:
             return Tokens(self._store, sources[0], is_integer=self._is_integer)
         parts = " UNION ALL ".join(f"FROM {source}" for source in sources)
@@ -190,7 +190,7 @@ class ScanTally(Tally):
                 token = self._missing if value == missing else self._replaced.get(value, value)
                 if not (self._is_filtered and is_left_out(token)):
                     counts[token] = counts.get(token, 0) + count
-            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL OR {touched}")
+            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL")
         else:
             self._store.execute(f"DELETE FROM {table} WHERE token IS NULL")
         if counts:
