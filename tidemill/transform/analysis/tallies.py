@@ -99,7 +99,9 @@ class ScanTally(Tally):
     def dump(self, file: int, folder: Path) -> None:
         """See `Reduction`. Nothing comes through Python."""
         target = literal(str(folder / _FILE))
-        self._store.execute(f"COPY {self._tables[file]} TO {target} (FORMAT parquet, COMPRESSION zstd)")
+        # Named as `Pieces.dump` does: either may load what the other wrote.
+        query = f"SELECT token, metric AS value FROM {self._tables[file]}"
+        self._store.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
 
     def load(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
@@ -123,7 +125,8 @@ class ScanTally(Tally):
 
     def result(self) -> Tokens:
         """See `Reduction`."""
-        sources = [*self._tables.values(), *self._known.values()]
+        known = [f"(SELECT token, value AS metric FROM {source})" for source in self._known.values()]
+        sources = [*self._tables.values(), *known]
         if not sources:
             return super().result()
         self._pieces.forget()
@@ -190,7 +193,7 @@ class ScanTally(Tally):
                 token = self._missing if value == missing else self._replaced.get(value, value)
                 if not (self._is_filtered and is_left_out(token)):
                     counts[token] = counts.get(token, 0) + count
-            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL")
+            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL OR {touched}")
         else:
             self._store.execute(f"DELETE FROM {table} WHERE token IS NULL")
         if counts:
