@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.transform.vocabulary.drive import Made, Ordering, Wanted, by_local, finish
+from tests.transform.vocabulary.drive import Made, Ordering, Wanted, by_local, finish, reduction
 from tests.transform.vocabulary.reference import expected
 from tests.transform.vocabulary.tokens import AWKWARD, BYTES, INTEGERS, TEXTS, VOCABULARIES
 from tidemill.errors import Code, TidemillError
@@ -179,6 +179,26 @@ def test_no_file_and_no_row():
         assert by_local(Wanted(), [], Path(folder)) == expected(Wanted(), {})
     files = column([], pa.string(), 0)
     assert by_scan(Wanted(), files, Substitution("Column", "string", False, {}, None), is_filtered=True).unpruned == 1
+
+
+def test_batches_load_what_a_scan_has_dumped_and_the_other_way_round(tmp_path: Path):
+    values = ["a", "b", "a", "", None]
+    pq.write_table(pa.table({"Column": pa.array(values, pa.string())}), tmp_path / "rows.parquet")
+    scan = ParquetRows([tmp_path / "rows.parquet"], [RawColumn("Column", "string")]).scan("Column")
+    plain = Substitution("Column", "string", False, {}, None)
+    for folder in ("scan", "batches"):
+        (tmp_path / folder).mkdir()
+    with Counts(tmp_path, 1 << 28, 1, per_file=True) as store:
+        scanned = ScanTally(store, scan, plain, True)
+        scanned.run([0], 1, print)
+        scanned.dump(0, tmp_path / "scan")
+        batches = reduction(Wanted(), store)
+        batches.load(0, tmp_path / "scan")
+        batches.dump(0, tmp_path / "batches")
+        again = ScanTally(store, scan, plain, True)
+        again.load(0, tmp_path / "batches")
+        for tally in (scanned, batches, again):
+            assert finish(Wanted(), tally.result(), tmp_path) == expected(Wanted(), {b"a": 2, b"b": 1})
 
 
 def test_names_that_differ_in_case_alone_are_not_scanned(tmp_path: Path):
