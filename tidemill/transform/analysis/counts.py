@@ -20,7 +20,7 @@ from tidemill.errors import Code, TidemillError
 
 STREAM_ROWS = 1 << 16
 _HELD_SHARE = 8
-_FILE = "pieces.parquet"
+STATE_FILE = "counts.parquet"
 _COLUMNS = {
     "file": ("INTEGER", pa.int32()),
     "unit": ("INTEGER", pa.int32()),
@@ -223,13 +223,13 @@ class Pieces:
             folder: Where to write to.
         """
         schema = pa.schema([field for field in self._schema if field.name not in ("file", "unit")])
-        with pq.ParquetWriter(folder / _FILE, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / STATE_FILE, schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table.select(schema.names).cast(schema))
 
     def load(self, file: int, folder: Path) -> None:
         """Adds what `dump` wrote as the pieces of a file."""
-        with pq.ParquetFile(folder / _FILE) as parquet:
+        with pq.ParquetFile(folder / STATE_FILE) as parquet:
             unit = self._units
             for batch in parquet.iter_batches(STREAM_ROWS):
                 # All are one unit: a file's tokens have been merged.

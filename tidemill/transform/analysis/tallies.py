@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.data.engine import literal, quote
-from tidemill.transform.analysis.counts import Counts, Pieces
+from tidemill.transform.analysis.counts import STATE_FILE, Counts, Pieces
 from tidemill.transform.analysis.sums import sums
 from tidemill.transform.analysis.tokens import Tokens, as_bytes, blob, is_left_out
 from tidemill.transform.apply.rowwise import Substitution
@@ -21,7 +21,6 @@ from tidemill.transform.rows.rows import Scan
 
 _MOST_ROWS = 1 << 20
 _MOST_BYTES = 1 << 28
-_FILE = "counts.parquet"
 COUNT_LABEL = -1
 WEIGHT_LABEL = -2
 """Where the labels of a co-occurrence stand, the token's count and its weight stand under these."""
@@ -98,14 +97,14 @@ class ScanTally(Tally):
 
     def dump(self, file: int, folder: Path) -> None:
         """See `Reduction`. Nothing comes through Python."""
-        target = literal(str(folder / _FILE))
+        target = literal(str(folder / STATE_FILE))
         # Named as `Pieces.dump` does: either may load what the other wrote.
         query = f"SELECT token, metric AS value FROM {self._tables[file]}"
         self._store.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
 
     def load(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
-        self._known[file] = self._store.hold_file(folder / _FILE)
+        self._known[file] = self._store.hold_file(folder / STATE_FILE)
 
     def start(self) -> Any:
         """Not called: it reads the rows itself."""
