@@ -66,7 +66,7 @@ TOKENS: dict[str, Callable[[Inputs], tf.Tensor | tf.SparseTensor]] = {
         tf.equal(dense(i["word"], "?"), ""), tf.constant("\x00"), dense(i["word"], "?")
     ),
     "lower": lambda i: _sparse(tf.strings.lower)(i["word"]),
-    "start": lambda i: _sparse(lambda v: tf.strings.substr(v, 0, 1))(i["word"]),
+    "start": lambda i: _sparse(lambda v: tf.strings.substr(v, 0, 1, unit="UTF8_CHAR"))(i["word"]),
     "letters": lambda i: tf.strings.regex_replace(dense(i["word"], ""), "[a-c]", "*"),
     "bag": lambda i: i["bag"],
     "key": lambda i: i["key"],
