@@ -24,6 +24,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -33,8 +34,12 @@ BEAM_ONCE = 5_000_000
 """Rows from which Beam is measured once: it takes minutes."""
 
 
-def measure(function: str, *args: object, environment: dict[str, str] | None = None) -> tuple[object, float]:
-    """Calls `module:function` of `transforms` in a fresh process; what it returns, and the process's peak in GiB."""
+def measure(function: str, *args: object, environment: dict[str, str] | None = None) -> tuple[object, float, float]:
+    """Calls `module:function` of `transforms` in a fresh process.
+
+    Returns:
+        What the function returns, the process's peak of memory in GiB, and the function's CPU seconds.
+    """
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     process = context.Process(target=_run, args=(function, args, environment or {}, queue))
@@ -48,19 +53,21 @@ def measure(function: str, *args: object, environment: dict[str, str] | None = N
 def _run(function: str, args: tuple, environment: dict[str, str], queue: multiprocessing.SimpleQueue) -> None:
     os.environ.update(environment)
     module, _, name = function.partition(":")
-    result = getattr(importlib.import_module(f"transforms.{module}"), name)(*args)
-    queue.put((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+    call = getattr(importlib.import_module(f"transforms.{module}"), name)
+    before = time.process_time()
+    result = call(*args)
+    queue.put((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.process_time() - before))
 
 
 def median_of(engine: str, examples: Path, out: Path, threads: int, repeats: int) -> dict:
-    """Medians of an engine's seconds by phase and of their sum, and the largest peak in GiB."""
+    """Medians of an engine's seconds by phase, of their sum and of its CPU, and the largest peak in GiB."""
     runs, peaks = [], []
     for _ in range(repeats):
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         environment = {"POLARS_MAX_THREADS": str(threads)}
-        seconds, peak = measure(f"by_{engine}:run", examples, out, threads, environment=environment)
-        runs.append(seconds | {"total": sum(seconds.values())})
+        seconds, peak, cpu = measure(f"by_{engine}:run", examples, out, threads, environment=environment)
+        runs.append(seconds | {"total": sum(seconds.values()), "cpu": cpu})
         peaks.append(peak)
     medians = {phase: statistics.median(run[phase] for run in runs) for phase in runs[0]}
     return {"engine": engine, "threads": threads, "repeats": repeats, "seconds": medians, "peak_gib": max(peaks)}
@@ -71,7 +78,9 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
     results = []
     for rows in args.rows:
         examples = prepared(work, rows)
-        print(f"\n{rows:,} rows                       analyse describe transform   total   times local   peak GiB")
+        print(
+            f"\n{rows:,} rows                       analyse describe transform    total      CPU   times local   peak GiB"
+        )
         local = None
         for engine in [e for e in ENGINES if e in args.engines]:
             # One thread of the runner: with several processes it is hardly faster and takes twice the memory.
@@ -112,10 +121,10 @@ def scale(args: argparse.Namespace, work: Path) -> list[dict]:
         seconds = more["seconds"]["total"] - less["seconds"]["total"]
         slopes.append(seconds / (more["rows"] - less["rows"]) * 1e6)
     print("seconds for each further million rows:", ", ".join(f"{slope:.2f}" for slope in slopes))
-    result, _ = measure("wide:write", work / "wide", args.wide_rows, args.wide_values)
+    result, *_ = measure("wide:write", work / "wide", args.wide_rows, args.wide_values)
     print(f"{args.wide_rows:,} rows with {result:,} distinct strings", flush=True)
     for phase in ("analyse", "transform"):
-        seconds, peak = measure(f"wide:{phase}", work / "wide", work / "made-wide", threads)
+        seconds, peak, _ = measure(f"wide:{phase}", work / "wide", work / "made-wide", threads)
         print(f"  {phase}: {seconds:.1f} s, peak {peak:.2f} GiB", flush=True)
         results.append({"rows": args.wide_rows, "distinct": result, "phase": phase, "seconds": seconds, "peak": peak})
     measure("wide:check", work / "made-wide", args.wide_rows, args.wide_values)
@@ -133,7 +142,7 @@ def spans(args: argparse.Namespace, work: Path) -> list[dict]:
         made, kept = work / "spans" / "made", work / "spans" / "kept"
         seconds = {}
         for name, examples, spans in (("all new", ten, None), ("nine", nine, kept), ("one new", ten, kept)):
-            seconds[name], _ = measure("daily:analyse", examples, made / name, threads, spans)
+            seconds[name], *_ = measure("daily:analyse", examples, made / name, threads, spans)
         if changed := differing(made / "all new", made / "one new"):
             raise SystemExit(f"the artifacts differ: {', '.join(changed)}")
         results.append(seconds)

@@ -73,7 +73,7 @@ def test_any_function(tmp_path_factory: pytest.TempPathFactory, function: Functi
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
 @given(function=functions(), table=tables(), dictionary=st.booleans())
 def test_any_function_often(
     tmp_path_factory: pytest.TempPathFactory, function: Function, table: pa.Table, dictionary: bool

@@ -151,7 +151,8 @@ def far(name: str, theirs: np.ndarray, ours: np.ndarray) -> list[str]:
     finite = np.isfinite(theirs)
     same = np.where(finite, True, (ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
     spread = np.std(theirs[finite]) if finite.any() else 0.0
-    same &= ~finite | (np.abs(ours - theirs) <= RELATIVE * np.maximum(np.abs(theirs), spread))
+    with np.errstate(invalid="ignore"):
+        same &= ~finite | (np.abs(ours - theirs) <= RELATIVE * np.maximum(np.abs(theirs), spread))
     where = np.flatnonzero(~same)
     if not len(where):
         return []

@@ -41,7 +41,7 @@ def test_a_few(drawn, program):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, **_SETTINGS)
+@settings(max_examples=12, **_SETTINGS)
 @given(rows(), PROGRAMS)
 def test_many(drawn, program):
     same_by_both(drawn, program)

@@ -10,11 +10,9 @@ from tests.transform.equality import numbers, steps, words
 from tests.transform.equality.case import Case
 from tests.transform.equality.compare import assert_same_artifact, assert_same_rows
 from tests.transform.equality.data import Given, awkward_table, give
-from tests.transform.equality.engines import batch_rows, by_beam, by_local, parquet_rows, transformed
+from tests.transform.equality.engines import batch_rows, by_beam, by_local
 
 CASES = [*numbers.CASES, *words.CASES]
-FAIL_ON_NOTHING = ("scalers_per_key", "bucketizers_per_key", "histograms", "texts")
-"""Cases that TFT cannot do for no rows, on Beam or here."""
 FAST = ("scalers", "applied_vocabularies", "phases")
 
 
@@ -33,19 +31,6 @@ def test_local_equals_beam(case: Case, given: Given, tmp_path: Path):
         local = by_local(case, given, tmp_path / name, rows)
         assert_same_artifact(tmp_path / "beam", tmp_path / name, bool(case.near or case.quantiles))
         assert_same_rows(case, given.table, beam, local)
-
-
-@pytest.mark.slow
-def test_no_rows_at_all(tmp_path: Path, given: Given):
-    """What comes of nothing, applied to rows. All functions in one, but for those that Beam cannot do then."""
-    nothing = give(awkward_table(0), tmp_path / "nothing", parts=[0, 0])
-    cases = [case for case in CASES if case.name not in FAIL_ON_NOTHING]
-    whole = Case("whole", lambda inputs: {f"{c.name} {n}": t for c in cases for n, t in c.function(inputs).items()})
-    by_beam(whole, nothing, tmp_path / "beam")
-    by_local(whole, nothing, tmp_path / "local")
-    assert_same_artifact(tmp_path / "beam", tmp_path / "local")
-    beam, local = (transformed(tmp_path / engine, parquet_rows(given)) for engine in ("beam", "local"))
-    assert_same_rows(whole, given.table, beam, local)
 
 
 @pytest.mark.slow
