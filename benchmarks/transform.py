@@ -79,7 +79,8 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
     for rows in args.rows:
         examples = prepared(work, rows)
         print(
-            f"\n{rows:,} rows                       analyse describe transform    total      CPU   times local   peak GiB"
+            f"\n{rows:,} rows                       analyse describe transform    total      CPU"
+            "   times local   peak GiB"
         )
         local = None
         for engine in [e for e in ENGINES if e in args.engines]:
