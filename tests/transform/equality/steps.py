@@ -7,7 +7,6 @@ python -m tests.transform.equality.steps --examples FOLDER      # such rows, ing
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -19,12 +18,12 @@ import pyarrow as pa
 
 from tests.transform.equality.case import rowwise
 from tests.transform.equality.compare import assert_same_artifact, far, farther
-from tests.transform.runs import write_schema
+from tests.transform.runs import spec, write_schema
 from tidemill.data.dataset import Dataset
 from tidemill.data.ingest import ingest
 from tidemill.experiment import Experiment, load
 from tidemill.planning import plan_training
-from tidemill.specs import IngestSpec, PreprocessSpec
+from tidemill.specs import IngestSpec
 from tidemill.step import Progress
 from tidemill.transform.preprocess import preprocess
 
@@ -50,9 +49,9 @@ def criteo(rows: int, folder: Path) -> Experiment:
 
 def read(experiment: Experiment, folder: Path) -> Path:
     """Runs the experiment's ingest step; returns the folder of its rows."""
-    spec = IngestSpec.model_validate_json(plan_training(experiment, str(folder / "root"))["ingest"])
+    told = IngestSpec.model_validate_json(plan_training(experiment, str(folder / "root"))["ingest"])
     quarantine = str(folder / "quarantine.jsonl")
-    ingest(spec, str(folder / "root"), examples=str(folder / "raw"), quarantine=quarantine, progress=Progress("ingest"))
+    ingest(told, str(folder / "root"), examples=str(folder / "raw"), quarantine=quarantine, progress=Progress("ingest"))
     return folder / "raw"
 
 
@@ -66,11 +65,11 @@ def by_both(experiment: Experiment, examples: Path, folder: Path) -> Iterator[st
         AssertionError: they differ by more than they may.
     """
     write_schema(folder / "schema", Dataset(examples).schema())
-    told = json.loads(plan_training(experiment, str(folder / "root"))["preprocess"])
+    told = {"label": experiment.label, "key": experiment.key, "features": experiment.features}
     for engine in ("beam", "local"):
         started = time.monotonic()
         preprocess(
-            PreprocessSpec.model_validate(told | {"engine": engine, "spans": False}),
+            spec(**told, engine=engine),
             str(examples),
             str(folder / "schema"),
             transform_graph=str(folder / engine / "graph"),
