@@ -16,7 +16,7 @@ test: $(READY)  ## All tests, whole pipelines included.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/tidemill compile --check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow"
