@@ -59,42 +59,54 @@ def _run(function: str, args: tuple, environment: dict[str, str], queue: multipr
     queue.put((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.process_time() - before))
 
 
-def median_of(engine: str, examples: Path, out: Path, threads: int, repeats: int) -> dict:
-    """Medians of an engine's seconds by phase, of their sum and of its CPU, and the largest peak in GiB."""
-    runs, peaks = [], []
-    for _ in range(repeats):
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        environment = {"POLARS_MAX_THREADS": str(threads)}
-        seconds, peak, cpu = measure(f"by_{engine}:run", examples, out, threads, environment=environment)
-        runs.append(seconds | {"total": sum(seconds.values()), "cpu": cpu})
-        peaks.append(peak)
-    medians = {phase: statistics.median(run[phase] for run in runs) for phase in runs[0]}
-    return {"engine": engine, "threads": threads, "repeats": repeats, "seconds": medians, "peak_gib": max(peaks)}
+def once(engine: str, examples: Path, out: Path, threads: int) -> dict:
+    """Seconds of one run by phase, their sum and its CPU seconds, and its peak of memory in GiB."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    environment = {"POLARS_MAX_THREADS": str(threads)}
+    seconds, peak, cpu = measure(f"by_{engine}:run", examples, out, threads, environment=environment)
+    return {"seconds": seconds | {"total": sum(seconds.values()), "cpu": cpu}, "peak_gib": peak}
+
+
+def medians(runs: list[dict]) -> dict:
+    """Medians of the seconds, and the largest peak."""
+    seconds = {phase: statistics.median(run["seconds"][phase] for run in runs) for phase in runs[0]["seconds"]}
+    return {"repeats": len(runs), "seconds": seconds, "peak_gib": max(run["peak_gib"] for run in runs)}
 
 
 def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
-    """All engines on the same rows, each compared with what the local one made."""
+    """All engines on the same rows, in turns: what slows the machine down for a while slows all of them. Each is
+    compared with what the local one made."""
     results = []
     for rows in args.rows:
         examples = prepared(work, rows)
+        # One thread of Beam's runner: with several processes it is hardly faster and takes twice the memory.
+        contenders = [
+            (engine, threads)
+            for engine in ENGINES
+            if engine in args.engines
+            for threads in ([1] if engine == "beam" else sorted(args.threads, reverse=True))
+        ]
+        runs: dict[tuple[str, int], list[dict]] = {contender: [] for contender in contenders}
+        agrees: dict[str, dict] = {}
+        for turn in range(args.repeats):
+            for engine, threads in contenders:
+                if turn and engine == "beam" and rows >= BEAM_ONCE:
+                    continue
+                out = work / f"made-{engine}"
+                runs[engine, threads].append(once(engine, examples, out, threads))
+                if engine != "local" and engine not in agrees and "local" in args.engines:
+                    agrees[engine] = measure("agree:compare", engine, out, work / "made-local")[0]
         print(
             f"\n{rows:,} rows                       analyse describe transform    total      CPU"
             "   times local   peak GiB"
         )
         local = None
-        for engine in [e for e in ENGINES if e in args.engines]:
-            # One thread of the runner: with several processes it is hardly faster and takes twice the memory.
-            for threads in [1] if engine == "beam" else sorted(args.threads, reverse=True):
-                repeats = 1 if engine == "beam" and rows >= BEAM_ONCE else args.repeats
-                out = work / f"made-{engine}"
-                result = {"rows": rows} | median_of(engine, examples, out, threads, repeats)
-                if engine == "local":
-                    local = local or result
-                elif local:
-                    result["agrees"] = measure("agree:compare", engine, out, work / "made-local")[0]
-                _print(result, local)
-                results.append(result)
+        for engine, threads in contenders:
+            result = {"rows": rows, "engine": engine, "threads": threads} | medians(runs[engine, threads])
+            local = local or (result if engine == "local" else None)
+            results.append(result | {"agrees": agrees.get(engine)})
+            _print(result, local)
     return results
 
 
@@ -102,7 +114,8 @@ def _print(result: dict, local: dict | None) -> None:
     seconds = result["seconds"]
     ratio = seconds["total"] / local["seconds"]["total"] if local else float("nan")
     name = f"{result['engine']}, {result['threads']} thread{'s' * (result['threads'] > 1)}, {result['repeats']} times"
-    phases = (seconds["analyse"], seconds.get("describe", 0.0), seconds["transform"], seconds["total"])
+    phases = (seconds["analyse"], seconds.get("describe", 0.0), seconds["transform"])
+    phases += (seconds["total"], seconds["cpu"])
     print(
         f"  {name:<28}", "".join(f"{x:9.2f}" for x in phases), f"{ratio:13.2f} {result['peak_gib']:10.2f}", flush=True
     )
@@ -111,12 +124,13 @@ def _print(result: dict, local: dict | None) -> None:
 def scale(args: argparse.Namespace, work: Path) -> list[dict]:
     """Time and memory of the local engine by the number of rows, and with a vocabulary of 30 million values."""
     threads = max(args.threads)
-    results = []
-    for rows in args.scale_rows:
-        result = {"rows": rows} | median_of("local", prepared(work, rows), work / "made-local", threads, args.repeats)
-        results.append(result)
-        total, peak = result["seconds"]["total"], result["peak_gib"]
-        print(f"{rows:>11,} rows: {total:7.2f} s, peak {peak:.2f} GiB", flush=True)
+    runs: dict[int, list[dict]] = {rows: [] for rows in args.scale_rows}
+    for _ in range(args.repeats):
+        for rows in args.scale_rows:
+            runs[rows].append(once("local", prepared(work, rows), work / "made-local", threads))
+    results = [{"rows": rows} | medians(found) for rows, found in runs.items()]
+    for result in results:
+        print(f"{result['rows']:>11,} rows: {result['seconds']['total']:7.2f} s, peak {result['peak_gib']:.2f} GiB")
     slopes = []
     for less, more in itertools.pairwise(results):
         seconds = more["seconds"]["total"] - less["seconds"]["total"]
