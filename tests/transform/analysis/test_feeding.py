@@ -102,7 +102,7 @@ def keys(inputs):
 
 
 @pytest.mark.parametrize(
-    ("function", "times"), [(plain, 8), (products, 1), (by_column, 1), (lists, 1), (keys, 8)], ids=lambda f: str(f)
+    ("function", "times"), [(plain, 8), (products, 1), (by_column, 1), (lists, 1), (keys, 8)], ids=lambda f: getattr(f, "__name__", f)
 )
 def test_only_what_loses_no_digits_gets_large_batches(function, times, tmp_path):
     pq.write_table(TABLES["some"], tmp_path / "a.parquet")
