@@ -102,7 +102,9 @@ def keys(inputs):
 
 
 @pytest.mark.parametrize(
-    ("function", "times"), [(plain, 8), (products, 1), (by_column, 1), (lists, 1), (keys, 8)], ids=lambda f: getattr(f, "__name__", f)
+    ("function", "times"),
+    [(plain, 8), (products, 1), (by_column, 1), (lists, 1), (keys, 8)],
+    ids=["plain", "products", "by_column", "lists", "keys"],
 )
 def test_only_what_loses_no_digits_gets_large_batches(function, times, tmp_path):
     pq.write_table(TABLES["some"], tmp_path / "a.parquet")
