@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidemill.experiment.training import Resources
+from tidemill.experiment.compute import Resources
 
 ACCELERATOR = "nvidia.com/gpu"
 _GKE_ACCELERATOR = "cloud.google.com/gke-accelerator"

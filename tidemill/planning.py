@@ -12,8 +12,8 @@ from tidemill import fingerprint, storage
 from tidemill.data import sources
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump
+from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.source import Source
-from tidemill.experiment.training import TransformEngine
 from tidemill.placement import placement
 from tidemill.publishing import store
 from tidemill.specs import (

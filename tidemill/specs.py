@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from tidemill.experiment.base import Column, Section
+from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.experiment.features import Feature
+from tidemill.experiment.models import Model
 from tidemill.experiment.source import Drift, Leakage, Source, Split
-from tidemill.experiment.training import Model, Training, TransformEngine
+from tidemill.experiment.training import Training
 
 
 class SourceFile(Section):

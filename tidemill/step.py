@@ -16,8 +16,14 @@ from tidemill.errors import EXIT_CODE, TidemillError
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
 RUN_PID = "TIDEMILL_RUN_PID"
+PREEMPTED_EXIT_CODE = 128 + signal.SIGTERM
+"""Of a step that was told to end and can go on from where it was; as a shell gives it."""
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = 0.2
+
+
+class Preempted(Exception):
+    """The process was told to end, and has kept what it needs to go on."""
 
 
 class Progress:
@@ -62,7 +68,8 @@ def step(name: str) -> Iterator[Progress]:
     """Surrounds the body of a component.
 
     A `TidemillError` inside ends the process with exit code 2 after printing one line `error [code] message` and, when
-    the environment variable `TIDEMILL_ERROR_FILE` names a file, writing it there as JSON.
+    the environment variable `TIDEMILL_ERROR_FILE` names a file, writing it there as JSON. `Preempted` ends it with
+    `PREEMPTED_EXIT_CODE`.
 
     Args:
         name: The component's name.
@@ -79,6 +86,9 @@ def step(name: str) -> Iterator[Progress]:
                 json.dump({"step": name, **error.to_dict()}, file)
         print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_CODE)
+    except Preempted:
+        print(f"{name} was told to end; the next attempt goes on from here", file=sys.stderr, flush=True)
+        sys.exit(PREEMPTED_EXIT_CODE)
 
 
 def _die_with_run() -> None:

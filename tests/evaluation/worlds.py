@@ -12,9 +12,10 @@ import pyarrow as pa
 from tidemill import artifact
 from tidemill.data.dataset import Dataset, DatasetWriter
 from tidemill.experiment.evaluation import Evaluation
-from tidemill.experiment.training import Gbdt, Training
-from tidemill.models.base import Run
-from tidemill.models.gbdt import MODEL as GbdtModel
+from tidemill.experiment.training import Training
+from tidemill.models.gbdt import Gbdt
+from tidemill.models.parts.base import Run
+from tidemill.models.parts.boosting import GbdtModel
 from tidemill.specs import EvaluateSpec
 from tidemill.step import Progress
 from tidemill.training.checkpoint import Checkpoints

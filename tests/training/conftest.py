@@ -11,8 +11,7 @@ import pytest
 
 from tidemill.data.dataset import Dataset, DatasetWriter
 from tidemill.experiment.source import Split
-from tidemill.models import Model, family
-from tidemill.models.base import Run
+from tidemill.models.parts.base import Model, Run
 from tidemill.specs import PreprocessSpec, TrainSpec
 from tidemill.step import Progress
 from tidemill.training.checkpoint import Checkpoints
@@ -25,7 +24,17 @@ from tidemill.transform.raw import raw_columns
 ROWS = {"train": 1500, "valid": 400, "test": 100}
 DCN = {"family": "dcn_v2", "cross_layers": 2, "deep": [16, 8], "embedding_dim": 4, "dropout": 0.1, "l2_embedding": 1e-4}
 GBDT = {"family": "gbdt", "rounds": 12, "num_leaves": 7, "min_data_in_leaf": 20, "bagging_fraction": 0.7}
-MODELS = {"dcn_v2": DCN, "gbdt": GBDT}
+SMALL = {"deep": [16, 8], "embedding_dim": 4}
+MODELS = {
+    "dcn_v2": DCN,
+    "deepfm": {"family": "deepfm"} | SMALL,
+    "dlrm": {"family": "dlrm", "bottom": [8]} | SMALL,
+    "final_mlp": {"family": "final_mlp", "first": [16], "second": [8], "gate": 8, "heads": 2, "embedding_dim": 4},
+    "fm": {"family": "fm", "embedding_dim": 4},
+    "gbdt": GBDT,
+    "lr": {"family": "lr"},
+    "wide_deep": {"family": "wide_deep"} | SMALL,
+}
 FEATURES = {
     "price": {"kind": "numeric", "transform": "log"},
     "weight (kg)": {"kind": "numeric"},
@@ -33,6 +42,8 @@ FEATURES = {
     "visits": {"kind": "numeric", "transform": {"bucketize": 8}},
     "device": {"kind": "categorical", "vocabulary": {"top_k": 2}},
 }
+KINDS = {name: MODELS[name] for name in ("dcn_v2", "gbdt")}
+"""A family of each framework."""
 _KINDS = {"int64": "INT", "float32": "FLOAT", "string": "BYTES"}
 
 
@@ -82,7 +93,7 @@ class Shop:
         """Fits a member to the features to keep, without export: the model and the history."""
         data, spec = Dataset(self.transformed), self.spec(model, **training)
         layout = Layout.of([f for f in data.metadata["features"] if keep(f)])
-        fitted = family(spec.model.family)(spec.model, layout)
+        fitted = spec.model.open(layout)
         history = History(self.folder / "logs", fitted.unit)
         checkpoints = Checkpoints(str(self.folder / "root"), "fit", 3600)
         fitted.fit(Run(data, "bought", spec.training, history, checkpoints, Progress("train")))

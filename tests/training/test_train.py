@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.training.conftest import DCN, GBDT, MODELS
+from tests.training.conftest import DCN, GBDT, KINDS, MODELS
 from tidemill import artifact
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.models import family, load_model
+from tidemill.models import families, load_model
 from tidemill.training.input import in_order
 from tidemill.training.metrics import measure
 from tidemill.training.threads import default_threads
@@ -34,7 +34,7 @@ def test_learns_and_writes_a_whole_model(shop, name):
     document = json.loads((folder / "model.json").read_text())
     assert document["features"] == data.metadata["features"]
     assert document["kept"] == summary.epochs
-    assert document["config"] == family(name)(shop.spec(MODELS[name]).model, None).config.model_dump(mode="json")
+    assert document["config"] == shop.spec(MODELS[name]).model.model_dump(mode="json")
     history = json.loads((folder / "history.json").read_text())
     assert history["kept"] == summary.epochs <= len(history["entries"])
     assert history["entries"][-1]["train"]["log_loss"] < history["entries"][0]["train"]["log_loss"]
@@ -52,7 +52,7 @@ def test_learns_and_writes_a_whole_model(shop, name):
     assert model.predict(data, "predict").shape == (0,)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_early_stopping_keeps_the_best(shop, name):
     stopping = {"metric": "auc", "patience": 1, "rounds": 2}
     model = {"dcn_v2": DCN, "gbdt": GBDT | {"learning_rate": 1.0, "rounds": 100}}[name]
@@ -74,7 +74,7 @@ def test_the_same_again_and_another_seed(shop, name):
     assert len({entry["train"]["log_loss"] for entry in history}) == len(history)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_without_valid_rows(shop, name):
     changed = shop.with_rows(lambda split, table: table.slice(0, 0) if split == "valid" else table)
     summary = changed.train(MODELS[name], early_stopping=None)
@@ -108,7 +108,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("case", BAD)
 def test_refuses(shop, name, case):
     change, code = BAD[case]
@@ -216,11 +216,19 @@ def test_threads_keep_to_the_quota(tmp_path, text, threads):
     assert default_threads(tmp_path / "cpu.max") == min(threads, default_threads())
 
 
-def test_unknown_family():
-    for name in ("base", "forest", "neural", "no_such", "os.path", "../x"):
+def test_all_families_are_tried():
+    assert set(MODELS) == set(families())
+
+
+def test_unknown_family(shop):
+    shop.train(GBDT)
+    path = shop.folder / "model" / "model.json"
+    document = json.loads(path.read_text())
+    for name in ("parts", "no_such", "os.path", "../x"):
+        path.write_text(json.dumps(document | {"family": name}))
         with pytest.raises(TidemillError) as error:
-            family(name)
-        assert error.value.code is Code.UNSUPPORTED
+            load_model(shop.folder / "model")
+        assert error.value.code in (Code.UNSUPPORTED, Code.INCOMPLETE_ARTIFACT)
 
 
 def test_load_refuses_a_broken_model(shop):

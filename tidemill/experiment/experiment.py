@@ -7,10 +7,12 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from tidemill.experiment.base import Column, Name, Section
+from tidemill.experiment.compute import Compute
 from tidemill.experiment.evaluation import Evaluation, Predict
 from tidemill.experiment.features import Cross, Feature
+from tidemill.experiment.models import Model, unique_names
 from tidemill.experiment.source import Source, Split, Validation
-from tidemill.experiment.training import Compute, Model, Training, Tuning, unique_names
+from tidemill.experiment.training import Training, Tuning
 
 
 class Experiment(Section):

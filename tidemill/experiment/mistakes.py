@@ -12,7 +12,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment.text import shown
 
 # The keys that say which of several sections is meant.
-_TAGS = {"kind": "numeric, categorical or cross", "family": "dcn_v2 or gbdt"}
+_TAGS = {"kind": "numeric, categorical or cross", "family": "dcn_v2, gbdt or another one"}
 _WRONG_TYPE = {
     "string_type": "write a string",
     "int_type": "write an integer",

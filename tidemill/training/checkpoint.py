@@ -31,16 +31,19 @@ class Checkpoints:
         root: URI of the folder where Tidemill keeps things.
         training_fingerprint: Of the spec and the transformed examples.
         every_seconds: Least time between two checkpoints.
+        every_steps: Most steps between two checkpoints. Defaults to no limit.
     """
 
-    def __init__(self, root: str, training_fingerprint: str, every_seconds: float):
+    def __init__(self, root: str, training_fingerprint: str, every_seconds: float, every_steps: int | None = None):
         self.uri = storage.join(root, "checkpoints", training_fingerprint)
         self._local = storage.local_path(self.uri)
-        self._every_seconds = every_seconds
-        self._last = time.monotonic()
+        self._every_seconds, self._every_steps = every_seconds, every_steps
+        self._last, self._last_step = time.monotonic(), 0
 
-    def due(self) -> bool:
-        """Whether the last checkpoint, or the start, is long enough ago."""
+    def due(self, step: int) -> bool:
+        """Whether the last checkpoint, or the start, is long enough ago, in seconds or in steps."""
+        if self._every_steps is not None and step - self._last_step >= self._every_steps:
+            return True
         return time.monotonic() - self._last >= self._every_seconds
 
     def save(self, step: int, state: dict, arrays: dict[str, np.ndarray]) -> None:
@@ -60,7 +63,7 @@ class Checkpoints:
                 storage.upload_folder(str(Path(folder) / name), storage.join(self.uri, name))
         for old in self._names()[:-KEPT]:
             _remove(storage.join(self.uri, old))
-        self._last = time.monotonic()
+        self._last, self._last_step = time.monotonic(), step
 
     def newest(self) -> tuple[dict, dict[str, np.ndarray]] | None:
         """State and arrays of the newest checkpoint whose bytes are whole; None where there is none."""

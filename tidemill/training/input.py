@@ -115,6 +115,7 @@ def shuffled(
     seed: int,
     epoch: int,
     first_batch: int = 0,
+    negative_rate: float = 1.0,
     buffer_rows: int = BUFFER_ROWS,
 ) -> Iterator[Rows]:
     """One epoch of the split in an order that is a pure function of the rows, `seed`, `epoch` and `buffer_rows`.
@@ -132,6 +133,7 @@ def shuffled(
         seed: 0 or more.
         epoch: 0 or more.
         first_batch: Batches to leave out at the start, without decoding the buffers before. Defaults to none.
+        negative_rate: Share of the rows with label 0 to take, drawn with `seed` and `epoch`. Defaults to all.
         buffer_rows: See above.
 
     Yields:
@@ -144,17 +146,23 @@ def shuffled(
 
     def load(place: int) -> Rows:
         rows = concat([to_rows(_read(group, columns), layout, label) for group in buffers[place]])
-        return rows.take(np.random.default_rng([seed, epoch, place]).permutation(len(rows)))
+        draw = np.random.default_rng([seed, epoch, place])
+        order = draw.permutation(len(rows))
+        if negative_rate < 1:
+            order = order[(rows.labels[order] != 0) | (draw.random(len(rows)) < negative_rate)]
+        return rows.take(order)
 
     skip = first_batch * batch_size
     place = 0
-    while place < len(buffers) and skip >= (rows := sum(g.rows for g in buffers[place])):
+    # How many rows of a buffer are drawn is known when it is decoded.
+    while negative_rate == 1 and place < len(buffers) and skip >= (rows := sum(g.rows for g in buffers[place])):
         skip -= rows
         place += 1
     pending: Rows | None = None
     for buffer in _ahead(load, place, len(buffers)):
         if skip:
-            buffer, skip = buffer.slice(skip, len(buffer)), 0
+            left_out = min(skip, len(buffer))
+            buffer, skip = buffer.slice(left_out, len(buffer)), skip - left_out
         pending = buffer if pending is None else concat([pending, buffer])
         whole = len(pending) // batch_size * batch_size
         for start in range(0, whole, batch_size):

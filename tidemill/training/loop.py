@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -18,21 +18,17 @@ import numpy as np
 import tensorflow as tf
 
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment.training import Optimizer
+from tidemill.step import Preempted
 from tidemill.training.input import Layout, shuffled
 from tidemill.training.metrics import measure
+from tidemill.training.optimizers import Updates
 from tidemill.training.threads import default_threads
 
 if TYPE_CHECKING:
-    from tidemill.models.base import Run
+    from tidemill.models.parts.base import Run
 
 CHECK_STEPS = 50
 """Steps between two looks at the loss."""
-_OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "adagrad": keras.optimizers.Adagrad,
-    "sgd": keras.optimizers.SGD,
-}
 
 
 def prepare(seed: int, threads: int | None) -> None:
@@ -53,11 +49,18 @@ def network_inputs(network: keras.Model, ids: tf.Tensor, numbers: tf.Tensor) -> 
     return {name: value for name, value in (("ids", ids), ("numbers", numbers)) if name in network.input}
 
 
-def fit(network: keras.Model, layout: Layout, run: Run, predict: Callable[[str], np.ndarray]) -> int:
+def fit(
+    network: keras.Model,
+    tables: Sequence[keras.Variable],
+    layout: Layout,
+    run: Run,
+    predict: Callable[[str], np.ndarray],
+) -> int:
     """Trains a network on the train split.
 
     Args:
         network: From the inputs of `network_inputs` to logits [batch, 1].
+        tables: Its embedding tables, of which a step updates the rows of its batch alone.
         layout: The features.
         run: Data and settings.
         predict: Gives the probabilities of a split with the network's present weights.
@@ -67,8 +70,9 @@ def fit(network: keras.Model, layout: Layout, run: Run, predict: Callable[[str],
 
     Raises:
         TidemillError: `training-diverged`.
+        Preempted: SIGTERM has come, and a checkpoint is written.
     """
-    trainer = _Trainer(network, layout, run, predict)
+    trainer = _Trainer(network, tables, layout, run, predict)
     trainer.restore()
     while not trainer.done():
         trainer.epoch()
@@ -78,7 +82,14 @@ def fit(network: keras.Model, layout: Layout, run: Run, predict: Callable[[str],
 class _Trainer:
     """The state of a training that goes on."""
 
-    def __init__(self, network: keras.Model, layout: Layout, run: Run, predict: Callable[[str], np.ndarray]):
+    def __init__(
+        self,
+        network: keras.Model,
+        tables: Sequence[keras.Variable],
+        layout: Layout,
+        run: Run,
+        predict: Callable[[str], np.ndarray],
+    ):
         self.layout, self.run, self.predict = layout, run, predict
         self.training, self.history = run.training, run.history
         self.stop_metric = self.training.early_stopping and self.training.early_stopping.metric
@@ -87,14 +98,14 @@ class _Trainer:
         self.valid_labels = (
             run.data.read("valid", [run.label])[run.label].to_numpy() if run.data.rows("valid") else np.empty(0)
         )
-        optimizer = _optimizer(self.training.optimizer)
-        optimizer.build(network.trainable_variables)
+        steps = self.training.epochs * self.batches
+        updates = Updates(self.training.optimizer, steps, network.trainable_variables, tables)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64, name="loss_sum")
         self.weights = [variable.value for variable in network.variables]
-        self.optimizer_state = [variable.value for variable in optimizer.variables]
+        self.optimizer_state = updates.variables
         self.best: list[np.ndarray] = []
-        self.place, self.batch, self.seconds = 0, 0, 0.0
-        self._step = _train_step(network, optimizer, layout, self.loss_sum)
+        self.place, self.batch, self.seen, self.seconds = 0, 0, 0, 0.0
+        self._step = _train_step(network, updates, layout, self.training.positive_weight, self.loss_sum)
 
     def done(self) -> bool:
         """Whether all epochs are through or early stopping ends them."""
@@ -113,27 +124,35 @@ class _Trainer:
         stream = shuffled(
             self.run.data, "train", self.layout, self.run.label,
             batch_size=size, seed=self.training.seed, epoch=self.place, first_batch=self.batch,
+            negative_rate=self.training.negative_rate,
         )  # fmt: skip
         with contextlib.closing(stream):
             for rows in stream:
                 self._step(rows.ids, rows.numbers, rows.labels)
                 self.batch += 1
+                self.seen += len(rows)
                 self.run.progress.rows(min(self.batch * size, self.rows), self.rows, what)
                 if self.batch % CHECK_STEPS == 0:
                     self._check_loss(what)
-                if self.batch < self.batches and self.run.checkpoints.due():
+                if self.run.notice.given or (self.batch < self.batches and self.run.checkpoints.due(self._steps)):
                     self.seconds = time.monotonic() - started
                     self._checkpoint(what)
-        seconds = time.monotonic() - started
+                    self.run.notice.check()
+        self.seconds = time.monotonic() - started
         loss = self._check_loss(what)
-        valid = measure(self.valid_labels, self.predict("valid")) if len(self.valid_labels) else {}
-        self.history.add({"log_loss": loss}, valid, seconds, self.rows / seconds)
+        try:
+            valid = measure(self.valid_labels, self.predict("valid")) if len(self.valid_labels) else {}
+        except Preempted:
+            self._checkpoint(what)
+            raise
+        self.history.add({"log_loss": loss}, valid, self.seconds, self.seen / self.seconds)
         if self.stop_metric and self.history.best(self.stop_metric) == self.place:
             self.best = [variable.numpy() for variable in self.weights]
-        self.place, self.batch, self.seconds = self.place + 1, 0, 0.0
+        self.place, self.batch, self.seen, self.seconds = self.place + 1, 0, 0, 0.0
         self.loss_sum.assign(0.0)
-        if self.run.checkpoints.due():
+        if self.run.notice.given or self.run.checkpoints.due(self._steps):
             self._checkpoint(what)
+            self.run.notice.check()
 
     def finish(self) -> int:
         """Puts the best weights in place."""
@@ -153,7 +172,7 @@ class _Trainer:
             for i, variable in enumerate(variables):
                 variable.assign(arrays[f"{name}/{i}"])
         self.best = [arrays[f"best/{i}"] for i in range(len(self.weights))] if "best/0" in arrays else []
-        self.place, self.batch, self.seconds = state["place"], state["batch"], state["seconds"]
+        self.place, self.batch, self.seen, self.seconds = (state[k] for k in ("place", "batch", "seen", "seconds"))
         self.history.restore(state["history"])
         self.run.progress.phase(f"goes on from epoch {self.place + 1}, batch {self.batch + 1}")
 
@@ -165,8 +184,13 @@ class _Trainer:
         groups = self._variables().items()
         arrays = {f"{name}/{i}": variable.numpy() for name, group in groups for i, variable in enumerate(group)}
         arrays |= {f"best/{i}": value for i, value in enumerate(self.best)}
-        state = {"place": self.place, "batch": self.batch, "seconds": self.seconds, "history": self.history.entries}
-        self.run.checkpoints.save(self.place * self.batches + self.batch, state, arrays)
+        position = {"place": self.place, "batch": self.batch, "seen": self.seen, "seconds": self.seconds}
+        self.run.checkpoints.save(self._steps, position | {"history": self.history.entries}, arrays)
+
+    @property
+    def _steps(self) -> int:
+        """Grows with every step."""
+        return self.place * self.batches + self.batch
 
     def _check_loss(self, what: str) -> float:
         """The mean loss of the epoch so far."""
@@ -179,15 +203,11 @@ class _Trainer:
                 "lower training.optimizer.learning_rate, and give numeric features transform: zscore",
                 {"epoch": self.place + 1, "batch": self.batch, "learning_rate": self.training.optimizer.learning_rate},
             )
-        return total / max(1, min(self.batch * self.training.batch_size, self.rows))
-
-
-def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
-    return _OPTIMIZERS[config.name](learning_rate=config.learning_rate)
+        return total / max(1, self.seen)
 
 
 def _train_step(
-    network: keras.Model, optimizer: keras.optimizers.Optimizer, layout: Layout, loss_sum: tf.Variable
+    network: keras.Model, updates: Updates, layout: Layout, positive_weight: float, loss_sum: tf.Variable
 ) -> Callable:
     """A compiled step that updates the weights and adds the batch's loss, times its rows, to `loss_sum`. The penalties
     of the layers count for the gradient, not for the loss that is reported."""
@@ -201,9 +221,12 @@ def _train_step(
     def step(ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
             logits = tf.squeeze(network(network_inputs(network, ids, numbers), training=True), axis=1)
-            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+            if positive_weight != 1:
+                losses *= 1 + (positive_weight - 1) * labels
+            loss = tf.reduce_mean(losses)
             total = tf.add_n([loss, *network.losses])
-        optimizer.apply(tape.gradient(total, network.trainable_variables), network.trainable_variables)
+        updates.apply(tape.gradient(total, updates.trained))
         loss_sum.assign_add(tf.cast(loss, tf.float64) * tf.cast(tf.size(labels), tf.float64))
 
     return step

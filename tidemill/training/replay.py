@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.models.base import Model
+from tidemill.models.parts.base import Model
 from tidemill.training.export import DENSE, EXAMPLES, SCORE, signature_names
 from tidemill.training.input import to_rows
 from tidemill.transform.graph import TransformGraph

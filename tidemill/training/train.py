@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from tidemill import artifact, fingerprint, models
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
-from tidemill.models.base import Model, Run
+from tidemill.models.parts.base import Model, Run
 from tidemill.specs import TrainSpec
 from tidemill.step import Progress
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
 from tidemill.training.input import Layout
 from tidemill.training.metrics import measure
+from tidemill.training.preemption import notice
 from tidemill.transform.graph import TransformGraph
 
 HISTORY = "history.json"
@@ -65,21 +67,20 @@ def train(
 
     Raises:
         TidemillError: `empty-split`, `label-null`, `label-type`, `label-one-class`, `transform-failed` (no feature),
-            `training-diverged`, `serving-skew`, `incomplete-artifact`.
+            `training-diverged`, `serving-skew`, `incomplete-artifact`, `invalid-value` (embeddings that do not fit the
+            features).
+        Preempted: the process was told to end; the next call goes on from here.
     """
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
     _check(spec, data, raw, graph)
     key = training_fingerprint(spec, data, graph)
-    checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds)
-    kind = models.family(spec.model.family)
-    fitted = kind(spec.model, Layout.of(data.metadata["features"]))
+    checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds, spec.training.checkpoint_steps)
+    fitted = spec.model.open(Layout.of(data.metadata["features"]))
     facts: dict = {}
     with artifact.write_folder(model, facts) as folder:
-        history = History(folder / LOGS, kind.unit)
-        try:
-            kept = fitted.fit(Run(data, spec.label, spec.training, history, checkpoints, progress))
-        finally:
-            history.close()
+        history = History(folder / LOGS, fitted.unit)
+        with contextlib.closing(history), notice() as told:
+            kept = fitted.fit(Run(data, spec.label, spec.training, history, checkpoints, progress, told))
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {
@@ -100,7 +101,7 @@ def train(
 
 def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) -> str:
     """Of all that decides the weights. How often checkpoints are written does not."""
-    told = spec.model_dump(mode="json", exclude={"training": {"checkpoint_seconds"}})
+    told = spec.model_dump(mode="json", exclude={"training": {"checkpoint_seconds", "checkpoint_steps"}})
     return fingerprint.of_json([told, data.fingerprint, data.metadata["features"], graph.fingerprint])
 
 
@@ -164,6 +165,7 @@ def _write_document(path: Path, spec: TrainSpec, fitted: Model, data: Dataset, f
         "features": data.metadata["features"],
         "unit": fitted.unit,
         "versions": fitted.versions(),
+        **fitted.facts(),
     }
     artifact.write_json(path, facts | document)
 

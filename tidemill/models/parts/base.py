@@ -1,24 +1,24 @@
-"""What every family of models can do. A family is a module of this package with the family's name, which defines
-`MODEL`."""
+"""What a model of every family can do."""
 
 from __future__ import annotations
 
 import abc
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from tidemill.data.dataset import Dataset
-from tidemill.experiment.training import Model as Config
 from tidemill.experiment.training import Training
+from tidemill.models.parts.family import Family
 from tidemill.step import Progress
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
 from tidemill.training.input import Layout, Rows, in_order
+from tidemill.training.preemption import Notice
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,6 +37,8 @@ class Run:
     history: History
     checkpoints: Checkpoints
     progress: Progress
+    notice: Notice = field(default_factory=Notice)
+    """Whether the process was told to end."""
 
 
 class Model(abc.ABC):
@@ -52,7 +54,7 @@ class Model(abc.ABC):
     libraries: ClassVar[tuple[str, ...]]
     """Distributions whose versions decide the result."""
 
-    def __init__(self, config: Config, layout: Layout):
+    def __init__(self, config: Family, layout: Layout):
         self.config = config
         self.layout = layout
 
@@ -81,6 +83,7 @@ class Model(abc.ABC):
 
         Raises:
             TidemillError: `training-diverged`.
+            Preempted: the process was told to end, and what is needed to go on is kept.
         """
 
     @abc.abstractmethod
@@ -93,7 +96,7 @@ class Model(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def load(cls, folder: Path, config: Config, layout: Layout) -> Model:
+    def load(cls, folder: Path, config: Family, layout: Layout) -> Model:
         """Reads what `save` wrote."""
 
     @abc.abstractmethod
@@ -109,9 +112,17 @@ class Model(abc.ABC):
             [batch] float32, and what it needs of variables, for a `tf.Module` to hold on to.
         """
 
-    def predict(self, dataset: Dataset, split: str) -> np.ndarray:
-        """Probabilities of a split of transformed examples, [rows] float64, in the rows' order."""
-        parts = [self.predict_rows(rows) for rows in self._batches(dataset, split)]
+    def facts(self) -> dict:
+        """What else there is to say about the fitted model, as JSON for `model.json`."""
+        return {}
+
+    def predict(self, dataset: Dataset, split: str, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Probabilities of a split of transformed examples, [rows] float64, in the rows' order. `check` is called
+        between batches, and may end it by raising."""
+        parts = []
+        for rows in self._batches(dataset, split):
+            check()
+            parts.append(self.predict_rows(rows))
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _batches(self, dataset: Dataset, split: str) -> Iterator[Rows]:

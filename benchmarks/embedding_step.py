@@ -1,0 +1,96 @@
+"""What a training step costs by the size of an embedding table.
+
+    python benchmarks/embedding_step.py
+
+A table of 2,000,000 rows and one of 20,000, 16 numbers a row, under a small network; batches of 4,096 rows with ids
+drawn uniformly. Side by side, in turns: Tidemill's step, which updates the batch's rows, and Keras's optimizer of the
+same name, which updates the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tidemill.experiment.training import Optimizer
+from tidemill.models.parts.layers import Embeddings
+from tidemill.training.input import Layout
+from tidemill.training.loop import _train_step
+from tidemill.training.optimizers import Updates
+
+DIM = 16
+
+
+def network(rows: int) -> tuple[keras.Model, list]:
+    """One id feature, its embedding and a dense layer; and the table."""
+    ids = keras.Input((1,), dtype="int32", name="ids")
+    embeddings = Embeddings([DIM], [rows])
+    hidden = keras.layers.Dense(64, activation="relu")(keras.layers.Flatten()(embeddings(ids)[0]))
+    return keras.Model({"ids": ids}, keras.layers.Dense(1)(hidden)), embeddings.weights_of
+
+
+def own_step(rows: int, name: str):
+    """Tidemill's step."""
+    model, tables = network(rows)
+    updates = Updates(Optimizer(name=name), 1000, model.trainable_variables, tables)
+    return _train_step(model, updates, Layout(("id",), (rows,), ()), 1.0, tf.Variable(0.0, dtype=tf.float64))
+
+
+def keras_step(rows: int, name: str):
+    """A step with Keras's own optimizer."""
+    model, _ = network(rows)
+    optimizer = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}[name]()
+    optimizer.build(model.trainable_variables)
+    weights = [variable.value for variable in model.trainable_variables]
+
+    @tf.function
+    def step(ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            logits = tf.squeeze(model({"ids": ids}, training=True), axis=1)
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
+        optimizer.apply(tape.gradient(loss, weights), model.trainable_variables)
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs=2, default=[20_000, 2_000_000])
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=20, help="steps of a turn")
+    parser.add_argument("--turns", type=int, default=7)
+    args = parser.parse_args()
+    draw = np.random.default_rng(0)
+    steps = {}
+    for name in ("adagrad", "adam"):
+        for rows in args.rows:
+            steps[name, "tidemill", rows] = own_step(rows, name)
+            steps[name, "keras", rows] = keras_step(rows, name)
+    seconds: dict[tuple, list[float]] = {key: [] for key in steps}
+    for turn in range(args.turns + 1):
+        for key, step in steps.items():
+            batches = [draw.integers(0, key[2], (args.batch, 1), np.int32) for _ in range(args.steps)]
+            numbers, labels = np.empty((args.batch, 0), np.float32), np.zeros(args.batch, np.float32)
+            started = time.perf_counter()
+            for ids in batches:
+                step(ids, numbers, labels)
+            if turn:  # the first one compiles
+                seconds[key].append((time.perf_counter() - started) / args.steps)
+    print(f"milliseconds a step of {args.batch:,} rows, medians of {args.turns} turns of {args.steps} steps")
+    for name in ("adagrad", "adam"):
+        for who in ("tidemill", "keras"):
+            small, large = (statistics.median(seconds[name, who, rows]) * 1e3 for rows in args.rows)
+            sizes = " ".join(f"{rows:>9,} rows: {ms:7.2f}" for rows, ms in zip(args.rows, (small, large), strict=True))
+            print(f"  {name:<8} {who:<9} {sizes}   times {large / small:6.2f}")
+
+
+if __name__ == "__main__":
+    main()

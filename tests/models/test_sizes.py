@@ -1,0 +1,81 @@
+"""Sizes of embedding tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.errors import Code, TidemillError
+from tidemill.models.deepfm import DeepFm
+from tidemill.models.lr import LogisticRegression
+from tidemill.models.parts.sizes import FLOAT_BYTES, Sizes, report, sizes, within_budget
+from tidemill.training.input import Layout
+
+LAYOUT = Layout(("a", "b", "c"), (1000, 3, 1000), ("x",))
+
+
+def test_by_default_hand_and_rule():
+    assert sizes(LogisticRegression(family="lr"), LAYOUT).dims == (16, 3, 16)
+    assert sizes(DeepFm(family="deepfm"), LAYOUT).dims == (16, 16, 16)
+    assert sizes(DeepFm(family="deepfm", embedding_dims={"a": 8}), LAYOUT).dims == (8, 16, 16)
+    # 6 * 1000^(1/4) is 33.7, and 6 * 3^(1/4) is 7.9.
+    assert sizes(DeepFm(family="deepfm", embedding_dims="auto", embedding_dim=64), LAYOUT).dims == (36, 8, 36)
+    assert sizes(DeepFm(family="deepfm", embedding_dims="auto"), LAYOUT).dims == (16, 8, 16)
+
+
+def test_shared():
+    found = sizes(DeepFm(family="deepfm", shared_embeddings=[["c", "a"]]), LAYOUT)
+    assert found.tables == (0, 1, 0)
+    assert found.bytes == (1000 * 16 + 3 * 16) * FLOAT_BYTES
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"embedding_dims": {"x": 8}}, {"shared_embeddings": [["a", "b"]]}, {"shared_embeddings": [["a", "no_such"]]}],
+    ids=["a number", "other vocabularies", "no feature"],
+)
+def test_refuses(told):
+    with pytest.raises(TidemillError) as error:
+        sizes(DeepFm(family="deepfm", **told), LAYOUT)
+    assert error.value.code is Code.INVALID_VALUE
+
+
+def counts(*numbers_of_ids: int, seed: int = 0) -> list[np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return [np.sort(draw.zipf(1.5, n).clip(0, 10_000))[::-1].astype(np.int64) for n in numbers_of_ids]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 4)), min_size=1, max_size=4),
+    st.integers(0, 2000),
+    st.integers(0, 99),
+)
+def test_a_budget_is_kept_and_nothing_better_fits(tables, budget, seed):
+    """Against trying all cuts of two tables at most: for more the bound alone is checked."""
+    ns, dims = tuple(n for n, _ in tables), tuple(d for _, d in tables)
+    whole = Sizes(dims, ns, tuple(range(len(ns))))
+    found = counts(*ns, seed=seed)
+    if budget < sum(dims) * FLOAT_BYTES and budget < whole.bytes:
+        with pytest.raises(TidemillError):
+            within_budget(whole, found, budget, "models.m.max_embedding_bytes")
+        return
+    cut = within_budget(whole, found, budget, "models.m.max_embedding_bytes")
+    assert cut.bytes <= budget
+    assert all(1 <= rows <= n for rows, n in zip(cut.rows, ns, strict=True))
+    if len(set(dims)) == 1 and whole.bytes > budget:
+        # With vectors of one size the ids kept are those that occur most, as many as fit.
+        kept = sum(c[: rows - 1].sum() for c, rows in zip(found, cut.rows, strict=True))
+        room = budget // (dims[0] * FLOAT_BYTES) - len(ns)
+        candidates = np.sort(np.concatenate([c[: n - 1] for c, n in zip(found, ns, strict=True)]))[::-1]
+        assert kept == candidates[:room].sum()
+
+
+def test_the_report_says_what_was_cut():
+    found = counts(1000, 3, 1000)
+    cut = within_budget(Sizes((4, 4, 4), LAYOUT.num_ids, (0, 1, 2)), found, 1600, "x")
+    features = report(cut, LAYOUT, found)["features"]
+    assert features["b"]["cut_share"] == 0 if cut.rows[1] == 3 else features["b"]["cut_share"] > 0
+    wanted = found[0][cut.rows[0] - 1 :].sum() / found[0].sum()
+    assert features["a"] == {"ids": 1000, "rows": cut.rows[0], "dim": 4, "cut_share": pytest.approx(wanted, abs=1e-6)}

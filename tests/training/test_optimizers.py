@@ -1,0 +1,79 @@
+"""Updates of rows alone, against Keras's optimizers and against the formulas."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tidemill.experiment.training import Optimizer
+from tidemill.training.optimizers import Schedule, Updates
+
+ROWS, DIM = 7, 3
+
+
+def gradients(steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows, some twice, and a gradient for each."""
+    draw = np.random.default_rng(0)
+    return [
+        (draw.integers(0, ROWS - 1, 6).astype(np.int32), draw.normal(size=(6, DIM)).astype(np.float32))
+        for _ in range(steps)
+    ]
+
+
+def start() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(ROWS, DIM)).astype(np.float32)
+
+
+def updated(steps: int, **told: object) -> tuple[np.ndarray, np.ndarray]:
+    """The table and a dense variable after some steps; the dense one sees the table's gradients as a whole."""
+    table, dense = keras.Variable(start(), name="table"), keras.Variable(start(), name="dense")
+    updates = Updates(Optimizer(learning_rate=0.1, **told), steps, [table, dense], [table])
+    for rows, values in gradients(steps):
+        slices = tf.IndexedSlices(tf.constant(values), tf.constant(rows), tf.constant([ROWS, DIM]))
+        updates.apply([slices, tf.convert_to_tensor(slices)])
+    return table.numpy(), dense.numpy()
+
+
+@pytest.mark.parametrize("name", ["adagrad", "sgd"])
+@pytest.mark.parametrize("told", [{}, {"clip_norm": 0.5}, {"schedule": "cosine", "warmup_steps": 2}], ids=str)
+def test_the_same_as_a_dense_update(name, told):
+    """Adagrad and SGD leave a row without gradient as it is, so both ways are one."""
+    table, dense = updated(20, name=name, **told)
+    assert table == pytest.approx(dense, abs=1e-5)
+    assert np.array_equal(table[-1], start()[-1])
+
+
+def test_lazy_adam():
+    table, _ = updated(15, name="adam")
+    wanted = start().astype(np.float64)
+    mean, square = np.zeros_like(wanted), np.zeros_like(wanted)
+    for step, (rows, values) in enumerate(gradients(15), 1):
+        summed = np.zeros_like(wanted)
+        np.add.at(summed, rows, values)
+        seen = np.unique(rows)
+        mean[seen] = 0.9 * mean[seen] + 0.1 * summed[seen]
+        square[seen] = 0.999 * square[seen] + 0.001 * summed[seen] ** 2
+        rate = 0.1 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        wanted[seen] -= rate * mean[seen] / (np.sqrt(square[seen]) + 1e-7)
+    assert table == pytest.approx(wanted, abs=1e-4)
+    assert np.array_equal(table[-1], start()[-1])
+
+
+def test_weight_decay_leaves_tables_alone():
+    plain, decayed = updated(5, name="sgd"), updated(5, name="sgd", weight_decay=0.1)
+    assert np.array_equal(plain[0], decayed[0])
+    assert not np.array_equal(plain[1], decayed[1])
+
+
+def test_schedules():
+    steps = np.arange(100)
+
+    def rates(kind: str) -> np.ndarray:
+        return np.array([float(Schedule(2.0, kind, 10, 100)(step)) for step in steps])
+
+    linear, cosine, constant = rates("linear"), rates("cosine"), rates("constant")
+    assert constant[:10] == pytest.approx(0.2 * (steps[:10] + 1), rel=1e-5) and constant[10:] == pytest.approx(2.0)
+    assert linear[10:] == pytest.approx(2 * (1 - (steps[10:] - 10) / 90), abs=1e-5)
+    assert cosine[10:] == pytest.approx(1 + np.cos(np.pi * (steps[10:] - 10) / 90), abs=1e-5)

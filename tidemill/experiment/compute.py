@@ -1,0 +1,62 @@
+"""`compute`: where the steps run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tidemill.experiment.base import Bytes, Section
+
+
+class Resources(Section):
+    """What one step asks of a cluster. On one machine it is not used."""
+
+    cpu: Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")] = "4"
+    """CPU cores, as Kubernetes writes them."""
+    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(E|P|T|G|M|K|Ei|Pi|Ti|Gi|Mi|Ki)?$")] = "16Gi"
+    """Memory, as Kubernetes writes it."""
+    gpu: Annotated[int, Field(ge=0)] = 0
+    """Number of GPUs."""
+    gpu_type: str | None = None
+    """GKE's name of the GPU, such as `nvidia-l4`. Defaults to any."""
+    spot: bool = False
+    """Whether to run on GKE's spot nodes."""
+
+
+class TransformEngine(Section):
+    """Who computes the transform: Tidemill's own engine on one machine, or TensorFlow Transform on Apache Beam."""
+
+    engine: Literal["auto", "local", "beam"] = "auto"
+    """`local` computes on one machine with all its cores; `beam` on a runner. `auto` takes `beam` where a runner is
+    named or train is larger than `local_limit`, and else `local`. Both write the same transform graph."""
+    local_limit: Bytes = 64 << 30
+    """Largest train split that `auto` gives to `local`, as stored in Parquet, such as `64GiB`."""
+    runner: Literal["direct", "dataflow", "flink", "spark"] | None = None
+    """The Apache Beam runner. `direct`, which `beam` takes where none is named, runs in the step's own process."""
+    options: list[str] = []
+    """Pipeline options of the runner, as on Beam's command line: `--project=…`, `--region=…`."""
+    spans: bool = False
+    """Whether `local` keeps what it finds in each file of train below `ROOT/spans`, and takes it from there next time:
+    then a daily run reads for the analysis the new day alone. See `split.span`."""
+
+    @model_validator(mode="after")
+    def _engine_and_runner(self) -> TransformEngine:
+        if self.engine == "local" and self.runner is not None:
+            raise ValueError(f"engine: local has no runner; remove runner: {self.runner} or choose engine: beam")
+        if self.options and self.runner is None:
+            raise ValueError("options are a runner's; name the runner, or remove them")
+        if self.spans and (self.engine == "beam" or self.runner is not None):
+            raise ValueError("spans are kept by the local engine alone; remove spans, or choose engine: local")
+        return self
+
+
+class PreprocessResources(Resources, TransformEngine):
+    """Where the transform is computed."""
+
+
+class Compute(Section):
+    """Where the steps run."""
+
+    train: Resources = Resources()
+    preprocess: PreprocessResources = PreprocessResources()

@@ -1,0 +1,23 @@
+"""`models`: the members of an experiment."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Annotated
+
+from pydantic import Field
+
+from tidemill.models import families
+from tidemill.models.parts.family import Family
+
+Model = Annotated[functools.reduce(operator.or_, families().values()), Field(discriminator="family")]
+"""A member: the hyperparameters of one of the families."""
+
+
+def unique_names(models: list[Family]) -> list[Family]:
+    """Checks that no two members share a name."""
+    names = [model.name for model in models]
+    if double := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two members are called {double[0]!r}; give each a name of its own")
+    return models

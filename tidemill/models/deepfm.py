@@ -1,0 +1,37 @@
+"""DeepFM (Guo et al., IJCAI 2017, arXiv:1703.04247): a factorisation machine and a deep network on the same
+embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from tidemill.experiment.base import Name
+from tidemill.models.parts.family import Deep
+
+if TYPE_CHECKING:
+    import keras
+
+    from tidemill.models.parts.features import Features
+
+
+class DeepFm(Deep):
+    """DeepFM."""
+
+    family: Literal["deepfm"]
+    name: Name = "deepfm"
+
+    one_size: ClassVar[bool] = True
+
+    def logit(self, features: Features) -> keras.KerasTensor:
+        import keras
+
+        from tidemill.models.parts.features import added, mlp
+        from tidemill.models.parts.layers import PairwiseSum
+
+        fields = features.all_fields(features.embedded())
+        pairs = PairwiseSum(name="pairs")(fields)
+        deep = mlp(keras.layers.Flatten(name="input")(fields), self.deep, self.dropout)
+        return added([features.linear(), pairs, keras.layers.Dense(1, name="deep_logit")(deep)], "sum")
+
+
+FAMILY = DeepFm

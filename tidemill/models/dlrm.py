@@ -1,0 +1,47 @@
+"""Deep Learning Recommendation Model (Naumov et al., 2019, arXiv:1906.00091): the inner products of all pairs of
+embeddings and of a vector made from the numbers, and a deep network over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from tidemill.experiment.base import Name, PositiveInt
+from tidemill.models.parts.family import Deep
+
+if TYPE_CHECKING:
+    import keras
+
+    from tidemill.models.parts.features import Features
+
+
+class Dlrm(Deep):
+    """DLRM; `deep` is the network over the interactions."""
+
+    family: Literal["dlrm"]
+    name: Name = "dlrm"
+    bottom: list[PositiveInt] = [128, 64]
+    """Widths of the network over the numbers; a last layer of `embedding_dim` follows."""
+
+    one_size: ClassVar[bool] = True
+
+    def logit(self, features: Features) -> keras.KerasTensor:
+        import keras
+
+        from tidemill.models.parts.features import concatenated, mlp
+        from tidemill.models.parts.layers import PairwiseProducts
+
+        fields, passed = features.fields(features.embedded()), []
+        if features.numbers is not None:
+            bottom = mlp(features.numbers, [*self.bottom, self.embedding_dim], 0.0, "bottom")
+            fields.append(keras.layers.Reshape((1, self.embedding_dim), name="bottom_field")(bottom))
+            passed.append(bottom)
+        together = concatenated(fields, "fields")
+        if together.shape[1] > 1:
+            passed.append(PairwiseProducts(name="pairs")(together))
+        elif not passed:
+            passed.append(keras.layers.Flatten(name="only_field")(together))
+        deep = mlp(concatenated(passed, "interactions"), self.deep, self.dropout)
+        return keras.layers.Dense(1, name="deep_logit")(deep)
+
+
+FAMILY = Dlrm

@@ -1,0 +1,59 @@
+"""FinalMLP (Mao et al., AAAI 2023, arXiv:2304.00902): two deep networks on differently gated features, fused by a
+bilinear layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import model_validator
+
+from tidemill.experiment.base import Name, PositiveInt
+from tidemill.models.parts.family import Dropout, Network
+
+if TYPE_CHECKING:
+    import keras
+
+    from tidemill.models.parts.features import Features
+
+
+class FinalMlp(Network):
+    """FinalMLP. Each stream weighs the features by a gate: the first by what the numbers are (without numbers by a
+    learned context), the second by a learned context."""
+
+    family: Literal["final_mlp"]
+    name: Name = "final_mlp"
+    first: list[PositiveInt] = [256, 128]
+    """Widths of the first stream."""
+    second: list[PositiveInt] = [256, 128]
+    """Widths of the second stream."""
+    dropout: Dropout = 0.0
+    """Dropout after each layer of the streams."""
+    gate: PositiveInt | None = 64
+    """Width of the gates' hidden layer; null leaves the gates out."""
+    heads: PositiveInt = 1
+    """Heads of the bilinear fusion; must divide the last widths of both streams."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> FinalMlp:
+        if not self.first or not self.second:
+            raise ValueError("give each of the streams first and second at least one layer")
+        if self.first[-1] % self.heads or self.second[-1] % self.heads:
+            raise ValueError(f"heads: {self.heads} does not divide {self.first[-1]} and {self.second[-1]}")
+        return self
+
+    def logit(self, features: Features) -> keras.KerasTensor:
+        from tidemill.models.parts.features import mlp
+        from tidemill.models.parts.layers import BilinearFusion, Gate
+
+        x = features.flat(features.embedded())
+        one = other = x
+        if self.gate is not None:
+            context = () if features.numbers is None else (features.numbers,)
+            one = Gate(self.gate, name="first_gate")(x, *context)
+            other = Gate(self.gate, name="second_gate")(x)
+        one = mlp(one, self.first, self.dropout, "first")
+        other = mlp(other, self.second, self.dropout, "second")
+        return BilinearFusion(self.heads, name="fusion")(one, other)
+
+
+FAMILY = FinalMlp

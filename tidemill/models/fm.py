@@ -1,0 +1,32 @@
+"""Factorisation machine (Rendle, ICDM 2010): linear terms, and the inner products of all pairs of features' vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from tidemill.experiment.base import Name
+from tidemill.models.parts.family import Network
+
+if TYPE_CHECKING:
+    import keras
+
+    from tidemill.models.parts.features import Features
+
+
+class FactorisationMachine(Network):
+    """Factorisation machine of second order; `embedding_dim` is the number of factors."""
+
+    family: Literal["fm"]
+    name: Name = "fm"
+
+    one_size: ClassVar[bool] = True
+
+    def logit(self, features: Features) -> keras.KerasTensor:
+        from tidemill.models.parts.features import added
+        from tidemill.models.parts.layers import PairwiseSum
+
+        pairs = PairwiseSum(name="pairs")(features.all_fields(features.embedded()))
+        return added([features.linear(), pairs], "sum")
+
+
+FAMILY = FactorisationMachine

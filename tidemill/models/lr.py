@@ -1,0 +1,26 @@
+"""Logistic regression: a weight for each id and each number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from tidemill.experiment.base import Name
+from tidemill.models.parts.family import Network
+
+if TYPE_CHECKING:
+    import keras
+
+    from tidemill.models.parts.features import Features
+
+
+class LogisticRegression(Network):
+    """Logistic regression. It sees no interactions but those that the features name as crosses."""
+
+    family: Literal["lr"]
+    name: Name = "lr"
+
+    def logit(self, features: Features) -> keras.KerasTensor:
+        return features.linear()
+
+
+FAMILY = LogisticRegression

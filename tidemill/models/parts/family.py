@@ -1,0 +1,84 @@
+"""What a family of models is: a section of the experiment file that opens a model. Imports no framework, so that an
+experiment can be written and checked without one."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tidemill.experiment.base import Bytes, Name, PositiveInt, Section
+
+if TYPE_CHECKING:
+    import keras
+
+    from tidemill.models.parts.base import Model
+    from tidemill.models.parts.features import Features
+    from tidemill.training.input import Layout
+
+Dim = Annotated[int, Field(gt=0, le=512)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Family(Section, abc.ABC):
+    """A family's hyperparameters. A family is a module of `tidemill.models` whose `FAMILY` is a subclass of this one,
+    with a field `family: Literal["<the module's name>"]`."""
+
+    family: Any
+    name: Name
+    """The member's name in reports; must be unique within the experiment."""
+
+    @abc.abstractmethod
+    def open(self, layout: Layout) -> Model:
+        """A new model of these hyperparameters, not yet fitted, over the features of a layout."""
+
+    @classmethod
+    @abc.abstractmethod
+    def model(cls) -> type[Model]:
+        """The class that `open` gives, which reads models back. Imports its framework."""
+
+
+class Network(Family):
+    """The hyperparameters of all Keras families: how ids are embedded."""
+
+    embedding_dim: Dim = 16
+    """Size of each id feature's embedding."""
+    embedding_dims: Literal["auto"] | dict[str, Dim] = {}
+    """Sizes by feature. `auto`: 6 times the fourth root of the feature's number of ids (Wang et al., 2017,
+    arXiv:1708.05123), rounded up to a multiple of 4 and at most `embedding_dim`. Where a family needs vectors of one
+    size, it projects them to `embedding_dim`."""
+    shared_embeddings: list[Annotated[list[str], Field(min_length=2)]] = []
+    """Groups of features that read one table, such as the last and the next item of one catalogue. Their ids must mean
+    the same: let the transform give them one vocabulary."""
+    max_embedding_bytes: Bytes | None = None
+    """Most bytes of all embedding tables. Where they would be larger, each keeps a row of its own for the ids that are
+    most frequent in train, chosen over all features, and one row for the others."""
+    l2_embedding: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty on the embeddings of a batch."""
+
+    one_size: ClassVar[bool] = False
+    """Whether the family combines embeddings with each other, so that small vocabularies get vectors of the same size.
+    Elsewhere an embedding is never larger than the feature's number of ids."""
+
+    def open(self, layout: Layout) -> Model:
+        return self.model()(self, layout)
+
+    @classmethod
+    def model(cls) -> type[Model]:
+        from tidemill.models.parts.neural import NeuralModel
+
+        return NeuralModel
+
+    @abc.abstractmethod
+    def logit(self, features: Features) -> keras.KerasTensor:
+        """The network from features to the logit [batch, 1]."""
+
+
+class Deep(Network):
+    """The hyperparameters of families with a deep part."""
+
+    deep: list[PositiveInt] = [256, 128]
+    """Widths of the deep network's layers."""
+    dropout: Dropout = 0.0
+    """Dropout after each deep layer."""

@@ -1,0 +1,140 @@
+"""A model that is a Keras network: the family only says how it is built."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tidemill import fingerprint
+from tidemill.models.parts import sizes
+from tidemill.models.parts.base import Model, Run
+from tidemill.models.parts.family import Family, Network
+from tidemill.models.parts.features import Features
+from tidemill.models.parts.layers import Embeddings
+from tidemill.training import loop
+from tidemill.training.input import Layout, Rows
+
+WEIGHTS = "model.keras"
+LOGIT = "logit"
+
+
+class NeuralModel(Model):
+    """A Keras network of two inputs, `ids` [batch, id features] int32 and `numbers` [batch, number features] float32
+    (each only where there are such features), and one output, the probability [batch, 1]. The layer called `logit`
+    gives what training uses, because a logit does not saturate. Where training saw another share of the labels than
+    there is, what goes into the last sigmoid is the logit corrected for that."""
+
+    unit = "epoch"
+    libraries = ("tidemill", "tensorflow", "keras", "numpy")
+    config: Network
+    network: keras.Model
+
+    def __init__(self, config: Family, layout: Layout):
+        super().__init__(config, layout)
+        self._facts: dict = {}
+
+    def fit(self, run: Run) -> int:
+        training = run.training
+        found = self._sizes(run)
+        loop.prepare(training.seed, training.threads)
+        # Rows that were left out or weighed less were all of label 0: that multiplies the odds of label 1.
+        shift = math.log(training.negative_rate) - math.log(training.positive_weight)
+        self.network = self._build(found, shift, training.precision)
+        logits = keras.Model(self.network.input, self.network.get_layer(LOGIT).output)
+        kept = loop.fit(
+            logits,
+            [table for layer in self.network.layers if isinstance(layer, Embeddings) for table in layer.weights_of],
+            self.layout,
+            run,
+            lambda split: self.predict(run.data, split, run.notice.check),
+        )
+        if training.precision != "float32":
+            weights = self.network.get_weights()
+            self.network = self._build(found, shift, "float32")
+            self.network.set_weights(weights)
+            self.__dict__.pop("_scores", None)
+        return kept
+
+    def facts(self) -> dict:
+        return self._facts
+
+    def predict_rows(self, rows: Rows) -> np.ndarray:
+        return self._scores(rows.ids, rows.numbers).numpy().astype(np.float64)
+
+    def save(self, folder: Path) -> None:
+        self.network.save(folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path, config: Family, layout: Layout) -> NeuralModel:
+        model = cls(config, layout)
+        model.network = keras.saving.load_model(folder / WEIGHTS, compile=False, safe_mode=True)
+        return model
+
+    def fingerprint(self) -> str:
+        weights = [[w.path, list(w.shape), _digest(w.value.numpy())] for w in self.network.weights]
+        shift = self.network.get_layer("score_logit").get_config()["offset"]
+        return fingerprint.of_json([self.config.model_dump(mode="json"), self.layout.columns, shift, weights])
+
+    def serving(self) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], Any]:
+        def score(features: dict[str, tf.Tensor]) -> tf.Tensor:
+            inputs = {}
+            if self.layout.ids:
+                inputs["ids"] = tf.stack([features[name] for name in self.layout.ids], axis=1)
+            if self.layout.numbers:
+                inputs["numbers"] = tf.stack([features[name] for name in self.layout.numbers], axis=1)
+            return tf.squeeze(self.network(inputs, training=False), axis=1)
+
+        return score, [variable.value for variable in self.network.variables]
+
+    def _sizes(self, run: Run) -> sizes.Sizes:
+        found = sizes.sizes(self.config, self.layout)
+        budget, counts = self.config.max_embedding_bytes, None
+        if budget is not None:
+            counts = sizes.count_ids(run.data, self.layout)
+            found = sizes.within_budget(found, counts, budget, f"models.{self.name}.max_embedding_bytes")
+        self._facts = {"embeddings": sizes.report(found, self.layout, counts)}
+        return found
+
+    def _build(self, found: sizes.Sizes, shift: float, precision: str) -> keras.Model:
+        inputs = {}
+        if self.layout.ids:
+            inputs["ids"] = keras.Input((len(self.layout.ids),), dtype="int32", name="ids")
+        if self.layout.numbers:
+            inputs["numbers"] = keras.Input((len(self.layout.numbers),), dtype="float32", name="numbers")
+        config = self.config
+        features = Features(inputs.get("ids"), inputs.get("numbers"), found, config.embedding_dim, config.l2_embedding)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(precision)
+        try:
+            logit = config.logit(features)
+        finally:
+            keras.config.set_dtype_policy(before)
+        logit = keras.layers.Identity(dtype="float32", name=LOGIT)(logit)
+        shifted = keras.layers.Rescaling(1.0, offset=shift, dtype="float32", name="score_logit")(logit)
+        score = keras.layers.Activation("sigmoid", dtype="float32", name="score")(shifted)
+        return keras.Model(inputs, score, name=config.family)
+
+    @functools.cached_property
+    def _scores(self) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
+        signature = [
+            tf.TensorSpec([None, len(self.layout.ids)], tf.int32),
+            tf.TensorSpec([None, len(self.layout.numbers)], tf.float32),
+        ]
+
+        @tf.function(input_signature=signature)
+        def scores(ids: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+            return tf.squeeze(self.network(loop.network_inputs(self.network, ids, numbers), training=False), axis=1)
+
+        return scores
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()

@@ -1,0 +1,138 @@
+"""The sizes of embedding tables: by hand, by rule, shared, and within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidemill.data.dataset import Dataset
+from tidemill.errors import Code, TidemillError
+from tidemill.models.parts.family import Network
+from tidemill.training.input import Layout
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The embedding of each id feature, in the layout's order.
+
+    Attributes:
+        dims: Size of a vector.
+        rows: Rows of its table. Where they are fewer than the feature's ids, the last one is that of all ids from there
+            on.
+        tables: The feature whose table it reads, as a place in the order: its own, or an earlier one's.
+    """
+
+    dims: tuple[int, ...]
+    rows: tuple[int, ...]
+    tables: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of all tables."""
+        own = (place for place, table in enumerate(self.tables) if place == table)
+        return sum(self.dims[place] * self.rows[place] * FLOAT_BYTES for place in own)
+
+
+def sizes(config: Network, layout: Layout) -> Sizes:
+    """The sizes that a family's hyperparameters ask for, without the budget.
+
+    Raises:
+        TidemillError: `invalid-value` for a feature that is none of the layout's id features, and for shared embeddings
+            of features with different numbers of ids.
+    """
+    where = f"models.{config.name}"
+    asked = config.embedding_dims if isinstance(config.embedding_dims, dict) else {}
+    _check_names(asked, layout, f"{where}.embedding_dims")
+    dims = []
+    for name, n in zip(layout.ids, layout.num_ids, strict=True):
+        dim = asked.get(name, config.embedding_dim)
+        if config.embedding_dims == "auto":
+            dim = min(dim, -(-int(np.ceil(6 * n**0.25)) // 4) * 4)
+        dims.append(dim if config.one_size else min(dim, n))
+    tables = list(range(len(layout.ids)))
+    for group in config.shared_embeddings:
+        _check_names(group, layout, f"{where}.shared_embeddings")
+        first, *others = sorted(layout.ids.index(name) for name in group)
+        for place in others:
+            if (layout.num_ids[place], dims[place]) != (layout.num_ids[first], dims[first]):
+                one, other = (
+                    f"{layout.ids[p]!r} with {layout.num_ids[p]:,} ids of size {dims[p]}" for p in (first, place)
+                )
+                want = "share embeddings only of features with one vocabulary and one size"
+                raise TidemillError(Code.INVALID_VALUE, f"{where}.shared_embeddings", f"{one} and {other}", want)
+            tables[place] = tables[first]
+    return Sizes(tuple(dims), layout.num_ids, tuple(tables))
+
+
+def count_ids(data: Dataset, layout: Layout) -> list[np.ndarray]:
+    """For each id feature how often each id occurs in train, [number of ids] int64."""
+    counts = [np.zeros(n, np.int64) for n in layout.num_ids]
+    for batch in data.batches("train", list(layout.ids)):
+        for place, name in enumerate(layout.ids):
+            ids = batch.column(name).to_numpy(zero_copy_only=False)
+            counts[place] += np.bincount(ids, minlength=layout.num_ids[place])
+    return counts
+
+
+def within_budget(found: Sizes, counts: Sequence[np.ndarray], budget: int, where: str) -> Sizes:
+    """The sizes cut so that the tables fit into a budget and as few rows of train as possible lose their id.
+
+    Ids of vocabularies are in the order of their frequency, so a table keeps its first ids. What is cut first is what
+    occurs least for the bytes that it takes, over all tables.
+
+    Args:
+        found: The sizes without the budget.
+        counts: For each feature how often each id occurs.
+        budget: Bytes.
+        where: Where the budget was given.
+
+    Raises:
+        TidemillError: `invalid-value` where not even one row a table fits.
+    """
+    if found.bytes <= budget:
+        return found
+    own = [place for place, table in enumerate(found.tables) if place == table]
+    least = sum(found.dims[place] * FLOAT_BYTES for place in own)
+    if least > budget:
+        want = f"give at least {least:,} bytes, one row a table, or smaller embeddings"
+        raise TidemillError(Code.INVALID_VALUE, where, f"{budget:,} bytes for {len(own)} tables", want)
+    worths, widths, places = [], [], []
+    for place in own:
+        together = sum(counts[other] for other, table in enumerate(found.tables) if table == place)
+        # An id is kept only with all before it, so it is worth what comes after it too.
+        worth = np.maximum.accumulate(together[::-1])[::-1][: found.rows[place] - 1] / found.dims[place]
+        worths.append(worth)
+        widths.append(np.full(len(worth), found.dims[place] * FLOAT_BYTES))
+        places.append(np.full(len(worth), place))
+    worth, width, place = (np.concatenate(parts) for parts in (worths, widths, places))
+    order = np.argsort(-worth, kind="stable")
+    fits = order[: np.searchsorted(np.cumsum(width[order]), budget - least, side="right")]
+    kept = np.bincount(place[fits], minlength=len(found.rows))
+    rows = tuple(int(kept[table]) + 1 for table in found.tables)
+    return Sizes(found.dims, rows, found.tables)
+
+
+def report(found: Sizes, layout: Layout, counts: Sequence[np.ndarray] | None) -> dict:
+    """The tables as JSON: `bytes`, and for each feature `ids`, `rows`, `dim`, and `cut_share`, the share of train whose
+    id has no row of its own, where there are counts."""
+    features = {}
+    for place, name in enumerate(layout.ids):
+        n, rows = layout.num_ids[place], found.rows[place]
+        features[name] = {"ids": n, "rows": rows, "dim": found.dims[place]}
+        if found.tables[place] != place:
+            features[name]["table_of"] = layout.ids[found.tables[place]]
+        if counts is not None:
+            cut = counts[place][rows - 1 :].sum() if rows < n else 0
+            features[name]["cut_share"] = round(float(cut / max(1, counts[place].sum())), 6)
+    return {"bytes": found.bytes, "features": features}
+
+
+def _check_names(names: Sequence[str] | dict[str, int], layout: Layout, where: str) -> None:
+    for name in names:
+        if name not in layout.ids:
+            want = f"name one of {', '.join(map(repr, layout.ids))}" if layout.ids else "leave it out: there is none"
+            raise TidemillError(Code.INVALID_VALUE, where, f"{name!r}, which is no feature with ids", want)

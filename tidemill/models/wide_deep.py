@@ -1,0 +1,31 @@
+"""Wide & Deep (Cheng et al., DLRS 2016, arXiv:1606.07792): a linear model beside a deep network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from tidemill.experiment.base import Name
+from tidemill.models.parts.family import Deep
+
+if TYPE_CHECKING:
+    import keras
+
+    from tidemill.models.parts.features import Features
+
+
+class WideDeep(Deep):
+    """Wide & Deep. The wide part has a weight for each id, so that features of kind `cross` are its cross products."""
+
+    family: Literal["wide_deep"]
+    name: Name = "wide_deep"
+
+    def logit(self, features: Features) -> keras.KerasTensor:
+        import keras
+
+        from tidemill.models.parts.features import added, mlp
+
+        deep = mlp(features.flat(features.embedded()), self.deep, self.dropout)
+        return added([features.linear(), keras.layers.Dense(1, name="deep_logit")(deep)], "sum")
+
+
+FAMILY = WideDeep

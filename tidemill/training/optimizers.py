@@ -1,0 +1,167 @@
+"""Optimizers that update, of an embedding table, the rows of the batch alone.
+
+Keras's optimizers add a gradient to the whole of a table, so a step's time grows with the table. Here the dense weights
+are Keras's, and tables have an update of their own.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tidemill.experiment.training import Optimizer
+
+_EPSILON = 1e-7
+_ADAGRAD_START = 0.1
+_DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}
+
+
+class Updates:
+    """What one step changes.
+
+    Args:
+        config: The optimizer's section of the experiment.
+        steps: Number of steps of the whole training, over which a schedule goes.
+        variables: The network's trainable variables.
+        tables: Those of them that are embedding tables.
+    """
+
+    def __init__(
+        self, config: Optimizer, steps: int, variables: Sequence[keras.Variable], tables: Sequence[keras.Variable]
+    ):
+        names = {id(table) for table in tables}
+        self._is_table = [id(variable) in names for variable in variables]
+        self.trained = [variable.value for variable in variables]
+        """What gradients are taken of."""
+        self._clip = config.clip_norm
+        dense = [variable for variable in variables if id(variable) not in names]
+        decay = {"weight_decay": config.weight_decay} if config.weight_decay else {}
+        self._dense = _DENSE[config.name](learning_rate=_learning_rate(config, steps), **decay)
+        self._dense.build(dense)
+        self._tables = [_TABLES[config.name](table.value) for table in tables]
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The state, which goes into a checkpoint."""
+        own = [variable for table in self._tables for variable in table.state]
+        return [variable.value for variable in self._dense.variables] + own
+
+    def apply(self, gradients: Sequence[tf.Tensor | tf.IndexedSlices]) -> None:
+        """Changes the weights by the gradients of `trained`."""
+        gradients = [_summed(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+        if self._clip is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip)
+        # The dense update counts the step, so the tables come before it.
+        rate, step = self._dense.learning_rate, tf.cast(self._dense.iterations.value + 1, tf.float32)
+        of_tables = [g for g, is_table in zip(gradients, self._is_table, strict=True) if is_table]
+        for table, gradient in zip(self._tables, of_tables, strict=True):
+            table.update(gradient, tf.cast(rate, tf.float32), step)
+        self._dense.apply([g for g, is_table in zip(gradients, self._is_table, strict=True) if not is_table])
+
+
+class _Table(abc.ABC):
+    """The update of one table."""
+
+    def __init__(self, table: tf.Variable):
+        self._table = table
+        self.state: list[tf.Variable] = []
+
+    @abc.abstractmethod
+    def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
+        """Changes the rows that the gradient names, each once."""
+
+    def _slot(self, value: float) -> tf.Variable:
+        slot = tf.Variable(tf.fill(self._table.shape, tf.constant(value, self._table.dtype)), trainable=False)
+        self.state.append(slot)
+        return slot
+
+
+class _Adagrad(_Table):
+    """Adagrad (Duchi et al., 2011): rows without a gradient are not changed by it, so this is the same."""
+
+    def __init__(self, table: tf.Variable):
+        super().__init__(table)
+        self._squares = self._slot(_ADAGRAD_START)
+
+    def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
+        tf.raw_ops.ResourceSparseApplyAdagradV2(
+            var=self._table.handle,
+            accum=self._squares.handle,
+            lr=rate,
+            epsilon=_EPSILON,
+            grad=gradient.values,
+            indices=gradient.indices,
+        )
+
+
+class _LazyAdam(_Table):
+    """Adam (Kingma & Ba, 2015, arXiv:1412.6980) whose moments decay when a row is seen, and only then. The correction
+    of the bias is by the step."""
+
+    _BETA_1, _BETA_2 = 0.9, 0.999
+
+    def __init__(self, table: tf.Variable):
+        super().__init__(table)
+        self._mean, self._square = self._slot(0.0), self._slot(0.0)
+
+    def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
+        values, rows = gradient.values, gradient.indices
+        mean = self._BETA_1 * tf.gather(self._mean, rows) + (1 - self._BETA_1) * values
+        square = self._BETA_2 * tf.gather(self._square, rows) + (1 - self._BETA_2) * tf.square(values)
+        self._mean.scatter_update(tf.IndexedSlices(mean, rows))
+        self._square.scatter_update(tf.IndexedSlices(square, rows))
+        rate *= tf.sqrt(1 - self._BETA_2**step) / (1 - self._BETA_1**step)
+        self._table.scatter_sub(tf.IndexedSlices(rate * mean / (tf.sqrt(square) + _EPSILON), rows))
+
+
+class _Sgd(_Table):
+    """Stochastic gradient descent without momentum."""
+
+    def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
+        self._table.scatter_sub(tf.IndexedSlices(rate * gradient.values, gradient.indices))
+
+
+_TABLES: dict[str, type[_Table]] = {"adam": _LazyAdam, "adagrad": _Adagrad, "sgd": _Sgd}
+
+
+def _summed(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    """The gradient with each row once."""
+    indices = tf.reshape(gradient.indices, [-1])
+    values = tf.reshape(gradient.values, [tf.size(indices), gradient.values.shape[-1]])
+    rows, places = tf.unique(indices)
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(values, places, tf.size(rows)), rows)
+
+
+def _learning_rate(config: Optimizer, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    warmup = min(config.warmup_steps, steps)
+    if config.schedule == "constant" and not warmup:
+        return config.learning_rate
+    return Schedule(config.learning_rate, config.schedule, warmup, steps)
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate: from 0 up to `rate` over the first `warmup` steps, linearly; then by `kind` to 0 at the end.
+
+    Args:
+        rate: The largest learning rate.
+        kind: `constant`, `linear`, or `cosine` (Loshchilov & Hutter, 2017, arXiv:1608.03983).
+        warmup: Number of steps.
+        steps: Number of steps in all.
+    """
+
+    def __init__(self, rate: float, kind: str, warmup: int, steps: int):
+        super().__init__()
+        self.rate, self.kind, self.warmup, self.steps = rate, kind, warmup, steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32") + 1.0
+        left = 1.0 - keras.ops.clip((step - 1.0 - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
+        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * keras.ops.cos(np.pi * left)}[self.kind]
+        return self.rate * keras.ops.minimum(1.0, step / max(1, self.warmup)) * shape
+
+    def get_config(self) -> dict:
+        return {"rate": self.rate, "kind": self.kind, "warmup": self.warmup, "steps": self.steps}
