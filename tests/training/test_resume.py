@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import DCN, GBDT, Shop
-from tidemill.step import Progress
+from tests.training.conftest import DCN, MODELS, Shop
+from tidemill.step import PREEMPTED_EXIT_CODE, Progress
 
 STOPPING = {"metric": "auc", "patience": 2, "rounds": 50}
 
@@ -79,45 +79,78 @@ def test_other_settings_do_not_take_the_checkpoint(shop):
 SCRIPT = """
 import sys
 from tidemill.specs import TrainSpec
-from tidemill.step import Progress
+from tidemill.step import step
 from tidemill.training.train import train
 spec, examples, transformed, graph, root, model = sys.argv[1:]
-spec, progress = TrainSpec.model_validate_json(spec), Progress("train")
-train(spec, examples, transformed, graph, root=root, model=model, progress=progress)
+with step("train") as progress:
+    spec = TrainSpec.model_validate_json(spec)
+    train(spec, examples, transformed, graph, root=root, model=model, progress=progress)
 """
+
+
+class Trainings:
+    """Processes that train one member: one is left alone, the others are told to end."""
+
+    def __init__(self, shop: Shop, family: str, checkpoint_seconds: float):
+        self.shop = shop
+        self.model = MODELS[family] | ({"rounds": 3000, "learning_rate": 0.01} if family == "gbdt" else {})
+        told = {"epochs": 60, "early_stopping": {"metric": "auc", "patience": 60, "rounds": 3000}}
+        self.spec = shop.spec(self.model, checkpoint_seconds=checkpoint_seconds, **told).model_dump_json()
+        self.resumed = 0
+
+    def start(self, root: str, name: str) -> tuple[subprocess.Popen, Path]:
+        events = self.shop.folder / f"events_{time.monotonic_ns()}"
+        paths = [self.shop.examples, self.shop.transformed, self.shop.graph]
+        paths += [str(self.shop.folder / root), str(self.shop.folder / name)]
+        environment = os.environ | {"TIDEMILL_PROGRESS_FILE": str(events)}
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, self.spec, *paths], env=environment), events
+
+    def to_the_end(self, root: str, name: str) -> None:
+        process, events = self.start(root, name)
+        assert process.wait() == 0
+        self.resumed += "goes on from" in events.read_text()
+
+    def interrupted(self, root: str, name: str, how: signal.Signals) -> int:
+        """The exit code of one that is told so at some moment after it began to train."""
+        process, events = self.start(root, name)
+        while not events.exists() and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, 0.6))
+        process.send_signal(how)
+        told = time.monotonic()
+        code = process.wait()
+        assert time.monotonic() - told < 10
+        assert not (self.shop.folder / name).exists()
+        self.resumed += "goes on from" in events.read_text()
+        return code
+
+    def same(self, name: str, other: str) -> None:
+        manifests = [json.loads((self.shop.folder / n / "manifest.json").read_text()) for n in (name, other)]
+        assert manifests[0]["metadata"]["model_fingerprint"] == manifests[1]["metadata"]["model_fingerprint"]
+        assert course(self.shop, name) == course(self.shop, other)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["dcn_v2", "gbdt"])
 def test_sigkill_at_random_moments(shop, family):
     """A process is killed three times after it began to train, then left alone."""
-    model = {"dcn_v2": DCN, "gbdt": GBDT | {"rounds": 3000, "learning_rate": 0.01}}[family]
-    told = {"epochs": 60, "early_stopping": {"metric": "auc", "patience": 60, "rounds": 3000}}
-    arguments = [shop.examples, shop.transformed, shop.graph]
+    trainings = Trainings(shop, family, checkpoint_seconds=0.02)
+    trainings.to_the_end("root_a", "whole")
+    for _ in range(3):
+        assert trainings.interrupted("root_b", "killed", signal.SIGKILL) == -signal.SIGKILL
+    trainings.to_the_end("root_b", "killed")
+    assert (trainings.resumed > 0) == (family == "dcn_v2")
+    trainings.same("whole", "killed")
 
-    def start(root: str, name: str, events: Path) -> subprocess.Popen:
-        spec = shop.spec(model, checkpoint_seconds=0.02, **told).model_dump_json()
-        paths = [str(shop.folder / root), str(shop.folder / name)]
-        environment = os.environ | {"TIDEMILL_PROGRESS_FILE": str(events)}
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, spec, *arguments, *paths], env=environment)
 
-    assert start("root_a", "whole", shop.folder / "events").wait() == 0
-    moments = random.Random()
-    resumed = 0
-    for attempt in range(3):
-        events = shop.folder / f"events_{attempt}"
-        process = start("root_b", "killed", events)
-        while not events.exists() and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0.0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "the training was over before it was killed"
-        assert not (shop.folder / "killed").exists()
-        resumed += "goes on from" in events.read_text()
-    events = shop.folder / "events_last"
-    assert start("root_b", "killed", events).wait() == 0
-    resumed += "goes on from" in events.read_text()
-    assert (resumed > 0) == (family == "dcn_v2")
-    metadata = [json.loads((shop.folder / n / "manifest.json").read_text())["metadata"] for n in ("whole", "killed")]
-    assert metadata[0]["model_fingerprint"] == metadata[1]["model_fingerprint"]
-    assert course(shop, "whole") == course(shop, "killed")
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["deepfm", "gbdt"])
+def test_sigterm_at_random_moments(shop, family):
+    """As above, but no checkpoint is due: those that there are were written when the process was told to end."""
+    trainings = Trainings(shop, family, checkpoint_seconds=3600)
+    trainings.to_the_end("root_a", "whole")
+    for _ in range(3):
+        assert trainings.interrupted("root_b", "told", signal.SIGTERM) == PREEMPTED_EXIT_CODE
+    trainings.to_the_end("root_b", "told")
+    assert trainings.resumed == (3 if family == "deepfm" else 0)
+    trainings.same("whole", "told")

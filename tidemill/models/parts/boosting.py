@@ -68,6 +68,7 @@ class GbdtModel(Model):
                 {"log_loss": metrics["training"]["log_loss"]}, metrics.get("valid", {}), seconds, rows / seconds
             )
             run.progress.rows(rows * done, rows * rounds, f"round {done}/{rounds}")
+            run.notice.check()
             best = run.history.best(stopping.metric) if stopping else None
             if finished or (best is not None and done - 1 - best >= stopping.rounds):
                 break
