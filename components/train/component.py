@@ -46,6 +46,8 @@ def train(
     model.metadata.update(fingerprint=summary.fingerprint, name=summary.name, family=summary.family)
     values = {f"valid_{k}": v for k, v in summary.valid.items() if v is not None}
     values["rows_per_second"] = summary.rows_per_second
+    if summary.input_share is not None:
+        values["input_share"] = round(summary.input_share, 4)
     for name, value in values.items():
         metrics.log_metric(name, value)
     Path(metrics.path).write_text(json.dumps(values), encoding="utf-8")

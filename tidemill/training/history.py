@@ -26,7 +26,8 @@ class History:
 
     Attributes:
         entries: One dict an epoch or round: `step` (from 1), `train` and `valid` (metrics by name; `valid` is empty
-            without a valid split), `seconds`, `rows_per_second`.
+            without a valid split), `seconds`, `rows_per_second` and, where it is known, `input_share`, the share of the
+            time that was spent waiting for rows.
     """
 
     def __init__(self, logs: str | os.PathLike, unit: Literal["epoch", "round"]):
@@ -38,10 +39,24 @@ class History:
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def add(self, train: dict[str, float], valid: dict[str, float], seconds: float, rows_per_second: float) -> None:
+    def add(
+        self,
+        train: dict[str, float],
+        valid: dict[str, float],
+        seconds: float,
+        rows_per_second: float,
+        input_share: float | None = None,
+    ) -> None:
         """Adds the next epoch or round."""
         entry = {"step": len(self.entries) + 1, "train": train, "valid": valid}
-        self._add(entry | {"seconds": round(seconds, 3), "rows_per_second": round(rows_per_second, 1)})
+        entry |= {"seconds": round(seconds, 3), "rows_per_second": round(rows_per_second, 1)}
+        self._add(entry | ({} if input_share is None else {"input_share": round(input_share, 4)}))
+
+    def input_share(self) -> float | None:
+        """The share of the training's time that was spent waiting for rows; None where it is not known."""
+        known = [entry for entry in self.entries if "input_share" in entry]
+        seconds = sum(entry["seconds"] for entry in known)
+        return sum(entry["input_share"] * entry["seconds"] for entry in known) / seconds if seconds else None
 
     def restore(self, entries: list[dict]) -> None:
         """Takes over the entries of a checkpoint."""
@@ -68,7 +83,7 @@ class History:
     def _add(self, entry: dict) -> None:
         self.entries.append(entry)
         scalars = {f"{split}/{name}": value for split in ("train", "valid") for name, value in entry[split].items()}
-        scalars["rows_per_second"] = entry["rows_per_second"]
+        scalars |= {name: entry[name] for name in ("rows_per_second", "input_share") if name in entry}
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._write(Event(wall_time=time.time(), step=entry["step"], summary=Summary(value=values)))
 

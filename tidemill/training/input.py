@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -170,6 +171,25 @@ def shuffled(
         pending = pending.slice(whole, len(pending))
     if pending is not None and len(pending):
         yield pending
+
+
+class Waited(Iterator[Rows]):
+    """Passes batches on, and counts how long it was waited for them.
+
+    Attributes:
+        seconds: Of waiting, so far.
+    """
+
+    def __init__(self, batches: Iterator[Rows]):
+        self._batches = batches
+        self.seconds = 0.0
+
+    def __next__(self) -> Rows:
+        started = time.monotonic()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.monotonic() - started
 
 
 def _ahead(load: Callable[[int], Rows], start: int, stop: int) -> Iterator[Rows]:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tidemill.errors import Code, TidemillError
 from tidemill.step import Preempted
-from tidemill.training.input import Layout, shuffled
+from tidemill.training.input import Layout, Waited, shuffled
 from tidemill.training.metrics import measure
 from tidemill.training.optimizers import Updates
 from tidemill.training.threads import default_threads
@@ -120,14 +120,16 @@ class _Trainer:
         """Trains the rest of the present epoch, and measures the valid split."""
         what = f"epoch {self.place + 1}/{self.training.epochs}"
         size = self.training.batch_size
-        started = time.monotonic() - self.seconds
+        begun = time.monotonic()
+        started = begun - self.seconds
         stream = shuffled(
             self.run.data, "train", self.layout, self.run.label,
             batch_size=size, seed=self.training.seed, epoch=self.place, first_batch=self.batch,
             negative_rate=self.training.negative_rate,
         )  # fmt: skip
+        waited = Waited(stream)
         with contextlib.closing(stream):
-            for rows in stream:
+            for rows in waited:
                 self._step(rows.ids, rows.numbers, rows.labels)
                 self.batch += 1
                 self.seen += len(rows)
@@ -139,13 +141,14 @@ class _Trainer:
                     self._checkpoint(what)
                     self.run.notice.check()
         self.seconds = time.monotonic() - started
-        loss = self._check_loss(what)
+        loss = self._check_loss(what)  # waits for the last step
         try:
             valid = measure(self.valid_labels, self.predict("valid")) if len(self.valid_labels) else {}
         except Preempted:
             self._checkpoint(what)
             raise
-        self.history.add({"log_loss": loss}, valid, self.seconds, self.seen / self.seconds)
+        share = waited.seconds / max(time.monotonic() - begun, 1e-9)
+        self.history.add({"log_loss": loss}, valid, self.seconds, self.seen / self.seconds, share)
         if self.stop_metric and self.history.best(self.stop_metric) == self.place:
             self.best = [variable.numpy() for variable in self.weights]
         self.place, self.batch, self.seen, self.seconds = self.place + 1, 0, 0, 0.0

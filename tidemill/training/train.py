@@ -24,6 +24,8 @@ from tidemill.transform.graph import TransformGraph
 
 HISTORY = "history.json"
 LOGS = "logs"
+SLOW_INPUT = 0.1
+"""Share of the time waiting for rows above which there is a hint."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class TrainSummary:
         valid: `auc` and `log_loss` of the valid split; empty without one.
         epochs: Epochs, or boosting rounds, that the model keeps.
         rows_per_second: Train rows through an epoch or a round, a second, measuring not counted.
+        input_share: Share of the training's time that was spent waiting for rows; None for gradient boosting.
         fingerprint: Of the weights and what they are applied to; equal for models with equal scores.
     """
 
@@ -44,6 +47,7 @@ class TrainSummary:
     valid: dict[str, float]
     epochs: int
     rows_per_second: float
+    input_share: float | None
     fingerprint: str
 
 
@@ -96,7 +100,11 @@ def train(
     checkpoints.remove()
     seconds = sum(entry["seconds"] for entry in history.entries)
     speed = len(history.entries) * data.rows("train") / max(seconds, 1e-3)
-    return TrainSummary(fitted.family, fitted.name, valid, kept, round(speed, 1), facts["model_fingerprint"])
+    share = history.input_share()
+    if share is not None and share > SLOW_INPUT:
+        hint = "give the step more CPU (compute.train.cpu), or take a larger training.batch_size"
+        progress.phase(f"{share:.0%} of the time was spent waiting for rows: {hint}")
+    return TrainSummary(fitted.family, fitted.name, valid, kept, round(speed, 1), share, facts["model_fingerprint"])
 
 
 def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) -> str:
