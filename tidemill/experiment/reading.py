@@ -16,8 +16,9 @@ from tidemill.experiment.text import read_mapping
 def load(path: str | Path) -> Experiment:
     """Reads an experiment file and inlines the files that it names.
 
-    `source.sql`, `predict.source.sql` and `transform_module` may name a file beside the experiment file; relative table
-    paths are taken from the experiment file's folder too, so that the result no longer depends on where it is read.
+    `source.sql`, `predict.source.sql`, `transform_module` and `models.N.module` may name a file beside the experiment
+    file; relative table paths are taken from the experiment file's folder too, so that the result no longer depends on
+    where it is read.
 
     Raises:
         TidemillError: `missing-file`, `unreadable-file`, `unknown-key` or `invalid-value`.
@@ -60,6 +61,10 @@ def _refuse_file_names(data: dict) -> None:
     named = {f"{where}.sql": source["sql"] for where, source in sources.items() if _names_sql(source)}
     if _names_module(data.get("transform_module")):
         named["transform_module"] = data["transform_module"]
+    models = data.get("models")
+    for place, model in enumerate(models if isinstance(models, list) else []):
+        if isinstance(model, dict) and _names_module(model.get("module")):
+            named[f"models.{place}.module"] = model["module"]
     for where, name in named.items():
         want = "write its text here; tidemill validate --resolved FILE prints the experiment like that"
         raise TidemillError(
@@ -71,6 +76,8 @@ def _inline(data: dict, folder: Path) -> dict:
     data = dict(data)
     if _names_module(module := data.get("transform_module")):
         data["transform_module"] = _read_beside(folder, module.strip(), "transform_module")
+    if isinstance(models := data.get("models"), list):
+        data["models"] = [_inline_model(model, folder, place) for place, model in enumerate(models)]
     if isinstance(source := data.get("source"), dict):
         data["source"] = _inline_source(source, folder, "source")
     predict = data.get("predict")
@@ -80,6 +87,12 @@ def _inline(data: dict, folder: Path) -> dict:
     if isinstance(validation, dict) and isinstance(validation.get("schema"), str):
         data["validation"] = {**validation, "schema": _absolute(validation["schema"], folder)}
     return data
+
+
+def _inline_model(model: object, folder: Path, place: int) -> object:
+    if not isinstance(model, dict) or not _names_module(module := model.get("module")):
+        return model
+    return {**model, "module": _read_beside(folder, module.strip(), f"models.{place}.module")}
 
 
 def _inline_source(source: dict, folder: Path, where: str) -> dict:

@@ -42,7 +42,7 @@ def load_model(path: str | os.PathLike) -> Model:
     artifact.open_folder(folder)
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-        name = document["family"]
+        name = document["config"]["family"]
         if name not in families():
             want = "use a family of this version, or update Tidemill"
             raise TidemillError(Code.UNSUPPORTED, "models.family", repr(name), want)
@@ -51,4 +51,4 @@ def load_model(path: str | os.PathLike) -> Model:
     except (FileNotFoundError, json.JSONDecodeError, KeyError, ValidationError) as error:
         got = f"a {DOCUMENT} that cannot be read: {error}"
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(folder), got, "train the model again") from error
-    return config.model().load(folder, config, layout)
+    return config.load(folder, layout)

@@ -10,6 +10,8 @@ from tidemill.experiment.base import Name, PositiveInt
 from tidemill.models.parts.family import Family
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tidemill.models.parts.boosting import GbdtModel
     from tidemill.training.input import Layout
 
@@ -40,13 +42,14 @@ class Gbdt(Family):
     """Features with more ids are taken as `ordinal` even where `native` is asked for."""
 
     def open(self, layout: Layout) -> GbdtModel:
-        return self.model()(self, layout)
-
-    @classmethod
-    def model(cls) -> type[GbdtModel]:
         from tidemill.models.parts.boosting import GbdtModel
 
-        return GbdtModel
+        return GbdtModel(self, layout)
+
+    def load(self, folder: Path, layout: Layout) -> GbdtModel:
+        from tidemill.models.parts.boosting import GbdtModel
+
+        return GbdtModel.load(folder, self, layout)
 
 
 FAMILY = Gbdt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +17,11 @@ import pyarrow.parquet as pq
 from tidemill.data.dataset import Dataset
 
 BUFFER_ROWS = 1 << 19
-"""Rows that are shuffled together. At most three buffers are in memory: one in use, one that
-waits, one that is being made."""
+"""Rows that are shuffled together. At most four buffers are in memory: one in use, and those that are being made."""
+_AHEAD = 2
+"""Buffers that are made at a time: while one is decoded, the other is put in order."""
+_BLOCK_ROWS = 1 << 12
+"""Rows that are turned from columns to rows at a time, so that both lie in the cache."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +151,14 @@ def shuffled(
     columns = [*layout.columns, label]
 
     def load(place: int) -> Rows:
-        rows = concat([to_rows(_read(group, columns), layout, label) for group in buffers[place]])
+        table = pa.concat_tables([_read(group, columns) for group in buffers[place]])
         draw = np.random.default_rng([seed, epoch, place])
-        order = draw.permutation(len(rows))
+        order = draw.permutation(table.num_rows)
+        labels = table.column(label).to_numpy().astype(np.float32)
         if negative_rate < 1:
-            order = order[(rows.labels[order] != 0) | (draw.random(len(rows)) < negative_rate)]
-        return rows.take(order)
+            order = order[(labels[order] != 0) | (draw.random(len(order)) < negative_rate)]
+        ids, numbers = (_in_order(table, names, order) for names in (layout.ids, layout.numbers))
+        return Rows(ids.view(np.int32), numbers.view(np.float32), labels[order])
 
     skip = first_batch * batch_size
     place = 0
@@ -192,17 +199,33 @@ class Waited(Iterator[Rows]):
             self.seconds += time.monotonic() - started
 
 
+def _in_order(table: pa.Table, names: Sequence[str], order: np.ndarray) -> np.ndarray:
+    """Columns of 4 bytes as a matrix [rows, columns] of uint32, with the rows in an order. A column is small enough to
+    be read at random; rows are then written block by block."""
+    columns = np.empty((len(names), len(order)), np.uint32)
+    for place, name in enumerate(names):
+        # A mode other than "raise" writes without a buffer; the order has no place out of range.
+        np.take(table.column(name).to_numpy().view(np.uint32), order, out=columns[place], mode="clip")
+    rows = np.empty((len(order), len(names)), np.uint32)
+    for start in range(0, len(order), _BLOCK_ROWS):
+        rows[start : start + _BLOCK_ROWS] = columns[:, start : start + _BLOCK_ROWS].T
+    return rows
+
+
 def _ahead(load: Callable[[int], Rows], start: int, stop: int) -> Iterator[Rows]:
-    """Calls `load` for `start` to `stop` - 1 on a thread, one ahead of what is being used."""
-    if start >= stop:
-        return
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(load, start)
-        for place in range(start, stop):
-            current = upcoming.result()
-            if place + 1 < stop:
-                upcoming = pool.submit(load, place + 1)
-            yield current
+    """Calls `load` for `start` to `stop` - 1 on threads, some ahead of what is being used."""
+    places = iter(range(start, stop))
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        upcoming = collections.deque(pool.submit(load, place) for place in itertools.islice(places, _AHEAD))
+        try:
+            while upcoming:
+                current = upcoming.popleft().result()
+                upcoming.extend(pool.submit(load, place) for place in itertools.islice(places, 1))
+                yield current
+                del current
+        finally:
+            for future in upcoming:
+                future.cancel()
 
 
 def _row_groups(files: Sequence[Path]) -> list[_RowGroup]:

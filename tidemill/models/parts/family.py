@@ -11,6 +11,8 @@ from pydantic import Field
 from tidemill.experiment.base import Bytes, Name, PositiveInt, Section
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import keras
 
     from tidemill.models.parts.base import Model
@@ -29,14 +31,21 @@ class Family(Section, abc.ABC):
     name: Name
     """The member's name in reports; must be unique within the experiment."""
 
+    origin: ClassVar[str] = ""
+    """What tells apart modules of users."""
+
     @abc.abstractmethod
     def open(self, layout: Layout) -> Model:
-        """A new model of these hyperparameters, not yet fitted, over the features of a layout."""
+        """A new model of these hyperparameters, not yet fitted, over the features of a layout. Imports its
+        framework."""
 
-    @classmethod
     @abc.abstractmethod
-    def model(cls) -> type[Model]:
-        """The class that `open` gives, which reads models back. Imports its framework."""
+    def load(self, folder: Path, layout: Layout) -> Model:
+        """Reads back what a model of these hyperparameters saved.
+
+        Raises:
+            TidemillError: `incomplete-artifact`.
+        """
 
 
 class Network(Family):
@@ -62,13 +71,14 @@ class Network(Family):
     Elsewhere an embedding is never larger than the feature's number of ids."""
 
     def open(self, layout: Layout) -> Model:
-        return self.model()(self, layout)
-
-    @classmethod
-    def model(cls) -> type[Model]:
         from tidemill.models.parts.neural import NeuralModel
 
-        return NeuralModel
+        return NeuralModel(self, layout)
+
+    def load(self, folder: Path, layout: Layout) -> Model:
+        from tidemill.models.parts.neural import NeuralModel
+
+        return NeuralModel.load(folder, self, layout)
 
     @abc.abstractmethod
     def logit(self, features: Features) -> keras.KerasTensor:

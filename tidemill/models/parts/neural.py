@@ -81,7 +81,8 @@ class NeuralModel(Model):
     def fingerprint(self) -> str:
         weights = [[w.path, list(w.shape), _digest(w.value.numpy())] for w in self.network.weights]
         shift = self.network.get_layer("score_logit").get_config()["offset"]
-        return fingerprint.of_json([self.config.model_dump(mode="json"), self.layout.columns, shift, weights])
+        told = [self.config.origin, self.config.model_dump(mode="json"), self.layout.columns, shift]
+        return fingerprint.of_json([*told, weights])
 
     def serving(self) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], Any]:
         def score(features: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -1,0 +1,78 @@
+"""A family of the user's own, named in the experiment."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tidemill.data.dataset import Dataset
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment import load
+from tidemill.models import load_model
+
+TEXT = '''
+from typing import Literal
+import keras
+from tidemill.models.parts.family import Network
+from tidemill.models.parts.layers import register
+
+@register
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+class Small(Network):
+    """One hidden layer."""
+    family: Literal["small"]
+    width: int = 8
+
+    def logit(self, features):
+        x = Doubled()(features.flat(features.embedded()))
+        return keras.layers.Dense(1)(keras.layers.Dense(self.width, activation="relu")(x))
+
+FAMILY = Small
+'''
+OWN = {"family": "module", "module": TEXT, "settings": {"width": 4, "embedding_dim": 2}}
+
+
+def test_trains_exports_and_is_read_back(shop):
+    summary = shop.train(OWN)
+    assert (summary.family, summary.name) == ("small", "own")
+    assert summary.valid["auc"] > 0.6
+    data = Dataset(shop.transformed)
+    document = json.loads((shop.folder / "model" / "model.json").read_text())
+    assert document["config"] == OWN | {"name": "own"}
+    model = load_model(shop.folder / "model")
+    assert model.fingerprint() == summary.fingerprint
+    assert np.isfinite(model.predict(data, "valid")).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"module": "x = 1\n"}, "models.own.module"),
+        ({"module": "FAMILY = 3\n"}, "models.own.module"),
+        ({"module": "def f(:\n"}, "models.own.module, line 1"),
+        ({"module": "import os\n\nos.no_such()\n"}, "models.own.module, line 3"),
+        ({"settings": {"widht": 4}}, "models.own.settings.widht"),
+        ({"settings": {"width": "wide"}}, "models.own.settings.width"),
+    ],
+    ids=["no family", "no class", "no Python", "fails", "unknown setting", "wrong type"],
+)
+def test_mistakes(shop, changed, where):
+    with pytest.raises(TidemillError) as error:
+        shop.train(OWN | changed)
+    assert error.value.code is Code.INVALID_VALUE
+    assert error.value.where == where
+    assert not (shop.folder / "model").exists()
+
+
+def test_the_module_stands_beside_the_experiment(tmp_path):
+    (tmp_path / "small.py").write_text(TEXT)
+    (tmp_path / "experiment.yaml").write_text(
+        "name: x\nsource: {tables: {t: t.csv}}\nlabel: y\nfeatures: {a: {kind: numeric}}\n"
+        "models: [{family: module, module: small.py}]\n"
+    )
+    assert load(tmp_path / "experiment.yaml").models[0].module == TEXT
