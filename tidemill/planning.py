@@ -14,10 +14,13 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.source import Source
+from tidemill.experiment.training import Ensemble
 from tidemill.placement import placement
 from tidemill.publishing import store
 from tidemill.specs import (
+    EnsembleSpec,
     EvaluateSpec,
+    Fold,
     IngestSpec,
     PredictSpec,
     PreprocessSpec,
@@ -26,6 +29,8 @@ from tidemill.specs import (
     TrainSpec,
     ValidateSpec,
 )
+
+DEFAULT_FOLDS = 5
 
 
 def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
@@ -39,7 +44,9 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
     Returns:
         Texts by output name: `ingest`, `validate`, `preprocess`, `publish` are specs in JSON; `members` is a JSON
         list of objects with the member's `name`, its `train` and `evaluate` specs as texts, and the values of
-        `placement`; `preprocess_cpu` and `preprocess_memory` are quantities as Kubernetes writes them.
+        `placement`; `folds` is the same for each member and fold, without `evaluate`; `ensembles` is a JSON list of
+        objects with the `name` and the `ensemble` and `evaluate` specs of each ensemble; `preprocess_cpu` and
+        `preprocess_memory` are quantities as Kubernetes writes them.
 
     Raises:
         TidemillError: `unsupported`, `empty-split`, `missing-file`, `over-budget` and what else reading the sources
@@ -115,16 +122,45 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
         },
     )
     where = placement(experiment.compute.train)
+    folds = [
+        {"name": f"{t.model.name}-{fold.index}", "train": _json(t.model_copy(update={"fold": fold})), **where}
+        for t in trains
+        for fold in _folds(experiment)
+    ]
+    ensembles = [
+        {"name": spec.name, "ensemble": _json(spec), "evaluate": _json(evaluate)}
+        for spec in _ensembles(experiment, code, label)
+    ]
     members = [{"name": t.model.name, "train": _json(t), "evaluate": _json(evaluate), **where} for t in trains]
     return {
         "ingest": _json(ingest),
         "validate": _json(validate),
         "preprocess": _json(preprocess),
         "members": json.dumps(members),
+        "folds": json.dumps(folds),
+        "ensembles": json.dumps(ensembles),
         "publish": _json(publish),
         "preprocess_cpu": experiment.compute.preprocess.cpu,
         "preprocess_memory": experiment.compute.preprocess.memory,
     }
+
+
+def _folds(experiment: Experiment) -> list[Fold]:
+    """The folds of the cross-validation. Rows that the split keeps together are in one fold."""
+    split, number = experiment.split, experiment.training.folds or DEFAULT_FOLDS
+    column = split.column if split.by == "hash" else None
+    return [Fold(index=i, of=number, column=column, seed=experiment.training.seed) for i in range(number)]
+
+
+def _ensembles(experiment: Experiment, code: str, label: str) -> list[EnsembleSpec]:
+    """An ensemble of each member's models, and one of all members where there are several."""
+    names = [model.name for model in experiment.models]
+    told = {"code": code, "folds": experiment.training.folds or DEFAULT_FOLDS, "label": label}
+    of_one = [EnsembleSpec(name=n, members=[n], ensemble=Ensemble(method="mean"), **told) for n in names]
+    if len(names) == 1:
+        return of_one
+    name = "ensemble" if "ensemble" not in names else "all"
+    return [*of_one, EnsembleSpec(name=name, members=names, ensemble=experiment.ensemble, **told)]
 
 
 def plan_prediction(experiment: Experiment, root: str, version: str = "latest", output: str = "") -> dict[str, str]:

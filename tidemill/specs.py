@@ -15,7 +15,7 @@ from tidemill.experiment.evaluation import Evaluation
 from tidemill.experiment.features import Feature
 from tidemill.experiment.models import Model
 from tidemill.experiment.source import Drift, Leakage, Source, Split
-from tidemill.experiment.training import Training
+from tidemill.experiment.training import Ensemble, Training
 
 
 class SourceFile(Section):
@@ -80,12 +80,37 @@ class PreprocessSpec(TransformEngine):
     split_column: Column | None
 
 
+class Fold(Section):
+    """A part of train that a training leaves out, to say something about it."""
+
+    index: int
+    """From 0."""
+    of: int
+    """Number of folds."""
+    column: Column | None
+    """Rows of one value of this raw column are in one fold. None: each row by itself."""
+    seed: int
+
+
 class TrainSpec(Section):
     code: str
     model: Model
     training: Training
     label: Column
     split: Split
+    fold: Fold | None = None
+
+
+class EnsembleSpec(Section):
+    code: str
+    name: str
+    """The ensemble's name in reports."""
+    members: list[str]
+    """Names of the members whose models it takes."""
+    folds: int
+    """Number of models of each member."""
+    label: Column
+    ensemble: Ensemble
 
 
 class EvaluateSpec(Section):

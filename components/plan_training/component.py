@@ -12,6 +12,8 @@ def plan_training(
     validate: dsl.OutputPath(str),
     preprocess: dsl.OutputPath(str),
     members: dsl.OutputPath(str),
+    folds: dsl.OutputPath(str),
+    ensembles: dsl.OutputPath(str),
     publish: dsl.OutputPath(str),
     preprocess_cpu: dsl.OutputPath(str),
     preprocess_memory: dsl.OutputPath(str),
@@ -28,6 +30,8 @@ def plan_training(
         validate: Spec of `validate`.
         preprocess: Spec of `preprocess`.
         members: List with the specs of `train` and `evaluate` and the placement of each member, for `fan_out`.
+        folds: As `members`, an entry for each member and fold, without `evaluate`.
+        ensembles: List with the specs of `ensemble` and `evaluate` of each ensemble, for `fan_out`.
         publish: Spec of `publish`.
         preprocess_cpu: CPU cores that the experiment gives to `preprocess`.
         preprocess_memory: Memory that the experiment gives to `preprocess`.
@@ -41,6 +45,7 @@ def plan_training(
     with step("plan_training"):
         specs = run(parse(experiment), root)
     paths = {"ingest": ingest, "validate": validate, "preprocess": preprocess, "members": members, "publish": publish}
+    paths |= {"folds": folds, "ensembles": ensembles}
     paths |= {"preprocess_cpu": preprocess_cpu, "preprocess_memory": preprocess_memory}
     for name, path in paths.items():
         Path(path).write_text(specs[name], encoding="utf-8")

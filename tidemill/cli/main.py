@@ -81,7 +81,8 @@ def _add_schema(commands) -> None:
 def _add_run(commands) -> None:
     parser = _add(commands, "run", "run:run", "Run a pipeline on this machine.")
     parser.add_argument("file", metavar="FILE", help="the experiment file")
-    parser.add_argument("--pipeline", metavar="NAME", default="train", help="train (the default) or batch_predict")
+    pipelines = "train (the default), cross_validate or batch_predict"
+    parser.add_argument("--pipeline", metavar="NAME", default="train", help=pipelines)
     _add_root(parser)
     parser.add_argument(
         "--param",

@@ -28,7 +28,7 @@ def generate(compiled: str | Path, docstring: str) -> str:
         ValueError: an input or output is not described, or something is described that does not exist.
     """
     spec = next(yaml.safe_load_all(Path(compiled).read_text(encoding="utf-8")))
-    definition = _definition(spec)
+    definition = _definition(spec, Path(compiled).name == "component.yaml")
     described = {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse(docstring).params}
     inputs = _rows(definition.get("inputDefinitions", {}), described)
     outputs = _rows(definition.get("outputDefinitions", {}), described, unnamed="Output")
@@ -53,13 +53,11 @@ def insert(readme: str, generated: str) -> str:
     return f"{before}{BEGIN}\n{generated}\n{END}{after}"
 
 
-def _definition(spec: dict) -> dict:
+def _definition(spec: dict, is_component: bool) -> dict:
     """A component's own definition; a pipeline's is that of its root."""
-    executors = [c for c in spec["components"].values() if "executorLabel" in c]
-    is_component = len(spec["components"]) == 1 and executors
     if not is_component:
         return spec.get("root", {})
-    return executors[0]
+    return next(c for c in spec["components"].values() if "executorLabel" in c)
 
 
 def _rows(definitions: dict, described: dict[str, str], unnamed: str | None = None) -> list[tuple[str, str, str, str]]:

@@ -12,7 +12,7 @@ from tidemill.experiment.evaluation import Evaluation, Predict
 from tidemill.experiment.features import Cross, Feature
 from tidemill.experiment.models import Model, unique_names
 from tidemill.experiment.source import Source, Split, Validation
-from tidemill.experiment.training import Training, Tuning
+from tidemill.experiment.training import Ensemble, Training, Tuning
 
 
 class Experiment(Section):
@@ -37,6 +37,7 @@ class Experiment(Section):
     """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text."""
     models: Annotated[list[Model], Field(min_length=1), AfterValidator(unique_names)]
     training: Training = Training()
+    ensemble: Ensemble = Ensemble()
     tuning: Tuning | None = None
     evaluation: Evaluation = Evaluation()
     predict: Predict = Predict()

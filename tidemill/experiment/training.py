@@ -57,13 +57,22 @@ class Training(Section):
     seed: Seed = 0
     """Seed of weights, shuffling and bagging. The same seed on the same machine gives the same weights."""
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
-    """Folds of the `cross_validate` pipeline, which is not in this version; the `train` pipeline does not use it."""
+    """Folds of the `cross_validate` pipeline, 5 where it is not given; the `train` pipeline does not use it."""
     threads: PositiveInt | None = None
     """CPU threads of a training process. Defaults to the machine's cores."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Least time between two checkpoints, which are written between two steps."""
     checkpoint_steps: PositiveInt | None = None
     """Most steps between two checkpoints. Defaults to no limit."""
+
+
+class Ensemble(Section):
+    """How the `cross_validate` pipeline makes one model of the members. A member's score is the mean over its folds'
+    models."""
+
+    method: Literal["mean", "rank_mean", "stack"] = "stack"
+    """`mean` of the members' scores; `rank_mean` of their percentiles among the out-of-fold scores, made a probability
+    by a logistic regression; `stack`: a logistic regression on the logits of the out-of-fold scores (Wolpert, 1992)."""
 
 
 class Tuning(Section):

@@ -29,6 +29,23 @@ def families() -> dict[str, type[Family]]:
     return {name: importlib.import_module(f"{__name__}.{name}").FAMILY for name in names}
 
 
+def config_of(document: dict) -> Family:
+    """A family's hyperparameters, as a model's document holds them.
+
+    Raises:
+        TidemillError: `unsupported` for a family that this version does not have.
+        ValidationError: the hyperparameters are not the family's.
+    """
+    if document["family"] == "ensemble":
+        from tidemill.models.parts.ensemble import EnsembleConfig
+
+        return EnsembleConfig.model_validate(document)
+    if document["family"] not in families():
+        want = "use a family of this version, or update Tidemill"
+        raise TidemillError(Code.UNSUPPORTED, "models.family", repr(document["family"]), want)
+    return families()[document["family"]].model_validate(document)
+
+
 def load_model(path: str | os.PathLike) -> Model:
     """Opens a model folder.
 
@@ -42,11 +59,7 @@ def load_model(path: str | os.PathLike) -> Model:
     artifact.open_folder(folder)
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-        name = document["config"]["family"]
-        if name not in families():
-            want = "use a family of this version, or update Tidemill"
-            raise TidemillError(Code.UNSUPPORTED, "models.family", repr(name), want)
-        config = families()[name].model_validate(document["config"])
+        config = config_of(document["config"])
         layout = Layout.of(document["features"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError, ValidationError) as error:
         got = f"a {DOCUMENT} that cannot be read: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tidemill.experiment.training import Training
 from tidemill.models.parts.base import Model, Run
 from tidemill.specs import TrainSpec
 from tidemill.step import Progress
+from tidemill.training import folds
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
 from tidemill.training.input import Layout
@@ -78,13 +80,35 @@ def train(
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
     _check(spec, data, raw, graph)
     key = training_fingerprint(spec, data, graph)
+    with contextlib.ExitStack() as stack:
+        fitted_to = data
+        if spec.fold is not None:
+            work = stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-fold-"))
+            progress.phase(f"leave out fold {spec.fold.index + 1} of {spec.fold.of}")
+            fitted_to = folds.write_fold(spec.fold, raw, data, Path(work) / "examples")
+        return _train(spec, key, raw, data, fitted_to, graph, root=root, model=model, progress=progress)
+
+
+def _train(
+    spec: TrainSpec,
+    key: str,
+    raw: Dataset,
+    data: Dataset,
+    fitted_to: Dataset,
+    graph: TransformGraph,
+    *,
+    root: str,
+    model: str,
+    progress: Progress,
+) -> TrainSummary:
+    """Trains on `fitted_to`, which is `data` or a fold of it."""
     checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds, spec.training.checkpoint_steps)
     fitted = spec.model.open(Layout.of(data.metadata["features"]))
     facts: dict = {}
     with artifact.write_folder(model, facts) as folder:
         history = History(folder / LOGS, fitted.unit)
         with contextlib.closing(history), notice() as told:
-            kept = fitted.fit(Run(data, spec.label, spec.training, history, checkpoints, progress, told))
+            kept = fitted.fit(Run(fitted_to, spec.label, spec.training, history, checkpoints, progress, told))
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {
@@ -96,10 +120,15 @@ def train(
         }
         valid = _valid_metrics(fitted, data, spec.label)
         _write_document(folder / models.DOCUMENT, spec, fitted, data, facts | {"kept": kept, "valid": valid})
+        if spec.fold is not None:
+            labels = fitted_to.read(folds.HELD_OUT, [spec.label])[spec.label].to_numpy()
+            scores = fitted.predict(fitted_to, folds.HELD_OUT)
+            folds.write_out_of_fold(spec.fold, raw, labels, scores, folder / folds.OUT_OF_FOLD)
+            facts["fold"] = [spec.fold.index, spec.fold.of]
         _export(folder, fitted, graph, raw, data, progress)
     checkpoints.remove()
     seconds = sum(entry["seconds"] for entry in history.entries)
-    speed = len(history.entries) * data.rows("train") / max(seconds, 1e-3)
+    speed = len(history.entries) * fitted_to.rows("train") / max(seconds, 1e-3)
     share = history.input_share()
     if share is not None and share > SLOW_INPUT:
         hint = "give the step more CPU (compute.train.cpu), or take a larger training.batch_size"

@@ -1,0 +1,1 @@
+"""Ensembles: one model of the models that folds and members gave."""
