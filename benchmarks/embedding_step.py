@@ -23,7 +23,7 @@ import tensorflow as tf
 from tidemill.experiment.training import Optimizer
 from tidemill.models.parts.layers import Embeddings
 from tidemill.training.input import Layout
-from tidemill.training.loop import _train_step
+from tidemill.training.loop import train_step
 from tidemill.training.optimizers import Updates
 
 DIM = 16
@@ -41,7 +41,7 @@ def own_step(rows: int, name: str):
     """Tidemill's step."""
     model, tables = network(rows)
     updates = Updates(Optimizer(name=name), 1000, model.trainable_variables, tables)
-    return _train_step(model, updates, Layout(("id",), (rows,), ()), 1.0, tf.Variable(0.0, dtype=tf.float64))
+    return train_step(model, updates, Layout(("id",), (rows,), ()), 1.0, tf.Variable(0.0, dtype=tf.float64))
 
 
 def keras_step(rows: int, name: str):

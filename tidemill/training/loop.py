@@ -105,7 +105,7 @@ class _Trainer:
         self.optimizer_state = updates.variables
         self.best: list[np.ndarray] = []
         self.place, self.batch, self.seen, self.seconds = 0, 0, 0, 0.0
-        self._step = _train_step(network, updates, layout, self.training.positive_weight, self.loss_sum)
+        self._step = train_step(network, updates, layout, self.training.positive_weight, self.loss_sum)
 
     def done(self) -> bool:
         """Whether all epochs are through or early stopping ends them."""
@@ -209,7 +209,7 @@ class _Trainer:
         return total / max(1, self.seen)
 
 
-def _train_step(
+def train_step(
     network: keras.Model, updates: Updates, layout: Layout, positive_weight: float, loss_sum: tf.Variable
 ) -> Callable:
     """A compiled step that updates the weights and adds the batch's loss, times its rows, to `loss_sum`. The penalties

@@ -47,18 +47,17 @@ class NeuralModel(Model):
         loop.prepare(training.seed, training.threads)
         # Rows that were left out or weighed less were all of label 0: that multiplies the odds of label 1.
         shift = math.log(training.negative_rate) - math.log(training.positive_weight)
-        self.network = self._build(found, shift, training.precision)
-        logits = keras.Model(self.network.input, self.network.get_layer(LOGIT).output)
+        self.network = self.build(found, shift, training.precision)
         kept = loop.fit(
-            logits,
-            [table for layer in self.network.layers if isinstance(layer, Embeddings) for table in layer.weights_of],
+            logits_of(self.network),
+            tables_of(self.network),
             self.layout,
             run,
             lambda split: self.predict(run.data, split, run.notice.check),
         )
         if training.precision != "float32":
             weights = self.network.get_weights()
-            self.network = self._build(found, shift, "float32")
+            self.network = self.build(found, shift, "float32")
             self.network.set_weights(weights)
             self.__dict__.pop("_scores", None)
         return kept
@@ -104,7 +103,14 @@ class NeuralModel(Model):
         self._facts = {"embeddings": sizes.report(found, self.layout, counts)}
         return found
 
-    def _build(self, found: sizes.Sizes, shift: float, precision: str) -> keras.Model:
+    def build(self, found: sizes.Sizes, shift: float = 0.0, precision: str = "float32") -> keras.Model:
+        """A fresh network.
+
+        Args:
+            found: Sizes of the embeddings.
+            shift: What is added to the logit before it becomes a score. Defaults to 0.
+            precision: Keras's policy for all but embeddings and score.
+        """
         inputs = {}
         if self.layout.ids:
             inputs["ids"] = keras.Input((len(self.layout.ids),), dtype="int32", name="ids")
@@ -135,6 +141,16 @@ class NeuralModel(Model):
             return tf.squeeze(self.network(loop.network_inputs(self.network, ids, numbers), training=False), axis=1)
 
         return scores
+
+
+def logits_of(network: keras.Model) -> keras.Model:
+    """What training uses of a network: its inputs to its logits."""
+    return keras.Model(network.input, network.get_layer(LOGIT).output)
+
+
+def tables_of(network: keras.Model) -> list[keras.Variable]:
+    """A network's embedding tables."""
+    return [table for layer in network.layers if isinstance(layer, Embeddings) for table in layer.weights_of]
 
 
 def _digest(array: np.ndarray) -> str:

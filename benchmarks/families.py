@@ -1,0 +1,117 @@
+"""Every family on real flights and on synthetic Criteo rows: what it reaches on the test split, and how fast it trains.
+
+    python benchmarks/families.py                      # both, Criteo with a million rows
+    python benchmarks/families.py --data flights --pipeline cross_validate    # with the ensembles
+
+Runs the examples' experiments with all families as members through the compiled pipeline, without gates. The Criteo rows
+come with the log loss that the best model can expect; the column "above" says by how much a family's is larger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DEEP = ("wide_deep", "deepfm", "dcn_v2", "dlrm")
+NEURAL = {
+    "lr": {},
+    "fm": {"embedding_dim": 8},
+    **{family: {"embedding_dim": 16, "deep": [256, 128]} for family in DEEP},
+    "final_mlp": {"embedding_dim": 16, "first": [256, 128], "second": [256, 128]},
+}
+SETTINGS = {
+    "flights": {"training": {"epochs": 6, "batch_size": 2048}, "gbdt": {"num_leaves": 63, "learning_rate": 0.05}},
+    "criteo": {
+        "training": {
+            "epochs": 2,
+            "batch_size": 4096,
+            "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"},
+        },
+        "gbdt": {"num_leaves": 127, "rounds": 500},
+    },
+}
+
+
+def experiment(data: str, families: list[str], folder: Path, rows: int) -> float | None:
+    """Writes the experiment; returns the best log loss that can be expected, where it is known."""
+    settings = SETTINGS[data]
+    text = yaml.safe_load((EXAMPLES / data / "experiment.yaml").read_text())
+    neural = [{"family": name} | NEURAL[name] for name in families if name in NEURAL]
+    text["models"] = neural + [{"family": "gbdt"} | settings["gbdt"]] * ("gbdt" in families)
+    text["training"] = settings["training"] | {"early_stopping": {"metric": "log_loss"}}
+    text["evaluation"] = {"objective": "log_loss"}
+    best = None
+    if data == "criteo":
+        sys.path.insert(0, str(EXAMPLES / "criteo"))
+        from generate import generate
+
+        best = generate(rows, folder / "data", seed=0, files=4).best_log_loss
+        text["source"]["tables"]["clicks"]["uri"] = str(folder / "data" / "*.tsv")
+    else:
+        for name in ("flights.sql", "predict.sql"):
+            (folder / name).write_text((EXAMPLES / data / name).read_text())
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(text, sort_keys=False))
+    return best
+
+
+def run(folder: Path, pipeline: str) -> list[dict]:
+    """Runs the pipeline; the steps' records."""
+    command = [sys.executable, "-m", "tidemill.cli.main", "run", str(folder / "experiment.yaml"), "--plain"]
+    done = subprocess.run(
+        [*command, "--root", str(folder / "root"), "--pipeline", pipeline], capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    record = max((folder / "root" / "runs").glob("*/run.json"))
+    return json.loads(record.read_text())["steps"]
+
+
+def table(steps: list[dict], best: float | None) -> None:
+    """Prints a line a model, the best first."""
+    lines = []
+    trained = {step["name"].removeprefix("train-"): step for step in steps if step["name"].startswith("train-")}
+    for step in steps:
+        if "evaluation" not in step.get("outputs", {}):
+            continue
+        document = json.loads(Path(step["outputs"]["evaluation"]["uri"], "metrics.json").read_text())
+        metrics = {name: document["test"]["metrics"][name]["value"] for name in ("auc", "log_loss")}
+        above = "" if best is None else f"{metrics['log_loss'] / best - 1:.2%}"
+        time = speed = ""
+        if document["name"] in trained:
+            step = trained[document["name"]]
+            history = json.loads(Path(step["outputs"]["model"]["uri"], "history.json").read_text())
+            time = f"{step['seconds']:.0f}"
+            speed = f"{sum(e['rows_per_second'] for e in history['entries']) / len(history['entries']):,.0f}"
+        line = f"{document['name']} | {metrics['auc']:.4f} | {metrics['log_loss']:.4f} | {above} | {time} | {speed}"
+        lines.append((metrics["log_loss"], line))
+    print(
+        "| model | test AUC | test log loss | above | seconds | rows a second |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    for _, line in sorted(lines):
+        print(f"| {line} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--families", nargs="+", choices=[*NEURAL, "gbdt"], default=[*NEURAL, "gbdt"])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of Criteo")
+    parser.add_argument("--pipeline", choices=["train", "cross_validate"], default="train")
+    args = parser.parse_args()
+    for data in args.data:
+        with tempfile.TemporaryDirectory() as folder:
+            best = experiment(data, args.families, Path(folder), args.rows)
+            known = "" if best is None else f": the best model can expect a log loss of {best:.4f}"
+            print(f"\n{data}{known}\n", flush=True)
+            table(run(Path(folder), args.pipeline), best)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""How fast rows reach the training step.
+
+    python benchmarks/training_input.py
+
+On transformed synthetic Criteo rows, side by side, in turns:
+
+- the reader alone, shuffled, beside tf.data over gzip TFRecords of tf.Examples with the same rows, as TFX trains from;
+- DCN-V2's training step on shuffled batches from the files, beside the same step on one batch that stays in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tidemill.data.dataset import Dataset, finish_dataset
+from tidemill.training.input import Layout, Rows, shuffled
+
+BATCH_ROWS = 4096
+
+
+def prepared(work: Path, rows: int) -> Dataset:
+    """The transformed rows, made where they are not there yet."""
+    from transforms import by_local
+    from transforms.work import LABEL, preprocessing_fn, write_rows
+
+    from tidemill.transform.local import LocalEngine
+    from tidemill.transform.shards import transformed_schema
+
+    examples, made = work / f"rows-{rows}", work / f"transformed-{rows}"
+    write_rows(examples, rows)
+    if not made.exists():
+        raw = Dataset(examples)
+        graph, _ = by_local.analyse(preprocessing_fn, examples, work / f"graph-{rows}", 2)
+        LocalEngine().transform(graph, raw, made, by_local.Quiet("transform"))
+        names = {name: [file.name for file in split.files] for name, split in raw.splits.items()}
+        finish_dataset(made, transformed_schema(graph), names, {"label": LABEL, "features": graph.features})
+    return Dataset(made)
+
+
+def write_records(files: list[Path], layout: Layout, label: str, folder: Path) -> list[str]:
+    """The rows as TFRecords, a file a file."""
+    import pyarrow.parquet as pq
+
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for file in files:
+        paths.append(str(folder / f"{file.stem}.gz"))
+        if Path(paths[-1]).exists():
+            continue
+        table = pq.read_table(file)
+        columns = {name: table.column(name).to_pylist() for name in [*layout.columns, label]}
+        with tf.io.TFRecordWriter(paths[-1], "GZIP") as writer:
+            for row in range(table.num_rows):
+                example = tf.train.Example()
+                for name in layout.ids:
+                    example.features.feature[name].int64_list.value.append(columns[name][row])
+                for name in [*layout.numbers, label]:
+                    example.features.feature[name].float_list.value.append(columns[name][row])
+                writer.write(example.SerializeToString())
+    return paths
+
+
+def records(paths: list[str], layout: Layout, label: str) -> tf.data.Dataset:
+    """tf.data as its guide advises: interleaved, shuffled, parsed by batch, prefetched."""
+    spec = {name: tf.io.FixedLenFeature([], tf.int64) for name in layout.ids}
+    spec |= {name: tf.io.FixedLenFeature([], tf.float32) for name in [*layout.numbers, label]}
+
+    def parse(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        found = tf.io.parse_example(batch, spec)
+        ids = tf.stack([tf.cast(found[name], tf.int32) for name in layout.ids], axis=1)
+        return ids, tf.stack([found[name] for name in layout.numbers], axis=1), found[label]
+
+    files = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths))
+    rows = files.interleave(
+        lambda path: tf.data.TFRecordDataset(path, "GZIP"), cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    batches = rows.shuffle(100_000).batch(BATCH_ROWS).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def through(batches) -> float:
+    """Rows a second."""
+    started, rows = time.perf_counter(), 0
+    for batch in batches:
+        rows += len(batch.labels) if isinstance(batch, Rows) else int(batch[2].shape[0])
+    return rows / (time.perf_counter() - started)
+
+
+def dcn_v2_step(layout: Layout) -> Callable[[Rows], None]:
+    """The training step of DCN-V2 with the defaults of its family."""
+    from tidemill.experiment.training import Optimizer
+    from tidemill.models.dcn_v2 import DcnV2
+    from tidemill.models.parts.neural import logits_of, tables_of
+    from tidemill.models.parts.sizes import sizes
+    from tidemill.training import loop
+    from tidemill.training.optimizers import Updates
+
+    loop.prepare(0, None)
+    model = DcnV2(family="dcn_v2").open(layout)
+    network = model.build(sizes(model.config, layout))
+    logits = logits_of(network)
+    updates = Updates(Optimizer(), 1000, logits.trainable_variables, tables_of(network))
+    step = loop.train_step(logits, updates, layout, 1.0, tf.Variable(0.0, dtype=tf.float64))
+    return lambda rows: step(rows.ids, rows.numbers, rows.labels)
+
+
+def stepped(step: Callable[[Rows], None], batches) -> float:
+    """Rows a second of a step over whole batches."""
+    started, rows = time.perf_counter(), 0
+    for batch in batches:
+        if len(batch) == BATCH_ROWS:
+            step(batch)
+            rows += len(batch)
+    return rows / (time.perf_counter() - started)
+
+
+def epoch_of(data: Dataset, label: str, epoch: int) -> Iterator[Rows]:
+    """Tidemill's reader."""
+    layout = Layout.of(data.metadata["features"])
+    return shuffled(data, "train", layout, label, batch_size=BATCH_ROWS, seed=0, epoch=epoch)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=4_000_000)
+    parser.add_argument("--record-rows", type=int, default=1_000_000, help="rows of the TFRecords and of the steps")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--work", type=Path, help="folder to keep rows in; defaults to a temporary one")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        from transforms.work import LABEL
+
+        large, small = (prepared(work, rows) for rows in (args.rows, args.record_rows))
+        layout = Layout.of(small.metadata["features"])
+        paths = write_records(small.files("train"), layout, LABEL, work / f"records-{args.record_rows}")
+        step = dcn_v2_step(layout)
+        speeds: dict[str, list[float]] = {name: [] for name in ("reader", "tf.data", "step, files", "step, memory")}
+        batch = next(epoch_of(small, LABEL, 0))
+        stepped(step, [batch] * 3)
+        steps = args.record_rows // BATCH_ROWS
+        for turn in range(args.turns):
+            speeds["reader"].append(through(epoch_of(large, LABEL, turn)))
+            speeds["tf.data"].append(through(records(paths, layout, LABEL)))
+            speeds["step, files"].append(stepped(step, epoch_of(small, LABEL, turn)))
+            speeds["step, memory"].append(stepped(step, [batch] * steps))
+        found = {name: statistics.median(values) for name, values in speeds.items()}
+    print(f"rows a second, medians of {args.turns} turns, batches of {BATCH_ROWS:,}")
+    for name, speed in found.items():
+        print(f"  {name:<14} {speed:>12,.0f}")
+    print(f"reader / tf.data over gzip TFRecords: {found['reader'] / found['tf.data']:.1f}")
+    print(f"step on files / step on one batch in memory: {found['step, files'] / found['step, memory']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""The training tests' shop."""
+
+from tests.training.conftest import artifacts, shop  # noqa: F401
