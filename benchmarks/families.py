@@ -3,8 +3,8 @@
     python benchmarks/families.py                      # both, Criteo with a million rows
     python benchmarks/families.py --data flights --pipeline cross_validate    # with the ensembles
 
-Runs the examples' experiments with all families as members through the compiled pipeline, without gates. The Criteo rows
-come with the log loss that the best model can expect; the column "above" says by how much a family's is larger.
+Runs the examples' experiments with all families as members through the compiled pipeline, without gates. The Criteo
+rows come with the log loss that the best model can expect; the column "above" says by how much a family's is larger.
 """
 
 from __future__ import annotations
