@@ -91,9 +91,8 @@ def table(steps: list[dict], best: float | None) -> None:
             speed = f"{sum(e['rows_per_second'] for e in history['entries']) / len(history['entries']):,.0f}"
         line = f"{document['name']} | {metrics['auc']:.4f} | {metrics['log_loss']:.4f} | {above} | {time} | {speed}"
         lines.append((metrics["log_loss"], line))
-    print(
-        "| model | test AUC | test log loss | above | seconds | rows a second |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    head = ("model", "test AUC", "test log loss", "above", "seconds", "rows a second")
+    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     for _, line in sorted(lines):
         print(f"| {line} |", flush=True)
 

@@ -15,6 +15,8 @@ from tidemill.experiment import Experiment, dump
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.source import Source
 from tidemill.experiment.training import Ensemble
+from tidemill.models import families
+from tidemill.models.parts.family import Network
 from tidemill.placement import placement
 from tidemill.publishing import store
 from tidemill.specs import (
@@ -107,6 +109,9 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
     run_fingerprint = fingerprint.of_json([_json(part) for part in parts])
     baseline = store.newest(root, experiment.name, exclude_run=run_fingerprint)
     evaluate = evaluate.model_copy(update={"baseline": baseline})
+    if experiment.training.warm_start == "previous":
+        training = experiment.training.model_copy(update={"warm_start": _network(baseline)})
+        trains = [spec.model_copy(update={"training": training}) for spec in trains]
     if "previous" in experiment.validation.drift.between:
         validate = validate.model_copy(update={"previous": baseline})
     publish = PublishSpec(
@@ -143,6 +148,13 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
         "preprocess_cpu": experiment.compute.preprocess.cpu,
         "preprocess_memory": experiment.compute.preprocess.memory,
     }
+
+
+def _network(baseline: str | None) -> str | None:
+    """The published model where it is one network, which a training can begin with."""
+    known = families()
+    family = None if baseline is None else store.lineage(baseline)["model"]["family"]
+    return baseline if family in known and issubclass(known[family], Network) else None
 
 
 def _folds(experiment: Experiment) -> list[Fold]:

@@ -116,10 +116,8 @@ class Shop:
         return replace(self, examples=str(paths[0]), transformed=str(paths[1]))
 
 
-@pytest.fixture(scope="session")
-def artifacts(tmp_path_factory) -> Shop:
-    folder = tmp_path_factory.mktemp("shop")
-    tables = {split: shop_rows(rows, seed) for seed, (split, rows) in enumerate(ROWS.items())}
+def make_shop(folder: Path, tables: dict[str, pa.Table]) -> Shop:
+    """Writes rows as examples, and transforms them."""
     schema = tables["train"].schema
     with DatasetWriter(folder / "examples", schema, row_group_rows=256, shard_rows=512) as writer:
         for split, table in tables.items():
@@ -136,6 +134,12 @@ def artifacts(tmp_path_factory) -> Shop:
         transform_graph=shop.graph, transformed=shop.transformed, progress=Progress("preprocess"),
     )  # fmt: skip
     return shop
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory) -> Shop:
+    tables = {split: shop_rows(rows, seed) for seed, (split, rows) in enumerate(ROWS.items())}
+    return make_shop(tmp_path_factory.mktemp("shop"), tables)
 
 
 @pytest.fixture

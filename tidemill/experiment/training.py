@@ -51,6 +51,10 @@ class Training(Section):
     positive_weight: Annotated[float, Field(gt=0)] = 1.0
     """Neural families: weight of a row with label 1, beside 1 for the others. The model's scores are corrected for
     it."""
+    warm_start: str | None = None
+    """Neural families: a published model to begin with, `previous` for the one that is published now under the
+    experiment's name, or the URI of a published version (also of a model for another label). Embeddings are matched by
+    their words."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """Neural families: `mixed_bfloat16` computes in bfloat16 where that is enough. Weights, embeddings and the exported
     model are float32."""

@@ -108,7 +108,7 @@ def _train(
     with artifact.write_folder(model, facts) as folder:
         history = History(folder / LOGS, fitted.unit)
         with contextlib.closing(history), notice() as told:
-            kept = fitted.fit(Run(fitted_to, spec.label, spec.training, history, checkpoints, progress, told))
+            kept = fitted.fit(Run(fitted_to, spec.label, spec.training, history, checkpoints, progress, told, graph))
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {

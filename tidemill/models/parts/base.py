@@ -23,6 +23,8 @@ from tidemill.training.preemption import Notice
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from tidemill.transform.graph import TransformGraph
+
 PREDICT_ROWS = 8192
 
 
@@ -39,6 +41,8 @@ class Run:
     progress: Progress
     notice: Notice = field(default_factory=Notice)
     """Whether the process was told to end."""
+    graph: TransformGraph | None = None
+    """The transform graph that made the data; needed for a warm start."""
 
 
 class Model(abc.ABC):

@@ -48,6 +48,8 @@ class NeuralModel(Model):
         # Rows that were left out or weighed less were all of label 0: that multiplies the odds of label 1.
         shift = math.log(training.negative_rate) - math.log(training.positive_weight)
         self.network = self.build(found, shift, training.precision)
+        if training.warm_start is not None:
+            self._take_over(training.warm_start, run)
         kept = loop.fit(
             logits_of(self.network),
             tables_of(self.network),
@@ -93,6 +95,15 @@ class NeuralModel(Model):
             return tf.squeeze(self.network(inputs, training=False), axis=1)
 
         return score, [variable.value for variable in self.network.variables]
+
+    def _take_over(self, uri: str, run: Run) -> None:
+        from tidemill.training.warm_start import Earlier, take_over
+
+        if run.graph is None:
+            raise ValueError("a warm start needs the transform graph")
+        run.progress.phase("take over what an earlier model has learned")
+        taken = take_over(Earlier(uri), self.network, self.layout, run.graph)
+        self._facts["warm_start"] = {"from": uri} | taken
 
     def _sizes(self, run: Run) -> sizes.Sizes:
         found = sizes.sizes(self.config, self.layout)

@@ -1,0 +1,178 @@
+"""Beginning a training with what an earlier model has learned. Imports TensorFlow.
+
+Embeddings are matched by word: the vector of a token goes to where the token is in the new vocabulary. Other weights are
+taken over where the features are the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tidemill import artifact, models, storage
+from tidemill.errors import Code, TidemillError
+from tidemill.models.parts.family import Network
+from tidemill.models.parts.layers import Embeddings
+from tidemill.models.parts.sizes import Sizes
+from tidemill.training.input import Layout
+from tidemill.transform.features import vocabulary_name
+from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
+
+WHERE = "training.warm_start"
+
+
+class Earlier:
+    """A published model to begin with.
+
+    Args:
+        uri: Folder of a published version.
+
+    Raises:
+        TidemillError: `no-model` where nothing is there, `incomplete-artifact`, and `invalid-value` for a model that is
+            no single network.
+    """
+
+    def __init__(self, uri: str):
+        if not storage.exists(storage.join(uri, artifact.MANIFEST)):
+            raise TidemillError(Code.NO_MODEL, WHERE, f"{uri!r}, where no model is published", "name a published one")
+        with tempfile.TemporaryDirectory(prefix="tidemill-warm-") as scratch:
+            path = storage.local_path(uri)
+            if path is None:
+                path = Path(scratch) / "model"
+                storage.download_folder(uri, path)
+            artifact.open_folder(path)
+            document = json.loads((path / "tidemill" / models.DOCUMENT).read_text(encoding="utf-8"))
+            config = models.config_of(document["config"])
+            self.layout = Layout.of(document["features"])
+            model = config.open(self.layout) if document["config"]["family"] != "ensemble" else None
+            if not isinstance(getattr(model, "config", None), Network):
+                got = f"{uri!r}, a model of family {document['family']}"
+                raise TidemillError(Code.INVALID_VALUE, WHERE, got, "begin with a model that is one network")
+            found = _sizes(document["embeddings"]["features"], self.layout)
+            self.network: keras.Model = model.build(found)
+            _load(self.network, path)
+            self.vocabularies = vocabularies(path / "assets", self.layout)
+
+
+def take_over(earlier: Earlier, network: keras.Model, layout: Layout, graph: TransformGraph) -> dict:
+    """Puts what the earlier network has learned into a new one.
+
+    Args:
+        earlier: The earlier model.
+        network: The new network.
+        layout: Its features.
+        graph: The transform graph that makes them.
+
+    Returns:
+        JSON for the model's document: `features`, for each whose vectors were taken over `rows` and `words`, the number
+        of its table's rows that come from the earlier one, and of those that are of the same word; `weights`, how many
+        others were taken over.
+    """
+    found = vocabularies(graph.path / TRANSFORM_FN / "assets", layout)
+    report: dict[str, dict[str, int]] = {}
+    for layer in _embeddings(network):
+        old = next((other for other in _embeddings(earlier.network) if other.name == layer.name), None)
+        if old is None:
+            continue
+        tables = [variable.numpy() for variable in layer.weights_of]
+        for place, name in enumerate(layout.ids):
+            if layer.tables[place] != place or name not in earlier.layout.ids:
+                continue
+            at = earlier.layout.ids.index(name)
+            if old.dims[at] != layer.dims[place]:
+                continue
+            ids = _matches(
+                earlier.vocabularies.get(name), found.get(name), earlier.layout.num_ids[at], layout.num_ids[place]
+            )
+            if ids is None:
+                continue
+            ids, words = ids
+            rows = slice(layer.offsets[place], layer.offsets[place] + layer.rows[place])
+            chosen = ids[: layer.rows[place]]
+            source = _table(old, at)[np.minimum(np.maximum(chosen, 0), old.rows[at] - 1)]
+            target = tables[_group(layer, place)]
+            target[rows] = np.where(chosen[:, None] >= 0, source, target[rows])
+            report[name] = {"rows": int((chosen >= 0).sum()), "words": int(words)}
+        for variable, table in zip(layer.weights_of, tables, strict=True):
+            variable.assign(table)
+    return {"features": report, "weights": _take_weights(earlier, network, layout)}
+
+
+def vocabularies(assets: Path, layout: Layout) -> dict[str, list[bytes]]:
+    """The vocabularies of id features, in the order of their ids: those of `features`, and of a transform module those
+    whose file is called like the feature."""
+    found = {}
+    files = {path.name: path for path in assets.iterdir()} if assets.is_dir() else {}
+    for name in layout.ids:
+        pattern = re.compile(r"vocabulary_\d{3}_" + re.escape(vocabulary_name(0, name).split("_", 2)[2]))
+        matching = [file for file in files if file == name or pattern.fullmatch(file)]
+        if len(matching) == 1:
+            found[name] = files[matching[0]].read_bytes().split(b"\n")[:-1]
+    return found
+
+
+def _matches(
+    old: list[bytes] | None, new: list[bytes] | None, old_ids: int, new_ids: int
+) -> tuple[np.ndarray, int] | None:
+    """For each new id the old one whose vector it gets, or -1, and how many are of the same word. None where the ids
+    cannot be matched."""
+    if old is None or new is None:
+        return (np.arange(new_ids), new_ids) if old is new and old_ids == new_ids else None
+    places = {word: place for place, word in enumerate(old)}
+    ids = np.full(new_ids, -1, np.int64)
+    of_words = [places.get(word, -1) for word in new]
+    ids[: len(new)] = of_words
+    words = int(np.sum(ids[: len(new)] >= 0))
+    if old_ids > len(old):
+        # A word that was not known then was one of the unknown ones.
+        ids[ids < 0] = len(old)
+        if old_ids - len(old) == new_ids - len(new):
+            ids[len(new) :] = np.arange(len(old), old_ids)
+    return ids, words
+
+
+def _sizes(features: Mapping[str, dict], layout: Layout) -> Sizes:
+    told = [features[name] for name in layout.ids]
+    tables = [layout.ids.index(each.get("table_of", name)) for name, each in zip(layout.ids, told, strict=True)]
+    return Sizes(tuple(each["dim"] for each in told), tuple(each["rows"] for each in told), tuple(tables))
+
+
+def _load(network: keras.Model, path: Path) -> None:
+    """The weights of a published network: a SavedModel lists them in the network's order."""
+    checkpoint = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    for place, variable in enumerate(network.variables):
+        variable.assign(checkpoint.get_tensor(f"_variables/{place}/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
+def _take_weights(earlier: Earlier, network: keras.Model, layout: Layout) -> int:
+    if earlier.layout.columns != layout.columns:
+        return 0
+    tables = {id(table) for layer in _embeddings(network) for table in layer.weights_of}
+    old = {variable.path: variable for variable in earlier.network.variables}
+    taken = 0
+    for variable in network.variables:
+        other = old.get(variable.path)
+        if id(variable) not in tables and other is not None and other.shape == variable.shape:
+            variable.assign(other.numpy())
+            taken += 1
+    return taken
+
+
+def _embeddings(network: keras.Model) -> list[Embeddings]:
+    return [layer for layer in network.layers if isinstance(layer, Embeddings)]
+
+
+def _group(layer: Embeddings, place: int) -> int:
+    return next(i for i, group in enumerate(layer.groups) if place in group)
+
+
+def _table(layer: Embeddings, place: int) -> np.ndarray:
+    start = layer.offsets[place]
+    return layer.weights_of[_group(layer, place)].numpy()[start : start + layer.rows[place]]
