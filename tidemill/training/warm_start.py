@@ -1,7 +1,7 @@
 """Beginning a training with what an earlier model has learned. Imports TensorFlow.
 
-Embeddings are matched by word: the vector of a token goes to where the token is in the new vocabulary. Other weights are
-taken over where the features are the same ones.
+Embeddings are matched by word: the vector of a token goes to where the token is in the new vocabulary. Other weights
+are taken over where the features are the same ones.
 """
 
 from __future__ import annotations
