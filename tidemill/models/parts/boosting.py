@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,14 +35,16 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.txt"
 PUSH_ROWS = 1 << 14
+_NUMBER = re.compile(r"(?m)^Tree=\d+\n")
+_END = "end of trees"
 _LOG_LOSS, _AUC = "binary_logloss", "auc"
 
 
 class GbdtModel(Model):
     """Trees on the transform's ids and numbers.
 
-    Nothing is written while training: LightGBM cannot go on from a model with the random state that it had, so a
-    restarted training begins anew, and ends with the same trees as one that was not interrupted.
+    A training that goes on boosts from the raw scores of the trees that there are, and gives the trees that it would
+    have given without a break. With bagging it begins anew instead, and ends with the same trees too.
     """
 
     unit = "round"
@@ -53,14 +57,23 @@ class GbdtModel(Model):
         log.setLevel(logging.ERROR)
         lightgbm.register_logger(log)
         parameters = self._parameters(run)
-        train = self._dataset(run, "train", parameters)
+        begun = self._restored(run)
+        earlier = None if begun is None else lightgbm.Booster(model_str=begun)
+        train = self._dataset(run, "train", parameters, earlier=earlier)
         booster = lightgbm.Booster(parameters, train)
         if run.data.rows("valid"):
-            booster.add_valid(self._dataset(run, "valid", parameters, reference=train), "valid")
+            booster.add_valid(self._dataset(run, "valid", parameters, reference=train, earlier=earlier), "valid")
         stopping = run.training.early_stopping
         rows, rounds = run.data.rows("train"), self.config.rounds
-        for done in range(1, rounds + 1):
+        done, best, finished = len(run.history.entries), None, False
+        while done < rounds and not finished:
+            best = run.history.best(stopping.metric) if stopping else None
+            if best is not None and done - 1 - best >= stopping.rounds:
+                break
+            done += 1
             started = time.monotonic()
+            # So that a round draws the same features whether it is the first of a process or not.
+            booster.reset_parameter({"feature_fraction_seed": _seed_of(run.training.seed, done)})
             finished = booster.update()
             metrics = _measure(booster, f"round {done}/{rounds}")
             seconds = max(time.monotonic() - started, 1e-9)
@@ -68,13 +81,32 @@ class GbdtModel(Model):
                 {"log_loss": metrics["training"]["log_loss"]}, metrics.get("valid", {}), seconds, rows / seconds
             )
             run.progress.rows(rows * done, rows * rounds, f"round {done}/{rounds}")
+            if self._can_go_on and not finished and (run.notice.given or run.checkpoints.due(done)):
+                text = joined(begun, booster.model_to_string())
+                run.checkpoints.save(
+                    done, {"history": run.history.entries}, {"model": np.frombuffer(text.encode(), np.uint8)}
+                )
             run.notice.check()
-            best = run.history.best(stopping.metric) if stopping else None
-            if finished or (best is not None and done - 1 - best >= stopping.rounds):
-                break
-        kept = min(done if best is None else best + 1, booster.current_iteration())
-        self.booster = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=kept))
+        best = run.history.best(stopping.metric) if stopping else None
+        whole = lightgbm.Booster(model_str=joined(begun, booster.model_to_string()))
+        kept = min(done if best is None else best + 1, whole.current_iteration())
+        self.booster = lightgbm.Booster(model_str=whole.model_to_string(num_iteration=kept))
         return kept
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Whether a round depends on nothing but the rounds before: LightGBM does not let go of the random state by
+        which it draws rows."""
+        return self.config.bagging_fraction == 1
+
+    def _restored(self, run: Run) -> str | None:
+        found = run.checkpoints.newest()
+        if found is None:
+            return None
+        state, arrays = found
+        run.history.restore(state["history"])
+        run.progress.phase(f"goes on from round {len(state['history']) + 1}")
+        return arrays["model"].tobytes().decode()
 
     def predict_rows(self, rows: Rows) -> np.ndarray:
         return np.asarray(self.booster.predict(_matrix(rows)), np.float64)
@@ -121,7 +153,12 @@ class GbdtModel(Model):
         }
 
     def _dataset(
-        self, run: Run, split: str, parameters: dict[str, Any], reference: lightgbm.Dataset | None = None
+        self,
+        run: Run,
+        split: str,
+        parameters: dict[str, Any],
+        reference: lightgbm.Dataset | None = None,
+        earlier: lightgbm.Booster | None = None,
     ) -> lightgbm.Dataset:
         limit = self.config.max_native_ids if self.config.categorical == "native" else 0
 
@@ -130,9 +167,14 @@ class GbdtModel(Model):
             with pq.ParquetFile(path) as file:
                 return _matrix(to_rows(file.read_row_group(index, columns=self.layout.columns), self.layout))
 
+        groups = [(path, i, rows) for path in run.data.files(split) for i, rows in _row_groups(path)]
+        scores = None
+        if earlier is not None:
+            scores = np.concatenate([earlier.predict(decode(path, i), raw_score=True) for path, i, _ in groups])
         return lightgbm.Dataset(
-            [_RowGroup(decode, path, i, rows) for path in run.data.files(split) for i, rows in _row_groups(path)],
+            [_RowGroup(decode, path, i, rows) for path, i, rows in groups],
             label=run.data.read(split, [run.label])[run.label].to_numpy(),
+            init_score=scores,
             categorical_feature=[place for place, n in enumerate(self.layout.num_ids) if n <= limit],
             reference=reference,
             params=parameters,
@@ -153,6 +195,30 @@ class _RowGroup(lightgbm.Sequence):
 
     def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
         return self._decode(self._path, self._index)[index]
+
+
+def joined(earlier: str | None, later: str) -> str:
+    """LightGBM's text of a model whose trees are those of one and then those of another."""
+    if earlier is None:
+        return later
+    head, trees, _ = _parts(earlier)
+    _, more, tail = _parts(later)
+    more = [_NUMBER.sub(f"Tree={len(trees) + place}\n", tree, count=1) for place, tree in enumerate(more)]
+    sizes = " ".join(str(len(tree.encode())) for tree in [*trees, *more])
+    return re.sub(r"(?m)^tree_sizes=.*$", f"tree_sizes={sizes}", head) + "".join([*trees, *more]) + tail
+
+
+def _parts(text: str) -> tuple[str, list[str], str]:
+    """What comes before the trees, the trees, and what comes after them."""
+    starts = [match.start() for match in _NUMBER.finditer(text)]
+    end = text.index(_END)
+    if not starts:
+        return text[:end], [], text[end:]
+    return text[: starts[0]], [text[a:b] for a, b in itertools.pairwise([*starts, end])], text[end:]
+
+
+def _seed_of(seed: int, done: int) -> int:
+    return (seed * 1_000_003 + done) % (1 << 31)
 
 
 def _row_groups(path: Path) -> list[tuple[int, int]]:
