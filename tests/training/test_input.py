@@ -57,6 +57,25 @@ def test_every_row_once_and_from_any_batch(rows, row_group_rows, shard_rows, **o
             assert places(shuffled(data, "train", LAYOUT, "y", first_batch=first, **order)) == batches[first:]
 
 
+def test_some_of_the_rows_with_label_0(tmp_path):
+    data = write(tmp_path / "rows", 4000, 500, 1000)
+    told = {"batch_size": 64, "seed": 3, "negative_rate": 0.25, "buffer_rows": 900}
+
+    def batches(epoch: int, first_batch: int = 0) -> list[list[int]]:
+        return places(shuffled(data, "train", LAYOUT, "y", epoch=epoch, first_batch=first_batch, **told))
+
+    first, second = batches(0), batches(1)
+    assert {len(batch) for batch in first[:-1]} == {64}
+    seen = flat(first)
+    assert len(set(seen)) == len(seen)
+    assert sorted(p for p in seen if p % 2) == list(range(1, 4000, 2))
+    # 500 of 2,000 rows are expected, with a standard deviation of 19.
+    assert abs(len(seen) - 2500) < 100
+    assert set(flat(second)) != set(seen)
+    for place in (1, 7, len(first) - 1, len(first)):
+        assert batches(0, place) == first[place:]
+
+
 def test_order_follows_seed_and_epoch(tmp_path):
     data = write(tmp_path / "data", 400, 50, 200)
 

@@ -237,3 +237,58 @@ def test_load_refuses_a_broken_model(shop):
     with pytest.raises(TidemillError) as error:
         load_model(shop.folder / "model")
     assert error.value.code is Code.INCOMPLETE_ARTIFACT
+
+
+@pytest.mark.parametrize(
+    "told", [{"negative_rate": 0.2}, {"positive_weight": 5.0}, {"negative_rate": 0.5, "positive_weight": 2.0}], ids=str
+)
+def test_scores_are_corrected_for_what_training_saw(shop, told):
+    """All multiply the odds that training sees by 5 or 4. Uncorrected, the mean score of the logistic regression would
+    be above 0.5 where a share of 0.31 is positive; its standard error over 400 rows is 0.02."""
+    settings = {"epochs": 40, "optimizer": {"name": "adam", "learning_rate": 0.02}, "early_stopping": None}
+    fitted, entries = shop.fit(MODELS["lr"], **settings, **told)
+    data = Dataset(shop.transformed)
+    labels, scores = data.read("train", ["bought"])["bought"].to_numpy(), fitted.predict(data, "train")
+    assert scores.mean() == pytest.approx(labels.mean(), abs=0.03)
+    plain, _ = shop.fit(MODELS["lr"], **settings)
+    assert measure(labels, scores)["log_loss"] == pytest.approx(
+        measure(labels, plain.predict(data, "train"))["log_loss"], abs=0.02
+    )
+    if "negative_rate" in told:
+        seen = entries[0]["rows_per_second"] * entries[0]["seconds"]
+        wanted = labels.sum() + (1 - labels).sum() * told["negative_rate"]
+        assert seen == pytest.approx(wanted, rel=0.1)
+
+
+def test_mixed_precision_is_exported_as_float32(shop):
+    summary = shop.train(DCN, precision="mixed_bfloat16")
+    assert summary.valid["auc"] > 0.7
+    network = load_model(shop.folder / "model").network
+    assert {layer.compute_dtype for layer in network.layers} <= {"float32", "int32"}
+    assert {str(variable.dtype) for variable in network.trainable_variables} == {"float32"}
+
+
+def test_a_budget_cuts_tables_and_says_so(shop):
+    summary = shop.train(MODELS["deepfm"] | {"max_embedding_bytes": 200})
+    document = json.loads((shop.folder / "model" / "model.json").read_text())["embeddings"]
+    assert document["bytes"] <= 200
+    assert document["features"]["site"]["rows"] < document["features"]["site"]["ids"]
+    assert 0 < document["features"]["site"]["cut_share"] < 1
+    assert summary.valid["auc"] > 0.6
+    with pytest.raises(TidemillError) as error:
+        shop.train(MODELS["deepfm"] | {"max_embedding_bytes": 8}, "small")
+    assert error.value.code is Code.INVALID_VALUE
+
+
+def test_shared_embeddings(shop):
+    """`site` and `device` have other vocabularies, so sharing them is a mistake."""
+    with pytest.raises(TidemillError) as error:
+        shop.train(MODELS["deepfm"] | {"shared_embeddings": [["site", "device"]]})
+    assert error.value.code is Code.INVALID_VALUE
+    assert error.value.where == "models.deepfm.shared_embeddings"
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "sgd"])
+def test_other_optimizers(shop, optimizer):
+    told = {"name": optimizer, "learning_rate": 0.2, "schedule": "linear", "warmup_steps": 10, "clip_norm": 5.0}
+    assert shop.train(DCN | {"dropout": 0.0}, optimizer=told, epochs=6).valid["auc"] > 0.65
