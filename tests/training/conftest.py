@@ -116,7 +116,7 @@ class Shop:
         return replace(self, examples=str(paths[0]), transformed=str(paths[1]))
 
 
-def make_shop(folder: Path, tables: dict[str, pa.Table]) -> Shop:
+def make_shop(folder: Path, tables: dict[str, pa.Table], features: dict = FEATURES) -> Shop:
     """Writes rows as examples, and transforms them."""
     schema = tables["train"].schema
     with DatasetWriter(folder / "examples", schema, row_group_rows=256, shard_rows=512) as writer:
@@ -126,7 +126,7 @@ def make_shop(folder: Path, tables: dict[str, pa.Table]) -> Shop:
     lines = [f'feature {{ name: "{c.name}" type: {_KINDS[c.dtype]} }}\n' for c in raw_columns(schema)]
     (folder / "schema" / "schema.pbtxt").write_text("".join(lines), encoding="utf-8")
     spec = PreprocessSpec(
-        code="x", label="bought", key=["id"], features=FEATURES, transform_module=None, split_column=None,
+        code="x", label="bought", key=["id"], features=features, transform_module=None, split_column=None,
     )  # fmt: skip
     shop = Shop(str(folder / "examples"), str(folder / "graph"), str(folder / "transformed"), folder)
     preprocess(

@@ -11,9 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from tests.training.conftest import DCN, MODELS, Shop
+from tests.training.conftest import DCN, FEATURES, MODELS, ROWS, Shop, make_shop, shop_rows
+from tidemill.models import load_model
 from tidemill.step import PREEMPTED_EXIT_CODE, Progress
 
 STOPPING = {"metric": "auc", "patience": 2, "rounds": 50}
@@ -88,15 +92,53 @@ with step("train") as progress:
 """
 
 
+COUNTING = """
+import dataclasses
+from typing import Literal
+import keras
+from keras import ops
+from tidemill.models.parts.family import Network
+from tidemill.models.parts.layers import register
+
+@register
+class Count(keras.layers.Layer):
+    def __init__(self, place, num_ids, **kwargs):
+        super().__init__(**kwargs)
+        self.place, self.num_ids = place, num_ids
+
+    def build(self, shape):
+        self.counts = self.add_weight(shape=(self.num_ids,), initializer="zeros", trainable=False, name="counts")
+
+    def call(self, ids, training=None):
+        if training:
+            self.counts.assign_add(ops.sum(ops.one_hot(ids[:, self.place], self.num_ids), axis=0))
+        return ids
+
+    def get_config(self):
+        return super().get_config() | {"place": self.place, "num_ids": self.num_ids}
+
+class Counting(Network):
+    family: Literal["counting"]
+
+    def logit(self, features):
+        rows = features.sizes.rows
+        place = rows.index(max(rows))
+        return dataclasses.replace(features, ids=Count(place, rows[place])(features.ids)).linear()
+
+FAMILY = Counting
+"""
+
+
 class Trainings:
     """Processes that train one member: one is left alone, the others are told to end."""
 
-    def __init__(self, shop: Shop, family: str, checkpoint_seconds: float):
+    def __init__(self, shop: Shop, family: str, checkpoint_seconds: float, **told: object):
         self.shop = shop
         trees = MODELS["gbdt"] | {"rounds": 3000, "learning_rate": 0.01}
         unbagged = trees | {"bagging_fraction": 1.0, "feature_fraction": 0.6}
-        self.model = {**MODELS, "gbdt": unbagged, "bagged gbdt": trees}[family]
-        told = {"epochs": 60, "early_stopping": {"metric": "auc", "patience": 60, "rounds": 3000}}
+        counting = {"family": "module", "module": COUNTING}
+        self.model = {**MODELS, "gbdt": unbagged, "bagged gbdt": trees, "counting": counting}[family]
+        told = {"epochs": 60, "early_stopping": {"metric": "auc", "patience": 60, "rounds": 3000}} | told
         self.spec = shop.spec(self.model, checkpoint_seconds=checkpoint_seconds, **told).model_dump_json()
         self.resumed = 0
 
@@ -172,3 +214,24 @@ def test_sigterm_at_random_moments(shop, family):
     trainings.to_the_end("root_b", "told")
     assert trainings.resumed == (0 if family == "bagged gbdt" else 3)
     trainings.same("whole", "told")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_row_is_trained_twice_or_left_out(tmp_path, how):
+    """A layer counts the rows that it is trained on, of which each has an id of its own, and its counts are weights."""
+    tables = {split: shop_rows(rows, seed) for seed, (split, rows) in enumerate(ROWS.items())}
+    tables = {name: t.append_column("row", pc.cast(t["id"], pa.string())) for name, t in tables.items()}
+    shop = make_shop(tmp_path, tables, FEATURES | {"row": {"kind": "categorical"}})
+    seconds = 0.02 if how == signal.SIGKILL else 3600
+    trainings = Trainings(shop, "counting", seconds, early_stopping=None, negative_rate=1.0)
+    for _ in range(3):
+        assert trainings.interrupted("root", "counted", how) in (-signal.SIGKILL, PREEMPTED_EXIT_CODE)
+    trainings.to_the_end("root", "counted")
+    assert trainings.resumed > 0
+    (counts,) = (
+        variable.numpy()
+        for variable in load_model(shop.folder / "counted").network.variables
+        if variable.path.endswith("counts")
+    )
+    assert np.array_equal(counts[:1500], np.full(1500, 60.0))
