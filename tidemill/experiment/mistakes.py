@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.text import shown
+from tidemill.models import families
 
 # The keys that say which of several sections is meant.
-_TAGS = {"kind": "numeric, categorical or cross", "family": "dcn_v2, gbdt or another one"}
+_TAGS = {"kind": "numeric, categorical or cross", "family": " or ".join(", ".join(families()).rsplit(", ", 1))}
 _WRONG_TYPE = {
     "string_type": "write a string",
     "int_type": "write an integer",
