@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import filecmp
 import importlib
-import itertools
 import json
 import multiprocessing
 import os
@@ -26,6 +25,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -131,11 +132,12 @@ def scale(args: argparse.Namespace, work: Path) -> list[dict]:
     results = [{"rows": rows} | medians(found) for rows, found in runs.items()]
     for result in results:
         print(f"{result['rows']:>11,} rows: {result['seconds']['total']:7.2f} s, peak {result['peak_gib']:.2f} GiB")
-    slopes = []
-    for less, more in itertools.pairwise(results):
-        seconds = more["seconds"]["total"] - less["seconds"]["total"]
-        slopes.append(seconds / (more["rows"] - less["rows"]) * 1e6)
-    print("seconds for each further million rows:", ", ".join(f"{slope:.2f}" for slope in slopes))
+    for first, second, last in zip(results, results[1:], results[2:], strict=False):
+        at = [r["rows"] for r in (first, second, last)]
+        seconds = [r["seconds"]["total"] for r in (first, second, last)]
+        line = np.polyfit(at[:2], seconds[:2], 1)
+        beside = seconds[2] / np.polyval(line, at[2]) - 1
+        print(f"{last['rows']:,} rows take {beside:+.1%} beside the line through the two before")
     result, *_ = measure("wide:write", work / "wide", args.wide_rows, args.wide_values)
     print(f"{args.wide_rows:,} rows with {result:,} distinct strings", flush=True)
     for phase in ("analyse", "transform"):
