@@ -60,7 +60,7 @@ def test_a_model_like_any_other(shop, folds):
     assert model.fingerprint() == summary.fingerprint
     metadata = artifact.open_folder(shop.folder / "all", deep=True)["metadata"]
     assert (metadata["name"], metadata["family"]) == ("all", "ensemble")
-    assert summary.out_of_fold["auc"] > 0.7 and summary.valid["auc"] > 0.7
+    assert summary.out_of_fold["auc"] > 0.65 and summary.valid["auc"] > 0.65
     document = json.loads((shop.folder / "all" / "model.json").read_text())
     assert document["members"] == {"gbdt": 2, "lr": 2}
     page = (shop.folder / "report.html").read_text()

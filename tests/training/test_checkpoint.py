@@ -43,8 +43,12 @@ def test_broken_ones_are_passed_over(tmp_path):
 
 def test_due_and_remove(tmp_path):
     checkpoints = Checkpoints(str(tmp_path), "abc", 3600)
-    assert not checkpoints.due()
-    assert Checkpoints(str(tmp_path), "abc", 1e-9).due()
+    assert not checkpoints.due(10**6)
+    assert Checkpoints(str(tmp_path), "abc", 1e-9).due(0)
+    by_steps = Checkpoints(str(tmp_path), "abc", 3600, every_steps=5)
+    assert not by_steps.due(4) and by_steps.due(5)
+    save(by_steps, 5)
+    assert not by_steps.due(9) and by_steps.due(10)
     save(checkpoints, 1)
     checkpoints.remove()
     checkpoints.remove()
