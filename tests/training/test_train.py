@@ -243,8 +243,8 @@ def test_load_refuses_a_broken_model(shop):
     "told", [{"negative_rate": 0.2}, {"positive_weight": 5.0}, {"negative_rate": 0.5, "positive_weight": 2.0}], ids=str
 )
 def test_scores_are_corrected_for_what_training_saw(shop, told):
-    """All multiply the odds that training sees by 4 or 5: uncorrected, the mean score of the logistic regression would be
-    above 0.7 where a share of 0.44 is positive."""
+    """All multiply the odds that training sees by 4 or 5: uncorrected, the mean score of the logistic regression would
+    be above 0.7 where a share of 0.44 is positive."""
     settings = {
         "epochs": 120,
         "optimizer": {"name": "adam", "learning_rate": 0.02, "schedule": "cosine"},
