@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,9 @@ import pytest
 
 from tests.training.conftest import DCN, FEATURES, MODELS, ROWS, Shop, make_shop, shop_rows
 from tidemill.models import load_model
-from tidemill.step import PREEMPTED_EXIT_CODE, Progress
+from tidemill.specs import TrainSpec
+from tidemill.step import PREEMPTED_EXIT_CODE, Progress, step
+from tidemill.training.train import train
 
 STOPPING = {"metric": "auc", "patience": 2, "rounds": 50}
 
@@ -80,16 +81,16 @@ def test_other_settings_do_not_take_the_checkpoint(shop):
     assert same.phases[0].startswith("goes on")
 
 
-SCRIPT = """
-import sys
-from tidemill.specs import TrainSpec
-from tidemill.step import step
-from tidemill.training.train import train
-spec, examples, transformed, graph, root, model = sys.argv[1:]
-with step("train") as progress:
-    spec = TrainSpec.model_validate_json(spec)
-    train(spec, examples, transformed, graph, root=root, model=model, progress=progress)
-"""
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__, "tidemill.models.parts.neural", "tidemill.models.parts.boosting"])
+"""Processes that have all imports behind them when they start."""
+
+
+def train_step(spec: str, paths: list[str], root: str, model: str, events: str) -> None:
+    """The train step. Its progress goes to `events`."""
+    os.environ["TIDEMILL_PROGRESS_FILE"] = events
+    with step("train") as progress:
+        train(TrainSpec.model_validate_json(spec), *paths, root=root, model=model, progress=progress)
 
 
 COUNTING = """
@@ -142,31 +143,33 @@ class Trainings:
         self.spec = shop.spec(self.model, checkpoint_seconds=checkpoint_seconds, **told).model_dump_json()
         self.resumed = 0
 
-    def start(self, root: str, name: str) -> tuple[subprocess.Popen, Path]:
+    def start(self, root: str, name: str) -> tuple[multiprocessing.Process, Path]:
         events = self.shop.folder / f"events_{time.monotonic_ns()}"
         paths = [self.shop.examples, self.shop.transformed, self.shop.graph]
-        paths += [str(self.shop.folder / root), str(self.shop.folder / name)]
-        environment = os.environ | {"TIDEMILL_PROGRESS_FILE": str(events)}
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, self.spec, *paths], env=environment), events
+        into = [str(self.shop.folder / root), str(self.shop.folder / name), str(events)]
+        process = PROCESSES.Process(target=train_step, args=(self.spec, paths, *into))
+        process.start()
+        return process, events
 
     def to_the_end(self, root: str, name: str) -> None:
         process, events = self.start(root, name)
-        assert process.wait() == 0
+        process.join()
+        assert process.exitcode == 0
         self.resumed += "goes on from" in events.read_text()
 
     def interrupted(self, root: str, name: str, how: signal.Signals) -> int:
         """The exit code of one that is told so at some moment after it began to train."""
         process, events = self.start(root, name)
-        while not events.exists() and process.poll() is None:
+        while not events.exists() and process.is_alive():
             time.sleep(0.02)
         time.sleep(random.uniform(0.0, 0.6))
-        process.send_signal(how)
+        os.kill(process.pid, how)
         told = time.monotonic()
-        code = process.wait()
+        process.join()
         assert time.monotonic() - told < 10
         assert not (self.shop.folder / name).exists()
         self.resumed += "goes on from" in events.read_text()
-        return code
+        return process.exitcode
 
     def same(self, name: str, other: str) -> None:
         manifests = [json.loads((self.shop.folder / n / "manifest.json").read_text()) for n in (name, other)]
