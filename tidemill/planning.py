@@ -15,7 +15,8 @@ from tidemill.experiment import Experiment, dump
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.source import Source
 from tidemill.experiment.training import Ensemble
-from tidemill.models import families
+from tidemill.models import config_of
+from tidemill.models.own import OwnFamily
 from tidemill.models.parts.family import Network
 from tidemill.placement import placement
 from tidemill.publishing import store
@@ -152,9 +153,10 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
 
 def _network(baseline: str | None) -> str | None:
     """The published model where it is one network, which a training can begin with."""
-    known = families()
-    family = None if baseline is None else store.lineage(baseline)["model"]["family"]
-    return baseline if family in known and issubclass(known[family], Network) else None
+    if baseline is None:
+        return None
+    config = json.loads(storage.read_text(storage.join(baseline, "tidemill/model.json")))["config"]
+    return baseline if isinstance(config_of(config), Network | OwnFamily) else None
 
 
 def _folds(experiment: Experiment) -> list[Fold]:

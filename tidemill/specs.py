@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from tidemill.experiment.base import Column, Section
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.experiment.features import Feature
 from tidemill.experiment.models import Model
 from tidemill.experiment.source import Drift, Leakage, Source, Split
 from tidemill.experiment.training import Ensemble, Training
+from tidemill.section import Column, Section
 
 
 class SourceFile(Section):

@@ -34,7 +34,7 @@ class Small(Network):
 
 FAMILY = Small
 '''
-OWN = {"family": "module", "module": TEXT, "settings": {"width": 4, "embedding_dim": 2}}
+OWN = {"family": "own", "module": TEXT, "settings": {"width": 4, "embedding_dim": 2}}
 
 
 def test_trains_exports_and_is_read_back(shop):
@@ -73,6 +73,6 @@ def test_the_module_stands_beside_the_experiment(tmp_path):
     (tmp_path / "small.py").write_text(TEXT)
     (tmp_path / "experiment.yaml").write_text(
         "name: x\nsource: {tables: {t: t.csv}}\nlabel: y\nfeatures: {a: {kind: numeric}}\n"
-        "models: [{family: module, module: small.py}]\n"
+        "models: [{family: own, module: small.py}]\n"
     )
     assert load(tmp_path / "experiment.yaml").models[0].module == TEXT

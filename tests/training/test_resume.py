@@ -137,7 +137,7 @@ class Trainings:
         self.shop = shop
         trees = MODELS["gbdt"] | {"rounds": 3000, "learning_rate": 0.01}
         unbagged = trees | {"bagging_fraction": 1.0, "feature_fraction": 0.6}
-        counting = {"family": "module", "module": COUNTING}
+        counting = {"family": "own", "module": COUNTING}
         self.model = {**MODELS, "gbdt": unbagged, "bagged gbdt": trees, "counting": counting}[family]
         told = {"epochs": 60, "early_stopping": {"metric": "auc", "patience": 60, "rounds": 3000}} | told
         self.spec = shop.spec(self.model, checkpoint_seconds=checkpoint_seconds, **told).model_dump_json()

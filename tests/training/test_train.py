@@ -217,7 +217,7 @@ def test_threads_keep_to_the_quota(tmp_path, text, threads):
 
 
 def test_all_families_are_tried():
-    assert {*MODELS, "module"} == set(families())
+    assert {*MODELS, "own"} == set(families())
 
 
 def test_unknown_family(shop):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.experiment.base import Bytes, Section
+from tidemill.section import Bytes, Section
 
 
 class Resources(Section):

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.experiment.base import Column, PositiveInt, Section, Seed
 from tidemill.experiment.source import Source
+from tidemill.section import Column, PositiveInt, Section, Seed
 
 Metric = Literal["auc", "pr_auc", "log_loss", "normalized_entropy", "calibration", "ece", "accuracy"]
 

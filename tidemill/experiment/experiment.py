@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tidemill.experiment.base import Column, Name, Section
 from tidemill.experiment.compute import Compute
 from tidemill.experiment.evaluation import Evaluation, Predict
 from tidemill.experiment.features import Cross, Feature
 from tidemill.experiment.models import Model, unique_names
 from tidemill.experiment.source import Source, Split, Validation
 from tidemill.experiment.training import Ensemble, Training, Tuning
+from tidemill.section import Column, Name, Section
 
 
 class Experiment(Section):
@@ -61,6 +61,15 @@ class Experiment(Section):
     def _label_is_no_feature(self) -> Experiment:
         if self.label in self.feature_columns():
             raise ValueError(f"the label {self.label!r} is also used by features")
+        return self
+
+    @model_validator(mode="after")
+    def _models_name_features(self) -> Experiment:
+        for model in self.models if self.features is not None else []:
+            sized = getattr(model, "embedding_dims", {})
+            named = [*(sized if isinstance(sized, dict) else {}), *sum(getattr(model, "shared_embeddings", []), [])]
+            if unknown := next((name for name in named if name not in self.features), None):
+                raise ValueError(f"the model {model.name!r} embeds {unknown!r}, which is none of the features")
         return self
 
     def feature_columns(self) -> list[str]:

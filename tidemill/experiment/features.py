@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.experiment.base import Column, PositiveInt, Section
+from tidemill.section import Column, PositiveInt, Section
 
 
 class Bucketize(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tidemill.experiment.base import Bytes, Column, Fraction, Section, Seed
+from tidemill.section import Bytes, Column, Fraction, Section, Seed
 
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
 

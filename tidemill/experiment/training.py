@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from tidemill.experiment.base import PositiveInt, Section, Seed
+from tidemill.section import PositiveInt, Section, Seed
 
 
 class Optimizer(Section):
@@ -65,9 +65,16 @@ class Training(Section):
     threads: PositiveInt | None = None
     """CPU threads of a training process. Defaults to the machine's cores."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Least time between two checkpoints, which are written between two steps."""
+    """Least time between two checkpoints, which are written between two steps or boosting rounds."""
     checkpoint_steps: PositiveInt | None = None
     """Most steps between two checkpoints. Defaults to no limit."""
+
+    @field_validator("warm_start")
+    @classmethod
+    def _previous_or_a_uri(cls, value: str | None) -> str | None:
+        if value is not None and value != "previous" and "/" not in value:
+            raise ValueError("write previous, or the URI of a published version")
+        return value
 
 
 class Ensemble(Section):

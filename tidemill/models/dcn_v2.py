@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tidemill.experiment.base import Name
 from tidemill.models.parts.family import Deep
+from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras

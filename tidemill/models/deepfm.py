@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.experiment.base import Name
 from tidemill.models.parts.family import Deep
+from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
@@ -21,6 +21,7 @@ class DeepFm(Deep):
     name: Name = "deepfm"
 
     one_size: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras

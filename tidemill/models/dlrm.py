@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.experiment.base import Name, PositiveInt
 from tidemill.models.parts.family import Deep
+from tidemill.section import Name, PositiveInt
 
 if TYPE_CHECKING:
     import keras

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from tidemill.experiment.base import Name, PositiveInt
 from tidemill.models.parts.family import Dropout, Network
+from tidemill.section import Name, PositiveInt
 
 if TYPE_CHECKING:
     import keras

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.experiment.base import Name
 from tidemill.models.parts.family import Network
+from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +20,7 @@ class FactorisationMachine(Network):
     name: Name = "fm"
 
     one_size: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     def logit(self, features: Features) -> keras.KerasTensor:
         from tidemill.models.parts.features import added

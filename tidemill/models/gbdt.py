@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tidemill.experiment.base import Name, PositiveInt
 from tidemill.models.parts.family import Family
+from tidemill.section import Name, PositiveInt
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.experiment.base import Name
 from tidemill.models.parts.family import Network
+from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
@@ -18,6 +18,9 @@ class LogisticRegression(Network):
 
     family: Literal["lr"]
     name: Name = "lr"
+
+    embeds: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
 
     def logit(self, features: Features) -> keras.KerasTensor:
         return features.linear()

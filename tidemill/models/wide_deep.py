@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.experiment.base import Name
 from tidemill.models.parts.family import Deep
+from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
@@ -18,6 +18,8 @@ class WideDeep(Deep):
 
     family: Literal["wide_deep"]
     name: Name = "wide_deep"
+
+    linear: ClassVar[bool] = True
 
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras

@@ -186,6 +186,9 @@ def _check_labels(data: Dataset, split: str, label: str, training: Training) -> 
         got = f"{int(positives > 0)} in all {rows} rows"
         want = "give the split rows of both classes"
         raise TidemillError(Code.LABEL_ONE_CLASS, f"{label} in {split}", got, want, {"split": split, "rows": rows})
+    if split == "train" and (rows - positives) * training.negative_rate < 1:
+        got = f"{training.negative_rate:g} of {rows - positives} rows with label 0, less than one row"
+        raise TidemillError(Code.INVALID_VALUE, "training.negative_rate", got, "take a larger share")
 
 
 def _valid_metrics(fitted: Model, data: Dataset, label: str) -> dict[str, float]:

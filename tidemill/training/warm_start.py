@@ -94,12 +94,11 @@ def take_over(earlier: Earlier, network: keras.Model, layout: Layout, graph: Tra
             if ids is None:
                 continue
             ids, words = ids
-            rows = slice(layer.offsets[place], layer.offsets[place] + layer.rows[place])
-            chosen = ids[: layer.rows[place]]
-            source = _table(old, at)[np.minimum(np.maximum(chosen, 0), old.rows[at] - 1)]
-            target = tables[_group(layer, place)]
-            target[rows] = np.where(chosen[:, None] >= 0, source, target[rows])
-            report[name] = {"rows": int((chosen >= 0).sum()), "words": int(words)}
+            taken = np.flatnonzero(ids >= 0)[::-1]  # of ids that share a row, the first decides
+            source = old.weights_of[_group(old, at)].numpy()[old.rows_of(at)[ids[taken]]]
+            target = layer.rows_of(place)[taken]
+            tables[_group(layer, place)][target] = source
+            report[name] = {"rows": len(np.unique(target)), "words": int(words)}
         for variable, table in zip(layer.weights_of, tables, strict=True):
             variable.assign(table)
     return {"features": report, "weights": _take_weights(earlier, network, layout)}
@@ -141,7 +140,10 @@ def _matches(
 def _sizes(features: Mapping[str, dict], layout: Layout) -> Sizes:
     told = [features[name] for name in layout.ids]
     tables = [layout.ids.index(each.get("table_of", name)) for name, each in zip(layout.ids, told, strict=True)]
-    return Sizes(tuple(each["dim"] for each in told), tuple(each["rows"] for each in told), tuple(tables))
+    cut = any(each["rows"] < each["ids"] for each in told)
+    slots = tuple(np.zeros(each["ids"], np.int32) for each in told) if cut else ()
+    dims, rows = (tuple(each[name] for each in told) for name in ("dim", "rows"))
+    return Sizes(dims, rows, tuple(tables), dims, slots)
 
 
 def _load(network: keras.Model, path: Path) -> None:
@@ -171,8 +173,3 @@ def _embeddings(network: keras.Model) -> list[Embeddings]:
 
 def _group(layer: Embeddings, place: int) -> int:
     return next(i for i, group in enumerate(layer.groups) if place in group)
-
-
-def _table(layer: Embeddings, place: int) -> np.ndarray:
-    start = layer.offsets[place]
-    return layer.weights_of[_group(layer, place)].numpy()[start : start + layer.rows[place]]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import tensorflow_transform as tft
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
@@ -16,6 +17,7 @@ from tidemill.transform.graph import FEATURES, RAW_METADATA, TRANSFORM_FN
 from tidemill.transform.needs import needed_inputs
 from tidemill.transform.raw import RawColumn
 
+_PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 _TYPES = {"int64": schema_pb2.INT, "float32": schema_pb2.FLOAT, "string": schema_pb2.BYTES}
 
 
@@ -40,6 +42,7 @@ def describe(
     metadata_io.write_metadata(dataset_metadata.DatasetMetadata(_raw_schema(raw, columns)), str(folder / RAW_METADATA))
     outputs = {f.name: f for f in tft.TFTransformOutput(str(folder)).transformed_metadata.schema.feature}
     needed = needed_inputs(folder / TRANSFORM_FN)
+    _refuse_python(folder / TRANSFORM_FN)
     names = [name for name in (order or outputs) if name != label]
     of_features = set().union(*(needed[name] for name in names))
     if label in of_features:
@@ -63,6 +66,16 @@ def describe(
         },
     }
     artifact.write_json(folder / FEATURES, facts)
+
+
+def _refuse_python(saved_model: Path) -> None:
+    """Refuses a graph that only this process can run: its Python functions are not in the file."""
+    saved = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    for node in [*graph.node, *(node for function in graph.library.function for node in function.node_def)]:
+        if node.op in _PYTHON_OPS:
+            got = f"the Python function {node.name!r}, which the saved transform cannot hold"
+            raise TidemillError(Code.UNSUPPORTED, "preprocessing_fn", got, "write it with TensorFlow's ops")
 
 
 def _is_id(feature: schema_pb2.Feature) -> bool:

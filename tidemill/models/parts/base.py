@@ -51,6 +51,9 @@ class Model(abc.ABC):
     Args:
         config: The family's section of the experiment file.
         layout: The features in the order in which the model takes them.
+
+    Attributes:
+        told: What the experiment said; other than `config` for a family of the user's own.
     """
 
     unit: ClassVar[str]
@@ -59,7 +62,7 @@ class Model(abc.ABC):
     """Distributions whose versions decide the result."""
 
     def __init__(self, config: Family, layout: Layout):
-        self.config = config
+        self.config = self.told = config
         self.layout = layout
 
     @property

@@ -136,7 +136,7 @@ class EnsembleModel(Model):
             for place, model in enumerate(models):
                 path = folder / "members" / name / str(place)
                 path.mkdir(parents=True)
-                artifact.write_json(path / _CONFIG, model.config.model_dump(mode="json"))
+                artifact.write_json(path / _CONFIG, model.told.model_dump(mode="json"))
                 model.save(path)
 
     @classmethod

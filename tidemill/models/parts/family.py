@@ -6,9 +6,9 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tidemill.experiment.base import Bytes, Name, PositiveInt, Section
+from tidemill.section import Bytes, Name, PositiveInt, Section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +69,17 @@ class Network(Family):
     one_size: ClassVar[bool] = False
     """Whether the family combines embeddings with each other, so that small vocabularies get vectors of the same size.
     Elsewhere an embedding is never larger than the feature's number of ids."""
+    embeds: ClassVar[bool] = True
+    """Whether the family embeds ids."""
+    linear: ClassVar[bool] = False
+    """Whether the family has a weight for each id."""
+
+    @model_validator(mode="after")
+    def _in_one_group(self) -> Network:
+        shared = [name for group in self.shared_embeddings for name in group]
+        if double := next((name for name in shared if shared.count(name) > 1), None):
+            raise ValueError(f"shared_embeddings names {double!r} twice; put it in one group")
+        return self
 
     def open(self, layout: Layout) -> Model:
         from tidemill.models.parts.neural import NeuralModel

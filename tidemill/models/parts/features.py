@@ -36,9 +36,7 @@ class Features:
         tables are this call's."""
         if self.ids is None:
             return []
-        found = self.sizes
-        layer = Embeddings(list(found.dims), list(found.rows), list(found.tables), self.l2, name=EMBEDDINGS)
-        return layer(self.ids)
+        return self._tables(self.sizes.dims, 0.05, EMBEDDINGS)
 
     def flat(self, embedded: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         """Embeddings and numbers side by side, [batch, d]."""
@@ -65,12 +63,17 @@ class Features:
         """A weight for each id and each number, and a bias, from 0: [batch, 1]."""
         parts = []
         if self.ids is not None:
-            ones = [1] * len(self.sizes.rows)
-            layer = Embeddings(ones, list(self.sizes.rows), list(self.sizes.tables), self.l2, 0.0, name="id_weights")
-            parts.append(FieldSum(name="id_terms")(layer(self.ids)[0]))
+            (weights,) = self._tables((1,) * len(self.sizes.rows), 0.0, "id_weights")
+            parts.append(FieldSum(name="id_terms")(weights))
         if self.numbers is not None:
             parts.append(keras.layers.Dense(1, kernel_initializer="zeros", name="number_terms")(self.numbers))
         return added(parts, "linear")
+
+    def _tables(self, dims: Sequence[int], limit: float, name: str) -> list[keras.KerasTensor]:
+        found = self.sizes
+        num_ids = [len(slots) for slots in found.slots] or None
+        layer = Embeddings(list(dims), list(found.rows), list(found.tables), self.l2, limit, num_ids, name=name)
+        return layer(self.ids)
 
 
 def added(parts: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:

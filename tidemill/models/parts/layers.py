@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -18,10 +19,12 @@ class Embeddings(keras.layers.Layer):
 
     Args:
         dims: For each feature the size of its embedding.
-        rows: For each feature the rows of its table. Ids from the last row on all read that one.
+        rows: For each feature the rows of its table.
         tables: For each feature the place of the feature whose table it reads. Defaults to its own.
         l2: Penalty on the sum of squares of a row's embeddings, averaged over the batch. Defaults to 0.
         limit: Initial weights are uniform between -limit and limit. Defaults to 0.05.
+        num_ids: For each feature the number of its ids, where not each has a row of its own: `slots`, [sum of these]
+            int32, then says which it has. Defaults to a row for each.
 
     Call arguments: ids [batch, features] int32. Returns a list of [batch, features of one size, size] float32.
     """
@@ -33,12 +36,14 @@ class Embeddings(keras.layers.Layer):
         tables: list[int] | None = None,
         l2: float = 0.0,
         limit: float = 0.05,
+        num_ids: list[int] | None = None,
         **kwargs,
     ):
         # Tables stay float32 under mixed precision: a variable that is cast is read, and updated, as a whole.
         super().__init__(autocast=False, **kwargs)
         self.dims, self.rows, self.l2, self.limit = list(dims), list(rows), l2, limit
         self.tables = list(range(len(dims))) if tables is None else list(tables)
+        self.num_ids = None if num_ids is None else list(num_ids)
 
     def build(self, input_shape: tuple) -> None:
         self.groups: list[list[int]] = []
@@ -60,10 +65,16 @@ class Embeddings(keras.layers.Layer):
             )
             self.groups.append(group)
         self.offsets = offsets
+        if self.num_ids:
+            self.slots = self.add_weight(
+                shape=(sum(self.num_ids),), initializer="zeros", dtype="int32", trainable=False, name="slots"
+            )
 
     def call(self, ids):
-        last = ops.convert_to_tensor([rows - 1 for rows in self.rows], "int32")
-        places = ops.minimum(ids, last) + ops.convert_to_tensor(self.offsets, "int32")
+        if self.num_ids:
+            starts = [sum(self.num_ids[:place]) for place in range(len(self.num_ids))]
+            ids = ops.take(self.slots, ids + ops.convert_to_tensor(starts, "int32"), axis=0)
+        places = ids + ops.convert_to_tensor(self.offsets, "int32")
         parts = []
         for group, variable in zip(self.groups, self.weights_of, strict=True):
             chosen = places if len(group) == len(self.dims) else ops.take(places, group, axis=1)
@@ -77,8 +88,16 @@ class Embeddings(keras.layers.Layer):
         counts = {dim: self.dims.count(dim) for dim in dict.fromkeys(self.dims)}
         return [keras.KerasTensor((ids.shape[0], n, dim), dtype=self.compute_dtype) for dim, n in counts.items()]
 
+    def rows_of(self, place: int) -> np.ndarray:
+        """The row of each id of a feature in the variable of its size, [number of ids] int64."""
+        if not self.num_ids:
+            return self.offsets[place] + np.arange(self.rows[place])
+        start = sum(self.num_ids[:place])
+        return self.offsets[place] + np.asarray(self.slots)[start : start + self.num_ids[place]].astype(np.int64)
+
     def get_config(self) -> dict:
         own = {"dims": self.dims, "rows": self.rows, "tables": self.tables, "l2": self.l2, "limit": self.limit}
+        own["num_ids"] = self.num_ids
         config = super().get_config()
         config.pop("autocast", None)
         return config | own

@@ -19,6 +19,7 @@ from tidemill.models.parts.base import Model, Run
 from tidemill.models.parts.family import Family, Network
 from tidemill.models.parts.features import Features
 from tidemill.models.parts.layers import Embeddings
+from tidemill.models.parts.origin import own_errors
 from tidemill.training import loop
 from tidemill.training.input import Layout, Rows
 
@@ -50,13 +51,14 @@ class NeuralModel(Model):
         self.network = self.build(found, shift, training.precision)
         if training.warm_start is not None:
             self._take_over(training.warm_start, run)
-        kept = loop.fit(
-            logits_of(self.network),
-            tables_of(self.network),
-            self.layout,
-            run,
-            lambda split: self.predict(run.data, split, run.notice.check),
-        )
+        with own_errors(self.config.origin, f"models.{self.name}.module", only_its_lines=True):
+            kept = loop.fit(
+                logits_of(self.network),
+                tables_of(self.network),
+                self.layout,
+                run,
+                lambda split: self.predict(run.data, split, run.notice.check),
+            )
         if training.precision != "float32":
             weights = self.network.get_weights()
             self.network = self.build(found, shift, "float32")
@@ -103,6 +105,9 @@ class NeuralModel(Model):
             raise ValueError("a warm start needs the transform graph")
         run.progress.phase("take over what an earlier model has learned")
         taken = take_over(Earlier(uri), self.network, self.layout, run.graph)
+        run.progress.phase(
+            f"took over vectors of {len(taken['features'])} features and {taken['weights']} other weights"
+        )
         self._facts["warm_start"] = {"from": uri} | taken
 
     def _sizes(self, run: Run) -> sizes.Sizes:
@@ -132,13 +137,21 @@ class NeuralModel(Model):
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(precision)
         try:
-            logit = config.logit(features)
+            with own_errors(config.origin, f"models.{self.name}.module"):
+                logit = config.logit(features)
+                if not isinstance(logit, keras.KerasTensor) or logit.shape != (None, 1):
+                    raise TypeError(f"logit(features) gave {logit!r}, and must give a tensor [batch, 1]")
         finally:
             keras.config.set_dtype_policy(before)
-        logit = keras.layers.Identity(dtype="float32", name=LOGIT)(logit)
-        shifted = keras.layers.Rescaling(1.0, offset=shift, dtype="float32", name="score_logit")(logit)
-        score = keras.layers.Activation("sigmoid", dtype="float32", name="score")(shifted)
-        return keras.Model(inputs, score, name=config.family)
+        with own_errors(config.origin, f"models.{self.name}.module"):
+            logit = keras.layers.Identity(dtype="float32", name=LOGIT)(logit)
+            shifted = keras.layers.Rescaling(1.0, offset=shift, dtype="float32", name="score_logit")(logit)
+            score = keras.layers.Activation("sigmoid", dtype="float32", name="score")(shifted)
+            network = keras.Model(inputs, score, name=config.family)
+        for layer in network.layers:
+            if isinstance(layer, Embeddings) and layer.num_ids:
+                layer.slots.assign(np.concatenate(found.slots))
+        return network
 
     @functools.cached_property
     def _scores(self) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,20 +21,24 @@ class Sizes:
 
     Attributes:
         dims: Size of a vector.
-        rows: Rows of its table. Where they are fewer than the feature's ids, the last one is that of all ids from there
-            on.
+        rows: Rows of its table. Where they are fewer than the feature's ids, the last one is that of all ids that have
+            none of their own.
         tables: The feature whose table it reads, as a place in the order: its own, or an earlier one's.
+        floats: Numbers that a row takes, a weight of its own included where the family has one for each id.
+        slots: The row of each id, [number of ids] int32 a feature; empty where each has its own.
     """
 
     dims: tuple[int, ...]
     rows: tuple[int, ...]
     tables: tuple[int, ...]
+    floats: tuple[int, ...]
+    slots: tuple[np.ndarray, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Of all tables."""
         own = (place for place, table in enumerate(self.tables) if place == table)
-        return sum(self.dims[place] * self.rows[place] * FLOAT_BYTES for place in own)
+        return sum(self.floats[place] * self.rows[place] * FLOAT_BYTES for place in own)
 
 
 def sizes(config: Network, layout: Layout) -> Sizes:
@@ -52,7 +56,7 @@ def sizes(config: Network, layout: Layout) -> Sizes:
         dim = asked.get(name, config.embedding_dim)
         if config.embedding_dims == "auto":
             dim = min(dim, -(-int(np.ceil(6 * n**0.25)) // 4) * 4)
-        dims.append(dim if config.one_size else min(dim, n))
+        dims.append(1 if not config.embeds else dim if config.one_size else min(dim, n))
     tables = list(range(len(layout.ids)))
     for group in config.shared_embeddings:
         _check_names(group, layout, f"{where}.shared_embeddings")
@@ -65,7 +69,8 @@ def sizes(config: Network, layout: Layout) -> Sizes:
                 want = "share embeddings only of features with one vocabulary and one size"
                 raise TidemillError(Code.INVALID_VALUE, f"{where}.shared_embeddings", f"{one} and {other}", want)
             tables[place] = tables[first]
-    return Sizes(tuple(dims), layout.num_ids, tuple(tables))
+    floats = tuple(dim * config.embeds + config.linear for dim in dims)
+    return Sizes(tuple(dims), layout.num_ids, tuple(tables), floats)
 
 
 def count_ids(data: Dataset, layout: Layout) -> list[np.ndarray]:
@@ -81,8 +86,7 @@ def count_ids(data: Dataset, layout: Layout) -> list[np.ndarray]:
 def within_budget(found: Sizes, counts: Sequence[np.ndarray], budget: int, where: str) -> Sizes:
     """The sizes cut so that the tables fit into a budget and as few rows of train as possible lose their id.
 
-    Ids of vocabularies are in the order of their frequency, so a table keeps its first ids. What is cut first is what
-    occurs least for the bytes that it takes, over all tables.
+    What is cut first is what occurs least for the bytes that it takes, over all tables.
 
     Args:
         found: The sizes without the budget.
@@ -96,24 +100,24 @@ def within_budget(found: Sizes, counts: Sequence[np.ndarray], budget: int, where
     if found.bytes <= budget:
         return found
     own = [place for place, table in enumerate(found.tables) if place == table]
-    least = sum(found.dims[place] * FLOAT_BYTES for place in own)
+    least = sum(found.floats[place] * FLOAT_BYTES for place in own)
     if least > budget:
         want = f"give at least {least:,} bytes, one row a table, or smaller embeddings"
         raise TidemillError(Code.INVALID_VALUE, where, f"{budget:,} bytes for {len(own)} tables", want)
-    worths, widths, places = [], [], []
-    for place in own:
-        together = sum(counts[other] for other, table in enumerate(found.tables) if table == place)
-        # An id is kept only with all before it, so it is worth what comes after it too.
-        worth = np.maximum.accumulate(together[::-1])[::-1][: found.rows[place] - 1] / found.dims[place]
-        worths.append(worth)
-        widths.append(np.full(len(worth), found.dims[place] * FLOAT_BYTES))
-        places.append(np.full(len(worth), place))
-    worth, width, place = (np.concatenate(parts) for parts in (worths, widths, places))
-    order = np.argsort(-worth, kind="stable")
-    fits = order[: np.searchsorted(np.cumsum(width[order]), budget - least, side="right")]
-    kept = np.bincount(place[fits], minlength=len(found.rows))
+    together = {p: sum(counts[q] for q, table in enumerate(found.tables) if table == p) for p in own}
+    orders = {p: np.argsort(-together[p], kind="stable") for p in own}
+    worth = np.concatenate([together[p][orders[p]][: found.rows[p] - 1] / found.floats[p] for p in own])
+    place = np.concatenate([np.full(found.rows[p] - 1, p) for p in own])
+    best = np.argsort(-worth, kind="stable")
+    room = np.cumsum(np.array(found.floats)[place[best]]) * FLOAT_BYTES
+    kept = np.bincount(place[best[: np.searchsorted(room, budget - least, side="right")]], minlength=len(found.rows))
     rows = tuple(int(kept[table]) + 1 for table in found.tables)
-    return Sizes(found.dims, rows, found.tables)
+    slots = []
+    for table, n in zip(found.tables, rows, strict=True):
+        slot = np.empty(len(orders[table]), np.int32)
+        slot[orders[table]] = np.minimum(np.arange(len(slot)), n - 1)
+        slots.append(slot)
+    return replace(found, rows=rows, slots=tuple(slots))
 
 
 def report(found: Sizes, layout: Layout, counts: Sequence[np.ndarray] | None) -> dict:
@@ -126,7 +130,7 @@ def report(found: Sizes, layout: Layout, counts: Sequence[np.ndarray] | None) ->
         if found.tables[place] != place:
             features[name]["table_of"] = layout.ids[found.tables[place]]
         if counts is not None:
-            cut = counts[place][rows - 1 :].sum() if rows < n else 0
+            cut = counts[place][found.slots[place] == rows - 1].sum() if rows < n else 0
             features[name]["cut_share"] = round(float(cut / max(1, counts[place].sum())), 6)
     return {"bytes": found.bytes, "features": features}
 

@@ -52,9 +52,16 @@ def analyse(
                 raise ValueError(f"sinks that wait for each other: {[sink.name for sink in trace.sinks]}")
             accumulates = [operation for operation in nodes.operations(ready) if nodes.is_accumulate(operation)]
             reductions = {o: nodes.reduction(o, trace, rows, counts) for o in accumulates}
-            _Phase(trace, rows, reductions, kept, threads, progress).run()
-            interpreter = nodes.Interpreter(trace, {o: reduction.result() for o, reduction in reductions.items()})
+            phase = _Phase(trace, rows, reductions, kept, threads, progress)
+            phase.run()
+            interpreter = nodes.Interpreter(trace, phase.results())
             trace.bind({sink.name: interpreter.value(sink) for sink in ready})
+
+
+_LEAST_SUMMED = 4
+"""Files from which on what they sum up to is kept too."""
+_MORE_SUMMED = 1.5
+"""How many times as many files there must be until it is kept again."""
 
 
 class _Phase:
@@ -74,9 +81,12 @@ class _Phase:
         self._done = 0
         self._total = sum(file.rows for file in rows.files)
         self._graphs = {} if spans is None else {o: self._describe(o) for o in reductions}
+        self._summed: dict[nodes.Operation, int] = {}
+        """How many of the first files come from an entry of all of them together."""
 
     def run(self) -> None:
         """Reads what has to be read, so that all reductions are closed for all files."""
+        self._load_sums()
         missing = [(file, self._missing(file)) for file in self._rows.files]
         scans = [reduction for reduction in self._reductions.values() if reduction.scans]
         for reduction in scans:
@@ -91,10 +101,36 @@ class _Phase:
         for file, wanting in missing:
             self._keep(file, wanting)
 
+    def results(self) -> dict[nodes.Operation, object]:
+        """The reductions' results."""
+        found = {operation: reduction.result() for operation, reduction in self._reductions.items()}
+        files = self._rows.files
+        for operation, reduction in self._reductions.items():
+            # Written again only when there is much more to it: an entry is as large as the vocabulary.
+            if len(files) < max(_LEAST_SUMMED, _MORE_SUMMED * self._summed.get(operation, 0)):
+                continue
+            if reduction.scans and (key := self._key(operation, *files)):
+                self._spans.keep(key, reduction.dump_sum)
+        return found
+
+    def _load_sums(self) -> None:
+        files = self._rows.files
+        for operation, reduction in self._reductions.items():
+            for count in range(len(files), _LEAST_SUMMED - 1, -1) if reduction.scans else []:
+                indices = [file.index for file in files[:count]]
+                key = self._key(operation, *files[:count])
+                load = lambda folder, r=reduction, i=indices: r.load_sum(i, folder)  # noqa: E731
+                if key is not None and self._spans.load(key, load):
+                    self._summed[operation] = count
+                    break
+
     def _missing(self, file: RowFile) -> list[Reduction]:
         """The reductions that have to read a file."""
         found = []
+        place = self._rows.files.index(file)
         for operation, reduction in self._reductions.items():
+            if place < self._summed.get(operation, 0):
+                continue
             key = self._key(operation, file)
             load = lambda folder, r=reduction: r.load(file.index, folder)  # noqa: E731
             if key is None or not self._spans.load(key, load):
@@ -113,11 +149,14 @@ class _Phase:
         graph = fingerprint(nodes.source_tensors(operation), self._trace)
         return None if description is None or graph is None else (graph, description)
 
-    def _key(self, operation: nodes.Operation, file: RowFile) -> str | None:
+    def _key(self, operation: nodes.Operation, *files: RowFile) -> str | None:
+        """The name of an entry of a file, or of several together."""
         described = self._graphs.get(operation)
-        if described is None or file.key is None:
+        keys = [file.key for file in files]
+        if described is None or None in keys:
             return None
-        return entry_key(file.key, self._rows.fingerprint, *described)
+        *before, last = keys
+        return entry_key(last, self._rows.fingerprint, *described, before=before)
 
     def _advance(self, rows: int) -> None:
         self._done += rows

@@ -141,7 +141,8 @@ class _MeanAndVar(Merging["moments.Moments"]):
         return []
 
     def add(self, partial: list[moments.Moments], values: tuple[np.ndarray, ...]) -> list[moments.Moments]:
-        partial.append(moments.Moments(*values[:3]))
+        # As TFT: what overflows its type becomes the type's largest number.
+        partial.append(moments.Moments(*map(np.nan_to_num, values[:3])))
         return partial
 
     def finish(self, partial: list[moments.Moments]) -> moments.Moments:

@@ -54,6 +54,12 @@ class Reduction(Protocol):
     def load(self, file: int, folder: Path) -> None:
         """Reads what `dump` wrote, instead of `collect` and `close`."""
 
+    def dump_sum(self, folder: Path) -> None:
+        """Writes all files' states together, where `scans`, after `result`."""
+
+    def load_sum(self, files: Sequence[int], folder: Path) -> None:
+        """Reads what `dump_sum` wrote, instead of each of these files. Called at most once, before all else."""
+
     def result(self) -> Any:
         """All files' states together, as the node's consumer takes it."""
 
@@ -130,6 +136,14 @@ class Merging(abc.ABC, Generic[State]):
         return self.extract(self.merge([self._files[file] for file in sorted(self._files)]))
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
+        """Not called: it gets batches."""
+        raise NotImplementedError
+
+    def dump_sum(self, folder: Path) -> None:
+        """Not called: it gets batches."""
+        raise NotImplementedError
+
+    def load_sum(self, files: Sequence[int], folder: Path) -> None:
         """Not called: it gets batches."""
         raise NotImplementedError
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tidemill.transform
@@ -97,7 +97,7 @@ class Spans:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def entry_key(file: str, rows: str, graph: str, operation: object) -> str:
+def entry_key(file: str, rows: str, graph: str, operation: object, before: Sequence[str] = ()) -> str:
     """The name of an entry.
 
     Args:
@@ -105,8 +105,9 @@ def entry_key(file: str, rows: str, graph: str, operation: object) -> str:
         rows: How the content becomes tensors: `Rows.fingerprint`.
         graph: How the reduction's tensors come from these, known results of earlier analyzers included.
         operation: What the reduction does, as JSON.
+        before: The same as `file` of files before it, where the entry is of all of them together. Defaults to none.
     """
-    text = json.dumps([_FORMAT, _versions(), file, rows, graph, operation], sort_keys=True)
+    text = json.dumps([_FORMAT, _versions(), [*before, file], rows, graph, operation], sort_keys=True)
     return f"{file_folder(file)}/{hashlib.sha256(text.encode()).hexdigest()}"
 
 

@@ -50,6 +50,14 @@ class Tally:
         """See `Reduction`."""
         self._pieces.load(file, folder)
 
+    def dump_sum(self, folder: Path) -> None:
+        """Not called: it gets batches."""
+        raise NotImplementedError
+
+    def load_sum(self, files: Sequence[int], folder: Path) -> None:
+        """Not called: it gets batches."""
+        raise NotImplementedError
+
     def result(self) -> Any:
         """See `Reduction`: the `Tokens`."""
         table = self._store.create(self._counts("true", "metric"))
@@ -88,6 +96,10 @@ class ScanTally(Tally):
         """Of a file's tokens and counts; of all files together under the first one's number, if none is kept apart."""
         self._known: dict[int, str] = {}
         """The same of files that were counted before, which are read when all are added up."""
+        self._sum: str | None = None
+        """The same of many such files together."""
+        self._whole: str | None = None
+        """The same of all files."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
         """See `Reduction`. DuckDB's threads were chosen when it was opened."""
@@ -97,10 +109,7 @@ class ScanTally(Tally):
 
     def dump(self, file: int, folder: Path) -> None:
         """See `Reduction`. Nothing comes through Python."""
-        target = literal(str(folder / STATE_FILE))
-        # Named as `Pieces.dump` does: either may load what the other wrote.
-        query = f"SELECT token, metric AS value FROM {self._tables[file]}"
-        self._store.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
+        self._copy(self._tables[file], folder)
 
     def load(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
@@ -122,21 +131,47 @@ class ScanTally(Tally):
         """Not called: it reads the rows itself."""
         raise NotImplementedError
 
+    def dump_sum(self, folder: Path) -> None:
+        """See `Reduction`."""
+        self._copy(self._whole, folder)
+
+    def load_sum(self, files: Sequence[int], folder: Path) -> None:
+        """See `Reduction`."""
+        self._sum = f"(SELECT token, value AS metric FROM {self._store.hold_file(folder / STATE_FILE)})"
+
     def result(self) -> Tokens:
         """See `Reduction`."""
         known = [f"(SELECT token, value AS metric FROM {source})" for source in self._known.values()]
         sources = [*self._tables.values(), *known]
-        if not sources:
+        if not sources and self._sum is None:
             return super().result()
         self._pieces.forget()
-        if sources == list(self._tables.values())[:1]:
-            return Tokens(self._store, sources[0], is_integer=self._is_integer)
+        if self._sum is None and sources == list(self._tables.values())[:1]:
+            self._whole = sources[0]
+        else:
+            self._whole = self._store.create(self._added(sources))
+            for table in self._tables.values():
+                self._store.drop(table)
+        return Tokens(self._store, self._whole, is_integer=self._is_integer)
+
+    def _added(self, sources: Sequence[str]) -> str:
+        """SQL of the tokens and counts of all sources and the sum together."""
         parts = " UNION ALL ".join(f"FROM {source}" for source in sources)
-        total = "CAST(sum(metric) AS BIGINT) AS metric"
-        whole = self._store.create(f"SELECT token, {total} FROM ({parts}) GROUP BY token")
-        for table in self._tables.values():
-            self._store.drop(table)
-        return Tokens(self._store, whole, is_integer=self._is_integer)
+        added = f"SELECT token, CAST(sum(metric) AS BIGINT) AS metric FROM ({parts}) GROUP BY token"
+        if self._sum is None:
+            return added
+        if not sources:
+            return f"FROM {self._sum}"
+        # A sum of many files has each token once: it is joined with what is new, which costs a third of a grouping.
+        both = f"{self._sum} a FULL JOIN ({added if len(sources) > 1 else f'FROM {sources[0]}'}) b ON a.token = b.token"
+        total = "coalesce(a.metric, 0) + coalesce(b.metric, 0)"
+        return f"SELECT coalesce(a.token, b.token) AS token, {total} AS metric FROM {both}"
+
+    def _copy(self, table: str | None, folder: Path) -> None:
+        target = literal(str(folder / STATE_FILE))
+        # Named as `Pieces.dump` does: either may load what the other wrote.
+        query = f"SELECT token, metric AS value FROM {table}"
+        self._store.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
 
     def _token(self, value: bytes | int | None) -> bytes | int | None:
         return value if value is None or self._is_integer else as_bytes(value)

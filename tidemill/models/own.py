@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 import functools
-import hashlib
+import inspect
 import linecache
 import sys
-import traceback
 import types
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment.base import Name
 from tidemill.models.parts.family import Family
+from tidemill.models.parts.origin import module_name, own_errors
+from tidemill.section import Name
 
 if TYPE_CHECKING:
     from tidemill.models.parts.base import Model
     from tidemill.training.input import Layout
 
-_MAX_REASON = 300
+_MAX_REASON = 200
 
 
 class OwnFamily(Family):
     """A family of your own: a module that defines `FAMILY`, a subclass of `tidemill.models.parts.family.Network` with a
     method `logit(features)`, as those of Tidemill are."""
 
-    family: Literal["module"]
+    family: Literal["own"]
     name: Name = "own"
     module: str
     """A Python file beside the experiment file, or its text."""
     settings: dict[str, Any] = {}
     """The hyperparameters of the module's family."""
 
+    @field_validator("module")
+    @classmethod
+    def _is_a_module(cls, module: str) -> str:
+        if "FAMILY" not in module and not module.strip().endswith(".py"):
+            raise ValueError("name a Python file beside the experiment file, or write its text, which defines FAMILY")
+        return module
+
     def open(self, layout: Layout) -> Model:
-        return self._own().open(layout)
+        model = self._own().open(layout)
+        model.told = self
+        return model
 
     def load(self, folder: Path, layout: Layout) -> Model:
-        return self._own().load(folder, layout)
+        model = self._own().load(folder, layout)
+        model.told = self
+        return model
 
     def _own(self) -> Family:
         """The module's family with the settings.
@@ -56,36 +67,26 @@ class OwnFamily(Family):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(["models", self.name, "settings", *map(str, first["loc"])])
-            raise TidemillError(
-                Code.INVALID_VALUE, where, repr(first["input"]), f"mend it: {first['msg'].lower()}"
-            ) from None
+            reason = " ".join(first["msg"].split())
+            raise TidemillError(Code.INVALID_VALUE, where, repr(first["input"]), f"mend it: {reason}") from None
 
 
 @functools.lru_cache(maxsize=8)
 def _family(text: str, where: str) -> type[Family]:
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    name = f"tidemill_family_{digest}"
+    name = module_name(text)
     file = f"{name}.py"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     module = types.ModuleType(name)
     # Pydantic looks names up there.
     sys.modules[name] = module
-    try:
+    with own_errors(name, where):
         exec(compile(text, file, "exec"), module.__dict__)
-    except Exception as error:
-        line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == file), None)
-        line = getattr(error, "lineno", None) if line is None else line
-        got = f"{type(error).__name__}: {error}"[:_MAX_REASON]
-        raise TidemillError(
-            Code.INVALID_VALUE, where if line is None else f"{where}, line {line}", got, "mend the module"
-        ) from error
     found = getattr(module, "FAMILY", None)
-    if not (isinstance(found, type) and issubclass(found, Family)):
+    if not (isinstance(found, type) and issubclass(found, Family)) or inspect.isabstract(found):
         got = "no FAMILY" if found is None else f"FAMILY = {found!r}"[:_MAX_REASON]
-        raise TidemillError(
-            Code.INVALID_VALUE, where, got, "define FAMILY, a subclass of tidemill.models.parts.family.Network"
-        )
-    found.origin = digest
+        want = "define FAMILY, a subclass of tidemill.models.parts.family.Network with a method logit(self, features)"
+        raise TidemillError(Code.INVALID_VALUE, where, got, want)
+    found.origin = name
     return found
 
 
