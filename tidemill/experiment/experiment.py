@@ -67,7 +67,8 @@ class Experiment(Section):
     def _models_name_features(self) -> Experiment:
         for model in self.models if self.features is not None else []:
             sized = getattr(model, "embedding_dims", {})
-            named = [*(sized if isinstance(sized, dict) else {}), *sum(getattr(model, "shared_embeddings", []), [])]
+            shared = [name for group in getattr(model, "shared_embeddings", []) for name in group]
+            named = [*(sized if isinstance(sized, dict) else {}), *shared]
             if unknown := next((name for name in named if name not in self.features), None):
                 raise ValueError(f"the model {model.name!r} embeds {unknown!r}, which is none of the features")
         return self
