@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import MODELS, Shop
+from tests.training.test_own_family import OWN
 from tidemill import artifact
 from tidemill.data.dataset import Dataset
 from tidemill.ensembling.ensemble import ensemble
@@ -23,12 +24,12 @@ FOLDS = 2
 MEMBERS = ("gbdt", "lr")
 
 
-def train_folds(shop: Shop) -> list[str]:
+def train_folds(shop: Shop, models: dict[str, dict]) -> list[str]:
     paths = []
-    for member in MEMBERS:
+    for member in models:
         for index in range(FOLDS):
             fold = Fold(index=index, of=FOLDS, column=None, seed=0)
-            spec = shop.spec(MODELS[member]).model_copy(update={"fold": fold})
+            spec = shop.spec(models[member]).model_copy(update={"fold": fold})
             paths.append(str(shop.folder / f"{member}-{index}"))
             train(
                 spec, shop.examples, shop.transformed, shop.graph,
@@ -47,7 +48,7 @@ def combine(shop: Shop, paths: list[str], method: str = "stack", members: tuple[
 
 @pytest.fixture
 def folds(shop) -> list[str]:
-    return train_folds(shop)
+    return train_folds(shop, {name: MODELS[name] for name in MEMBERS})
 
 
 def test_a_model_like_any_other(shop, folds):
@@ -88,6 +89,13 @@ def test_out_of_fold_scores_are_those_of_models_that_have_not_seen_the_row(shop,
         assert np.array_equal(table["label"].to_numpy(), labels[rows])
         assert table["score"].to_numpy() == pytest.approx(load_model(path).predict(data, "train")[rows], abs=1e-12)
     assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(data.rows("train")))
+
+
+def test_a_family_of_the_users_own(shop):
+    paths = train_folds(shop, {"own": OWN})
+    combine(shop, paths, members=("own",))
+    data = Dataset(shop.transformed)
+    assert np.isfinite(load_model(shop.folder / "all").predict(data, "test")).all()
 
 
 def test_a_missing_fold(shop, folds):

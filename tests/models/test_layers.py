@@ -37,13 +37,15 @@ def test_bilinear_fusion():
 
 
 def test_embeddings_of_two_sizes_one_shared_one_cut():
-    layer = Embeddings(dims=[2, 3, 2, 3], rows=[4, 5, 4, 2], tables=[0, 1, 0, 3])
+    layer = Embeddings(dims=[2, 3, 2, 3], rows=[4, 5, 4, 2], tables=[0, 1, 0, 3], num_ids=[4, 5, 4, 10])
+    layer.build((None, 4))
+    layer.slots.assign([*range(4), *range(5), *range(4), 0, *[1] * 9])
     ids = np.array([[0, 0, 3, 0], [3, 4, 0, 9]], np.int32)
     twos, threes = (np.asarray(part) for part in layer(ids))
     of_two, of_three = (np.asarray(table) for table in layer.weights_of)
     assert of_two.shape == (4, 2) and of_three.shape == (7, 3)
     assert np.array_equal(twos, of_two[[[0, 3], [3, 0]]])
-    # The feature that was cut has its rows behind those of the other of its size; all ids from 1 on read the last.
+    # The feature that was cut has its rows behind those of the other of its size; all ids but 0 read the last.
     assert np.array_equal(threes, of_three[[[0, 5], [4, 6]]])
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tidemill.errors import Code, TidemillError
+from tidemill.models.dcn_v2 import DcnV2
 from tidemill.models.deepfm import DeepFm
 from tidemill.models.lr import LogisticRegression
 from tidemill.models.parts.sizes import FLOAT_BYTES, Sizes, report, sizes, within_budget
@@ -17,7 +19,8 @@ LAYOUT = Layout(("a", "b", "c"), (1000, 3, 1000), ("x",))
 
 
 def test_by_default_hand_and_rule():
-    assert sizes(LogisticRegression(family="lr"), LAYOUT).dims == (16, 3, 16)
+    assert sizes(LogisticRegression(family="lr"), LAYOUT).dims == (1, 1, 1)
+    assert sizes(DcnV2(family="dcn_v2"), LAYOUT).dims == (16, 3, 16)
     assert sizes(DeepFm(family="deepfm"), LAYOUT).dims == (16, 16, 16)
     assert sizes(DeepFm(family="deepfm", embedding_dims={"a": 8}), LAYOUT).dims == (8, 16, 16)
     # 6 * 1000^(1/4) is 33.7, and 6 * 3^(1/4) is 7.9.
@@ -28,7 +31,9 @@ def test_by_default_hand_and_rule():
 def test_shared():
     found = sizes(DeepFm(family="deepfm", shared_embeddings=[["c", "a"]]), LAYOUT)
     assert found.tables == (0, 1, 0)
-    assert found.bytes == (1000 * 16 + 3 * 16) * FLOAT_BYTES
+    # DeepFM has a weight for each id beside its vector.
+    assert found.bytes == 1003 * 17 * FLOAT_BYTES
+    assert sizes(LogisticRegression(family="lr"), LAYOUT).bytes == 2003 * FLOAT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,7 @@ def test_refuses(told):
 
 def counts(*numbers_of_ids: int, seed: int = 0) -> list[np.ndarray]:
     draw = np.random.default_rng(seed)
-    return [np.sort(draw.zipf(1.5, n).clip(0, 10_000))[::-1].astype(np.int64) for n in numbers_of_ids]
+    return [draw.zipf(1.5, n).clip(0, 10_000).astype(np.int64) for n in numbers_of_ids]
 
 
 @given(
@@ -55,7 +60,7 @@ def counts(*numbers_of_ids: int, seed: int = 0) -> list[np.ndarray]:
 def test_a_budget_is_kept_and_nothing_better_fits(tables, budget, seed):
     """Against trying all cuts of two tables at most: for more the bound alone is checked."""
     ns, dims = tuple(n for n, _ in tables), tuple(d for _, d in tables)
-    whole = Sizes(dims, ns, tuple(range(len(ns))))
+    whole = Sizes(dims, ns, tuple(range(len(ns))), dims)
     found = counts(*ns, seed=seed)
     if budget < sum(dims) * FLOAT_BYTES and budget < whole.bytes:
         with pytest.raises(TidemillError):
@@ -66,16 +71,25 @@ def test_a_budget_is_kept_and_nothing_better_fits(tables, budget, seed):
     assert all(1 <= rows <= n for rows, n in zip(cut.rows, ns, strict=True))
     if len(set(dims)) == 1 and whole.bytes > budget:
         # With vectors of one size the ids kept are those that occur most, as many as fit.
-        kept = sum(c[: rows - 1].sum() for c, rows in zip(found, cut.rows, strict=True))
+        kept = sum(c[s < rows - 1].sum() for c, s, rows in zip(found, cut.slots, cut.rows, strict=True))
         room = budget // (dims[0] * FLOAT_BYTES) - len(ns)
-        candidates = np.sort(np.concatenate([c[: n - 1] for c, n in zip(found, ns, strict=True)]))[::-1]
+        # The least frequent id of a table never has a row of its own: it is the one that the last row stands for.
+        candidates = np.sort(np.concatenate([np.sort(c)[1:] for c in found]))[::-1]
         assert kept == candidates[:room].sum()
+        for slots, rows in zip(cut.slots, cut.rows, strict=True):
+            assert np.array_equal(np.unique(slots), np.arange(min(rows, len(slots))))
 
 
 def test_the_report_says_what_was_cut():
     found = counts(1000, 3, 1000)
-    cut = within_budget(Sizes((4, 4, 4), LAYOUT.num_ids, (0, 1, 2)), found, 1600, "x")
+    cut = within_budget(Sizes((4, 4, 4), LAYOUT.num_ids, (0, 1, 2), (4, 4, 4)), found, 1600, "x")
     features = report(cut, LAYOUT, found)["features"]
     assert features["b"]["cut_share"] == 0 if cut.rows[1] == 3 else features["b"]["cut_share"] > 0
-    wanted = found[0][cut.rows[0] - 1 :].sum() / found[0].sum()
+    wanted = np.sort(found[0])[::-1][cut.rows[0] - 1 :].sum() / found[0].sum()
     assert features["a"] == {"ids": 1000, "rows": cut.rows[0], "dim": 4, "cut_share": pytest.approx(wanted, abs=1e-6)}
+
+
+@pytest.mark.parametrize("groups", [[["a", "b"], ["b", "c"]], [["a", "a"]]])
+def test_a_feature_is_in_one_group(groups):
+    with pytest.raises(ValidationError, match="twice"):
+        DeepFm(family="deepfm", shared_embeddings=groups)

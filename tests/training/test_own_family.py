@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,14 +54,18 @@ def test_trains_exports_and_is_read_back(shop):
 @pytest.mark.parametrize(
     ("changed", "where"),
     [
-        ({"module": "x = 1\n"}, "models.own.module"),
+        ({"module": "x = 1  # no FAMILY\n"}, "models.own.module"),
         ({"module": "FAMILY = 3\n"}, "models.own.module"),
-        ({"module": "def f(:\n"}, "models.own.module, line 1"),
-        ({"module": "import os\n\nos.no_such()\n"}, "models.own.module, line 3"),
+        ({"module": "def f(:  # FAMILY\n"}, "models.own.module, line 1"),
+        ({"module": "import os  # FAMILY\n\nos.no_such()\n"}, "models.own.module, line 3"),
+        ({"module": TEXT.replace("self.width", "self.widht")}, "models.own.module, line 20"),
+        ({"module": TEXT.replace("Dense(1)", "Dense(2)")}, "models.own.module"),
+        ({"module": TEXT.replace("FAMILY = Small", "FAMILY = Network")}, "models.own.module"),
+        ({"module": TEXT + "import sys\nsys.exit(3)\n"}, "models.own.module, line 24"),
         ({"settings": {"widht": 4}}, "models.own.settings.widht"),
         ({"settings": {"width": "wide"}}, "models.own.settings.width"),
     ],
-    ids=["no family", "no class", "no Python", "fails", "unknown setting", "wrong type"],
+    ids=["no family", "no class", "no Python", "fails", "bad logit", "wide", "abstract", "exits", "setting", "type"],
 )
 def test_mistakes(shop, changed, where):
     with pytest.raises(TidemillError) as error:
@@ -67,6 +73,11 @@ def test_mistakes(shop, changed, where):
     assert error.value.code is Code.INVALID_VALUE
     assert error.value.where == where
     assert not (shop.folder / "model").exists()
+
+
+def test_the_base_can_be_imported_first():
+    for first in ("tidemill.models.parts.family", "tidemill.models", "tidemill.experiment"):
+        subprocess.run([sys.executable, "-c", f"import {first}; import tidemill.models as m; m.families()"], check=True)
 
 
 def test_the_module_stands_beside_the_experiment(tmp_path):
