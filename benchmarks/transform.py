@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--wide-rows", type=int, default=60_000_000)
     parser.add_argument("--wide-values", type=int, default=40_000_000, help="of which each row draws one")
     parser.add_argument("--spans", action="store_true")
-    parser.add_argument("--span-rows", type=int, default=1_000_000, help="rows of a file")
+    parser.add_argument("--span-rows", type=int, default=5_000_000, help="rows of a file")
     parser.add_argument("--work", type=Path, help="folder to keep rows and results in; defaults to a temporary one")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     args = parser.parse_args()

@@ -296,3 +296,10 @@ def test_shared_embeddings(shop):
 def test_other_optimizers(shop, optimizer):
     told = {"name": optimizer, "learning_rate": 0.2, "schedule": "linear", "warmup_steps": 10, "clip_norm": 5.0}
     assert shop.train(DCN | {"dropout": 0.0}, optimizer=told, epochs=6).valid["auc"] > 0.65
+
+
+def test_a_share_that_leaves_no_row_with_label_0(shop):
+    with pytest.raises(TidemillError) as error:
+        shop.train(MODELS["lr"], negative_rate=1e-9)
+    assert error.value.code is Code.INVALID_VALUE
+    assert error.value.where == "training.negative_rate"

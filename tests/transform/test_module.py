@@ -161,6 +161,11 @@ BAD = {
     "integer type": (module(DENSE + "    return {'a': tf.cast(x, tf.int32)}\n"), Code.UNSUPPORTED, "'a'.*int32"),
     "width": (module("    return {'a': tf.sparse.to_dense(inputs['x'])}\n"), Code.UNSUPPORTED, "None, None.*squeeze"),
     "wide": (module(DENSE + "    return {'a': tf.tile(x, [1, 2])}\n"), Code.UNSUPPORTED, "'a'.*2"),
+    "python": (
+        module(DENSE + "    return {'a': tf.reshape(tf.numpy_function(lambda x: x, [x], tf.float32), [-1])}\n"),
+        Code.UNSUPPORTED,
+        "Python function",
+    ),
     "leak": (module(Y + "    return {'a': y}\n"), Code.LEAKAGE, "'a'.*'y'"),
     "label value": (module(DENSE + "    return {'a': x, 'y': x}\n"), Code.LABEL_TYPE, "y"),
     "while running": (
