@@ -4,12 +4,9 @@ from kfp import dsl
 from tidemill.components.ensemble.component import ensemble
 from tidemill.components.evaluate.component import evaluate
 from tidemill.components.fan_out.component import fan_out
-from tidemill.components.ingest.component import ingest
-from tidemill.components.plan_training.component import plan_training
-from tidemill.components.preprocess.component import preprocess
 from tidemill.components.publish.component import publish
-from tidemill.components.validate.component import validate
 from tidemill.pipelines.folds.pipeline import folds as train_folds
+from tidemill.pipelines.parts import prepare
 
 
 @dsl.pipeline(name="tidemill-cross-validate")
@@ -21,18 +18,7 @@ def cross_validate(experiment: str, root: str):
         experiment: The experiment file's text. `tidemill validate --resolved FILE` prints it with its SQL inline.
         root: URI of a folder for source records, checkpoints and models, for example gs://bucket/tidemill.
     """
-    plan = plan_training(experiment=experiment, root=root).set_caching_options(False).set_display_name("Plan")
-    examples = ingest(spec=plan.outputs["ingest"], root=root).set_display_name("Ingest")
-    checked = validate(spec=plan.outputs["validate"], examples=examples.outputs["examples"])
-    checked.set_display_name("Validate")
-    features = preprocess(
-        spec=plan.outputs["preprocess"],
-        root=root,
-        examples=examples.outputs["examples"],
-        schema=checked.outputs["schema"],
-    )
-    features.set_cpu_limit(plan.outputs["preprocess_cpu"]).set_memory_limit(plan.outputs["preprocess_memory"])
-    features.set_display_name("Preprocess")
+    plan, examples, checked, features = prepare(experiment, root)
     folds = fan_out(items=plan.outputs["folds"]).set_display_name("Folds")
     # A list that a loop collects goes into another loop by way of a nested pipeline alone.
     trained = train_folds(

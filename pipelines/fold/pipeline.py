@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 from tidemill.components.train.component import train
+from tidemill.pipelines.parts import place
 
 
 class Fold(NamedTuple):
@@ -49,8 +50,6 @@ def fold(
         transformed=transformed,
         transform_graph=transform_graph,
     )
-    trained.set_display_name("Train").set_cpu_limit(cpu).set_memory_limit(memory)
-    trained.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
-    kubernetes.add_node_selector_json(trained, node_selector_json=node_selector)
-    kubernetes.add_toleration_json(trained, toleration_json=tolerations)
+    trained.set_display_name("Train")
+    place(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
     return Fold(trained.outputs["model"])

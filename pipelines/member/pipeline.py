@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 from tidemill.components.evaluate.component import evaluate
 from tidemill.components.train.component import train
+from tidemill.pipelines.parts import place
 
 
 class Member(NamedTuple):
@@ -54,10 +55,8 @@ def member(
         transformed=transformed,
         transform_graph=transform_graph,
     )
-    trained.set_display_name("Train").set_cpu_limit(cpu).set_memory_limit(memory)
-    trained.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
-    kubernetes.add_node_selector_json(trained, node_selector_json=node_selector)
-    kubernetes.add_toleration_json(trained, toleration_json=tolerations)
+    trained.set_display_name("Train")
+    place(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
     evaluated = evaluate(
         spec=evaluate_spec,
         examples=examples,

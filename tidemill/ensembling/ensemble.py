@@ -21,6 +21,7 @@ from tidemill.step import Progress
 from tidemill.training import folds
 from tidemill.training.input import Layout
 from tidemill.training.metrics import measure
+from tidemill.training.serving import export_checked
 from tidemill.transform.graph import TransformGraph
 
 QUANTILES = 1001
@@ -132,7 +133,7 @@ def ensemble(
             "versions": made.versions(),
         }
         artifact.write_json(folder / models.DOCUMENT, facts | document | made.facts())
-        _export(folder, made, graph, raw, data, progress)
+        export_checked(made, graph, raw, data, folder, progress)
     page.write(report, spec, found, out_of_fold, made, held_out)
     return EnsembleSummary(made.name, valid, held_out, facts["model_fingerprint"])
 
@@ -204,15 +205,3 @@ def _out_of_fold(found: dict[str, list[Trained]], rows: int) -> OutOfFold:
         got = f"row {row} of train without an out-of-fold score of {list(found)[place]}"
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, "models", got, "run train again")
     return OutOfFold(labels, of, scores)
-
-
-def _export(
-    folder: Path, made: EnsembleModel, graph: TransformGraph, raw: Dataset, data: Dataset, progress: Progress
-) -> None:
-    from tidemill.training.export import FOLDER, export
-    from tidemill.training.replay import replay
-
-    progress.phase("export")
-    export(made, graph, folder / FOLDER)
-    progress.phase("check the export")
-    replay(folder / FOLDER, made, graph, raw, data)

@@ -72,10 +72,6 @@ class Rows:
         """A view of the rows from `start` to before `stop`."""
         return Rows(self.ids[start:stop], self.numbers[start:stop], self.labels[start:stop])
 
-    def take(self, order: np.ndarray) -> Rows:
-        """The rows at these positions, in this order."""
-        return Rows(self.ids[order], self.numbers[order], self.labels[order] if len(self.labels) else self.labels)
-
 
 def concat(parts: Sequence[Rows]) -> Rows:
     """The parts one below the other."""

@@ -22,6 +22,7 @@ from tidemill.training.history import History
 from tidemill.training.input import Layout
 from tidemill.training.metrics import measure
 from tidemill.training.preemption import notice
+from tidemill.training.serving import export_checked
 from tidemill.transform.graph import TransformGraph
 
 HISTORY = "history.json"
@@ -125,7 +126,7 @@ def _train(
             scores = fitted.predict(fitted_to, folds.HELD_OUT)
             folds.write_out_of_fold(spec.fold, raw, labels, scores, folder / folds.OUT_OF_FOLD)
             facts["fold"] = [spec.fold.index, spec.fold.of]
-        _export(folder, fitted, graph, raw, data, progress)
+        export_checked(fitted, graph, raw, data, folder, progress)
     checkpoints.remove()
     seconds = sum(entry["seconds"] for entry in history.entries)
     speed = len(history.entries) * fitted_to.rows("train") / max(seconds, 1e-3)
@@ -208,15 +209,3 @@ def _write_document(path: Path, spec: TrainSpec, fitted: Model, data: Dataset, f
         **fitted.facts(),
     }
     artifact.write_json(path, facts | document)
-
-
-def _export(
-    folder: Path, fitted: Model, graph: TransformGraph, raw: Dataset, data: Dataset, progress: Progress
-) -> None:
-    from tidemill.training.export import FOLDER, export
-    from tidemill.training.replay import replay
-
-    progress.phase("export")
-    export(fitted, graph, folder / FOLDER)
-    progress.phase("check the export")
-    replay(folder / FOLDER, fitted, graph, raw, data)

@@ -117,10 +117,8 @@ class _Phase:
         files = self._rows.files
         for operation, reduction in self._reductions.items():
             for count in range(len(files), _LEAST_SUMMED - 1, -1) if reduction.scans else []:
-                indices = [file.index for file in files[:count]]
                 key = self._key(operation, *files[:count])
-                load = lambda folder, r=reduction, i=indices: r.load_sum(i, folder)  # noqa: E731
-                if key is not None and self._spans.load(key, load):
+                if key is not None and self._spans.load(key, reduction.load_sum):
                     self._summed[operation] = count
                     break
 

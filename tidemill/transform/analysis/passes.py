@@ -13,7 +13,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tidemill.transform.analysis.feeding import Feeder, is_exact
-from tidemill.transform.analysis.reduction import Reduction
+from tidemill.transform.analysis.reduction import Fed
 from tidemill.transform.rows.rows import RowFile, Rows, Unit
 from tidemill.transform.tft.trace import Trace
 
@@ -34,7 +34,7 @@ def use_threads(threads: int) -> None:
 def run_pass(
     trace: Trace,
     rows: Rows,
-    work: Sequence[tuple[RowFile, Sequence[Reduction]]],
+    work: Sequence[tuple[RowFile, Sequence[Fed]]],
     *,
     threads: int,
     progress: Callable[[int], None],
@@ -52,7 +52,7 @@ def run_pass(
         Exception: What the first unit that fails raises. No thread goes on then.
     """
     batches: dict[tuple[int, ...], _Batches] = {}
-    tasks: list[tuple[RowFile, Unit, Sequence[Reduction], _Batches]] = []
+    tasks: list[tuple[RowFile, Unit, Sequence[Fed], _Batches]] = []
     for file, wanting in work:
         key = tuple(map(id, wanting))
         if key not in batches:
@@ -73,7 +73,7 @@ def run_pass(
 class _Batches:
     """Runs the graph on a unit's batches, for some reductions: first for those that take large batches."""
 
-    def __init__(self, trace: Trace, rows: Rows, reductions: Sequence[Reduction]):
+    def __init__(self, trace: Trace, rows: Rows, reductions: Sequence[Fed]):
         self._reductions = reductions
         large = [r for r in reductions if is_exact(r.tensors, trace, rows)]
         small = [r for r in reductions if r not in large]
@@ -95,7 +95,7 @@ class _Batches:
 class _Group:
     """Reductions that are given the same batches."""
 
-    def __init__(self, trace: Trace, rows: Rows, reductions: Sequence[Reduction]):
+    def __init__(self, trace: Trace, rows: Rows, reductions: Sequence[Fed]):
         fetches = {tensor.name: tensor for reduction in reductions for tensor in reduction.tensors}
         places = {name: place for place, name in enumerate(fetches)}
         self._takes = [(r, [places[tensor.name] for tensor in r.tensors]) for r in reductions]

@@ -6,6 +6,7 @@ keys cost no more than the rows that they stand in.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -135,13 +136,13 @@ class _Tables(Merging[Keyed]):
         groups = _Groups.of(keys)
         return Keyed(groups.keys, self.fold(groups, [column[groups.order] for column in columns]))
 
+    @abc.abstractmethod
     def fold(self, groups: _Groups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """One row a key, from arrays whose rows stand in the order of the groups."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The combiner's outputs of one row a key. There is at least one key."""
-        raise NotImplementedError
 
     def extract(self, state: Keyed) -> KeyedOutputs:
         keys, order = _sorted(state.keys)

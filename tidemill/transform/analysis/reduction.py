@@ -15,18 +15,36 @@ _MOST_PENDING = 64
 
 
 class Reduction(Protocol):
-    """One accumulate node of TFT's: what becomes of the rows before TFT's later nodes see them.
-
-    Units are reduced by threads, each from `start` over `add` to `finish`. The rest happens on one thread, units and
-    files in row order, so that the result does not depend on the number of threads.
+    """One accumulate node of TFT's: what becomes of the rows before TFT's later nodes see them. It is `Fed` or
+    `Scanning`.
 
     Attributes:
         tensors: What each batch gives it.
-        scans: Whether it reads the rows by itself, in `run`; then it gets no batches.
+        scans: Whether it is `Scanning`.
     """
 
     tensors: Sequence[tf.Tensor]
     scans: bool
+
+    def close(self, file: int) -> None:
+        """A file is through, perhaps without any unit."""
+
+    def dump(self, file: int, folder: Path) -> None:
+        """Writes a closed file's state to files in a folder, without pickle."""
+
+    def load(self, file: int, folder: Path) -> None:
+        """Reads what `dump` wrote, instead of `collect` and `close`."""
+
+    def result(self) -> Any:
+        """All files' states together, as the node's consumer takes it."""
+
+
+class Fed(Reduction, Protocol):
+    """A reduction that is given batches of the rows.
+
+    Units are reduced by threads, each from `start` over `add` to `finish`. The rest happens on one thread, units and
+    files in row order, so that the result does not depend on the number of threads.
+    """
 
     def start(self) -> Any:
         """A unit's fresh partial result."""
@@ -45,26 +63,12 @@ class Reduction(Protocol):
     def collect(self, file: int, partial: Any) -> None:
         """Takes a unit's result."""
 
-    def close(self, file: int) -> None:
-        """A file is through, perhaps without any unit."""
 
-    def dump(self, file: int, folder: Path) -> None:
-        """Writes a closed file's state to files in a folder, without pickle."""
-
-    def load(self, file: int, folder: Path) -> None:
-        """Reads what `dump` wrote, instead of `collect` and `close`."""
-
-    def dump_sum(self, folder: Path) -> None:
-        """Writes all files' states together, where `scans`, after `result`."""
-
-    def load_sum(self, files: Sequence[int], folder: Path) -> None:
-        """Reads what `dump_sum` wrote, instead of each of these files. Called at most once, before all else."""
-
-    def result(self) -> Any:
-        """All files' states together, as the node's consumer takes it."""
+class Scanning(Reduction, Protocol):
+    """A reduction that reads the rows by itself, and gets no units."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """Reads files and closes them, where `scans`.
+        """Reads files and closes them.
 
         Args:
             files: Their indices.
@@ -72,9 +76,15 @@ class Reduction(Protocol):
             progress: Told the number of rows that are through.
         """
 
+    def dump_sum(self, folder: Path) -> None:
+        """Writes all files' states together, after `result`."""
+
+    def load_sum(self, folder: Path) -> None:
+        """Reads what `dump_sum` wrote, instead of each of its files. Called at most once, before all else."""
+
 
 class Merging(abc.ABC, Generic[State]):
-    """A `Reduction` whose states are merged unit after unit, then file after file."""
+    """A `Fed` reduction whose states are merged unit after unit, then file after file."""
 
     scans = False
 
@@ -134,18 +144,6 @@ class Merging(abc.ABC, Generic[State]):
     def result(self) -> Any:
         """See `Reduction`."""
         return self.extract(self.merge([self._files[file] for file in sorted(self._files)]))
-
-    def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """Not called: it gets batches."""
-        raise NotImplementedError
-
-    def dump_sum(self, folder: Path) -> None:
-        """Not called: it gets batches."""
-        raise NotImplementedError
-
-    def load_sum(self, files: Sequence[int], folder: Path) -> None:
-        """Not called: it gets batches."""
-        raise NotImplementedError
 
 
 def encode_bytes(values: Sequence[bytes]) -> dict[str, np.ndarray]:

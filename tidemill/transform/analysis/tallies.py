@@ -50,14 +50,6 @@ class Tally:
         """See `Reduction`."""
         self._pieces.load(file, folder)
 
-    def dump_sum(self, folder: Path) -> None:
-        """Not called: it gets batches."""
-        raise NotImplementedError
-
-    def load_sum(self, files: Sequence[int], folder: Path) -> None:
-        """Not called: it gets batches."""
-        raise NotImplementedError
-
     def result(self) -> Any:
         """See `Reduction`: the `Tokens`."""
         table = self._store.create(self._counts("true", "metric"))
@@ -102,7 +94,7 @@ class ScanTally(Tally):
         """The same of all files."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """See `Reduction`. DuckDB's threads were chosen when it was opened."""
+        """See `Scanning`. DuckDB's threads were chosen when it was opened."""
         del threads, progress
         for together in [[file] for file in files] if self._store.per_file else [files]:
             self._tables[together[0]] = self._count(together)
@@ -115,28 +107,12 @@ class ScanTally(Tally):
         """See `Reduction`."""
         self._known[file] = self._store.hold_file(folder / STATE_FILE)
 
-    def start(self) -> Any:
-        """Not called: it reads the rows itself."""
-        raise NotImplementedError
-
-    def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
-        """Not called: it reads the rows itself."""
-        raise NotImplementedError
-
-    def finish(self, partial: Any) -> Any:
-        """Not called: it reads the rows itself."""
-        raise NotImplementedError
-
-    def collect(self, file: int, partial: Any) -> None:
-        """Not called: it reads the rows itself."""
-        raise NotImplementedError
-
     def dump_sum(self, folder: Path) -> None:
-        """See `Reduction`."""
+        """See `Scanning`."""
         self._copy(self._whole, folder)
 
-    def load_sum(self, files: Sequence[int], folder: Path) -> None:
-        """See `Reduction`."""
+    def load_sum(self, folder: Path) -> None:
+        """See `Scanning`."""
         self._sum = f"(SELECT token, value AS metric FROM {self._store.hold_file(folder / STATE_FILE)})"
 
     def result(self) -> Tokens:
@@ -275,10 +251,6 @@ class BatchTally(Tally, abc.ABC):
         """See `Reduction`."""
         if partial is not None:
             self._pieces.append(file, {name: partial[name] for name in partial.column_names})
-
-    def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """Not called: it gets batches."""
-        raise NotImplementedError
 
     def _merged(self, tables: list[pa.Table]) -> pa.Table:
         # With threads the order of the additions would be open.
