@@ -31,9 +31,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 ENGINES = ("local", "beam", "duckdb", "polars")
-BEAM_ONCE = 5_000_000
-"""Rows from which Beam is measured once: it takes minutes."""
-
 
 def measure(function: str, *args: object, environment: dict[str, str] | None = None) -> tuple[object, float, float]:
     """Calls `module:function` of `transforms` in a fresh process.
@@ -90,10 +87,8 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
         ]
         runs: dict[tuple[str, int], list[dict]] = {contender: [] for contender in contenders}
         agrees: dict[str, dict] = {}
-        for turn in range(args.repeats):
+        for _ in range(args.repeats):
             for engine, threads in contenders:
-                if turn and engine == "beam" and rows >= BEAM_ONCE:
-                    continue
                 out = work / f"made-{engine}"
                 runs[engine, threads].append(once(engine, examples, out, threads))
                 if engine != "local" and engine not in agrees and "local" in args.engines:
