@@ -8,6 +8,10 @@ from tidemill.components.plan_training.component import plan_training
 from tidemill.components.preprocess.component import preprocess
 from tidemill.components.validate.component import validate
 
+ATTEMPTS_AGAIN = 20
+"""How often a training may be started again, on a cluster. The errors among them have a smaller budget of their own,
+`training.retries`: see `tidemill.training.attempts`."""
+
 
 class Prepared(NamedTuple):
     """The tasks before training."""
@@ -49,3 +53,11 @@ def place(
     task.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
     kubernetes.add_node_selector_json(task, node_selector_json=node_selector)
     kubernetes.add_toleration_json(task, toleration_json=tolerations)
+
+
+def try_again(task: dsl.PipelineTask) -> None:
+    """Lets Kubeflow start a task again when its pod fails. Argo ends a pod when the longest time of all attempts is
+    through, also one that was never started again, and Kubeflow's own limit is an hour: hence the weeks."""
+    task.set_retry(
+        num_retries=ATTEMPTS_AGAIN, backoff_duration="15s", backoff_factor=1.0, backoff_max_duration="4 weeks"
+    )

@@ -95,7 +95,14 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
         **{name: getattr(experiment.compute.preprocess, name) for name in TransformEngine.model_fields},
     )
     trains = [
-        TrainSpec(code=code, model=model, training=experiment.training, label=label, split=experiment.split)
+        TrainSpec(
+            code=code,
+            experiment=experiment.name,
+            model=model,
+            training=experiment.training,
+            label=label,
+            split=experiment.split,
+        )
         for model in experiment.models
     ]
     evaluate = EvaluateSpec(

@@ -94,6 +94,8 @@ class Fold(Section):
 
 class TrainSpec(Section):
     code: str
+    experiment: str
+    """The experiment's name, for the folder of its logs."""
     model: Model
     training: Training
     label: Column

@@ -31,11 +31,14 @@ def train(
 
     from tidemill.specs import TrainSpec
     from tidemill.step import step
-    from tidemill.training.train import train as run
+    from tidemill.training.attempts import attempt
 
-    with step("train") as progress:
+    told = TrainSpec.model_validate_json(spec)
+    with step("train") as progress, attempt(root, spec, told.training.retries):
+        from tidemill.training.train import train as run
+
         summary = run(
-            TrainSpec.model_validate_json(spec),
+            told,
             examples.path,
             transformed.path,
             transform_graph.path,

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from kfp import dsl
 from tidemill.components.train.component import train
-from tidemill.pipelines.parts import place
+from tidemill.pipelines.parts import place, try_again
 
 
 class Fold(NamedTuple):
@@ -52,4 +52,5 @@ def fold(
     )
     trained.set_display_name("Train")
     place(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
+    try_again(trained)
     return Fold(trained.outputs["model"])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kfp import dsl
 from tidemill.components.evaluate.component import evaluate
 from tidemill.components.train.component import train
-from tidemill.pipelines.parts import place
+from tidemill.pipelines.parts import place, try_again
 
 
 class Member(NamedTuple):
@@ -57,6 +57,7 @@ def member(
     )
     trained.set_display_name("Train")
     place(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
+    try_again(trained)
     evaluated = evaluate(
         spec=evaluate_spec,
         examples=examples,

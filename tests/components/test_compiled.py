@@ -54,6 +54,18 @@ def test_planning_is_never_cached_and_the_rest_is():
                 assert cached != task.startswith("plan"), (name, task)
 
 
+def test_a_training_is_started_again_as_long_as_it_may_take():
+    for name in PIPELINES:
+        spec = next(yaml.safe_load_all((ROOT / "pipelines" / name / "pipeline.yaml").read_text()))
+        groups = [component["dag"]["tasks"] for component in spec["components"].values() if "dag" in component]
+        trains = [tasks["train"] for tasks in [spec["root"]["dag"]["tasks"], *groups] if "train" in tasks]
+        for task in trains:
+            # Argo ends the pod itself after `backoffMaxDuration`, which kfp sets to an hour where it is not given.
+            assert int(task["retryPolicy"]["backoffMaxDuration"].rstrip("s")) >= 14 * 24 * 3600
+            assert task["retryPolicy"]["maxRetryCount"] > 10
+        assert bool(trains) == (name != "batch_predict"), name
+
+
 def test_setup_cfg_lists_every_package():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")

@@ -151,7 +151,13 @@ def test_the_examples_are_valid():
         ("name", "Two Words", "name", "'Two Words'", "matches ^[a-z]"),
         # What only several keys together make wrong.
         ("split.fractions.train", 0.5, "split.fractions", '"train": 0.5', "must add up to 1"),
-        ("transform_module", "def f():\n  pass", "experiment", "features", "either features or transform_module"),
+        (
+            "transform_module",
+            "def preprocessing_fn(x):\n  pass",
+            "experiment",
+            "features",
+            "either features or transform_module",
+        ),
         ("features.clicked", {"kind": "numeric"}, "experiment", "features", "the label 'clicked' is also used"),
         ("models", [{"family": "gbdt"}] * 2, "models", "gbdt", "two members are called 'gbdt'"),
         ("source.sql", None, "source", "tables", "several tables need sql"),
@@ -184,7 +190,22 @@ def test_a_missing_key_is_named(path, where, got):
     assert error.want.startswith(f"add the key {got[3:]}")
 
 
-@pytest.mark.parametrize("text", ["preprocessing_fn = dict\n", ""])
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("", "defines preprocessing_fn"),
+        ("def preprocess(inputs):\n  return inputs\n", "defines preprocessing_fn"),
+        ("import tensorflow\ndef preprocessing_fn(inputs:\n", "line 2 is not Python"),
+    ],
+)
+def test_a_module_that_cannot_be_one(text, want):
+    data = {key: value for key, value in VALID.items() if key != "features"}
+    error = mistake(data | {"transform_module": text})
+    assert (error.code, error.where) == (Code.INVALID_VALUE, "transform_module")
+    assert want in error.want
+
+
+@pytest.mark.parametrize("text", ["preprocessing_fn = dict\n", "def preprocessing_fn(x): return x"])
 def test_a_module_of_a_single_line_stays_a_text(tmp_path, text):
     data = {key: value for key, value in VALID.items() if key not in ("features", "source")}
     data |= {"source": {"tables": {"t": "t.csv"}}, "transform_module": "module.py"}

@@ -64,7 +64,14 @@ def trained(tmp_path_factory):
     )
     models = {}
     for model in experiment.models:
-        spec = TrainSpec(code="test", model=model, training=experiment.training, label="late", split=experiment.split)
+        spec = TrainSpec(
+            code="test",
+            experiment=experiment.name,
+            model=model,
+            training=experiment.training,
+            label="late",
+            split=experiment.split,
+        )
         models[model.family] = str(folder / model.family)
         where = {"root": str(folder / "root"), "model": models[model.family]}
         train(spec, world.examples, transformed, graph, **where, progress=Progress("train"))

@@ -78,7 +78,7 @@ class Shop:
         """A spec for a member."""
         optimizer = {"name": "adam", "learning_rate": 0.01}
         told = {"epochs": 3, "batch_size": 64, "threads": 1, "optimizer": optimizer, **training}
-        return TrainSpec(code="x", model=model, training=told, label="bought", split=Split())
+        return TrainSpec(code="x", experiment="shop", model=model, training=told, label="bought", split=Split())
 
     def train(
         self, model: dict, name: str = "model", progress: Progress | None = None, **training: object

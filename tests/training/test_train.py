@@ -18,6 +18,7 @@ from tidemill import artifact
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import families, load_model
+from tidemill.step import Progress
 from tidemill.training.input import in_order
 from tidemill.training.metrics import measure
 from tidemill.training.threads import default_threads
@@ -205,6 +206,32 @@ def test_tensorboard_reads_the_logs(shop):
     found = events.Scalars("valid/auc")
     assert [e.step for e in found] == [entry["step"] for entry in entries]
     assert [e.value for e in found] == pytest.approx([entry["valid"]["auc"] for entry in entries], rel=1e-6)
+
+
+def test_tensorboard_reads_a_training_that_goes_on(shop, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr("tidemill.training.history._COPY_SECONDS", 0.0)
+    monkeypatch.setattr("tidemill.training.loop.CHECK_STEPS", 5)
+    logs = shop.folder / "root" / "logs" / "shop" / "dcn_v2"
+    seen = []
+
+    class Watching(Progress):
+        def rows(self, done, total=None, what=""):
+            if what == "epoch 2/3" and done == total:
+                events = EventAccumulator(str(next(logs.iterdir())))
+                events.Reload()
+                seen.append(events)
+
+    shop.train(DCN, progress=Watching("train"))
+    (events,) = seen
+    assert [event.step for event in events.Scalars("valid/auc")] == [1]
+    losses = events.Scalars("train/log_loss_so_far")
+    assert [event.step for event in losses][:2] == [5, 10]
+    # An untrained model's loss is that of a coin, ln 2; this one learns.
+    assert losses[-1].value < losses[0].value < 0.8
+    (left,) = logs.rglob("events*")
+    assert left.read_bytes() == next((shop.folder / "model" / "logs").iterdir()).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tidemill.experiment.compute import Compute
 from tidemill.experiment.evaluation import Evaluation, Predict
@@ -42,6 +43,18 @@ class Experiment(Section):
     evaluation: Evaluation = Evaluation()
     predict: Predict = Predict()
     compute: Compute = Compute()
+
+    @field_validator("transform_module")
+    @classmethod
+    def _is_a_module(cls, module: str | None) -> str | None:
+        if module is not None:
+            try:
+                ast.parse(module)
+            except SyntaxError as error:
+                raise ValueError(f"line {error.lineno} is not Python: {error.msg}") from None
+            if "preprocessing_fn" not in module:
+                raise ValueError("name a Python file beside the experiment file that defines preprocessing_fn(inputs)")
+        return module
 
     @model_validator(mode="after")
     def _one_label(self) -> Experiment:

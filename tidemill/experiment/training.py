@@ -68,6 +68,8 @@ class Training(Section):
     """Least time between two checkpoints, which are written between two steps or boosting rounds."""
     checkpoint_steps: PositiveInt | None = None
     """Most steps between two checkpoints. Defaults to no limit."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """On a cluster: how often a training is tried again after an error. Nodes that go away do not count."""
 
     @field_validator("warm_start")
     @classmethod

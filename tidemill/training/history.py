@@ -11,10 +11,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tidemill import artifact
+from tidemill import artifact, storage
 from tidemill.training.metrics import better
 
 EVENTS_FILE = "events.out.tfevents.tidemill"
+_COPY_SECONDS = 5.0
 
 
 class History:
@@ -23,6 +24,8 @@ class History:
     Args:
         logs: Folder for the event file; it is made.
         unit: What an entry is.
+        live: URI of a folder where a copy of the event file is kept that is some seconds old at most, for TensorBoard
+            while the training goes on. Defaults to none.
 
     Attributes:
         entries: One dict an epoch or round: `step` (from 1), `train` and `valid` (metrics by name; `valid` is empty
@@ -30,12 +33,12 @@ class History:
             time that was spent waiting for rows.
     """
 
-    def __init__(self, logs: str | os.PathLike, unit: Literal["epoch", "round"]):
+    def __init__(self, logs: str | os.PathLike, unit: Literal["epoch", "round"], live: str | None = None):
         self.unit = unit
         self.entries: list[dict] = []
-        folder = Path(logs)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / EVENTS_FILE, "wb")  # noqa: SIM115 (closed by `close`)
+        self._folder, self._live, self._copied = Path(logs), live, 0.0
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._folder / EVENTS_FILE, "wb")  # noqa: SIM115 (closed by `close`)
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
@@ -51,6 +54,12 @@ class History:
         entry = {"step": len(self.entries) + 1, "train": train, "valid": valid}
         entry |= {"seconds": round(seconds, 3), "rows_per_second": round(rows_per_second, 1)}
         self._add(entry | ({} if input_share is None else {"input_share": round(input_share, 4)}))
+
+    def add_loss(self, step: int, loss: float) -> None:
+        """Adds the mean train loss since the epoch began, after `step` steps of the whole training: for TensorBoard
+        alone, since an epoch can take hours."""
+        values = [Summary.Value(tag="train/log_loss_so_far", simple_value=loss)]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def input_share(self) -> float | None:
         """The share of the training's time that was spent waiting for rows; None where it is not known."""
@@ -79,6 +88,7 @@ class History:
     def close(self) -> None:
         """Closes the event file."""
         self._file.close()
+        self._copy()
 
     def _add(self, entry: dict) -> None:
         self.entries.append(entry)
@@ -90,3 +100,10 @@ class History:
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())
         self._records.flush()
+        if time.monotonic() - self._copied > _COPY_SECONDS:
+            self._copy()
+
+    def _copy(self) -> None:
+        if self._live is not None:
+            storage.upload_folder(self._folder, self._live)
+            self._copied = time.monotonic()

@@ -147,14 +147,21 @@ def shuffled(
     columns = [*layout.columns, label]
 
     def load(place: int) -> Rows:
-        table = pa.concat_tables([_read(group, columns) for group in buffers[place]])
+        rows = sum(group.rows for group in buffers[place])
+        whole = Rows(
+            np.empty((rows, len(layout.ids)), np.int32),
+            np.empty((rows, len(layout.numbers)), np.float32),
+            np.empty(rows, np.float32),
+        )
+        first = 0
+        for group in buffers[place]:
+            _fill(whole.slice(first, first + group.rows), _read(group, columns), layout, label)
+            first += group.rows
         draw = np.random.default_rng([seed, epoch, place])
-        order = draw.permutation(table.num_rows)
-        labels = table.column(label).to_numpy().astype(np.float32)
+        order = draw.permutation(rows)
         if negative_rate < 1:
-            order = order[(labels[order] != 0) | (draw.random(len(order)) < negative_rate)]
-        ids, numbers = (_in_order(table, names, order) for names in (layout.ids, layout.numbers))
-        return Rows(ids.view(np.int32), numbers.view(np.float32), labels[order])
+            order = order[(whole.labels[order] != 0) | (draw.random(len(order)) < negative_rate)]
+        return Rows(*(np.take(part, order, axis=0) for part in (whole.ids, whole.numbers, whole.labels)))
 
     skip = first_batch * batch_size
     place = 0
@@ -195,17 +202,16 @@ class Waited(Iterator[Rows]):
             self.seconds += time.monotonic() - started
 
 
-def _in_order(table: pa.Table, names: Sequence[str], order: np.ndarray) -> np.ndarray:
-    """Columns of 4 bytes as a matrix [rows, columns] of uint32, with the rows in an order. A column is small enough to
-    be read at random; rows are then written block by block."""
-    columns = np.empty((len(names), len(order)), np.uint32)
-    for place, name in enumerate(names):
-        # A mode other than "raise" writes without a buffer; the order has no place out of range.
-        np.take(table.column(name).to_numpy().view(np.uint32), order, out=columns[place], mode="clip")
-    rows = np.empty((len(order), len(names)), np.uint32)
-    for start in range(0, len(order), _BLOCK_ROWS):
-        rows[start : start + _BLOCK_ROWS] = columns[:, start : start + _BLOCK_ROWS].T
-    return rows
+def _fill(rows: Rows, table: pa.Table, layout: Layout, label: str) -> None:
+    """Writes columns to the rows of a row group, block by block. A block of rows lies in the cache while its columns,
+    which are read one after the other, come to stand in it."""
+    for names, matrix in ((layout.ids, rows.ids), (layout.numbers, rows.numbers)):
+        columns = [table.column(name).to_numpy() for name in names]
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = matrix[start : start + _BLOCK_ROWS]
+            for place, column in enumerate(columns):
+                block[:, place] = column[start : start + _BLOCK_ROWS]
+    rows.labels[:] = table.column(label).to_numpy()
 
 
 def _ahead(load: Callable[[int], Rows], start: int, stop: int) -> Iterator[Rows]:

@@ -135,7 +135,7 @@ class _Trainer:
                 self.seen += len(rows)
                 self.run.progress.rows(min(self.batch * size, self.rows), self.rows, what)
                 if self.batch % CHECK_STEPS == 0:
-                    self._check_loss(what)
+                    self.history.add_loss(self._steps, self._check_loss(what))
                 if self.run.notice.given or (self.batch < self.batches and self.run.checkpoints.due(self._steps)):
                     self.seconds = time.monotonic() - started
                     self._checkpoint(what)

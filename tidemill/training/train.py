@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from tidemill import artifact, fingerprint, models
+from tidemill import artifact, fingerprint, models, storage
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
@@ -67,7 +67,7 @@ def train(
         examples: The raw examples.
         transformed: The transformed examples, row by row the same.
         transform_graph: The transform graph that made them.
-        root: URI of the folder where Tidemill keeps checkpoints.
+        root: URI of the folder where Tidemill keeps checkpoints, and TensorBoard logs of what is going on.
         model: The model folder to write: `model.keras` or `model.txt`, `model.json`, `history.json`, `logs/`,
             `Format-Serving/`.
         progress: Told of every step.
@@ -107,7 +107,7 @@ def _train(
     fitted = spec.model.open(Layout.of(data.metadata["features"]))
     facts: dict = {}
     with artifact.write_folder(model, facts) as folder:
-        history = History(folder / LOGS, fitted.unit)
+        history = History(folder / LOGS, fitted.unit, _live_logs(spec, root, key))
         with contextlib.closing(history), notice() as told:
             kept = fitted.fit(Run(fitted_to, spec.label, spec.training, history, checkpoints, progress, told, graph))
         fitted.save(folder)
@@ -137,9 +137,16 @@ def _train(
     return TrainSummary(fitted.family, fitted.name, valid, kept, round(speed, 1), share, facts["model_fingerprint"])
 
 
+def _live_logs(spec: TrainSpec, root: str, key: str) -> str:
+    """Where TensorBoard finds the training while it goes on: all of an experiment are below one folder."""
+    member = spec.model.name if spec.fold is None else f"{spec.model.name}-fold-{spec.fold.index}"
+    return storage.join(root, LOGS, spec.experiment, member, key[:8])
+
+
 def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) -> str:
-    """Of all that decides the weights. How often checkpoints are written does not."""
-    told = spec.model_dump(mode="json", exclude={"training": {"checkpoint_seconds", "checkpoint_steps"}})
+    """Of all that decides the weights. How often checkpoints are written does not, nor where logs go."""
+    idle = {"experiment": True, "training": {"checkpoint_seconds", "checkpoint_steps", "retries"}}
+    told = spec.model_dump(mode="json", exclude=idle)
     return fingerprint.of_json([told, data.fingerprint, data.metadata["features"], graph.fingerprint])
 
 
