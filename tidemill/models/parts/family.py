@@ -33,11 +33,13 @@ class Family(Section, abc.ABC):
 
     origin: ClassVar[str] = ""
     """What tells apart modules of users."""
+    several_labels: ClassVar[bool] = False
+    """Whether a model of the family can predict several labels."""
 
     @abc.abstractmethod
     def open(self, layout: Layout) -> Model:
-        """A new model of these hyperparameters, not yet fitted, over the features of a layout. Imports its
-        framework."""
+        """A new model of these hyperparameters, not yet fitted, over the features and for the labels of a layout.
+        Imports its framework."""
 
     @abc.abstractmethod
     def load(self, folder: Path, layout: Layout) -> Model:
@@ -93,7 +95,8 @@ class Network(Family):
 
     @abc.abstractmethod
     def logit(self, features: Features) -> keras.KerasTensor:
-        """The network from features to the logit [batch, 1]."""
+        """The network from features to the logit [batch, 1], or where the family has `several_labels` to a logit for
+        each label, [batch, `features.labels`]."""
 
 
 class Deep(Network):
