@@ -241,23 +241,14 @@ def check_supported(experiment: Experiment) -> None:
     Raises:
         TidemillError: `unsupported`.
     """
-    labels = experiment.label_columns()
-    if len(labels) > 1:
-        _check_several_labels(experiment, f"{len(labels)} labels")
+    labels = len(experiment.label_columns())
+    for model in experiment.models:
+        model.check_labels(labels)
+    experiment.training.check_labels(labels)
     for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
         if source is not None and source.engine != "duckdb":
             got, want = repr(source.engine), "use duckdb; BigQuery is not in this version"
             raise TidemillError(Code.UNSUPPORTED, f"{where}.engine", got, want)
-
-
-def _check_several_labels(experiment: Experiment, labels: str) -> None:
-    for model in experiment.models:
-        if not model.several_labels:
-            got = f"a model of family {model.family}, which predicts one label, with {labels}"
-            raise TidemillError(Code.UNSUPPORTED, f"models.{model.name}", got, "use mmoe, or give one label")
-    if experiment.training.negative_rate < 1:
-        got = f"{experiment.training.negative_rate:g} with {labels}, whose scores cannot all be corrected for it"
-        raise TidemillError(Code.UNSUPPORTED, "training.negative_rate", got, "leave it out, or give one label")
 
 
 def _check_fractions(experiment: Experiment) -> None:

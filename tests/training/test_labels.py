@@ -183,6 +183,17 @@ def test_every_label_is_checked(shop, case, label):
     assert not (shop.folder / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "training"),
+    [({"family": "gbdt"}, {}), ({"family": "dcn_v2"}, {}), (MMOE, {"negative_rate": 0.5})],
+    ids=["gbdt", "a network for one label", "sampling"],
+)
+def test_refuses_what_is_for_one_label(shop, model, training):
+    with pytest.raises(TidemillError) as error:
+        shop.train(model, **training)
+    assert error.value.code is Code.UNSUPPORTED and not (shop.folder / "model").exists()
+
+
 def test_no_fold_with_several_labels(shop):
     spec = shop.spec(MMOE).model_copy(update={"fold": Fold(index=0, of=2, column=None, seed=0)})
     with pytest.raises(TidemillError) as error:

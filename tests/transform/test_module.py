@@ -199,6 +199,6 @@ def test_one_label_given_and_one_computed(tmp_path: Path):
 
 
 def test_a_feature_computed_from_the_second_label(tmp_path: Path):
-    with pytest.raises(TidemillError, match="'a'.*the label 'y'") as caught:
+    with pytest.raises(TidemillError, match=r"'a'.*the label 'y'") as caught:
         run(tmp_path, {"train": small_table()}, transform_module=module(Y + "    return {'a': y}\n"), labels=["x", "y"])
     assert caught.value.code is Code.LEAKAGE

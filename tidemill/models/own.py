@@ -50,7 +50,7 @@ class OwnFamily(Family):
         family = self._own()
         if len(layout.labels) > 1 and not family.several_labels:
             got = f"a family that predicts one label, with {len(layout.labels)} labels"
-            want = "set several_labels = True in the family where logit gives one for each label, or give one label"
+            want = "set several_labels = True where logit gives a column for each label, or give one label"
             raise TidemillError(Code.UNSUPPORTED, f"models.{self.name}.module", got, want)
         model = family.open(layout)
         model.told = self

@@ -75,7 +75,7 @@ def train(
     Raises:
         TidemillError: `empty-split`, `label-null`, `label-type`, `label-one-class`, `transform-failed` (no feature),
             `training-diverged`, `serving-skew`, `incomplete-artifact`, `invalid-value` (embeddings that do not fit the
-            features).
+            features), `unsupported` (several labels with a family, sampling or a fold for one).
         Preempted: the process was told to end; the next call goes on from here.
     """
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
@@ -156,6 +156,8 @@ def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) 
         if raw.rows(split) != data.rows(split):
             got = f"{data.rows(split)} transformed rows of {raw.rows(split)} in {split}"
             raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(data.path), got, "run preprocess again")
+    spec.model.check_labels(len(spec.labels))
+    spec.training.check_labels(len(spec.labels))
     if spec.fold is not None and len(spec.labels) > 1:
         want = "train without folds, or give one label"
         raise TidemillError(Code.UNSUPPORTED, "labels", f"{len(spec.labels)} labels with a fold", want)

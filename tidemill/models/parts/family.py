@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tidemill.errors import Code, TidemillError
 from tidemill.section import Bytes, Name, PositiveInt, Section
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ class Family(Section, abc.ABC):
     """What tells apart modules of users."""
     several_labels: ClassVar[bool] = False
     """Whether a model of the family can predict several labels."""
+
+    def check_labels(self, labels: int) -> None:
+        """Refuses a number of labels that the family does not predict.
+
+        Raises:
+            TidemillError: `unsupported`.
+        """
+        if labels > 1 and not self.several_labels:
+            got = f"a model of family {self.family}, which predicts one label, with {labels} labels"
+            raise TidemillError(Code.UNSUPPORTED, f"models.{self.name}", got, "use mmoe, or give one label")
 
     @abc.abstractmethod
     def open(self, layout: Layout) -> Model:
