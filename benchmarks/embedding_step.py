@@ -41,7 +41,7 @@ def own_step(rows: int, name: str):
     """Tidemill's step."""
     model, tables = network(rows)
     updates = Updates(Optimizer(name=name), 1000, model.trainable_variables, tables)
-    return train_step(model, updates, Layout(("id",), (rows,), ()), 1.0, tf.Variable(0.0, dtype=tf.float64))
+    return train_step(model, updates, Layout(("id",), (rows,), (), ("label",)), 1.0, tf.Variable(0.0, dtype=tf.float64))
 
 
 def keras_step(rows: int, name: str):
@@ -54,7 +54,7 @@ def keras_step(rows: int, name: str):
     @tf.function
     def step(ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
-            logits = tf.squeeze(model({"ids": ids}, training=True), axis=1)
+            logits = model({"ids": ids}, training=True)
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
         optimizer.apply(tape.gradient(loss, weights), model.trainable_variables)
 
@@ -78,7 +78,7 @@ def main() -> None:
     for turn in range(args.turns + 1):
         for key, step in steps.items():
             batches = [draw.integers(0, key[2], (args.batch, 1), np.int32) for _ in range(args.steps)]
-            numbers, labels = np.empty((args.batch, 0), np.float32), np.zeros(args.batch, np.float32)
+            numbers, labels = np.empty((args.batch, 0), np.float32), np.zeros((args.batch, 1), np.float32)
             started = time.perf_counter()
             for ids in batches:
                 step(ids, numbers, labels)

@@ -46,7 +46,7 @@ def prepared(work: Path, rows: int) -> Dataset:
         graph, _ = by_local.analyse(preprocessing_fn, examples, work / f"graph-{rows}", 2)
         LocalEngine().transform(graph, raw, made, by_local.Quiet("transform"))
         names = {name: [file.name for file in split.files] for name, split in raw.splits.items()}
-        finish_dataset(made, transformed_schema(graph), names, {"label": LABEL, "features": graph.features})
+        finish_dataset(made, transformed_schema(graph), names, {"labels": [LABEL], "features": graph.features})
     return Dataset(made)
 
 
@@ -127,10 +127,9 @@ def stepped(step: Callable[[Rows], None], batches) -> float:
     return rows / (time.perf_counter() - started)
 
 
-def epoch_of(data: Dataset, label: str, epoch: int) -> Iterator[Rows]:
+def epoch_of(data: Dataset, layout: Layout, epoch: int) -> Iterator[Rows]:
     """Tidemill's reader."""
-    layout = Layout.of(data.metadata["features"])
-    return shuffled(data, "train", layout, label, batch_size=BATCH_ROWS, seed=0, epoch=epoch)
+    return shuffled(data, "train", layout, batch_size=BATCH_ROWS, seed=0, epoch=epoch)
 
 
 def main() -> None:
@@ -145,17 +144,17 @@ def main() -> None:
         from transforms.work import LABEL
 
         large, small = (prepared(work, rows) for rows in (args.rows, args.record_rows))
-        layout = Layout.of(small.metadata["features"])
+        layout = Layout.of(small.metadata["features"], [LABEL])
         paths = write_records(small.files("train"), layout, LABEL, work / f"records-{args.record_rows}")
         step = dcn_v2_step(layout)
         speeds: dict[str, list[float]] = {name: [] for name in ("reader", "tf.data", "step, files", "step, memory")}
-        batch = next(epoch_of(small, LABEL, 0))
+        batch = next(epoch_of(small, layout, 0))
         stepped(step, [batch] * 3)
         steps = args.record_rows // BATCH_ROWS
         for turn in range(args.turns):
-            speeds["reader"].append(through(epoch_of(large, LABEL, turn)))
+            speeds["reader"].append(through(epoch_of(large, layout, turn)))
             speeds["tf.data"].append(through(records(paths, layout, LABEL)))
-            speeds["step, files"].append(stepped(step, epoch_of(small, LABEL, turn)))
+            speeds["step, files"].append(stepped(step, epoch_of(small, layout, turn)))
             speeds["step, memory"].append(stepped(step, [batch] * steps))
         found = {name: statistics.median(values) for name, values in speeds.items()}
     print(f"rows a second, medians of {args.turns} turns, batches of {BATCH_ROWS:,}")

@@ -22,9 +22,10 @@ class Prepared(NamedTuple):
     features: dsl.PipelineTask
 
 
-def prepare(experiment: str, root: str) -> Prepared:
+def prepare(experiment: str, root: str, *, cross_validate: bool = False) -> Prepared:
     """Plans, reads, checks and transforms."""
-    plan = plan_training(experiment=experiment, root=root).set_caching_options(False).set_display_name("Plan")
+    plan = plan_training(experiment=experiment, root=root, cross_validate=cross_validate)
+    plan.set_caching_options(False).set_display_name("Plan")
     examples = ingest(spec=plan.outputs["ingest"], root=root).set_display_name("Ingest")
     checked = validate(spec=plan.outputs["validate"], examples=examples.outputs["examples"])
     checked.set_display_name("Validate")

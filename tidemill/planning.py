@@ -36,28 +36,32 @@ from tidemill.specs import (
 DEFAULT_FOLDS = 5
 
 
-def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
-    """The specs of the `train` pipeline.
+def plan_training(experiment: Experiment, root: str, cross_validate: bool = False) -> dict[str, str]:
+    """The specs of the `train` and `cross_validate` pipelines.
 
     Args:
         experiment: The experiment, with all files inlined.
         root: URI of the folder where Tidemill keeps sources, checkpoints and models. The source record is written
-        there.
+            there.
+        cross_validate: Whether folds and ensembles will be trained, which several labels have none of.
 
     Returns:
         Texts by output name: `ingest`, `validate`, `preprocess`, `publish` are specs in JSON; `members` is a JSON
         list of objects with the member's `name`, its `train` and `evaluate` specs as texts, and the values of
         `placement`; `folds` is the same for each member and fold, without `evaluate`; `ensembles` is a JSON list of
-        objects with the `name` and the `ensemble` and `evaluate` specs of each ensemble; `preprocess_cpu` and
-        `preprocess_memory` are quantities as Kubernetes writes them.
+        objects with the `name` and the `ensemble` and `evaluate` specs of each ensemble, empty as `folds` is with
+        several labels; `preprocess_cpu` and `preprocess_memory` are quantities as Kubernetes writes them.
 
     Raises:
         TidemillError: `unsupported`, `empty-split`, `missing-file`, `over-budget` and what else reading the sources
             finds.
     """
     check_supported(experiment)
+    labels = experiment.label_columns()
+    if cross_validate and len(labels) > 1:
+        got, want = f"{len(labels)} labels", "use the train pipeline, or give one label; ensembles are of one label"
+        raise TidemillError(Code.UNSUPPORTED, "labels", got, want)
     _check_fractions(experiment)
-    label = str(experiment.label)
     code = fingerprint.code_version()
     record = _record(experiment.source, root)
     schema_text = _schema_text(experiment)
@@ -67,7 +71,7 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
         stage="train",
         source=_without_uris(experiment.source),
         source_fingerprint=record.fingerprint,
-        label=label,
+        labels=labels,
         key=experiment.key,
         columns=_needed_columns(experiment),
         split=experiment.split,
@@ -75,7 +79,7 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
     )
     validate = ValidateSpec(
         code=code,
-        label=label,
+        labels=labels,
         key=experiment.key,
         features=experiment.features,
         feature_columns=experiment.feature_columns() or None,
@@ -87,7 +91,7 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
     )
     preprocess = PreprocessSpec(
         code=code,
-        label=label,
+        labels=labels,
         key=experiment.key,
         features=experiment.features,
         transform_module=experiment.transform_module,
@@ -100,7 +104,7 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
             experiment=experiment.name,
             model=model,
             training=experiment.training,
-            label=label,
+            labels=labels,
             split=experiment.split,
         )
         for model in experiment.models
@@ -108,7 +112,7 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
     evaluate = EvaluateSpec(
         code=code,
         experiment=experiment.name,
-        label=label,
+        labels=labels,
         key=experiment.key,
         evaluation=experiment.evaluation,
         baseline=None,
@@ -142,7 +146,7 @@ def plan_training(experiment: Experiment, root: str) -> dict[str, str]:
     ]
     ensembles = [
         {"name": spec.name, "ensemble": _json(spec), "evaluate": _json(evaluate)}
-        for spec in _ensembles(experiment, code, label)
+        for spec in _ensembles(experiment, code)
     ]
     members = [{"name": t.model.name, "train": _json(t), "evaluate": _json(evaluate), **where} for t in trains]
     return {
@@ -168,13 +172,18 @@ def _network(baseline: str | None) -> str | None:
 
 def _folds(experiment: Experiment) -> list[Fold]:
     """The folds of the cross-validation. Rows that the split keeps together are in one fold."""
+    if len(experiment.label_columns()) > 1:
+        return []
     split, number = experiment.split, experiment.training.folds or DEFAULT_FOLDS
     column = split.column if split.by == "hash" else None
     return [Fold(index=i, of=number, column=column, seed=experiment.training.seed) for i in range(number)]
 
 
-def _ensembles(experiment: Experiment, code: str, label: str) -> list[EnsembleSpec]:
+def _ensembles(experiment: Experiment, code: str) -> list[EnsembleSpec]:
     """An ensemble of each member's models, and one of all members where there are several."""
+    label, *others = experiment.label_columns()
+    if others:
+        return []
     names = [model.name for model in experiment.models]
     told = {"code": code, "folds": experiment.training.folds or DEFAULT_FOLDS, "label": label}
     of_one = [EnsembleSpec(name=n, members=[n], ensemble=Ensemble(method="mean"), **told) for n in names]
@@ -210,7 +219,7 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
         stage="predict",
         source=_without_uris(source),
         source_fingerprint=record.fingerprint,
-        label=None,
+        labels=[],
         key=experiment.key,
         columns=experiment.predict.columns,
         split=experiment.split,
@@ -239,9 +248,10 @@ def check_supported(experiment: Experiment) -> None:
     Raises:
         TidemillError: `unsupported`.
     """
-    if experiment.labels is not None:
-        got, want = "several labels", "give one label; multi-task models are not in this version"
-        raise TidemillError(Code.UNSUPPORTED, "labels", got, want)
+    labels = len(experiment.label_columns())
+    for model in experiment.models:
+        model.check_labels(labels)
+    experiment.training.check_labels(labels)
     for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
         if source is not None and source.engine != "duckdb":
             got, want = repr(source.engine), "use duckdb; BigQuery is not in this version"

@@ -7,7 +7,9 @@ library's version and source fingerprint: changed code never meets an old result
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.evaluation import Evaluation
@@ -16,6 +18,9 @@ from tidemill.experiment.models import Model
 from tidemill.experiment.source import Drift, Leakage, Source, Split
 from tidemill.experiment.training import Ensemble, Training
 from tidemill.section import Column, Section
+
+Labels = Annotated[list[Column], Field(min_length=1)]
+"""The columns to predict, in the order of the experiment file."""
 
 
 class SourceFile(Section):
@@ -41,12 +46,13 @@ class SourceRecord(Section):
 class IngestSpec(Section):
     code: str
     stage: Literal["train", "predict"]
-    """`predict`: the label is not needed, and all rows go to one split called `predict`."""
+    """`predict`: labels are not needed, and all rows go to one split called `predict`."""
     source: Source
     """The source with empty URIs: files are taken from the record, so that the same bytes elsewhere are the same
     input."""
     source_fingerprint: str
-    label: Column | None
+    labels: list[Column]
+    """Empty for `predict`."""
     key: list[Column]
     columns: list[Column] | None
     """Columns that must be there; None when a transform module decides."""
@@ -57,11 +63,11 @@ class IngestSpec(Section):
 
 class ValidateSpec(Section):
     code: str
-    label: Column
+    labels: Labels
     key: list[Column]
     features: dict[Column, Feature] | None
     feature_columns: list[Column] | None
-    """Raw columns that features are made of; None means all but key, label and the split's column."""
+    """Raw columns that features are made of; None means all but key, labels and the split's column."""
     split_column: Column | None
     schema_text: str | None
     drift: Drift
@@ -72,7 +78,7 @@ class ValidateSpec(Section):
 
 class PreprocessSpec(TransformEngine):
     code: str
-    label: Column
+    labels: Labels
     key: list[Column]
     features: dict[Column, Feature] | None
     transform_module: str | None
@@ -98,7 +104,7 @@ class TrainSpec(Section):
     """The experiment's name, for the folder of its logs."""
     model: Model
     training: Training
-    label: Column
+    labels: Labels
     split: Split
     fold: Fold | None = None
 
@@ -112,6 +118,7 @@ class EnsembleSpec(Section):
     folds: int
     """Number of models of each member."""
     label: Column
+    """Ensembles are of one label."""
     ensemble: Ensemble
 
 
@@ -119,7 +126,7 @@ class EvaluateSpec(Section):
     code: str
     experiment: str
     """The experiment's name."""
-    label: Column
+    labels: Labels
     key: list[Column]
     evaluation: Evaluation
     baseline: str | None

@@ -37,7 +37,7 @@ def analyse(
         LocalEngine(threads=threads, spans=spans).analyse(function, columns, data, partial, Quiet("analyse"))
         analysed = time.perf_counter()
         canonicalise(partial / TRANSFORM_FN)
-        describe(partial, LABEL, columns, None, schema_pb2.Schema())
+        describe(partial, [LABEL], columns, None, schema_pb2.Schema())
     described = time.perf_counter()
     return TransformGraph(folder), {"analyse": analysed - started, "describe": described - analysed}
 

@@ -23,8 +23,8 @@ def evaluate(
         transformed: The transformed examples of `preprocess`.
         model: The model of `train`.
         evaluation: `metrics.json`, and `BLESSED` or `NOT_BLESSED` with the reasons.
-        metrics: Metrics of the test split.
-        classification: ROC curve and confusion matrix of the test split.
+        metrics: Metrics of the test split; with several labels the means, and those of each.
+        classification: ROC curve and confusion matrix of the test split; empty with several labels.
         report: A page with plots.
     """
     import json
@@ -52,5 +52,6 @@ def evaluate(
     if summary.roc:
         fpr, tpr, thresholds = zip(*summary.roc, strict=True)
         classification.log_roc_curve(list(fpr), list(tpr), list(thresholds))
-    classification.log_confusion_matrix(["0", "1"], summary.confusion)
+    if summary.confusion:
+        classification.log_confusion_matrix(["0", "1"], summary.confusion)
     Path(classification.path).write_text(json.dumps(classification.metadata), encoding="utf-8")

@@ -17,6 +17,7 @@ def plan_training(
     publish: dsl.OutputPath(str),
     preprocess_cpu: dsl.OutputPath(str),
     preprocess_memory: dsl.OutputPath(str),
+    cross_validate: bool = False,
 ):
     """Cuts an experiment into the specs of the training steps, and looks at the sources and at the published models.
 
@@ -26,6 +27,7 @@ def plan_training(
     Args:
         experiment: The experiment file's text (YAML or JSON), with SQL and transform module inline.
         root: URI of the folder where Tidemill keeps source records, checkpoints and models.
+        cross_validate: Whether `folds` and `ensembles` will be used, which experiments with several labels do not have.
         ingest: Spec of `ingest`.
         validate: Spec of `validate`.
         preprocess: Spec of `preprocess`.
@@ -43,7 +45,7 @@ def plan_training(
     from tidemill.step import step
 
     with step("plan_training"):
-        specs = run(parse(experiment), root)
+        specs = run(parse(experiment), root, cross_validate)
     paths = {"ingest": ingest, "validate": validate, "preprocess": preprocess, "members": members, "publish": publish}
     paths |= {"folds": folds, "ensembles": ensembles}
     paths |= {"preprocess_cpu": preprocess_cpu, "preprocess_memory": preprocess_memory}

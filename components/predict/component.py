@@ -6,7 +6,7 @@ from tidemill.components import CPU_IMAGE
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def predict(spec: str, examples: dsl.Input[dsl.Dataset], predictions: dsl.Output[dsl.Dataset]):
-    """Scores raw rows with a published model and writes Parquet shards with the key columns and a score.
+    """Scores raw rows with a published model and writes Parquet shards with the key columns and a score for each label.
 
     Args:
         spec: Model, columns, shards and where to write, from `plan_prediction`.

@@ -18,7 +18,7 @@ def cross_validate(experiment: str, root: str):
         experiment: The experiment file's text. `tidemill validate --resolved FILE` prints it with its SQL inline.
         root: URI of a folder for source records, checkpoints and models, for example gs://bucket/tidemill.
     """
-    plan, examples, checked, features = prepare(experiment, root)
+    plan, examples, checked, features = prepare(experiment, root, cross_validate=True)
     folds = fan_out(items=plan.outputs["folds"]).set_display_name("Folds")
     # A list that a loop collects goes into another loop by way of a nested pipeline alone.
     trained = train_folds(

@@ -49,7 +49,7 @@ class Runner:
         made = Source(tables=tables, sql=sql, **(source or {}))
         record = sources.record(made)
         sources.save_record(self.root, record)
-        fields = {"stage": "train", "label": "y", "key": [], "columns": None, "schema_text": None, **fields}
+        fields = {"stage": "train", "labels": ["y"], "key": [], "columns": None, "schema_text": None, **fields}
         split = Split(**fields.pop("split", {}))
         stripped = {name: table.model_copy(update={"uri": ""}) for name, table in made.tables.items()}
         made = made.model_copy(update={"tables": stripped})
@@ -74,7 +74,7 @@ class Runner:
 
     def read(self, tables: dict, sql: str, **fields) -> list[dict]:
         """What a query returns: ingested with the stage `predict`, sorted."""
-        return self.run(tables, sql=sql, stage="predict", label=None, **fields).sorted()
+        return self.run(tables, sql=sql, stage="predict", labels=[], **fields).sorted()
 
 
 def rows(count: int) -> str:

@@ -112,7 +112,7 @@ def test_experiment_ingests(made, runner):
     tables = {"clicks": table.model_copy(update={"uri": str(made[0] / "*.tsv")})}
     found = runner.run(
         tables,
-        label=experiment.label,
+        labels=experiment.label_columns(),
         key=experiment.key,
         columns=experiment.feature_columns(),
         split=experiment.split.model_dump(),
@@ -125,7 +125,7 @@ def test_experiment_ingests(made, runner):
     assert (
         runner.run(
             {"clicks": table.model_copy(update={"uri": [str(p) for p in sorted(made[0].glob("*.tsv"), reverse=True)]})},
-            label=experiment.label,
+            labels=experiment.label_columns(),
             split=experiment.split.model_dump(),
         ).summary.fingerprint
         == before

@@ -55,9 +55,9 @@ CASES = {
     "param-missing": (GOOD, {"sql": "SELECT $late AS y FROM t"}, Code.INVALID_VALUE, ["$late", "add late"]),
     "no-rows": (GOOD, {"sql": "SELECT * FROM t WHERE id < 0"}, Code.EMPTY_INPUT, ["no rows"]),
     "header-only": ("id,x,y\n", {}, Code.EMPTY_INPUT, ["no rows"]),
-    "no-rows-to-predict": ("id,x\n", {"stage": "predict", "label": None}, Code.EMPTY_INPUT, ["no rows"]),
+    "no-rows-to-predict": ("id,x\n", {"stage": "predict", "labels": []}, Code.EMPTY_INPUT, ["no rows"]),
     "max-rows": (GOOD, {"source": {"max_rows": 199}}, Code.OVER_BUDGET, ["source.max_rows", "200", "199"]),
-    "no-label": (GOOD, {"label": "yy"}, Code.MISSING_COLUMN, ["label", "'yy'", "did you mean 'y'"]),
+    "no-label": (GOOD, {"labels": ["yy"]}, Code.MISSING_COLUMN, ["label", "'yy'", "did you mean 'y'"]),
     "no-key": (GOOD, {"key": ["idd"]}, Code.MISSING_COLUMN, ["key", "did you mean 'id'"]),
     "no-feature": (
         GOOD, {"columns": ["x", "zzz"]}, Code.MISSING_COLUMN, ["features, evaluation.slices", "'zzz'", "id, x, y"],
@@ -66,7 +66,7 @@ CASES = {
         GOOD, {"split": {"by": "time", "column": "when"}}, Code.MISSING_COLUMN, ["split.column", "'when'"],
     ),
     "no-column-to-predict": (
-        GOOD, {"stage": "predict", "label": None, "columns": ["zzz"]}, Code.MISSING_COLUMN, ["'zzz'"],
+        GOOD, {"stage": "predict", "labels": [], "columns": ["zzz"]}, Code.MISSING_COLUMN, ["'zzz'"],
     ),
     "label-nulls": (lines((5, "3,1,NA"), (7, "5,1,")), {}, Code.LABEL_NULL, ["label 'y'", "2 nulls"]),
     "label-nan": (GOOD, {"sql": "SELECT * REPLACE (if(id = 3, 'nan'::DOUBLE, y) AS y) FROM t"}, Code.LABEL_NULL, ["1"]),
@@ -132,7 +132,7 @@ CASES = {
     "schema-contradicted": (
         lines((8, "6,1.5,1")), {"sql": "SELECT id, y, 2 * x AS x FROM t WHERE id < 6 OR id > 8 OR id = 7",
                                 "schema_text": 'feature { name: "y" type: INT } feature { name: "id" type: BYTES }',
-                                "label": "zz"}, Code.MISSING_COLUMN, ["'zz'"],
+                                "labels": ["zz"]}, Code.MISSING_COLUMN, ["'zz'"],
     ),
     "schema-int-with-fractions": (GOOD, {"schema_text": SCHEMA}, Code.MALFORMED_ROWS, ["100 of 200", "x to BIGINT"]),
     "schema-broken": (GOOD, {"schema_text": "feature {"}, Code.UNREADABLE_FILE, ["validation.schema"]),
@@ -339,6 +339,31 @@ def test_existing_examples_survive_a_failed_run(runner):
     path = runner.write("a.csv", GOOD)
     before = runner.run({"t": path}).summary.fingerprint
     with pytest.raises(TidemillError):
-        runner.run({"t": path}, label="nothing")
+        runner.run({"t": path}, labels=["nothing"])
     assert sorted(p.name for p in (runner.folder / "out").iterdir()) == ["examples", "quarantine.jsonl"]
     assert runner.run({"t": path}).summary.fingerprint == before
+
+
+TWO_LABELS = {
+    "nulls": ("SELECT *, if(id = 3, NULL, y) AS z FROM t", Code.LABEL_NULL),
+    "one class": ("SELECT *, 1 AS z FROM t", Code.LABEL_ONE_CLASS),
+    "a third value": ("SELECT *, y + 1 AS z FROM t", Code.LABEL_TYPE),
+    "one class in train": ("SELECT *, (row_number() OVER (ORDER BY id) > 45)::INT AS z FROM t", Code.LABEL_ONE_CLASS),
+    "no such column": ("SELECT * FROM t", Code.MISSING_COLUMN),
+}
+
+
+@pytest.mark.parametrize("case", TWO_LABELS)
+def test_the_second_label_is_checked_too(runner, case):
+    sql, code = TWO_LABELS[case]
+    split = {"split": {"by": "time", "column": "id"}} if case == "one class in train" else {}
+    with pytest.raises(TidemillError, match="'z'") as error:
+        runner.run({"t": runner.write("t.csv", rows(50))}, sql=sql, labels=["y", "z"], **split)
+    assert error.value.code is code
+    assert not runner.examples.exists()
+
+
+def test_two_labels(runner):
+    found = runner.run({"t": runner.write("t.csv", rows(50))}, sql="SELECT *, 1 - y AS z FROM t", labels=["y", "z"])
+    assert all(row["y"] + row["z"] == 1 for row in found.rows())
+    assert found.dataset.metadata["labels"] == ["y", "z"]

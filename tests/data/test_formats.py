@@ -137,7 +137,7 @@ TYPES = [
 @pytest.mark.parametrize(("values", "kind", "expected"), TYPES)
 def test_types_of_undeclared_columns(runner, values, kind, expected):
     text = "k,v\n" + "".join(f"{i},{v}\n" for i, v in enumerate(values.split()))
-    run = runner.run({"t": runner.write("a.csv", text)}, stage="predict", label=None)
+    run = runner.run({"t": runner.write("a.csv", text)}, stage="predict", labels=[])
     assert run.dataset.columns["v"] == kind
     if expected is not None:
         assert [r["v"] for r in sorted(run.rows(), key=lambda r: r["k"])] == expected
@@ -145,7 +145,7 @@ def test_types_of_undeclared_columns(runner, values, kind, expected):
 
 def test_json_strings_stay_strings(runner):
     text = '{"zip": "01234", "n": 1, "f": 1, "deep": {"a": [1]}, "at": "2013-01-01T00:00:00"}\n{"zip": "2", "f": 1.5}\n'
-    run = runner.run({"t": runner.write("a.jsonl", text)}, stage="predict", label=None)
+    run = runner.run({"t": runner.write("a.jsonl", text)}, stage="predict", labels=[])
     assert run.dataset.columns == {
         "at": "timestamp[us]", "deep": "string", "f": "double", "n": "int64", "zip": "string"
     }  # fmt: skip
@@ -157,7 +157,7 @@ def test_output_types(runner):
         TIMESTAMP '2013-01-01 10:00:00' AS f, TIMESTAMPTZ '2013-01-01 10:00:00+02' AS g, 3::UBIGINT AS h,
         INTERVAL 1 DAY AS i, [1, 2] AS j, '0b'::UUID IS NULL AS k FROM t GROUP BY ALL"""
     sql = sql.replace(", '0b'::UUID IS NULL AS k", "")
-    run = runner.run({"t": runner.write("a.csv", PLAIN)}, sql=sql, stage="predict", label=None)
+    run = runner.run({"t": runner.write("a.csv", PLAIN)}, sql=sql, stage="predict", labels=[])
     assert run.dataset.columns == {
         "a": "double", "b": "int64", "c": "string", "d": "int32", "e": "float", "f": "timestamp[us]",
         "g": "timestamp[us, tz=UTC]", "h": "int64", "i": "string", "j": "list<l: int32>",

@@ -39,7 +39,7 @@ def test_bad_rows_do_not_depend_on_the_query(runner):
     """DuckDB skips the casts of columns that a query does not read, and so their errors."""
     path = runner.write("a.csv", text().replace("\n7,n7,1", "\nseven,n7,1"))
     for sql in ("SELECT y FROM t", "SELECT id, y FROM t", "SELECT t.y FROM t JOIN t AS u USING (note)"):
-        found = runner.run({"t": path}, sql=sql, source={"max_bad_share": 0.5}, stage="predict", label=None)
+        found = runner.run({"t": path}, sql=sql, source={"max_bad_share": 0.5}, stage="predict", labels=[])
         assert [q["line"] for q in found.quarantine] == [9]
         assert sum(found.summary.rows.values()) == 299
 

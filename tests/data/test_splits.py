@@ -175,11 +175,11 @@ def test_known_rows(runner):
 
 
 def test_predict_has_one_split(runner):
-    found = runner.run({"t": write(runner, LINES, 1)}, stage="predict", label=None, key=["id"])
+    found = runner.run({"t": write(runner, LINES, 1)}, stage="predict", labels=[], key=["id"])
     assert list(found.dataset.splits) == ["predict"]
     assert found.summary.rows == {"predict": COUNT}
     before = bytes_of(runner.examples)
-    runner.run({"t": write(runner, LINES[::-1], 3, "b")}, stage="predict", label=None, key=["id"])
+    runner.run({"t": write(runner, LINES[::-1], 3, "b")}, stage="predict", labels=[], key=["id"])
     assert bytes_of(runner.examples) == before
 
 

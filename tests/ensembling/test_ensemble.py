@@ -55,9 +55,9 @@ def test_a_model_like_any_other(shop, folds):
     summary = combine(shop, folds[::-1])
     data = Dataset(shop.transformed)
     model = load_model(shop.folder / "all")
-    parts = [load_model(path).predict(data, "test") for path in folds]
+    parts = [load_model(path).predict(data, "test")[:, 0] for path in folds]
     scores = np.stack([(parts[0] + parts[1]) / 2, (parts[2] + parts[3]) / 2], axis=1)
-    assert model.predict(data, "test") == pytest.approx(model.combination(scores), abs=1e-12)
+    assert model.predict(data, "test")[:, 0] == pytest.approx(model.combination(scores), abs=1e-12)
     assert model.fingerprint() == summary.fingerprint
     metadata = artifact.open_folder(shop.folder / "all", deep=True)["metadata"]
     assert (metadata["name"], metadata["family"]) == ("all", "ensemble")
@@ -87,7 +87,8 @@ def test_out_of_fold_scores_are_those_of_models_that_have_not_seen_the_row(shop,
         rows = table["row"].to_numpy()
         seen.append(rows)
         assert np.array_equal(table["label"].to_numpy(), labels[rows])
-        assert table["score"].to_numpy() == pytest.approx(load_model(path).predict(data, "train")[rows], abs=1e-12)
+        scores = load_model(path).predict(data, "train")[rows, 0]
+        assert table["score"].to_numpy() == pytest.approx(scores, abs=1e-12)
     assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(data.rows("train")))
 
 

@@ -63,7 +63,7 @@ def test_metrics_slices_and_verdict(tmp_path, world, model):
     found = run(tmp_path, world, model, spec)
     document = read_metrics(tmp_path / "evaluation")
     table = Dataset(world.examples).read("test")
-    scores = load_model(model).predict(Dataset(world.transformed), "test")
+    scores = load_model(model).predict(Dataset(world.transformed), "test")[:, 0]
     labels = table["late"].to_numpy()
     assert found.blessed and found.metrics["auc"] == pytest.approx(roc_auc_score(labels, scores))
     assert document["test"]["rows"] == 900 and document["test"]["positives"] == labels.sum()

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from tidemill.evaluation import curves
-from tidemill.evaluation.metrics import METRICS, confusion, goodness, group, measure, undefined
+from tidemill.evaluation.metrics import METRICS, confusion, goodness, group, mean, measure, undefined
 
 few_scores = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.75, 0.9, 1.0])
 any_score = st.floats(0, 1, allow_subnormal=False)
@@ -166,3 +166,10 @@ def test_long_curves_are_thinned_with_their_ends():
 )
 def test_goodness_is_more_for_the_better(metric, better, worse):
     assert goodness(metric, better) > goodness(metric, worse)
+
+
+def test_the_mean_over_labels():
+    assert mean("auc", [0.6, 0.8]) == pytest.approx(0.7)
+    # Half too much and half too little is not right on average.
+    assert mean("calibration", [0.5, 1.5]) == pytest.approx(1.5)
+    assert mean("calibration", [1.0, 1.0]) == 1.0

@@ -42,7 +42,7 @@ def make_world(folder: Path, sizes: dict[str, int], seed: int = 0, one_class: tu
     )
     schema = pa.schema([("city", pa.int32()), ("x", pa.float32()), ("late", pa.float32())])
     world = World(str(folder / "examples"), str(folder / "transformed"))
-    metadata = {"label": "late", "features": FEATURES, "transform_fingerprint": "none"}
+    metadata = {"labels": ["late"], "features": FEATURES, "transform_fingerprint": "none"}
     with (
         DatasetWriter(world.examples, raw_schema, tuple(sizes)) as raw,
         DatasetWriter(world.transformed, schema, tuple(sizes), metadata) as transformed,
@@ -79,12 +79,12 @@ def make_model(
     features = [f for f in FEATURES if f["name"] in columns]
     config = Gbdt(family="gbdt", name=name, rounds=rounds, min_data_in_leaf=5, num_leaves=8)
     training = Training(early_stopping=None, threads=1)
-    fitted = GbdtModel(config, Layout.of(features))
+    fitted = GbdtModel(config, Layout.of(features, ["late"]))
     path, facts = folder / name, {"family": "gbdt", "name": name}
     with artifact.write_folder(path, facts) as target:
         history = History(target / "logs", "round")
         checkpoints = Checkpoints(str(folder / "root"), name, 60.0)
-        kept = fitted.fit(Run(data, "late", training, history, checkpoints, Progress("test")))
+        kept = fitted.fit(Run(data, training, history, checkpoints, Progress("test")))
         history.close()
         fitted.save(target)
         history.save(target / "history.json", kept)
@@ -93,7 +93,7 @@ def make_model(
             **facts,
             "config": config.model_dump(mode="json"),
             "features": features,
-            "label": "late",
+            "labels": ["late"],
             "unit": "round",
         }
         artifact.write_json(target / "model.json", document)
@@ -103,7 +103,7 @@ def make_model(
 def evaluate_spec(baseline: str | None = None, **evaluation: object) -> EvaluateSpec:
     """A spec for these worlds."""
     how = Evaluation.model_validate(evaluation)
-    return EvaluateSpec(code="test", experiment="rain", label="late", key=["id"], evaluation=how, baseline=baseline)
+    return EvaluateSpec(code="test", experiment="rain", labels=["late"], key=["id"], evaluation=how, baseline=baseline)
 
 
 def read_metrics(evaluation: str | Path) -> dict:

@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     """Raw and transformed examples, and a model folder by family."""
     folder, experiment = tmp_path_factory.mktemp("trained"), parse(EXPERIMENT)
     world = make_world(folder, {"train": 4000, "valid": 600, "test": 900})
-    common = {"code": "test", "label": "late", "key": ["id"], "features": experiment.features, "split_column": None}
+    common = {"code": "test", "labels": ["late"], "key": ["id"], "features": experiment.features, "split_column": None}
     drift, leakage = experiment.validation.drift, experiment.validation.leakage
     validate_spec = ValidateSpec(
         **common, feature_columns=None, schema_text=None, drift=drift, leakage=leakage, previous=None
@@ -64,14 +64,8 @@ def trained(tmp_path_factory):
     )
     models = {}
     for model in experiment.models:
-        spec = TrainSpec(
-            code="test",
-            experiment=experiment.name,
-            model=model,
-            training=experiment.training,
-            label="late",
-            split=experiment.split,
-        )
+        told = {"training": experiment.training, "labels": ["late"], "split": experiment.split}
+        spec = TrainSpec(code="test", experiment=experiment.name, model=model, **told)
         models[model.family] = str(folder / model.family)
         where = {"root": str(folder / "root"), "model": models[model.family]}
         train(spec, world.examples, transformed, graph, **where, progress=Progress("train"))
@@ -116,6 +110,6 @@ def test_a_trained_member_is_evaluated_published_and_scores_alike(tmp_path, trai
     predict(spec, examples, predictions=str(tmp_path / "predictions"), progress=Progress("predict"))
     out = pa.concat_tables(pq.read_table(p) for p in sorted((tmp_path / "predictions").glob("*.parquet")))
     data = Dataset(transformed)
-    direct = np.concatenate([load_model(model).predict(data, split) for split in ("train", "valid", "test")])
+    direct = np.concatenate([load_model(model).predict(data, split)[:, 0] for split in ("train", "valid", "test")])
     assert out["id"].to_pylist() == list(range(5500))
     assert np.abs(out["score"].to_numpy() - direct).max() <= 1e-6

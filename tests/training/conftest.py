@@ -33,6 +33,7 @@ MODELS = {
     "fm": {"family": "fm", "embedding_dim": 4},
     "gbdt": GBDT,
     "lr": {"family": "lr"},
+    "mmoe": {"family": "mmoe", "experts": 2, "expert": [16, 8], "tower": [8], "embedding_dim": 4},
     "wide_deep": {"family": "wide_deep"} | SMALL,
 }
 FEATURES = {
@@ -73,12 +74,15 @@ class Shop:
     graph: str
     transformed: str
     folder: Path
+    labels: tuple[str, ...] = ("bought",)
 
     def spec(self, model: dict, **training: object) -> TrainSpec:
         """A spec for a member."""
         optimizer = {"name": "adam", "learning_rate": 0.01}
         told = {"epochs": 3, "batch_size": 64, "threads": 1, "optimizer": optimizer, **training}
-        return TrainSpec(code="x", experiment="shop", model=model, training=told, label="bought", split=Split())
+        return TrainSpec(
+            code="x", experiment="shop", model=model, training=told, labels=list(self.labels), split=Split()
+        )
 
     def train(
         self, model: dict, name: str = "model", progress: Progress | None = None, **training: object
@@ -92,11 +96,11 @@ class Shop:
     def fit(self, model: dict, keep=lambda feature: True, **training: object) -> tuple[Model, list[dict]]:
         """Fits a member to the features to keep, without export: the model and the history."""
         data, spec = Dataset(self.transformed), self.spec(model, **training)
-        layout = Layout.of([f for f in data.metadata["features"] if keep(f)])
+        layout = Layout.of([f for f in data.metadata["features"] if keep(f)], self.labels)
         fitted = spec.model.open(layout)
         history = History(self.folder / "logs", fitted.unit)
         checkpoints = Checkpoints(str(self.folder / "root"), "fit", 3600)
-        fitted.fit(Run(data, "bought", spec.training, history, checkpoints, Progress("train")))
+        fitted.fit(Run(data, spec.training, history, checkpoints, Progress("train")))
         history.close()
         return fitted, history.entries
 
@@ -116,7 +120,9 @@ class Shop:
         return replace(self, examples=str(paths[0]), transformed=str(paths[1]))
 
 
-def make_shop(folder: Path, tables: dict[str, pa.Table], features: dict = FEATURES) -> Shop:
+def make_shop(
+    folder: Path, tables: dict[str, pa.Table], features: dict = FEATURES, labels: tuple[str, ...] = ("bought",)
+) -> Shop:
     """Writes rows as examples, and transforms them."""
     schema = tables["train"].schema
     with DatasetWriter(folder / "examples", schema, row_group_rows=256, shard_rows=512) as writer:
@@ -126,9 +132,9 @@ def make_shop(folder: Path, tables: dict[str, pa.Table], features: dict = FEATUR
     lines = [f'feature {{ name: "{c.name}" type: {_KINDS[c.dtype]} }}\n' for c in raw_columns(schema)]
     (folder / "schema" / "schema.pbtxt").write_text("".join(lines), encoding="utf-8")
     spec = PreprocessSpec(
-        code="x", label="bought", key=["id"], features=features, transform_module=None, split_column=None,
+        code="x", labels=list(labels), key=["id"], features=features, transform_module=None, split_column=None,
     )  # fmt: skip
-    shop = Shop(str(folder / "examples"), str(folder / "graph"), str(folder / "transformed"), folder)
+    shop = Shop(str(folder / "examples"), str(folder / "graph"), str(folder / "transformed"), folder, labels)
     preprocess(
         spec, shop.examples, str(folder / "schema"),
         transform_graph=shop.graph, transformed=shop.transformed, progress=Progress("preprocess"),

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.data.dataset import Dataset, DatasetWriter
-from tidemill.training.input import Layout, in_order, shuffled
+from tidemill.training.input import Layout, in_order, read_labels, shuffled
 
 FEATURES = [{"name": "n", "kind": "number"}, {"name": "i", "kind": "id", "num_ids": 5}, {"name": "m", "kind": "number"}]
-LAYOUT = Layout.of(FEATURES)
+LAYOUT = Layout.of(FEATURES, ["y"])
 
 
 def write(path: Path, rows: int, row_group_rows: int, shard_rows: int) -> Dataset:
@@ -50,11 +50,11 @@ def flat(batches: list[list[int]]) -> list[int]:
 def test_every_row_once_and_from_any_batch(rows, row_group_rows, shard_rows, **order):
     with tempfile.TemporaryDirectory() as folder:
         data = write(Path(folder) / "data", rows, row_group_rows, shard_rows)
-        batches = places(shuffled(data, "train", LAYOUT, "y", **order))
+        batches = places(shuffled(data, "train", LAYOUT, **order))
         assert sorted(flat(batches)) == list(range(rows))
         assert all(len(batch) == order["batch_size"] for batch in batches[:-1])
         for first in {0, len(batches) // 2, max(0, len(batches) - 1), len(batches)}:
-            assert places(shuffled(data, "train", LAYOUT, "y", first_batch=first, **order)) == batches[first:]
+            assert places(shuffled(data, "train", LAYOUT, first_batch=first, **order)) == batches[first:]
 
 
 def test_some_of_the_rows_with_label_0(tmp_path):
@@ -62,7 +62,7 @@ def test_some_of_the_rows_with_label_0(tmp_path):
     told = {"batch_size": 64, "seed": 3, "negative_rate": 0.25, "buffer_rows": 900}
 
     def batches(epoch: int, first_batch: int = 0) -> list[list[int]]:
-        return places(shuffled(data, "train", LAYOUT, "y", epoch=epoch, first_batch=first_batch, **told))
+        return places(shuffled(data, "train", LAYOUT, epoch=epoch, first_batch=first_batch, **told))
 
     first, second = batches(0), batches(1)
     assert {len(batch) for batch in first[:-1]} == {64}
@@ -80,7 +80,7 @@ def test_order_follows_seed_and_epoch(tmp_path):
     data = write(tmp_path / "data", 400, 50, 200)
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        return places(shuffled(data, "train", LAYOUT, "y", batch_size=64, seed=seed, epoch=epoch, buffer_rows=100))
+        return places(shuffled(data, "train", LAYOUT, batch_size=64, seed=seed, epoch=epoch, buffer_rows=100))
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)
@@ -90,21 +90,41 @@ def test_order_follows_seed_and_epoch(tmp_path):
 
 def test_columns_belong_together(tmp_path):
     data = write(tmp_path / "data", 100, 30, 50)
-    for rows in shuffled(data, "train", LAYOUT, "y", batch_size=7, seed=0, epoch=0, buffer_rows=40):
+    for rows in shuffled(data, "train", LAYOUT, batch_size=7, seed=0, epoch=0, buffer_rows=40):
         place = rows.numbers[:, 1]
         assert rows.ids.dtype == np.int32 and rows.numbers.dtype == np.float32 and rows.labels.dtype == np.float32
         np.testing.assert_array_equal(rows.ids[:, 0], place % 5)
         np.testing.assert_array_equal(rows.numbers[:, 0], -place)
-        np.testing.assert_array_equal(rows.labels, place % 2)
+        np.testing.assert_array_equal(rows.labels, (place % 2)[:, None])
 
 
 def test_in_order(tmp_path):
     data = write(tmp_path / "data", 100, 30, 50)
-    assert flat(places(in_order(data, "train", LAYOUT, None, 17))) == list(range(100))
+    assert flat(places(in_order(data, "train", LAYOUT, 17))) == list(range(100))
 
 
 def test_an_error_of_the_thread_arrives(tmp_path):
     data = write(tmp_path / "data", 100, 30, 50)
     (tmp_path / "data" / "train" / "part-00001.parquet").write_bytes(b"PAR1 not parquet")
     with pytest.raises(pa.ArrowInvalid):
-        list(shuffled(data, "train", LAYOUT, "y", batch_size=10, seed=0, epoch=0))
+        list(shuffled(data, "train", LAYOUT, batch_size=10, seed=0, epoch=0))
+
+
+def test_several_labels(tmp_path):
+    place = np.arange(600)
+    labels = {"y": place % 3 == 0, "z": place % 5 == 0}
+    numbers = {
+        name: pa.array(values.astype(np.float32)) for name, values in {"n": -place, "m": place, **labels}.items()
+    }
+    table = pa.table(numbers | {"i": pa.array(place % 5, pa.int32())})
+    with DatasetWriter(tmp_path / "data", table.schema, ("train",), None, 100, 300) as writer:
+        writer.write("train", table)
+    data, layout = Dataset(tmp_path / "data"), Layout.of(FEATURES, ["z", "y"])
+    assert read_labels(data, "train", ["z", "y"]).tolist() == np.stack([labels["z"], labels["y"]], axis=1).tolist()
+    seen = []
+    for rows in shuffled(data, "train", layout, batch_size=64, seed=0, epoch=0, negative_rate=0.2):
+        of_rows = rows.numbers[:, 1].astype(int)
+        np.testing.assert_array_equal(rows.labels, np.stack([labels["z"][of_rows], labels["y"][of_rows]], axis=1))
+        seen += of_rows.tolist()
+    # No row with a label 1 is left out.
+    assert set(np.flatnonzero(labels["y"] | labels["z"])) <= set(seen) and len(seen) < 450

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sk_log_loss
 from sklearn.metrics import roc_auc_score
 
-from tidemill.training.metrics import better, measure
+from tidemill.training.metrics import better, measure, measure_labels
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 0.5, 0.9, 1.0])), min_size=1))
@@ -30,3 +30,17 @@ def test_no_rows():
 def test_better():
     assert better("auc", 0.8, 0.7) and not better("auc", 0.7, 0.7)
     assert better("log_loss", 0.3, 0.4) and not better("log_loss", 0.5, 0.4)
+
+
+def test_of_several_labels():
+    draw = np.random.default_rng(0)
+    labels, scores = draw.integers(0, 2, (50, 2)), draw.random((50, 2))
+    found = measure_labels(("a", "b"), labels, scores)
+    each = [measure(labels[:, place], scores[:, place]) for place in range(2)]
+    for metric in ("auc", "log_loss"):
+        assert [found[f"{metric}_a"], found[f"{metric}_b"]] == [one[metric] for one in each]
+        assert found[metric] == pytest.approx((each[0][metric] + each[1][metric]) / 2)
+    assert measure_labels(("a",), labels[:, :1], scores[:, :1]) == each[0]
+    labels[:, 1] = 0
+    assert set(measure_labels(("a", "b"), labels, scores)) == {"log_loss", "auc_a", "log_loss_a", "log_loss_b"}
+    assert measure_labels(("a", "b"), labels[:0], scores[:0]) == {}

@@ -45,12 +45,12 @@ def test_learns_and_writes_a_whole_model(shop, name):
 
     model = load_model(folder)
     scores = model.predict(data, "valid")
-    assert scores.dtype == np.float64 and scores.shape == (data.rows("valid"),)
-    assert measure(data.read("valid", ["bought"])["bought"].to_numpy(), scores) == pytest.approx(
+    assert scores.dtype == np.float64 and scores.shape == (data.rows("valid"), 1)
+    assert measure(data.read("valid", ["bought"])["bought"].to_numpy(), scores[:, 0]) == pytest.approx(
         summary.valid, rel=1e-12
     )
     assert model.fingerprint() == summary.fingerprint
-    assert model.predict(data, "predict").shape == (0,)
+    assert model.predict(data, "predict").shape == (0, 1)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -64,7 +64,7 @@ def test_early_stopping_keeps_the_best(shop, name):
     assert len(entries) - 1 - best == {"dcn_v2": 1, "gbdt": 2}[name]
     data = Dataset(shop.transformed)
     labels = data.read("valid", ["bought"])["bought"].to_numpy()
-    assert measure(labels, fitted.predict(data, "valid"))["auc"] == pytest.approx(aucs[best], abs=1e-12)
+    assert measure(labels, fitted.predict(data, "valid")[:, 0])["auc"] == pytest.approx(aucs[best], abs=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -148,7 +148,7 @@ def test_any_features(shop, name, case):
     """Without ids or without numbers the families fit and serve too."""
     model, _ = shop.fit(MODELS[name], SMALL[case], epochs=1)
     score, _ = model.serving()
-    rows = next(in_order(Dataset(shop.transformed), "valid", model.layout, None, 100))
+    rows = next(in_order(Dataset(shop.transformed), "valid", model.layout, 100))
     got = score(dict(zip(model.layout.columns, [*rows.ids.T, *rows.numbers.T], strict=True))).numpy()
     np.testing.assert_allclose(got, model.predict_rows(rows), atol=1e-6)
 
@@ -189,7 +189,7 @@ from tidemill.data.dataset import Dataset
 from tidemill.models import load_model
 import tidemill.training.train
 model = load_model({str(shop.folder / "model")!r})
-assert model.predict(Dataset({shop.transformed!r}), "valid").shape == (400,)
+assert model.predict(Dataset({shop.transformed!r}), "valid").shape == (400, 1)
 assert "tensorflow" not in sys.modules, "tensorflow"
 """
     shop.train(GBDT)
@@ -279,11 +279,11 @@ def test_scores_are_corrected_for_what_training_saw(shop, told):
     }
     fitted, entries = shop.fit(MODELS["lr"], **settings, **told)
     data = Dataset(shop.transformed)
-    labels, scores = data.read("train", ["bought"])["bought"].to_numpy(), fitted.predict(data, "train")
+    labels, scores = data.read("train", ["bought"])["bought"].to_numpy(), fitted.predict(data, "train")[:, 0]
     assert scores.mean() == pytest.approx(labels.mean(), abs=0.03)
     plain, _ = shop.fit(MODELS["lr"], **settings)
     assert measure(labels, scores)["log_loss"] == pytest.approx(
-        measure(labels, plain.predict(data, "train"))["log_loss"], abs=0.02
+        measure(labels, plain.predict(data, "train")[:, 0])["log_loss"], abs=0.02
     )
     if "negative_rate" in told:
         seen = entries[0]["rows_per_second"] * entries[0]["seconds"]

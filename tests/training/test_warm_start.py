@@ -57,7 +57,7 @@ def other(tmp_path_factory) -> Shop:
 
 def test_the_same_features_give_the_same_model(shop, earlier):
     graph, data = TransformGraph(shop.graph), Dataset(shop.transformed)
-    layout = Layout.of(data.metadata["features"])
+    layout = Layout.of(data.metadata["features"], shop.labels)
     model = shop.spec(DEEPFM).model.open(layout)
     model.network = model.build(sizes(model.config, layout))
     found = take_over(Earlier(earlier), model.network, layout, graph)
@@ -69,7 +69,7 @@ def test_the_same_features_give_the_same_model(shop, earlier):
 
 def test_vectors_follow_their_words(shop, earlier, other):
     graph, data = TransformGraph(other.graph), Dataset(other.transformed)
-    layout = Layout.of(data.metadata["features"])
+    layout = Layout.of(data.metadata["features"], shop.labels)
     model = shop.spec(DEEPFM).model.open(layout)
     model.network = model.build(sizes(model.config, layout))
     fresh = model.network.get_layer("embeddings").weights_of[0].numpy()

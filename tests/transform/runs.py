@@ -86,7 +86,7 @@ def spec(**changes: object) -> PreprocessSpec:
     """A spec with a label `y`, a key `key` and the engine that is the default."""
     fields = {
         "code": "test",
-        "label": "y",
+        "labels": ["y"],
         "key": ["key"],
         "features": None,
         "transform_module": None,

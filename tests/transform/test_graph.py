@@ -135,11 +135,11 @@ def test_tfx_reads_it(all_kinds: Run):
 
 def test_features_file(all_kinds: Run):
     facts = json.loads((all_kinds.graph.path / "features.json").read_text())
-    assert facts["label"] == "y"
+    assert facts["labels"] == ["y"]
     assert "y" not in {c["name"] for c in facts["raw_columns"]}
     metadata = all_kinds.transformed.metadata
     assert metadata == {
-        "label": "y",
+        "labels": ["y"],
         "features": all_kinds.graph.features,
         "transform_fingerprint": all_kinds.graph.fingerprint,
     }

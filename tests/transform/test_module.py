@@ -41,7 +41,7 @@ def taxi_table(rows: int, seed: int) -> pa.Table:
 @pytest.fixture(scope="module")
 def taxi(tmp_path_factory: pytest.TempPathFactory) -> Run:
     splits = {"train": taxi_table(1500, 1), "valid": taxi_table(300, 2), "test": taxi_table(50, 3)}
-    return run(tmp_path_factory.mktemp("taxi"), splits, label="tips", transform_module=TAXI)
+    return run(tmp_path_factory.mktemp("taxi"), splits, labels=["tips"], transform_module=TAXI)
 
 
 def column(taxi: Run, split: str, name: str, fill: float | str) -> np.ndarray:
@@ -92,8 +92,8 @@ def test_taxi_graph(taxi: Run):
         "trip_seconds",
         "trip_start_hour",
     }
-    assert {c.name for c in taxi.graph.label_columns} == {"fare", "tips"}
-    assert taxi.transformed.metadata["label"] == "tips"
+    assert {c.name for c in taxi.graph.computed_labels["tips"]} == {"fare", "tips"}
+    assert taxi.transformed.metadata["labels"] == ["tips"]
 
 
 def small_table(rows: int = 6) -> pa.Table:
@@ -184,3 +184,21 @@ def test_mistakes(tmp_path: Path, name: str):
         run(tmp_path, {"train": small_table()}, transform_module=text)
     assert caught.value.code is code
     assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema"]
+
+
+COMPUTED = module(DENSE + "    return {'a': x, 'high': tf.cast(x > 1.0, tf.int64)}\n")
+
+
+def test_one_label_given_and_one_computed(tmp_path: Path):
+    found = run(tmp_path, {"train": small_table()}, transform_module=COMPUTED, labels=["y", "high"])
+    assert [c.name for c in found.graph.computed_labels["high"]] == ["x"] and found.graph.given_labels == ["y"]
+    assert [f["name"] for f in found.graph.features] == ["a"] and found.transformed.columns == ["a", "y", "high"]
+    made = found.transformed.read("train")
+    assert made["high"].to_pylist() == [float(value > 1.0) for value in made["a"].to_pylist()]
+    assert made["y"].to_pylist() == small_table()["y"].to_pylist()
+
+
+def test_a_feature_computed_from_the_second_label(tmp_path: Path):
+    with pytest.raises(TidemillError, match=r"'a'.*the label 'y'") as caught:
+        run(tmp_path, {"train": small_table()}, transform_module=module(Y + "    return {'a': y}\n"), labels=["x", "y"])
+    assert caught.value.code is Code.LEAKAGE

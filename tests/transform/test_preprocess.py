@@ -82,7 +82,7 @@ MISTAKES = {
     "string as number": (rows(), {"features": {"word": {"kind": "numeric"}}}, Code.FEATURE_TYPE, "word"),
     "float as category": (rows(), {"features": {"x": {"kind": "categorical"}}}, Code.FEATURE_TYPE, "x"),
     "no column": (rows(), {"features": {"z": {"kind": "numeric"}}}, Code.MISSING_COLUMN, "z"),
-    "no label": (rows(), {"features": NUMERIC, "label": "z"}, Code.MISSING_COLUMN, "label"),
+    "no label": (rows(), {"features": NUMERIC, "labels": ["z"]}, Code.MISSING_COLUMN, "label"),
     "cross named as label": (
         rows(),
         {"features": {"y": {"kind": "cross", "of": ["word", "key"]}}, "key": []},
@@ -104,7 +104,7 @@ MISTAKES = {
         Code.INVALID_VALUE,
         "no_such",
     ),
-    "module label": (rows(), {"label": "z", "transform_module": MODULE}, Code.MISSING_COLUMN, "label.*'z'"),
+    "module label": (rows(), {"labels": ["z"], "transform_module": MODULE}, Code.MISSING_COLUMN, "label.*'z'"),
 }
 
 
@@ -142,3 +142,30 @@ def test_a_failure_leaves_the_old_artifacts(tmp_path: Path):
         run(tmp_path, {"train": rows(y=pa.array([0, 2, 1], pa.int8()))}, features=NUMERIC)
     assert (tmp_path / "transform_graph" / "manifest.json").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema", "transform_graph", "transformed"]
+
+
+def test_labels_are_passed_through_and_are_no_features(tmp_path: Path):
+    table = rows(z=pa.array([True, False, True]))
+    found = run(tmp_path, {"train": table, "test": table.slice(1, 1)}, features=NUMERIC, labels=["y", "z"])
+    assert found.transformed.columns == ["x", "y", "z"]
+    assert [c.name for c in found.graph.raw_columns] == ["x"] and [f["name"] for f in found.graph.features] == ["x"]
+    made = found.transformed.read("train")
+    assert made["y"].to_pylist() == table["y"].to_pylist()
+    assert made["z"].to_pylist() == [1.0, 0.0, 1.0] and made.schema.field("z").type == pa.float32()
+    assert found.transformed.metadata["labels"] == ["y", "z"]
+
+
+TWO_LABELS = {
+    "null": (pa.array([0, None, 1], pa.int8()), Code.LABEL_NULL),
+    "value": (pa.array([0, 2, 1], pa.int8()), Code.LABEL_TYPE),
+    "text": (pa.array(["0", "1", "1"]), Code.LABEL_TYPE),
+    "none": (None, Code.MISSING_COLUMN),
+}
+
+
+@pytest.mark.parametrize("case", TWO_LABELS)
+def test_the_second_label_is_checked_too(tmp_path: Path, case: str):
+    values, code = TWO_LABELS[case]
+    with pytest.raises(TidemillError, match="z") as caught:
+        run(tmp_path, {"train": rows(z=values) if values is not None else rows()}, features=NUMERIC, labels=["y", "z"])
+    assert caught.value.code is code

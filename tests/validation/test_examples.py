@@ -48,7 +48,7 @@ def judge(folder: Path, flights: dict[str, pa.Table], columns: list[str], featur
     return run(
         folder,
         flights,
-        label=experiment.label,
+        labels=experiment.label_columns(),
         key=experiment.key,
         split_column=experiment.split.column,
         features=features,
@@ -116,6 +116,6 @@ def test_no_column_of_criteo_is_named(tmp_path):
         pyarrow.csv.ParseOptions(delimiter="\t"),
         pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True),
     )
-    summary, _ = run(tmp_path, {"train": table}, label="label", key=[], features=None, feature_columns=None)
+    summary, _ = run(tmp_path, {"train": table}, labels=["label"], key=[], features=None, feature_columns=None)
     assert len(summary.strongest) == 10
     assert max(summary.strongest.values()) < 0.7

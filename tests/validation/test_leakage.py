@@ -28,7 +28,8 @@ def rides(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
 def judge(tmp_path, columns: dict, names: list[str], kinds: dict[str, str] | None = None, **changes):
     table = pa.table({n: columns[n] for n in [*names, "late", *changes.pop("carried", [])]})
     features = {n: {"kind": (kinds or {}).get(n, "numeric")} for n in names}
-    return run(tmp_path, {"train": table}, label="late", key=[], features=features, feature_columns=names, **changes)
+    told = {"labels": ["late"], "key": [], "features": features, "feature_columns": names} | changes
+    return run(tmp_path, {"train": table}, **told)
 
 
 PLAN = ["start", "length", "end", "wind"]
@@ -140,3 +141,28 @@ def test_auc_is_sklearns(pairs):
 
 def test_shop_passes(tmp_path):
     run(tmp_path, {"train": shop(5000)})
+
+
+def two_labels(rows: int = ROWS) -> dict:
+    """Rides with a second label, which `refund` gives away, and which knows nothing of the first."""
+    columns = rides(rows)
+    claimed = (np.random.default_rng(9).random(rows) < 0.2).astype(np.int8)
+    noise = np.random.default_rng(10).normal(0, 0.1, rows)
+    return columns | {"claimed": claimed, "refund": claimed + noise}
+
+
+def test_a_feature_that_leaks_the_second_label(tmp_path):
+    told = {"labels": ["late", "claimed"], "carried": ["claimed"]}
+    with pytest.raises(TidemillError, match="the label 'claimed' away: refund") as raised:
+        judge(tmp_path, two_labels(), [*PLAN, "refund"], **told)
+    assert raised.value.code is Code.LEAKAGE and raised.value.details["label"] == "claimed"
+    page = Outputs(tmp_path / "out").page
+    assert "of late" in page and "of claimed" in page
+
+
+def test_the_strongest_of_several_labels(tmp_path):
+    told = {"labels": ["late", "claimed"], "carried": ["claimed"], "leakage": {"allow": ["refund"]}}
+    summary, outputs = judge(tmp_path, two_labels(), [*PLAN, "refund"], **told)
+    assert summary.strongest["refund"] > 0.99 and summary.strongest["start"] > 0.55
+    assert "claimed" not in summary.strongest and "late" not in summary.strongest
+    assert "late: mean 0." in outputs.page and "claimed: mean 0." in outputs.page

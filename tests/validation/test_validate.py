@@ -114,7 +114,7 @@ def test_numbers_at_the_end_of_a_floats_range(tmp_path):
 
 
 def test_missing_columns(tmp_path):
-    assert code_of(tmp_path / "label", shop(50), label="paid") is Code.MISSING_COLUMN
+    assert code_of(tmp_path / "label", shop(50), labels=["paid"]) is Code.MISSING_COLUMN
     assert code_of(tmp_path / "feature", shop(50), feature_columns=["weight"]) is Code.MISSING_COLUMN
     assert not (tmp_path / "feature" / "out").exists()
 
@@ -154,3 +154,20 @@ def test_tensorflow_stays_away():
     code = f"import sys, tidemill.validation.validate; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        (pa.array([0, 1, None] * 100, pa.int8()), Code.LABEL_NULL),
+        (pa.array([1] * 300, pa.int8()), Code.LABEL_ONE_CLASS),
+        (pa.array([0, 1, 2] * 100, pa.int8()), Code.LABEL_TYPE),
+        (pa.array(["a", "b", "c"] * 100), Code.LABEL_TYPE),
+    ],
+    ids=["null", "one class", "a third value", "text"],
+)
+def test_the_second_label_is_checked_too(tmp_path, values, code):
+    table = with_column(shop(300), "member", values)
+    with pytest.raises(TidemillError, match="'member'") as raised:
+        run(tmp_path, {"train": table}, labels=["bought", "member"])
+    assert raised.value.code is code

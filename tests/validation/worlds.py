@@ -45,7 +45,7 @@ def spec(**changes: object) -> ValidateSpec:
     """The part of the shop's experiment that validation gets."""
     values = {
         "code": "test",
-        "label": "bought",
+        "labels": ["bought"],
         "key": ["id"],
         "features": FEATURES,
         "feature_columns": list(FEATURES),

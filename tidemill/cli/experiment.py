@@ -67,7 +67,9 @@ def _summary(experiment: Experiment) -> str:
     features = "a transform module" if experiment.features is None else _count(len(experiment.features), "feature")
     models = ", ".join(model.name for model in experiment.models)
     tables = _count(len(experiment.source.tables), "table")
-    return f"ok: {experiment.name}: {tables}, label {experiment.label}, {features}, models {models}"
+    labels = experiment.label_columns()
+    label = f"label {labels[0]}" if len(labels) == 1 else f"labels {', '.join(labels)}"
+    return f"ok: {experiment.name}: {tables}, {label}, {features}, models {models}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -58,7 +58,7 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
     Memory stays bounded, whatever the number of rows: DuckDB spills beside `examples`, to a folder that is removed.
 
     Args:
-        spec: What to do. With stage `predict` all rows go to one split `predict`, and there is no label to check.
+        spec: What to do. With stage `predict` all rows go to one split `predict`, and there are no labels to check.
         root: URI of the folder with the source record.
         examples: Path of the dataset to write.
         quarantine: Path of the JSON-lines file for rows that do not parse; written also when there are none, and also
@@ -115,8 +115,8 @@ class _Ingest:
                 projection = self._project(columns, rows)
             finally:
                 self._quarantine.write(self._quarantine_path)
-            if self._spec.stage == "train":
-                self._check_label(columns)
+            for label in self._spec.labels:
+                self._check_label(label, columns[label])
             self._check_key(columns)
             self._write(columns, projection, examples)
 
@@ -193,9 +193,8 @@ class _Ingest:
             self._check_size()
         return projection
 
-    def _check_label(self, columns: dict[str, str]) -> None:
-        label = str(self._spec.label)
-        kind, column = columns[label], quote(label)
+    def _check_label(self, label: str, kind: str) -> None:
+        column = quote(label)
         counts = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM {self._result} GROUP BY value"
         values = self._connection.execute(f"{counts} ORDER BY n DESC, value LIMIT 5").fetchall()
         test = f"{column} IS NULL" + (f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else "")
@@ -256,7 +255,7 @@ class _Ingest:
         schema = pa.schema([field for field in reader.schema if field.name not in (_SPLIT, _SPAN)])
         watch = _TrainWatch(spec)
         metadata = {
-            "label": spec.label,
+            "labels": spec.labels,
             "key": spec.key,
             "source_fingerprint": spec.source_fingerprint,
             "spec_fingerprint": fingerprint.of_json(spec.model_dump(mode="json", by_alias=True)),
@@ -283,7 +282,7 @@ class _TrainWatch:
         self._spec = spec
         self._rows: dict[str, int] = {}
         self._known: dict[str, int] = dict.fromkeys(spec.columns or (), 0)
-        self._classes: set[float] = set()
+        self._classes: dict[str, set[float]] = {label: set() for label in spec.labels}
 
     def see(self, name: str, part: pa.RecordBatch) -> None:
         self._rows[name] = self._rows.get(name, 0) + part.num_rows
@@ -291,7 +290,8 @@ class _TrainWatch:
             for column in self._known:
                 values = part.column(column)
                 self._known[column] += len(values) - values.null_count
-            self._classes |= {float(v) for v in pc.unique(part.column(self._spec.label)).to_pylist()}
+            for label, classes in self._classes.items():
+                classes |= {float(v) for v in pc.unique(part.column(label)).to_pylist()}
 
     def check(self) -> None:
         if self._spec.stage != "train":
@@ -304,8 +304,9 @@ class _TrainWatch:
                 got = f"no rows for {part} of {rows:,} in all"
                 want = "give the split a larger fraction or more rows, or choose another split.by"
                 raise TidemillError(Code.EMPTY_SPLIT, f"split by {by}", got, want, {"rows": self._rows})
-        if len(self._classes) == 1:
-            _raise_one_class(str(self._spec.label), f"{self._classes.pop():g}", "in all rows of train")
+        for label, classes in self._classes.items():
+            if len(classes) == 1:
+                _raise_one_class(label, f"{classes.pop():g}", "in all rows of train")
         if empty := [column for column, known in self._known.items() if known == 0]:
             got = f"no value in {self._rows['train']:,} rows of train for {', '.join(empty)}"
             want = "leave these columns out, or mend the query or the files' columns"
@@ -361,7 +362,7 @@ def _check_columns(columns: list[str], spec: IngestSpec) -> None:
     if own := next((c for c in lowered if c.startswith(_OWN_PREFIX)), None):
         got, want = f"a column called {own!r}", f"rename it with AS; ingest uses names that begin with {_OWN_PREFIX}"
         raise TidemillError(Code.SQL_ERROR, "source.sql", got, want)
-    needed = [("label", spec.label)] if spec.stage == "train" else []
+    needed = [("label" if len(spec.labels) == 1 else "labels", label) for label in spec.labels]
     needed += [("key", column) for column in spec.key]
     if spec.stage == "train" and spec.split.column is not None:
         needed.append(("split.column", spec.split.column))

@@ -19,7 +19,7 @@ from tidemill.models.parts.ensemble import Combination, EnsembleConfig, Ensemble
 from tidemill.specs import EnsembleSpec
 from tidemill.step import Progress
 from tidemill.training import folds
-from tidemill.training.input import Layout
+from tidemill.training.input import Layout, read_labels
 from tidemill.training.metrics import measure
 from tidemill.training.serving import export_checked
 from tidemill.transform.graph import TransformGraph
@@ -108,14 +108,14 @@ def ensemble(
     progress.phase("combine")
     combination = fit(spec.ensemble.method, out_of_fold.scores, out_of_fold.labels)
     members = {name: [one.model for one in each] for name, each in found.items()}
-    layout = Layout.of(data.metadata["features"])
+    layout = Layout.of(data.metadata["features"], [spec.label])
     made = EnsembleModel(EnsembleConfig(name=spec.name), layout, members, combination)
     held_out = measure(out_of_fold.labels, cross_fitted(spec.ensemble.method, out_of_fold))
     facts: dict = {}
     with artifact.write_folder(model, facts) as folder:
         made.save(folder)
-        labels = data.read("valid", [spec.label])[spec.label].to_numpy()
-        valid = measure(labels, made.predict(data, "valid")) if len(labels) else {}
+        labels = read_labels(data, "valid", layout.labels)[:, 0]
+        valid = measure(labels, made.predict(data, "valid")[:, 0]) if len(labels) else {}
         facts |= {
             "family": made.family,
             "name": made.name,
@@ -124,7 +124,7 @@ def ensemble(
         }
         document = {
             "config": made.config.model_dump(mode="json"),
-            "label": spec.label,
+            "labels": [spec.label],
             "features": data.metadata["features"],
             "unit": made.unit,
             "kept": sum(len(each) for each in members.values()),

@@ -17,6 +17,10 @@
     gates         [{"metric", "condition", "wanted", "value", "holds", "text"}]
     blessed, reasons
 
+With several labels there is `labels` for `label`, and `by_label`: for each what stands above from `objective` to
+`gates`. In their place are `objective`, `valid` and `test` with means over labels: `{"rows", "metrics": {metric:
+estimate}}`, without intervals. The gates must hold for every label.
+
 A gain says by how much the model is better than the baseline, whichever way the metric counts.
 """
 
@@ -38,10 +42,13 @@ from tidemill.experiment.evaluation import Evaluation
 from tidemill.models import load_model
 from tidemill.specs import EvaluateSpec
 from tidemill.step import Progress
+from tidemill.training.input import read_labels
 
 BLESSED, NOT_BLESSED = "BLESSED", "NOT_BLESSED"
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 _NOT_COMPARABLE = (Code.MISSING_COLUMN, Code.FEATURE_TYPE)
+_Baseline = tuple[np.ndarray | None, str | None]
+"""Scores [rows] of the published model for a label, or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,11 @@ class EvaluationSummary:
     Attributes:
         blessed: Whether all gates hold.
         reasons: A sentence for each gate that decided: those that failed, or where none did all of them.
-        metrics: Values on the test split, None where one does not exist.
-        roc: (false positive rate, true positive rate, threshold), at most 200 points; empty without both classes.
-        confusion: `[[tn, fp], [fn, tp]]`.
+        metrics: Values on the test split, None where one does not exist. With several labels the means, and those of
+            each label as `<metric>_<label>`.
+        roc: (false positive rate, true positive rate, threshold), at most 200 points; empty without both classes, and
+            with several labels.
+        confusion: `[[tn, fp], [fn, tp]]`; empty with several labels.
         fingerprint: Of the evaluation's content.
     """
 
@@ -75,7 +84,8 @@ def evaluate(
     report: str,
     progress: Progress,
 ) -> EvaluationSummary:
-    """Measures a model on the valid and test splits and decides by the gates on test whether it is blessed.
+    """Measures a model on the valid and test splits and decides by the gates on test, which must hold for every label,
+    whether it is blessed.
 
     Args:
         spec: Slices, gates, bootstrap and the baseline.
@@ -88,13 +98,17 @@ def evaluate(
 
     Raises:
         TidemillError: `empty-split` when test has no rows; `missing-column` when a slice's column is not there;
-            `training-diverged` when the model gives scores that are not numbers; `incomplete-artifact`.
+            `training-diverged` when the model gives scores that are not numbers; `incomplete-artifact`, also for a
+            model of other labels.
     """
     raw, data, member = Dataset(examples), Dataset(transformed), load_model(model)
     for split in ("valid", "test"):
         if raw.rows(split) != data.rows(split):
             got = f"{data.rows(split)} rows of {split} where the examples have {raw.rows(split)}"
             raise TidemillError(Code.INCOMPLETE_ARTIFACT, transformed, got, "run preprocess again on these examples")
+    if list(member.layout.labels) != spec.labels:
+        got = f"a model of {', '.join(member.layout.labels)} where {', '.join(spec.labels)} is asked for"
+        raise TidemillError(Code.INCOMPLETE_ARTIFACT, model, got, "train the model again")
     if not data.rows("test"):
         raise TidemillError(Code.EMPTY_SPLIT, "test", "no rows", "give the test split rows, they decide about a model")
     slicings = slice_rows(raw, "test", spec.evaluation.slices, spec.evaluation.max_slices)
@@ -102,31 +116,31 @@ def evaluate(
     for split in ("valid", "test"):
         progress.phase(f"score {split}")
         scores[split] = _checked(member.predict(data, split), data.rows(split), split)
-    labels = {split: _labels(data, spec.label, split) for split in ("valid", "test")}
-    baseline, skipped = None, None
+    labels = {split: read_labels(data, split, spec.labels).astype(np.int8) for split in ("valid", "test")}
+    baselines: dict[str, _Baseline] = dict.fromkeys(spec.labels, (None, None))
     if spec.baseline is not None:
         progress.phase("score the baseline")
-        baseline, skipped = _score_baseline(spec.baseline, raw)
+        baselines = _score_baseline(spec.baseline, raw, spec.labels)
     progress.phase("metrics")
+    parts = {}
+    for place, label in enumerate(spec.labels):
+        y, p = ({split: each[:, place] for split, each in found.items()} for found in (labels, scores))
+        parts[label] = _measure(spec, y, p, *baselines[label], slicings, progress)
     document = {
         "format": 1,
         "experiment": spec.experiment,
-        "label": spec.label,
+        **({"label": spec.labels[0]} if len(spec.labels) == 1 else {"labels": spec.labels}),
         "name": member.name,
         "family": member.family,
         "model_fingerprint": artifact.read_manifest(model)["metadata"]["model_fingerprint"],
-        **_measure_all(spec, labels, scores, baseline, skipped, slicings, progress),
+        **_together(spec.evaluation, parts),
     }
     progress.phase("report")
     return _write(spec, document, model, evaluation, report)
 
 
-def _labels(data: Dataset, label: str, split: str) -> np.ndarray:
-    return data.read(split, [label]).column(label).to_numpy().astype(np.int8)
-
-
 def _checked(scores: np.ndarray, rows: int, where: str) -> np.ndarray:
-    bad = rows - int(np.isfinite(scores).sum())
+    bad = rows - int(np.isfinite(scores).all(axis=1).sum())
     if bad:
         got = f"{bad} of {rows} scores that are no numbers"
         want = "lower the learning rate, or look for extreme feature values"
@@ -134,8 +148,8 @@ def _checked(scores: np.ndarray, rows: int, where: str) -> np.ndarray:
     return np.asarray(scores, np.float64)
 
 
-def _score_baseline(uri: str, raw: Dataset) -> tuple[np.ndarray | None, str | None]:
-    """Scores of the published model on the raw test rows, or why there are none."""
+def _score_baseline(uri: str, raw: Dataset, labels: list[str]) -> dict[str, _Baseline]:
+    """Of the raw test rows, by label. Where both models have one label they are compared, whatever it is called."""
     from tidemill.publishing.scorer import Scorer
 
     with Scorer(uri) as scorer:
@@ -144,12 +158,22 @@ def _score_baseline(uri: str, raw: Dataset) -> tuple[np.ndarray | None, str | No
         except TidemillError as error:
             if error.code not in _NOT_COMPARABLE:
                 raise
-            return None, f"the published model cannot score these examples ({error.where}: {error.got})"
-    bad = len(scores) - int(np.isfinite(scores).sum())
-    return (None, f"{bad} of its {len(scores)} scores are no numbers") if bad else (scores, None)
+            why = f"the published model cannot score these examples ({error.where}: {error.got})"
+            return dict.fromkeys(labels, (None, why))
+        known = labels if len(labels) == len(scorer.outputs) == 1 else scorer.labels
+    found: dict[str, _Baseline] = {}
+    for label in labels:
+        if label not in known:
+            found[label] = None, f"the published model does not predict {label}"
+            continue
+        column = scores[:, known.index(label)]
+        bad = len(column) - int(np.isfinite(column).sum())
+        found[label] = (None, f"{bad} of its {len(column)} scores are no numbers") if bad else (column, None)
+    return found
 
 
-def _measure_all(spec, labels, scores, baseline, skipped, slicings, progress) -> dict:
+def _measure(spec, labels, scores, baseline, skipped, slicings, progress) -> dict:
+    """What there is to say about one label."""
     how, y, p = spec.evaluation, labels["test"], scores["test"]
     test = summarise(y, p, baseline, how)
     if test["baseline"] is not None:
@@ -166,23 +190,50 @@ def _measure_all(spec, labels, scores, baseline, skipped, slicings, progress) ->
             done += 1
             progress.rows(done, total, "slices")
         sliced.append({"columns": list(columns), "slices": rows})
-    checks = gates.check(how.gates, test)
-    failed = [c.text for c in checks if not c.holds]
     valid = summarise(labels["valid"], scores["valid"], None, how.model_copy(update={"bootstrap": _NONE}))
     return {
-        "threshold": how.threshold,
-        "confidence": how.bootstrap.confidence,
-        "resamples": how.bootstrap.resamples,
         "objective": {"metric": how.objective, "value": valid["metrics"][how.objective]["value"]},
         "valid": {key: valid[key] for key in ("rows", "positives", "metrics")},
         "test": test,
         "slices": sliced,
         "confusion": metrics.confusion(y, p, how.threshold),
         "curves": {"model": _curves(y, p), "baseline": None if baseline is None else _curves(y, baseline)},
-        "gates": [asdict(c) for c in checks],
-        "blessed": not failed,
-        "reasons": failed or [c.text for c in checks] or ["the experiment sets no gates"],
+        "gates": [asdict(check) for check in gates.check(how.gates, test)],
     }
+
+
+def _together(how: Evaluation, parts: dict[str, dict]) -> dict:
+    """What `metrics.json` says of all labels."""
+    several = len(parts) > 1
+    checks = [(f"{label}: " if several else "", check) for label, part in parts.items() for check in part["gates"]]
+    failed = [label + check["text"] for label, check in checks if not check["holds"]]
+    reasons = failed or [label + check["text"] for label, check in checks] or ["the experiment sets no gates"]
+    if several:
+        valid, test = (_means(split, parts) for split in ("valid", "test"))
+        objective = {"metric": how.objective, "value": valid["metrics"][how.objective]["value"]}
+        measured = {"objective": objective, "valid": valid, "test": test, "by_label": parts}
+    else:
+        (measured,) = parts.values()
+    return {
+        "threshold": how.threshold,
+        "confidence": how.bootstrap.confidence,
+        "resamples": how.bootstrap.resamples,
+        **measured,
+        "blessed": not failed,
+        "reasons": reasons,
+    }
+
+
+def _means(split: str, parts: dict[str, dict]) -> dict:
+    estimates = {}
+    for metric in metrics.METRICS:
+        each = {label: part[split]["metrics"][metric] for label, part in parts.items()}
+        estimates[metric] = {"value": None, "low": None, "high": None}
+        if lacking := next((label for label, estimate in each.items() if estimate["value"] is None), None):
+            estimates[metric]["reason"] = f"{lacking}: {each[lacking]['reason']}"
+        else:
+            estimates[metric]["value"] = metrics.mean(metric, [estimate["value"] for estimate in each.values()])
+    return {"rows": next(iter(parts.values()))[split]["rows"], "metrics": estimates}
 
 
 _NONE = Evaluation().bootstrap.model_copy(update={"resamples": 0})
@@ -254,12 +305,15 @@ def _write(spec: EvaluateSpec, document: dict, model: str, evaluation: str, page
         html = report.render(document, report.read_model(model))
         (folder / REPORT_FILE).write_text(html, encoding="utf-8")
     _copy(Path(evaluation) / REPORT_FILE, Path(page))
+    values = {name: estimate["value"] for name, estimate in document["test"]["metrics"].items()}
+    for label, part in document.get("by_label", {}).items():
+        values |= {f"{name}_{label}": estimate["value"] for name, estimate in part["test"]["metrics"].items()}
     return EvaluationSummary(
         blessed=document["blessed"],
         reasons=document["reasons"],
-        metrics={name: estimate["value"] for name, estimate in document["test"]["metrics"].items()},
-        roc=document["curves"]["model"]["roc"],
-        confusion=document["confusion"],
+        metrics=values,
+        roc=document["curves"]["model"]["roc"] if "curves" in document else [],
+        confusion=document.get("confusion", []),
         fingerprint=artifact.read_manifest(evaluation)["fingerprint"],
     )
 

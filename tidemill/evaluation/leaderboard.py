@@ -11,7 +11,7 @@ from pathlib import Path
 from tidemill.evaluation import plots
 from tidemill.evaluation.metrics import METRICS, goodness
 from tidemill.evaluation.plots import Series
-from tidemill.evaluation.report import drawn, environment, metric_display
+from tidemill.evaluation.report import by_label, drawn, environment, metric_display
 
 _STYLES = ("c1", "c2", "c3", "c4", "c5", "c6")
 _CURVES = (
@@ -34,33 +34,20 @@ def render(evaluations: Sequence[str], *, published: str | None = None) -> str:
     documents.sort(key=_rank, reverse=True)
     first = documents[0]
     objective = metric_display(first["objective"]["metric"])
-    estimates = [d["test"]["metrics"][objective["key"]] for d in documents]
-    ends = [e[k] for e in estimates for k in ("low", "value", "high") if e[k] is not None]
-    low, high = min(ends, default=0.0), max(ends, default=1.0)
-    rows = [
-        {
-            "name": d["name"],
-            "family": d["family"],
-            "blessed": d["blessed"],
-            "reasons": d["reasons"],
-            "objective": d["objective"]["value"],
-            "metrics": d["test"]["metrics"],
-            "style": _STYLES[i % len(_STYLES)],
-            "bar": plots.interval_bar(estimates[i], low, high, None, _STYLES[i % len(_STYLES)]),
-        }
-        for i, d in enumerate(documents)
-    ]
+    labels = list(by_label(first))
+    parts = {label: [by_label(document)[label] for document in documents] for label in labels}
     return (
         environment()
         .get_template("leaderboard.html.jinja")
         .render(
             experiment=first["experiment"],
-            label=first["label"],
+            labels=labels,
             published=published,
             objective=objective,
             others=[metric_display(m) for m in METRICS if m != objective["key"]],
-            rows=rows,
-            curves=_curves(documents),
+            rows=_rows(documents, documents, objective["key"]),
+            of_labels={label: _rows(documents, parts[label], objective["key"]) for label in labels},
+            curves={label: _curves(documents, parts[label]) for label in labels},
             test_rows=first["test"]["rows"],
             resamples=first["resamples"],
             confidence=first["confidence"],
@@ -82,18 +69,36 @@ def _rank(document: dict) -> float:
     return -math.inf if value is None else float(goodness(document["objective"]["metric"], value))
 
 
-def _curves(documents: list[dict]) -> list[tuple[str, str]]:
+def _rows(documents: list[dict], parts: list[dict], objective: str) -> list[dict]:
+    """A row of a table for each member: of all labels where the parts are the documents, else of one."""
+    estimates = [part["test"]["metrics"][objective] for part in parts]
+    ends = [e[k] for e in estimates for k in ("low", "value", "high") if e[k] is not None]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    return [
+        {
+            "name": document["name"],
+            "family": document["family"],
+            "blessed": document["blessed"],
+            "reasons": document["reasons"],
+            "objective": part["objective"]["value"],
+            "metrics": part["test"]["metrics"],
+            "style": _STYLES[i % len(_STYLES)],
+            "bar": plots.interval_bar(estimates[i], low, high, None, _STYLES[i % len(_STYLES)]),
+        }
+        for i, (document, part) in enumerate(zip(documents, parts, strict=True))
+    ]
+
+
+def _curves(documents: list[dict], parts: list[dict]) -> list[tuple[str, str]]:
+    named = [(document["name"], part["curves"]["model"]) for document, part in zip(documents, parts, strict=True)]
     found = []
     for title, key, labels, diagonal in _CURVES:
-        series = [
-            Series(d["name"], _STYLES[i % len(_STYLES)], drawn(key, d["curves"]["model"]))
-            for i, d in enumerate(documents)
-        ]
+        series = [Series(name, _STYLES[i % len(_STYLES)], drawn(key, own)) for i, (name, own) in enumerate(named)]
         if any(each.points for each in series):
             found.append((title, plots.lines(series, (0, 1), (0, 1), labels, title, diagonal)))
     bins = [
-        (Series(d["name"], _STYLES[i % len(_STYLES)], [(p["score"], p["share"]) for p in c], dots=True), c)
-        for i, d in enumerate(documents)
-        for c in [d["curves"]["model"]["calibration"]]
+        (Series(name, _STYLES[i % len(_STYLES)], [(p["score"], p["share"]) for p in c], dots=True), c)
+        for i, (name, own) in enumerate(named)
+        for c in [own["calibration"]]
     ]
     return [*found, ("Calibration", plots.calibration(bins))]

@@ -9,6 +9,7 @@ Ties are handled as scikit-learn does: rows of equal score are one step of the R
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -49,6 +50,14 @@ def goodness(metric: str, value):
         value: A number or an array.
     """
     return _GOODNESS[metric](value)
+
+
+def mean(metric: str, values: Sequence[float]) -> float:
+    """A metric's mean over labels. That of calibration is 1 plus the mean distance from 1: scores that are too high for
+    one label do not make up for scores that are too low for another."""
+    if metric == "calibration":
+        return float(1 + np.mean(np.abs(np.asarray(values) - 1)))
+    return float(np.mean(values))
 
 
 def undefined(metric: str, rows: int, positives: int) -> str | None:

@@ -81,32 +81,46 @@ def render(document: dict, about: dict) -> str:
     Returns:
         HTML.
     """
-    baseline = document["test"]["baseline"]
-    compared = baseline is not None and "skipped" not in baseline
     main = metric_display(document["objective"]["metric"])
     history = history_lines(about["history"])
-    sides = [("model", "this model"), ("baseline", "published")] if compared else []
     return (
         environment()
         .get_template("report.html.jinja")
         .render(
             d=document,
-            compared=compared,
-            version=baseline["uri"].rstrip("/").rsplit("/", 1)[-1] if baseline else None,
+            sections=[_section(label, part, main) for label, part in by_label(document).items()],
             metrics=[metric_display(key) for key in METRICS],
             main=main,
-            sides=sides,
-            plots=_plots(document["curves"], history),
             undefined_plot=Markup('<p class="soft small">The test split lacks one of the classes.</p>'),
-            matrix=_matrix(document["confusion"]),
             history=history,
-            slicings=_slicings(document, main, compared),
+            history_plot=_history_plot(history),
             settings=settings(about["model"] or {}),
         )
     )
 
 
-def _plots(curves: dict, history: dict | None) -> dict[str, Markup | None]:
+def by_label(document: dict) -> dict[str, dict]:
+    """The parts of `metrics.json` by label; of a single label it is the document itself."""
+    return document.get("by_label") or {document["label"]: document}
+
+
+def _section(label: str, part: dict, main: dict) -> dict:
+    """What the page shows of one label."""
+    baseline = part["test"]["baseline"]
+    compared = baseline is not None and "skipped" not in baseline
+    return {
+        "label": label,
+        "part": part,
+        "compared": compared,
+        "version": baseline["uri"].rstrip("/").rsplit("/", 1)[-1] if baseline else None,
+        "sides": [("model", "this model"), ("baseline", "published")] if compared else [],
+        "plots": _plots(part["curves"]),
+        "matrix": _matrix(part["confusion"]),
+        "slicings": _slicings(part, main, compared),
+    }
+
+
+def _plots(curves: dict) -> dict[str, Markup | None]:
     sides = [(style, curves[style]) for style in ("model", "baseline") if curves[style] is not None]
 
     def unit(key: str, labels: tuple[str, str], title: str, diagonal: bool) -> Markup | None:
@@ -124,7 +138,6 @@ def _plots(curves: dict, history: dict | None) -> dict[str, Markup | None]:
         "precision_recall": unit("precision_recall", ("recall", "precision"), "Precision-recall curve", False),
         "calibration": plots.calibration(bins),
         "histogram": plots.histogram(curves["model"]["histogram"]),
-        "history": _history_plot(history),
     }
 
 

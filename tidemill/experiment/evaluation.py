@@ -44,7 +44,7 @@ class Evaluation(Section):
     """Metrics of the test split and the gates."""
 
     objective: Metric = "auc"
-    """The metric, on the valid split, by which the best member is chosen."""
+    """The metric, on the valid split, by which the best member is chosen; of several labels the mean."""
     slices: list[Annotated[list[Column], Field(min_length=1)]] = []
     """Columns, alone or combined, by whose values the metrics are also given."""
     max_slices: PositiveInt = 50
@@ -53,7 +53,8 @@ class Evaluation(Section):
     """Probability from which on a row counts as positive, for accuracy and the confusion matrix."""
     bootstrap: Bootstrap = Bootstrap()
     gates: dict[Metric, Gate] = {}
-    """Conditions that decide whether a model is blessed. Without gates every model is."""
+    """Conditions that decide whether a model is blessed, and must hold for every label. Without gates every model
+    is."""
 
 
 class Predict(Section):

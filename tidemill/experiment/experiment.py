@@ -26,7 +26,8 @@ class Experiment(Section):
     label: Column | None = None
     """The column to predict: 0 and 1, or false and true."""
     labels: Annotated[list[Column], Field(min_length=1)] | None = None
-    """Several labels, for multi-task models. Not in this version."""
+    """Instead of `label`: several columns to predict by one model, for families that can (`mmoe`). Gates must hold for
+    each of them; the objective is the mean over them."""
     key: list[Column] = []
     """Columns that together identify a row, and that predictions carry. They become features only where `features`
     names them too."""
@@ -59,7 +60,14 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _one_label(self) -> Experiment:
         if (self.label is None) == (self.labels is None):
-            raise ValueError("give label, the column to predict")
+            raise ValueError("give either label, the column to predict, or labels, several of them")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Experiment:
+        labels = self.label_columns()
+        if double := next((label for label in labels if labels.count(label) > 1), None):
+            raise ValueError(f"labels names {double!r} twice; name each once")
         return self
 
     @model_validator(mode="after")
@@ -72,8 +80,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _label_is_no_feature(self) -> Experiment:
-        if self.label in self.feature_columns():
-            raise ValueError(f"the label {self.label!r} is also used by features")
+        used = self.feature_columns()
+        if label := next((label for label in self.label_columns() if label in used), None):
+            raise ValueError(f"the label {label!r} is also used by features")
         return self
 
     @model_validator(mode="after")
@@ -85,6 +94,10 @@ class Experiment(Section):
             if unknown := next((name for name in named if name not in self.features), None):
                 raise ValueError(f"the model {model.name!r} embeds {unknown!r}, which is none of the features")
         return self
+
+    def label_columns(self) -> list[str]:
+        """The columns to predict: `labels`, or `label` alone."""
+        return [self.label] if self.label is not None else list(self.labels or [])
 
     def feature_columns(self) -> list[str]:
         """The raw columns that `features` reads, each once, in the order of the file. Empty with `transform_module`."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from tidemill.errors import Code, TidemillError
 from tidemill.section import PositiveInt, Section, Seed
 
 
@@ -29,6 +30,7 @@ class EarlyStopping(Section):
     """Ends training when the metric on the valid split no longer improves; the best weights are kept."""
 
     metric: Literal["auc", "log_loss"] = "log_loss"
+    """Of several labels the mean."""
     patience: PositiveInt = 2
     """Neural families: epochs without improvement."""
     rounds: PositiveInt = 50
@@ -47,10 +49,10 @@ class Training(Section):
     """null trains all epochs and rounds."""
     negative_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Neural families: share of the rows with label 0 that an epoch sees, drawn anew in each. The model's scores are
-    corrected for it."""
+    corrected for it. For one label."""
     positive_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Neural families: weight of a row with label 1, beside 1 for the others. The model's scores are corrected for
-    it."""
+    """Neural families: weight of a row with label 1, of each label, beside 1 for the others. The model's scores are
+    corrected for it."""
     warm_start: str | None = None
     """Neural families: a published model to begin with, `previous` for the one that is published now under the
     experiment's name, or the URI of a published version (also of a model for another label). Embeddings are matched by
@@ -77,6 +79,16 @@ class Training(Section):
         if value is not None and value != "previous" and "/" not in value:
             raise ValueError("write previous, or the URI of a published version")
         return value
+
+    def check_labels(self, labels: int) -> None:
+        """Refuses what cannot be done with so many labels.
+
+        Raises:
+            TidemillError: `unsupported`.
+        """
+        if labels > 1 and self.negative_rate < 1:
+            got = f"{self.negative_rate:g} with {labels} labels, whose scores cannot all be corrected for it"
+            raise TidemillError(Code.UNSUPPORTED, "training.negative_rate", got, "leave it out, or give one label")
 
 
 class Ensemble(Section):

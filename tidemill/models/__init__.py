@@ -60,7 +60,7 @@ def load_model(path: str | os.PathLike) -> Model:
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
         config = config_of(document["config"])
-        layout = Layout.of(document["features"])
+        layout = Layout.of(document["features"], document["labels"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError, ValidationError) as error:
         got = f"a {DOCUMENT} that cannot be read: {error}"
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(folder), got, "train the model again") from error

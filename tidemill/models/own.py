@@ -9,7 +9,7 @@ import sys
 import types
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError, field_validator
 
@@ -36,6 +36,9 @@ class OwnFamily(Family):
     settings: dict[str, Any] = {}
     """The hyperparameters of the module's family."""
 
+    several_labels: ClassVar[bool] = True
+    """What the module's family says is looked at when it is opened: planning runs no user's code."""
+
     @field_validator("module")
     @classmethod
     def _is_a_module(cls, module: str) -> str:
@@ -44,7 +47,12 @@ class OwnFamily(Family):
         return module
 
     def open(self, layout: Layout) -> Model:
-        model = self._own().open(layout)
+        family = self._own()
+        if len(layout.labels) > 1 and not family.several_labels:
+            got = f"a family that predicts one label, with {len(layout.labels)} labels"
+            want = "set several_labels = True where logit gives a column for each label, or give one label"
+            raise TidemillError(Code.UNSUPPORTED, f"models.{self.name}.module", got, want)
+        model = family.open(layout)
         model.told = self
         return model
 

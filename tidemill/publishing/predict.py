@@ -1,6 +1,7 @@
-"""The `predict` step: raw rows in, Parquet shards with the key and a score out.
+"""The `predict` step: raw rows in, Parquet shards with the key and scores out.
 
-    part-00000-of-00004.parquet …    key columns, further columns, score (float32), in the order of the rows
+    part-00000-of-00004.parquet …    key columns, further columns, score (float32; of several labels score_<label> for
+                                     each), in the order of the rows
     _SUCCESS                         JSON, written last: what scored what, and each file's rows, bytes, fingerprint
 
 The predictions lie at the URI that the spec names. The step's artifact is that folder; where the orchestrator gives it
@@ -30,7 +31,6 @@ from tidemill.specs import PredictSpec
 from tidemill.step import Progress
 
 SUCCESS = "_SUCCESS"
-SCORE = "score"
 _OWN_FILE = re.compile(r"_SUCCESS|part-\d+-of-\d+\.parquet")
 
 
@@ -65,7 +65,7 @@ def predict(spec: PredictSpec, examples: str, *, predictions: str, progress: Pro
 
     Raises:
         TidemillError: `empty-input`, `missing-column`, `feature-type`, `no-model`, or `invalid-value` where the folder
-            to write holds other files, or a column is called `score`.
+            to write holds other files, or a column is called like a score.
     """
     data = Dataset(examples)
     splits = ["predict"] if "predict" in data.splits else [s for s in SPLITS if s in data.splits]
@@ -77,6 +77,7 @@ def predict(spec: PredictSpec, examples: str, *, predictions: str, progress: Pro
     progress.phase("load the model")
     with Scorer(spec.model) as scorer:
         scorer.check(list(data.columns))
+        _check_names(carried, scorer)
         inputs = fingerprint.of_json([json.loads(spec.model_dump_json()), data.fingerprint, scorer.fingerprint])
         manifest = _finished(spec.output, inputs)
         if manifest is None:
@@ -92,10 +93,13 @@ def _carried(spec: PredictSpec, data: Dataset) -> list[str]:
     if missing := [name for name in names if name not in data.columns]:
         got = f"{', '.join(map(repr, missing))}, not among {', '.join(data.columns)}"
         raise TidemillError(Code.MISSING_COLUMN, "predict.columns", got, "name columns that the query returns")
-    if SCORE in names:
-        want = "rename the column in the query; the prediction takes this name"
-        raise TidemillError(Code.INVALID_VALUE, "predict.columns", f"a column called {SCORE!r}", want)
     return names
+
+
+def _check_names(carried: list[str], scorer: Scorer) -> None:
+    if taken := next((name for name in scorer.outputs if name in carried), None):
+        want = "rename the column in the query; the prediction takes this name"
+        raise TidemillError(Code.INVALID_VALUE, "predict.columns", f"a column called {taken!r}", want)
 
 
 def _check_output(uri: str) -> None:
@@ -128,7 +132,8 @@ def _score_all(spec, scorer, data, splits, carried, rows, facts, predictions, pr
     partial.mkdir(parents=True)
     try:
         tables = _scored(spec, scorer, data, splits, carried)
-        schema = pa.schema([*(data.schema().field(name) for name in carried), pa.field(SCORE, pa.float32())])
+        scores = [pa.field(name, pa.float32()) for name in scorer.outputs]
+        schema = pa.schema([*(data.schema().field(name) for name in carried), *scores])
         files = _write_shards(partial, tables, schema.remove_metadata(), rows, spec.shards, progress)
         manifest = {
             "format": 1,
@@ -150,7 +155,8 @@ def _scored(
 ) -> Iterator[pa.Table]:
     for split in splits:
         for batch, scores in scorer.batches(data, split, carried, spec.batch_size):
-            yield pa.Table.from_arrays([*(batch.column(n) for n in carried), pa.array(scores)], [*carried, SCORE])
+            columns = [*(batch.column(name) for name in carried), *(pa.array(column) for column in scores.T)]
+            yield pa.Table.from_arrays(columns, [*carried, *scorer.outputs])
 
 
 def _write_shards(

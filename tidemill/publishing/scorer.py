@@ -16,6 +16,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.transform.raw import RawColumn, to_dense
 
 RAW_COLUMNS = "assets.extra/raw_columns.json"
+SCORES = "assets.extra/scores.json"
 SIGNATURE = "serving_default"
 BATCH_ROWS = 8192
 
@@ -30,6 +31,9 @@ class Scorer:
     Attributes:
         fingerprint: Of the version's content.
         raw_columns: The raw columns that the model takes.
+        outputs: The names of its scores: `score`, or of several labels `score_<label>`.
+        labels: The labels in the same order; empty where a model of an earlier version does not say of which one it
+            is.
 
     Raises:
         TidemillError: `no-model` where nothing is there, `incomplete-artifact` where files are missing.
@@ -48,6 +52,9 @@ class Scorer:
         listed = json.loads((path / RAW_COLUMNS).read_text(encoding="utf-8"))
         self.raw_columns = [RawColumn(c["name"], c["dtype"], c.get("is_list", False)) for c in listed]
         self._inputs = {c["name"]: c.get("input", c["name"]) for c in listed}
+        scores = json.loads((path / SCORES).read_text(encoding="utf-8")) if (path / SCORES).is_file() else []
+        self.labels: list[str] = [each["label"] for each in scores]
+        self.outputs: list[str] = [each["output"] for each in scores] or ["score"]
         import tensorflow as tf
 
         self._tf = tf
@@ -86,25 +93,26 @@ class Scorer:
             batch: Rows with at least the raw columns; missing values are nulls.
 
         Returns:
-            [rows] float32, as the SavedModel gives them.
+            [rows, outputs] float32, as the SavedModel gives them.
 
         Raises:
             TidemillError: `missing-column`, or `feature-type` for a column of another type than in training.
         """
         if not batch.num_rows:
-            return np.empty(0, np.float32)
+            return np.empty((0, len(self.outputs)), np.float32)
         dense = to_dense(batch, self.raw_columns)
         tensors = {self._inputs[c.name]: self._tf.constant(dense[c.name], c.dtype) for c in self.raw_columns}
-        return self._score(**tensors)["score"].numpy().reshape(-1)
+        scores = self._score(**tensors)
+        return np.stack([scores[name].numpy().reshape(-1) for name in self.outputs], axis=1)
 
     def score_split(self, examples: Dataset, split: str, batch_rows: int = BATCH_ROWS) -> np.ndarray:
-        """Probabilities of a split of raw examples, [rows] float32 in the rows' order.
+        """Probabilities of a split of raw examples, [rows, outputs] float32 in the rows' order.
 
         Raises:
             TidemillError: `missing-column` or `feature-type`.
         """
         parts = [scores for _, scores in self.batches(examples, split, batch_rows=batch_rows)]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+        return np.concatenate(parts) if parts else np.empty((0, len(self.outputs)), np.float32)
 
     def batches(
         self, examples: Dataset, split: str, further: Sequence[str] = (), batch_rows: int = BATCH_ROWS
@@ -118,7 +126,7 @@ class Scorer:
             batch_rows: Most rows of a batch.
 
         Yields:
-            Record batches, and their scores [rows] float32.
+            Record batches, and their scores [rows, outputs] float32.
 
         Raises:
             TidemillError: `missing-column` or `feature-type`.

@@ -26,24 +26,27 @@ _BLOCK_ROWS = 1 << 12
 
 @dataclass(frozen=True)
 class Layout:
-    """How a transformed row is laid out for a model: its ids side by side, then its numbers.
+    """How a transformed row is laid out for a model: its ids side by side, then its numbers, then its labels.
 
     Attributes:
         ids: Names of the id features.
         num_ids: For each id feature the number of its ids, which are 0 to `num_ids` - 1.
         numbers: Names of the number features.
+        labels: Names of the labels. Defaults to none, for what only looks at features.
     """
 
     ids: tuple[str, ...]
     num_ids: tuple[int, ...]
     numbers: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, features: Sequence[dict]) -> Layout:
-        """The layout of the features in a transformed dataset's metadata, in their order."""
+    def of(cls, features: Sequence[dict], labels: Sequence[str]) -> Layout:
+        """The layout of the features and labels in a transformed dataset's metadata, in their order."""
         ids = [f for f in features if f["kind"] == "id"]
         numbers = [f["name"] for f in features if f["kind"] == "number"]
-        return cls(tuple(f["name"] for f in ids), tuple(int(f["num_ids"]) for f in ids), tuple(numbers))
+        names, num_ids = tuple(f["name"] for f in ids), tuple(int(f["num_ids"]) for f in ids)
+        return cls(names, num_ids, tuple(numbers), tuple(labels))
 
     @property
     def columns(self) -> list[str]:
@@ -58,7 +61,7 @@ class Rows:
     Attributes:
         ids: [rows, number of id features] int32.
         numbers: [rows, number of number features] float32.
-        labels: [rows] float32, or empty where labels were not asked for.
+        labels: [rows, number of labels] float32, or [rows, 0] where labels were not asked for.
     """
 
     ids: np.ndarray
@@ -80,8 +83,8 @@ def concat(parts: Sequence[Rows]) -> Rows:
     return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("ids", "numbers", "labels")))
 
 
-def to_rows(data: pa.Table | pa.RecordBatch, layout: Layout, label: str | None = None) -> Rows:
-    """Arrow columns to matrices."""
+def to_rows(data: pa.Table | pa.RecordBatch, layout: Layout) -> Rows:
+    """Arrow columns to matrices, without labels."""
 
     def fill(names: Sequence[str], dtype: type) -> np.ndarray:
         matrix = np.empty((data.num_rows, len(names)), dtype)
@@ -90,14 +93,19 @@ def to_rows(data: pa.Table | pa.RecordBatch, layout: Layout, label: str | None =
         return matrix
 
     to_numpy = {} if isinstance(data, pa.Table) else {"zero_copy_only": False}
-    labels = data.column(label).to_numpy(**to_numpy) if label else np.empty(0)
-    return Rows(fill(layout.ids, np.int32), fill(layout.numbers, np.float32), labels.astype(np.float32))
+    return Rows(fill(layout.ids, np.int32), fill(layout.numbers, np.float32), fill((), np.float32))
 
 
-def in_order(dataset: Dataset, split: str, layout: Layout, label: str | None, batch_rows: int) -> Iterator[Rows]:
-    """The split's rows in their order, in batches of at most `batch_rows`."""
-    for batch in dataset.batches(split, [*layout.columns, *([label] if label else [])], batch_rows):
-        yield to_rows(batch, layout, label)
+def in_order(dataset: Dataset, split: str, layout: Layout, batch_rows: int) -> Iterator[Rows]:
+    """The split's rows in their order, in batches of at most `batch_rows`, without labels."""
+    for batch in dataset.batches(split, layout.columns, batch_rows):
+        yield to_rows(batch, layout)
+
+
+def read_labels(dataset: Dataset, split: str, labels: Sequence[str]) -> np.ndarray:
+    """A split's labels, [rows, labels] float32, in the rows' order."""
+    table = dataset.read(split, list(labels))
+    return np.stack([table.column(label).to_numpy().astype(np.float32) for label in labels], axis=1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,6 @@ def shuffled(
     dataset: Dataset,
     split: str,
     layout: Layout,
-    label: str,
     *,
     batch_size: int,
     seed: int,
@@ -129,13 +136,12 @@ def shuffled(
     Args:
         dataset: A transformed dataset.
         split: The split's name.
-        layout: The features to read.
-        label: The label's column.
+        layout: The features and labels to read.
         batch_size: Rows of a batch.
         seed: 0 or more.
         epoch: 0 or more.
         first_batch: Batches to leave out at the start, without decoding the buffers before. Defaults to none.
-        negative_rate: Share of the rows with label 0 to take, drawn with `seed` and `epoch`. Defaults to all.
+        negative_rate: Share of the rows with no label 1 to take, drawn with `seed` and `epoch`. Defaults to all.
         buffer_rows: See above.
 
     Yields:
@@ -144,23 +150,23 @@ def shuffled(
     rng = np.random.default_rng([seed, epoch])
     groups = _row_groups(dataset.files(split))
     buffers = _cut([groups[i] for i in rng.permutation(len(groups))], buffer_rows)
-    columns = [*layout.columns, label]
+    columns = [*layout.columns, *layout.labels]
 
     def load(place: int) -> Rows:
         rows = sum(group.rows for group in buffers[place])
         whole = Rows(
             np.empty((rows, len(layout.ids)), np.int32),
             np.empty((rows, len(layout.numbers)), np.float32),
-            np.empty(rows, np.float32),
+            np.empty((rows, len(layout.labels)), np.float32),
         )
         first = 0
         for group in buffers[place]:
-            _fill(whole.slice(first, first + group.rows), _read(group, columns), layout, label)
+            _fill(whole.slice(first, first + group.rows), _read(group, columns), layout)
             first += group.rows
         draw = np.random.default_rng([seed, epoch, place])
         order = draw.permutation(rows)
         if negative_rate < 1:
-            order = order[(whole.labels[order] != 0) | (draw.random(len(order)) < negative_rate)]
+            order = order[whole.labels[order].any(axis=1) | (draw.random(len(order)) < negative_rate)]
         return Rows(*(np.take(part, order, axis=0) for part in (whole.ids, whole.numbers, whole.labels)))
 
     skip = first_batch * batch_size
@@ -169,18 +175,22 @@ def shuffled(
     while negative_rate == 1 and place < len(buffers) and skip >= (rows := sum(g.rows for g in buffers[place])):
         skip -= rows
         place += 1
-    pending: Rows | None = None
+    pending: list[Rows] = []
     for buffer in _ahead(load, place, len(buffers)):
         if skip:
             left_out = min(skip, len(buffer))
             buffer, skip = buffer.slice(left_out, len(buffer)), skip - left_out
-        pending = buffer if pending is None else concat([pending, buffer])
-        whole = len(pending) // batch_size * batch_size
-        for start in range(0, whole, batch_size):
-            yield pending.slice(start, start + batch_size)
-        pending = pending.slice(whole, len(pending))
-    if pending is not None and len(pending):
-        yield pending
+        # Only the batch over the end of the last buffer is copied.
+        start = 0
+        while start < len(buffer):
+            stop = min(start + batch_size - sum(map(len, pending)), len(buffer))
+            pending.append(buffer.slice(start, stop))
+            start = stop
+            if sum(map(len, pending)) == batch_size:
+                yield concat(pending)
+                pending = []
+    if pending:
+        yield concat(pending)
 
 
 class Waited(Iterator[Rows]):
@@ -202,16 +212,15 @@ class Waited(Iterator[Rows]):
             self.seconds += time.monotonic() - started
 
 
-def _fill(rows: Rows, table: pa.Table, layout: Layout, label: str) -> None:
+def _fill(rows: Rows, table: pa.Table, layout: Layout) -> None:
     """Writes columns to the rows of a row group, block by block. A block of rows lies in the cache while its columns,
     which are read one after the other, come to stand in it."""
-    for names, matrix in ((layout.ids, rows.ids), (layout.numbers, rows.numbers)):
+    for names, matrix in ((layout.ids, rows.ids), (layout.numbers, rows.numbers), (layout.labels, rows.labels)):
         columns = [table.column(name).to_numpy() for name in names]
         for start in range(0, len(rows), _BLOCK_ROWS):
             block = matrix[start : start + _BLOCK_ROWS]
             for place, column in enumerate(columns):
                 block[:, place] = column[start : start + _BLOCK_ROWS]
-    rows.labels[:] = table.column(label).to_numpy()
 
 
 def _ahead(load: Callable[[int], Rows], start: int, stop: int) -> Iterator[Rows]:

@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from tidemill.errors import Code, TidemillError
 from tidemill.step import Preempted
-from tidemill.training.input import Layout, Waited, shuffled
-from tidemill.training.metrics import measure
+from tidemill.training.input import Layout, Waited, read_labels, shuffled
+from tidemill.training.metrics import measure_labels
 from tidemill.training.optimizers import Updates
 from tidemill.training.threads import default_threads
 
@@ -59,11 +59,11 @@ def fit(
     """Trains a network on the train split.
 
     Args:
-        network: From the inputs of `network_inputs` to logits [batch, 1].
+        network: From the inputs of `network_inputs` to logits [batch, labels].
         tables: Its embedding tables, of which a step updates the rows of its batch alone.
-        layout: The features.
+        layout: The features and labels.
         run: Data and settings.
-        predict: Gives the probabilities of a split with the network's present weights.
+        predict: Gives the probabilities [rows, labels] of a split with the network's present weights.
 
     Returns:
         The number of epochs that the weights have seen: the best where early stopping is on, else the last.
@@ -95,9 +95,7 @@ class _Trainer:
         self.stop_metric = self.training.early_stopping and self.training.early_stopping.metric
         self.rows = run.data.rows("train")
         self.batches = math.ceil(self.rows / self.training.batch_size)
-        self.valid_labels = (
-            run.data.read("valid", [run.label])[run.label].to_numpy() if run.data.rows("valid") else np.empty(0)
-        )
+        self.valid_labels = read_labels(run.data, "valid", layout.labels) if run.data.rows("valid") else np.empty(0)
         steps = self.training.epochs * self.batches
         updates = Updates(self.training.optimizer, steps, network.trainable_variables, tables)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float64, name="loss_sum")
@@ -123,7 +121,7 @@ class _Trainer:
         begun = time.monotonic()
         started = begun - self.seconds
         stream = shuffled(
-            self.run.data, "train", self.layout, self.run.label,
+            self.run.data, "train", self.layout,
             batch_size=size, seed=self.training.seed, epoch=self.place, first_batch=self.batch,
             negative_rate=self.training.negative_rate,
         )  # fmt: skip
@@ -143,7 +141,7 @@ class _Trainer:
         self.seconds = time.monotonic() - started
         loss = self._check_loss(what)  # waits for the last step
         try:
-            valid = measure(self.valid_labels, self.predict("valid")) if len(self.valid_labels) else {}
+            valid = self._measured() if len(self.valid_labels) else {}
         except Preempted:
             self._checkpoint(what)
             raise
@@ -179,6 +177,9 @@ class _Trainer:
         self.history.restore(state["history"])
         self.run.progress.phase(f"goes on from epoch {self.place + 1}, batch {self.batch + 1}")
 
+    def _measured(self) -> dict[str, float]:
+        return measure_labels(self.layout.labels, self.valid_labels, self.predict("valid"))
+
     def _variables(self) -> dict[str, list]:
         return {"weights": self.weights, "optimizer": self.optimizer_state, "loss": [self.loss_sum]}
 
@@ -212,24 +213,24 @@ class _Trainer:
 def train_step(
     network: keras.Model, updates: Updates, layout: Layout, positive_weight: float, loss_sum: tf.Variable
 ) -> Callable:
-    """A compiled step that updates the weights and adds the batch's loss, times its rows, to `loss_sum`. The penalties
-    of the layers count for the gradient, not for the loss that is reported."""
+    """A compiled step that updates the weights and adds the batch's loss, the mean over its rows and labels, times its
+    rows, to `loss_sum`. The penalties of the layers count for the gradient, not for the loss that is reported."""
     signature = [
         tf.TensorSpec([None, len(layout.ids)], tf.int32),
         tf.TensorSpec([None, len(layout.numbers)], tf.float32),
-        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([None, len(layout.labels)], tf.float32),
     ]
 
     @tf.function(input_signature=signature)
     def step(ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
-            logits = tf.squeeze(network(network_inputs(network, ids, numbers), training=True), axis=1)
+            logits = network(network_inputs(network, ids, numbers), training=True)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
             if positive_weight != 1:
                 losses *= 1 + (positive_weight - 1) * labels
             loss = tf.reduce_mean(losses)
             total = tf.add_n([loss, *network.losses])
         updates.apply(tape.gradient(total, updates.trained))
-        loss_sum.assign_add(tf.cast(loss, tf.float64) * tf.cast(tf.size(labels), tf.float64))
+        loss_sum.assign_add(tf.cast(loss, tf.float64) * tf.cast(tf.shape(labels)[0], tf.float64))
 
     return step

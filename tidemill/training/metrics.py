@@ -3,6 +3,8 @@ every boosting round."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 METRICS = ("auc", "log_loss")
@@ -43,6 +45,26 @@ def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         return {}
     values = {"auc": auc(labels, scores), "log_loss": log_loss(labels, scores)}
     return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def measure_labels(names: Sequence[str], labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """`auc` and `log_loss` of several labels.
+
+    Args:
+        names: The labels' names.
+        labels: [rows, labels], 0 or 1.
+        scores: [rows, labels], probabilities of class 1.
+
+    Returns:
+        As `measure` where there is one label. With several the means over labels, of those metrics that all have, and
+        those of each as `auc_<name>` and `log_loss_<name>`.
+    """
+    each = {name: measure(labels[:, place], scores[:, place]) for place, name in enumerate(names)}
+    if len(names) == 1:
+        return each[names[0]]
+    shared = [metric for metric in METRICS if all(metric in found for found in each.values())]
+    means = {metric: float(np.mean([found[metric] for found in each.values()])) for metric in shared}
+    return means | {f"{metric}_{name}": value for name, found in each.items() for metric, value in found.items()}
 
 
 def better(metric: str, value: float, than: float) -> bool:

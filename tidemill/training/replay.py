@@ -14,7 +14,7 @@ import tensorflow as tf
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models.parts.base import Model
-from tidemill.training.export import DENSE, EXAMPLES, SCORE, signature_names
+from tidemill.training.export import DENSE, EXAMPLES, score_names, signature_names
 from tidemill.training.input import to_rows
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
@@ -37,7 +37,8 @@ class Replay:
 def replay(
     saved_model: str | os.PathLike, model: Model, graph: TransformGraph, examples: Dataset, transformed: Dataset
 ) -> Replay:
-    """Replays up to 512 rows, evenly spaced over valid (without one, train), through both signatures of a SavedModel.
+    """Replays up to 512 rows, evenly spaced over valid (without one, train), through both signatures of a SavedModel,
+    and compares the scores of all labels.
 
     Args:
         saved_model: The exported folder; it is read back from disk.
@@ -55,25 +56,27 @@ def replay(
     raw = to_dense(_pick(examples, split, [c.name for c in columns], places), columns)
     expected = model.predict_rows(to_rows(_pick(transformed, split, model.layout.columns, places), model.layout))
     signatures = tf.saved_model.load(str(saved_model)).signatures
-    inputs = signature_names([c.name for c in columns])
+    inputs, outputs = signature_names([c.name for c in columns]), score_names(model.layout.labels)
     dense = {inputs[name]: tf.constant(values) for name, values in raw.items()}
     largest = 0.0
     for signature, feed in ((DENSE, dense), (EXAMPLES, {"examples": tf.constant(to_examples(raw, columns))})):
-        got = signatures[signature](**feed)[SCORE].numpy().astype(np.float64)
+        scores = signatures[signature](**feed)
+        got = np.stack([scores[name].numpy() for name in outputs.values()], axis=1).astype(np.float64)
         difference = np.abs(got - expected)
         # A score that is not a number differs from everything.
-        worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
+        worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape)
         if not difference[worst] <= TOLERANCE:
-            row = int(places[worst])
+            row, output = int(places[worst[0]]), list(outputs.values())[worst[1]]
             raise TidemillError(
                 Code.SERVING_SKEW,
                 f"row {row} of {split}, signature {signature}",
-                f"a score of {got[worst]:.9g} from the exported model and {expected[worst]:.9g} from training",
+                f"a {output} of {got[worst]:.9g} from the exported model and {expected[worst]:.9g} from training",
                 "report this with the experiment: the transform gives other values for one row than for a batch",
                 {
                     "split": split,
                     "row": row,
                     "signature": signature,
+                    "output": output,
                     "serving": float(got[worst]),
                     "training": float(expected[worst]),
                 },

@@ -19,8 +19,8 @@ from tidemill.step import Progress
 from tidemill.training import folds
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
-from tidemill.training.input import Layout
-from tidemill.training.metrics import measure
+from tidemill.training.input import Layout, read_labels
+from tidemill.training.metrics import measure_labels
 from tidemill.training.preemption import notice
 from tidemill.training.serving import export_checked
 from tidemill.transform.graph import TransformGraph
@@ -38,7 +38,7 @@ class TrainSummary:
     Attributes:
         family: The model's family.
         name: The member's name.
-        valid: `auc` and `log_loss` of the valid split; empty without one.
+        valid: `auc` and `log_loss` of the valid split, as `measure_labels` gives them; empty without one.
         epochs: Epochs, or boosting rounds, that the model keeps.
         rows_per_second: Train rows through an epoch or a round, a second, measuring not counted.
         input_share: Share of the training's time that was spent waiting for rows; None for gradient boosting.
@@ -75,7 +75,7 @@ def train(
     Raises:
         TidemillError: `empty-split`, `label-null`, `label-type`, `label-one-class`, `transform-failed` (no feature),
             `training-diverged`, `serving-skew`, `incomplete-artifact`, `invalid-value` (embeddings that do not fit the
-            features).
+            features), `unsupported` (several labels with a family, sampling or a fold for one).
         Preempted: the process was told to end; the next call goes on from here.
     """
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
@@ -104,12 +104,12 @@ def _train(
 ) -> TrainSummary:
     """Trains on `fitted_to`, which is `data` or a fold of it."""
     checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds, spec.training.checkpoint_steps)
-    fitted = spec.model.open(Layout.of(data.metadata["features"]))
+    fitted = spec.model.open(Layout.of(data.metadata["features"], spec.labels))
     facts: dict = {}
     with artifact.write_folder(model, facts) as folder:
         history = History(folder / LOGS, fitted.unit, _live_logs(spec, root, key))
         with contextlib.closing(history), notice() as told:
-            kept = fitted.fit(Run(fitted_to, spec.label, spec.training, history, checkpoints, progress, told, graph))
+            kept = fitted.fit(Run(fitted_to, spec.training, history, checkpoints, progress, told, graph))
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {
@@ -119,11 +119,11 @@ def _train(
             "training_fingerprint": key,
             "transform_fingerprint": graph.fingerprint,
         }
-        valid = _valid_metrics(fitted, data, spec.label)
+        valid = _valid_metrics(fitted, data)
         _write_document(folder / models.DOCUMENT, spec, fitted, data, facts | {"kept": kept, "valid": valid})
         if spec.fold is not None:
-            labels = fitted_to.read(folds.HELD_OUT, [spec.label])[spec.label].to_numpy()
-            scores = fitted.predict(fitted_to, folds.HELD_OUT)
+            labels = read_labels(fitted_to, folds.HELD_OUT, spec.labels)[:, 0]
+            scores = fitted.predict(fitted_to, folds.HELD_OUT)[:, 0]
             folds.write_out_of_fold(spec.fold, raw, labels, scores, folder / folds.OUT_OF_FOLD)
             facts["fold"] = [spec.fold.index, spec.fold.of]
         export_checked(fitted, graph, raw, data, folder, progress)
@@ -163,12 +163,18 @@ def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) 
         if raw.rows(split) != data.rows(split):
             got = f"{data.rows(split)} transformed rows of {raw.rows(split)} in {split}"
             raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(data.path), got, "run preprocess again")
-    _check_labels(data, "train", spec.label, spec.training)
-    if spec.training.early_stopping or data.rows("valid"):
-        _check_labels(data, "valid", spec.label, spec.training)
+    spec.model.check_labels(len(spec.labels))
+    spec.training.check_labels(len(spec.labels))
+    if spec.fold is not None and len(spec.labels) > 1:
+        want = "train without folds, or give one label"
+        raise TidemillError(Code.UNSUPPORTED, "labels", f"{len(spec.labels)} labels with a fold", want)
+    for label in spec.labels:
+        _check_label(data, "train", label, spec.training)
+        if spec.training.early_stopping or data.rows("valid"):
+            _check_label(data, "valid", label, spec.training)
 
 
-def _check_labels(data: Dataset, split: str, label: str, training: Training) -> None:
+def _check_label(data: Dataset, split: str, label: str, training: Training) -> None:
     rows = data.rows(split)
     if not rows:
         want = "give the split a share of the rows" + (
@@ -199,17 +205,18 @@ def _check_labels(data: Dataset, split: str, label: str, training: Training) -> 
         raise TidemillError(Code.INVALID_VALUE, "training.negative_rate", got, "take a larger share")
 
 
-def _valid_metrics(fitted: Model, data: Dataset, label: str) -> dict[str, float]:
+def _valid_metrics(fitted: Model, data: Dataset) -> dict[str, float]:
     if not data.rows("valid"):
         return {}
-    return measure(data.read("valid", [label])[label].to_numpy(), fitted.predict(data, "valid"))
+    labels = fitted.layout.labels
+    return measure_labels(labels, read_labels(data, "valid", labels), fitted.predict(data, "valid"))
 
 
 def _write_document(path: Path, spec: TrainSpec, fitted: Model, data: Dataset, facts: dict) -> None:
     document = {
         "config": spec.model.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json"),
-        "label": spec.label,
+        "labels": spec.labels,
         "features": data.metadata["features"],
         "unit": fitted.unit,
         "versions": fitted.versions(),

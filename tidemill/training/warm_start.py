@@ -50,7 +50,8 @@ class Earlier:
             artifact.open_folder(path)
             document = json.loads((path / "tidemill" / models.DOCUMENT).read_text(encoding="utf-8"))
             config = models.config_of(document["config"])
-            self.layout = Layout.of(document["features"])
+            # Models of earlier versions have one label, and name it otherwise.
+            self.layout = Layout.of(document["features"], document.get("labels") or [document["label"]])
             model = config.open(self.layout) if document["config"]["family"] != "ensemble" else None
             if not isinstance(getattr(model, "config", None), Network):
                 got = f"{uri!r}, a model of family {document['family']}"

@@ -22,7 +22,11 @@ _TYPES = {"int64": schema_pb2.INT, "float32": schema_pb2.FLOAT, "string": schema
 
 
 def describe(
-    folder: Path, label: str, columns: Sequence[RawColumn], order: Sequence[str] | None, raw: schema_pb2.Schema
+    folder: Path,
+    labels: Sequence[str],
+    columns: Sequence[RawColumn],
+    order: Sequence[str] | None,
+    raw: schema_pb2.Schema,
 ) -> None:
     """Writes `metadata/` and `features.json` beside what the engine wrote.
 
@@ -30,22 +34,22 @@ def describe(
 
     Args:
         folder: The folder with `transform_fn/` and `transformed_metadata/`.
-        label: The label's name. An output of this name is the label and no feature.
+        labels: The labels' names. An output of such a name is the label and no feature.
         columns: The raw columns that the graph takes.
         order: The features' names in the order to list them in. Defaults to the transformed schema's.
         raw: The examples' schema.
 
     Raises:
         TidemillError: `transform-failed` when the graph has no feature or no input, `leakage` when a feature is
-            computed from the label.
+            computed from a label.
     """
     metadata_io.write_metadata(dataset_metadata.DatasetMetadata(_raw_schema(raw, columns)), str(folder / RAW_METADATA))
     outputs = {f.name: f for f in tft.TFTransformOutput(str(folder)).transformed_metadata.schema.feature}
     needed = needed_inputs(folder / TRANSFORM_FN)
     _refuse_python(folder / TRANSFORM_FN)
-    names = [name for name in (order or outputs) if name != label]
+    names = [name for name in (order or outputs) if name not in labels]
     of_features = set().union(*(needed[name] for name in names))
-    if label in of_features:
+    if label := next((label for label in labels if label in of_features), None):
         guilty = ", ".join(repr(name) for name in names if label in needed[name])
         raise TidemillError(
             Code.LEAKAGE, f"output {guilty}", f"a value computed from the label {label!r}", "leave the label out of it"
@@ -55,8 +59,10 @@ def describe(
         raise TidemillError(Code.TRANSFORM_FAILED, "preprocessing_fn", got, "return at least one feature")
     facts = {
         "format": 1,
-        "label": label,
-        "label_columns": [asdict(c) for c in columns if c.name in needed[label]] if label in outputs else None,
+        "labels": list(labels),
+        "computed_labels": {
+            label: [asdict(c) for c in columns if c.name in needed[label]] for label in labels if label in outputs
+        },
         "raw_columns": [asdict(c) for c in columns if c.name in of_features],
         "features": [_feature(outputs[name]) for name in names],
         "offsets": {

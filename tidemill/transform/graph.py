@@ -33,11 +33,12 @@ class TransformGraph:
         path: The artifact's folder.
 
     Attributes:
-        raw_columns: The columns that the features are computed from; the label is not among them.
+        raw_columns: The columns that the features are computed from; labels are not among them.
         features: `{"name": …, "kind": "id", "num_ids": …}` or `{"name": …, "kind": "number"}`, in the file's order.
             Ids are 0 to num_ids - 1, those for unknown and for missing values included.
-        label: The label's name.
-        label_columns: The columns that the graph computes the label from; None where it does not compute it.
+        labels: The labels' names.
+        computed_labels: For each label that the graph computes the columns that it is computed from. The others are raw
+            columns themselves.
         offsets: What is added to an output's ids so that they begin at 0, by the output's name.
         fingerprint: Of the folder's content.
 
@@ -51,9 +52,9 @@ class TransformGraph:
         facts = json.loads((self.path / FEATURES).read_text(encoding="utf-8"))
         self.features: list[dict] = facts["features"]
         self.raw_columns = [RawColumn(**column) for column in facts["raw_columns"]]
-        self.label: str = facts["label"]
-        columns = facts["label_columns"]
-        self.label_columns = None if columns is None else [RawColumn(**column) for column in columns]
+        self.labels: list[str] = facts["labels"]
+        computed = facts["computed_labels"]
+        self.computed_labels = {name: [RawColumn(**column) for column in computed[name]] for name in computed}
         self.offsets: dict[str, int] = facts["offsets"]
 
     def dense_function(self) -> DenseFunction:
@@ -67,13 +68,18 @@ class TransformGraph:
         return ExampleFunction(self.dense_function(), self.raw_columns)
 
     def row_columns(self) -> list[RawColumn]:
-        """The columns that `row_function` needs: those of the features, and of the label where it is computed."""
-        return list(dict.fromkeys([*self.raw_columns, *(self.label_columns or [])]))
+        """The columns that `row_function` needs: those of the features, and of labels that are computed."""
+        of_labels = [column for columns in self.computed_labels.values() for column in columns]
+        return list(dict.fromkeys([*self.raw_columns, *of_labels]))
 
     def row_function(self) -> DenseFunction:
-        """As `dense_function`, with the label (float32) where the graph computes it: for transformed examples."""
-        label = {} if self.label_columns is None else {self.label: "float32"}
-        return self._function(self.row_columns(), self._dtypes() | label)
+        """As `dense_function`, with the labels (float32) that the graph computes: for transformed examples."""
+        return self._function(self.row_columns(), self._dtypes() | dict.fromkeys(self.computed_labels, "float32"))
+
+    @property
+    def given_labels(self) -> list[str]:
+        """The labels that are raw columns."""
+        return [name for name in self.labels if name not in self.computed_labels]
 
     def _dtypes(self) -> dict[str, str]:
         return {f["name"]: "int32" if f["kind"] == "id" else "float32" for f in self.features}

@@ -49,12 +49,12 @@ def preprocess(
     """Analyses the train split with TensorFlow Transform and transforms all splits.
 
     Args:
-        spec: The features or the transform module, the label, the engine.
+        spec: The features or the transform module, the labels, the engine.
         examples: Folder of the raw rows, a `Dataset`.
         schema: Folder with `schema.pbtxt`.
         transform_graph: Folder to write the transform graph to, see `TransformGraph`.
         transformed: Folder to write the transformed examples to: a `Dataset` with the splits, shards and row order of
-            the examples; ids as int32, numbers and the label as float32. Its metadata holds `label`, `features` and
+            the examples; ids as int32, numbers and labels as float32. Its metadata holds `labels`, `features` and
             `transform_fingerprint`.
         progress: Told how far the step is.
         root: URI of the folder where Tidemill keeps things. Needed where the spec asks for spans.
@@ -81,15 +81,14 @@ def preprocess(
         with artifact.write_folder(graph_folder) as folder:
             engine.analyse(function, columns, data, folder, progress)
             canonicalise(folder / TRANSFORM_FN)
-            describe(folder, spec.label, columns, order, raw_schema)
+            describe(folder, spec.labels, columns, order, raw_schema)
         graph = TransformGraph(graph_folder)
-        if graph.label_columns is None:
-            _refuse_unknown_label(spec.label, data)
+        _refuse_unknown_labels(graph.given_labels, data)
         progress.phase("transform")
         rows_folder.mkdir(parents=True)
         engine.transform(graph, data, rows_folder, progress)
         names = {name: [file.name for file in split.files] for name, split in data.splits.items()}
-        metadata = {"label": spec.label, "features": graph.features, "transform_fingerprint": graph.fingerprint}
+        metadata = {"labels": spec.labels, "features": graph.features, "transform_fingerprint": graph.fingerprint}
         fingerprint = finish_dataset(rows_folder, shards.transformed_schema(graph), names, metadata)
     rows = {name: split.rows for name, split in data.splits.items()}
     return PreprocessSummary(rows, len(graph.features), fingerprint)
@@ -103,11 +102,9 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
         function = module.ModuleFunction(spec.transform_module)
         return function, raw_columns(schema, exclude=spec.key), None
     features = spec.features or {}
-    _refuse_unknown_label(spec.label, data)
-    if spec.label in features:
-        raise TidemillError(
-            Code.INVALID_VALUE, f"features.{spec.label}", "the label's name", "name the feature otherwise"
-        )
+    _refuse_unknown_labels(spec.labels, data)
+    if label := next((label for label in spec.labels if label in features), None):
+        raise TidemillError(Code.INVALID_VALUE, f"features.{label}", "the label's name", "name the feature otherwise")
     names = {column: None for name, f in features.items() for column in (f.of if f.kind == "cross" else [name])}
     _refuse_all_null(data, [name for name in names if name in schema.names])
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
@@ -124,9 +121,9 @@ def _spans(spec: PreprocessSpec, data: Dataset, root: str | None) -> contextlib.
     return open_spans(root, [file.fingerprint for file in data.splits["train"].files])
 
 
-def _refuse_unknown_label(label: str, data: Dataset) -> None:
+def _refuse_unknown_labels(labels: Sequence[str], data: Dataset) -> None:
     names = data.schema().names
-    if label not in names:
+    if label := next((label for label in labels if label not in names), None):
         want = f"name one of {', '.join(names)}"
         raise TidemillError(Code.MISSING_COLUMN, "label", f"{label!r}, not a column of the examples", want)
 

@@ -18,9 +18,9 @@ _CALL_ROWS = 1 << 14
 
 
 def transformed_schema(graph: TransformGraph) -> pa.Schema:
-    """The columns of transformed examples: ids as int32, numbers and, last, the label as float32."""
+    """The columns of transformed examples: ids as int32, numbers and, last, the labels as float32."""
     fields = [pa.field(f["name"], pa.int32() if f["kind"] == "id" else pa.float32()) for f in graph.features]
-    return pa.schema([*fields, pa.field(graph.label, pa.float32())])
+    return pa.schema([*fields, *(pa.field(label, pa.float32()) for label in graph.labels)])
 
 
 class ShardTransformer:
@@ -50,8 +50,7 @@ class ShardTransformer:
             TidemillError: `label-null` or `label-type`; `transform-failed` when an id is outside of its domain.
         """
         names = [column.name for column in self._columns]
-        if self._graph.label_columns is None:
-            names.append(self._graph.label)
+        names += [label for label in self._graph.given_labels if label not in names]
         texts = [column.name for column in self._columns if column.dtype == "string" and not column.is_list]
         with (
             pq.ParquetFile(source, read_dictionary=texts) as file,
@@ -74,9 +73,9 @@ class ShardTransformer:
                 raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value a row")
         for name, num_ids in self._num_ids.items():
             check_ids(name, arrays[name], num_ids)
-        label = arrays.get(self._graph.label)
-        arrays[self._graph.label] = given_label(batch, self._graph.label) if label is None else label
-        check_label(self._graph.label, arrays[self._graph.label])
+        arrays |= {label: given_label(batch, label) for label in self._graph.given_labels}
+        for label in self._graph.labels:
+            check_label(label, arrays[label])
         return pa.RecordBatch.from_arrays([pa.array(arrays[name]) for name in self._schema.names], schema=self._schema)
 
 

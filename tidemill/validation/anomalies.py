@@ -93,7 +93,9 @@ def find(
             own: Severity = severity if column.role in ("feature", "label") else "WARNING"
             text = f"the data have this column ({_Types.Type.Name(column.type)}), and the schema does not"
             found.append(Anomaly(column.name, "", own, "SCHEMA_NEW_COLUMN", "new column", text))
-    found += _label(columns, filled)
+    for column in columns:
+        if column.role == "label":
+            found += _label(column, filled)
     return sorted(found, key=lambda a: a.severity)
 
 
@@ -214,22 +216,21 @@ def _unique(constraints: schema_pb2.UniqueConstraints, unique: int) -> Iterator[
         yield "FEATURE_TYPE_HIGH_UNIQUE", "too many values", text
 
 
-def _label(columns: Sequence[Column], splits: Mapping[str, SplitStatistics]) -> list[Anomaly]:
-    """What is wrong with the label: an error wherever it makes learning or measuring impossible."""
-    label = next(column for column in columns if column.role == "label")
+def _label(label: Column, splits: Mapping[str, SplitStatistics]) -> list[Anomaly]:
+    """What is wrong with a label: an error wherever it makes learning or measuring impossible."""
     found = []
     if label.view != "number" or label.is_time:
         text = f"the label is {_Types.Type.Name(label.type)}, and must hold 0 and 1, or false and true"
         return [Anomaly(label.name, "", "ERROR", "UNEXPECTED_DATA_TYPE", "label not binary", text)]
     for name, split in splits.items():
-        stats = split.features[label.name].num_stats
-        if split.not_binary:
-            text = f"{split.not_binary:,} rows hold neither 0 nor 1; the range is {stats.min:g} to {stats.max:g}"
+        stats, not_binary = split.features[label.name].num_stats, split.not_binary.get(label.name, 0)
+        if not_binary:
+            text = f"{not_binary:,} rows hold neither 0 nor 1; the range is {stats.min:g} to {stats.max:g}"
             found.append(Anomaly(label.name, name, "ERROR", "UNEXPECTED_DATA_TYPE", "label not binary", text))
         if missing := stats.common_stats.num_missing:
             text = f"{missing:,} rows have no label"
             found.append(Anomaly(label.name, name, "ERROR", "FEATURE_TYPE_LOW_FRACTION_PRESENT", "label missing", text))
-        if stats.histograms and stats.min == stats.max and not split.not_binary:
+        if stats.histograms and stats.min == stats.max and not not_binary:
             severity: Severity = "ERROR" if name == "train" else "WARNING"
             text = f"every label is {stats.min:g}"
             found.append(Anomaly(label.name, name, severity, "FEATURE_TYPE_LOW_UNIQUE", "one class", text))

@@ -63,7 +63,7 @@ def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | Non
         given: The given schema, if any.
 
     Raises:
-        TidemillError: `missing-column` when the label or a feature's column is not there.
+        TidemillError: `missing-column` when a label or a feature's column is not there.
     """
     _check_present(spec, arrow.names)
     features = set(candidates(spec, arrow))
@@ -76,12 +76,13 @@ def candidates(spec: ValidateSpec, arrow: pa.Schema) -> list[str]:
     the split's column nor an instant."""
     if spec.feature_columns is not None:
         return list(spec.feature_columns)
-    apart = {spec.label, spec.split_column, *spec.key}
+    apart = {*spec.labels, spec.split_column, *spec.key}
     return [f.name for f in arrow if f.name not in apart and not pa.types.is_temporal(f.type)]
 
 
 def _check_present(spec: ValidateSpec, names: Sequence[str]) -> None:
-    wanted = [("label", spec.label)] + [(f"features.{name}", name) for name in spec.feature_columns or []]
+    wanted = [("label" if len(spec.labels) == 1 else "labels", label) for label in spec.labels]
+    wanted += [(f"features.{name}", name) for name in spec.feature_columns or []]
     for where, name in wanted:
         if name not in names:
             got = f"{name!r}, which is not among the columns {', '.join(names)}"
@@ -99,7 +100,7 @@ def _categories(spec: ValidateSpec, given: schema_pb2.Schema | None) -> set[str]
 
 
 def _role(spec: ValidateSpec, name: str, features: set[str]) -> Role:
-    if name == spec.label:
+    if name in spec.labels:
         return "label"
     if name in features:
         return "feature"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
@@ -20,11 +20,11 @@ def failures(
     train: statistics_pb2.DatasetFeatureStatistics,
     columns: Sequence[Column],
     anomalies: Sequence[Anomaly],
-    leakage: LeakageReport,
+    leakage: Mapping[str, LeakageReport],
     distances: Sequence[Distance],
 ) -> list[TidemillError]:
-    """The errors of all gates that do not hold, in the order in which they should be mended: the label, features
-    without values, leakage, the schema, drift."""
+    """The errors of all gates that do not hold, in the order in which they should be mended: the labels, features
+    without values, leakage (`leakage` by label), the schema, drift."""
     found = [
         *_label(columns, anomalies),
         *_all_null(train, columns),
@@ -36,17 +36,18 @@ def failures(
 
 
 def _label(columns: Sequence[Column], anomalies: Sequence[Anomaly]) -> Iterator[TidemillError]:
-    label = next(column.name for column in columns if column.role == "label")
+    labels = [column.name for column in columns if column.role == "label"]
     codes = {
         "label not binary": (Code.LABEL_TYPE, "turn the label into 0 and 1 in the query"),
         "label missing": (Code.LABEL_NULL, "leave out rows without a label in the query"),
         "one class": (Code.LABEL_ONE_CLASS, "take rows with both labels"),
     }
-    broken = [a for a in anomalies if a.column == label and a.severity == "ERROR" and a.short in codes]
+    broken = [a for a in anomalies if a.column in labels and a.severity == "ERROR" and a.short in codes]
     for anomaly in broken:
         code, want = codes[anomaly.short]
         place = f" in {anomaly.split}" if anomaly.split else ""
-        yield TidemillError(code, "label", f"{label!r}{place}, where {anomaly.description}", want, {"column": label})
+        got = f"{anomaly.column!r}{place}, where {anomaly.description}"
+        yield TidemillError(code, "label", got, want, {"column": anomaly.column})
 
 
 def _all_null(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[Column]) -> Iterator[TidemillError]:
@@ -60,12 +61,14 @@ def _all_null(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[
         )
 
 
-def _leakage(report: LeakageReport) -> Iterator[TidemillError]:
-    if report.leaks:
-        got = f"features that all but give the label away: {', '.join(map(str, report.leaks))}"
-        want = "remove them, or list those that are known before the label in validation.leakage.allow"
-        details = [{"feature": s.feature, "with": s.partner, "auc": s.auc} for s in report.leaks]
-        yield TidemillError(Code.LEAKAGE, "validation.leakage", got, want, {"leaks": details})
+def _leakage(reports: Mapping[str, LeakageReport]) -> Iterator[TidemillError]:
+    for label, report in reports.items():
+        if report.leaks:
+            given_away = "the label" if len(reports) == 1 else f"the label {label!r}"
+            got = f"features that all but give {given_away} away: {', '.join(map(str, report.leaks))}"
+            want = "remove them, or list those that are known before the label in validation.leakage.allow"
+            details = [{"feature": s.feature, "with": s.partner, "auc": s.auc} for s in report.leaks]
+            yield TidemillError(Code.LEAKAGE, "validation.leakage", got, want, {"label": label, "leaks": details})
 
 
 def _schema(columns: Sequence[Column], anomalies: Sequence[Anomaly]) -> Iterator[TidemillError]:

@@ -85,6 +85,7 @@ class LeakageReport:
 def measure(
     connection: duckdb.DuckDBPyConnection,
     dataset: Dataset,
+    label: Column,
     columns: Sequence[Column],
     split_column: str | None,
     settings: Leakage,
@@ -98,13 +99,13 @@ def measure(
 
     Args:
         connection: From `scan.connect`.
-        dataset: The examples, with a binary label.
+        dataset: The examples.
+        label: A column of them that is binary.
         columns: From `columns.resolve`.
         split_column: The column that rows were divided by, if any.
         settings: The limit and the features that may exceed it.
         progress: Told about the phase.
     """
-    label = next(c for c in columns if c.role == "label")
     features = [c for c in columns if c.role == "feature"]
     table = _sample(connection, dataset, label, features, split_column)
     target = table.column("label").to_numpy().astype(np.float64)

@@ -33,7 +33,8 @@ class Seen:
     schema_given: bool
     schema: schema_pb2.Schema
     anomalies: list[Anomaly]
-    leakage: LeakageReport
+    leakage: dict[str, LeakageReport]
+    """By label."""
     distances: list[Distance]
     previous: str | None
     previous_missing: bool
@@ -76,16 +77,14 @@ def render(seen: Seen, spec: ValidateSpec, failures: Sequence[TidemillError]) ->
     features = [card for card in cards if card.role == "feature"]
     return environment.get_template("page.html.jinja").render(
         splits={name: split.proto.num_examples for name, split in seen.splits.items()},
-        label=_label_rates(seen),
-        label_name=spec.label,
+        rates=_label_rates(seen),
         failures=failures,
         anomalies=seen.anomalies[:_MAX_ANOMALIES],
         hidden_anomalies=max(len(seen.anomalies) - _MAX_ANOMALIES, 0),
         errors=sum(a.severity == "ERROR" for a in seen.anomalies),
         warnings=sum(a.severity == "WARNING" for a in seen.anomalies),
         schema_given=seen.schema_given,
-        leakage=seen.leakage,
-        strengths=_strengths(seen.leakage),
+        leakage={label: (report, _strengths(report)) for label, report in seen.leakage.items()},
         limit=spec.leakage.max_strength,
         distances=sorted(seen.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
         previous=seen.previous,
@@ -103,11 +102,11 @@ def _strengths(report: LeakageReport) -> list[tuple[str, float, bool]]:
     return named + rest[: max(_LISTED - len(named), 3)]
 
 
-def _label_rates(seen: Seen) -> dict[str, float]:
-    label = next(column for column in seen.columns if column.role == "label")
-    if label.view != "number":
-        return {}
-    return {n: s.features[label.name].num_stats.mean for n, s in seen.splits.items() if s.proto.num_examples}
+def _label_rates(seen: Seen) -> dict[str, dict[str, float]]:
+    """By split the mean of each label."""
+    labels = [column.name for column in seen.columns if column.role == "label" and column.view == "number"]
+    filled = {name: split.features for name, split in seen.splits.items() if split.proto.num_examples}
+    return {name: {label: found[label].num_stats.mean for label in labels} for name, found in filled.items()}
 
 
 def _card(column: Column, seen: Seen) -> Card:
@@ -116,7 +115,8 @@ def _card(column: Column, seen: Seen) -> Card:
     first = next(iter(stats.values()))
     common = {name: statistics.common(s) for name, s in stats.items()}
     distances = [d for d in seen.distances if d.feature == column.name]
-    leaks = [s for s in seen.leakage.leaks if s.feature == column.name]
+    reports = seen.leakage.values()
+    leaks = [s for report in reports for s in report.leaks if s.feature == column.name]
     flags = ["leakage"] if leaks else []
     flags += ["drift"] if any(d.beyond for d in distances) else []
     flags += sorted({a.short for a in seen.anomalies if a.column == column.name})
@@ -152,7 +152,7 @@ def _card(column: Column, seen: Seen) -> Card:
         bars=bars,
         distances=distances,
         strengths=[f"{s.auc:.3f} with {s.partner}" for s in leaks if s.partner]
-        + [f"{s.auc:.3f} alone" for s in seen.leakage.alone if s.feature == column.name],
+        + [f"{s.auc:.3f} alone" for report in reports for s in report.alone if s.feature == column.name],
     )
 
 

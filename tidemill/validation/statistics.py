@@ -52,7 +52,7 @@ class SplitStatistics:
         shown: For each number, the rows between `shown_edges`.
         outside: For each column with a string domain, the values outside of it.
         infinite: For each number, its infinite values; they count as present and enter nothing else.
-        not_binary: Rows whose label is neither missing nor 0 nor 1.
+        not_binary: For each label, rows where it is neither missing nor 0 nor 1.
     """
 
     proto: statistics_pb2.DatasetFeatureStatistics
@@ -60,7 +60,7 @@ class SplitStatistics:
     shown: dict[str, np.ndarray] = field(default_factory=dict)
     outside: dict[str, Outside] = field(default_factory=dict)
     infinite: dict[str, int] = field(default_factory=dict)
-    not_binary: int = 0
+    not_binary: dict[str, int] = field(default_factory=dict)
 
     @property
     def features(self) -> dict[str, statistics_pb2.FeatureNameStatistics]:
@@ -106,8 +106,8 @@ def compute(
     """
     proto = statistics_pb2.DatasetFeatureStatistics(name=split, num_examples=dataset.rows(split))
     facts = _base(connection, dataset, split, columns)
-    label = next((facts[c.name] for c in columns if c.role == "label"), {})
-    result = SplitStatistics(proto, not_binary=int(label.get("not_binary", 0)))
+    labels = [c.name for c in columns if c.role == "label"]
+    result = SplitStatistics(proto, not_binary={name: int(facts[name].get("not_binary", 0)) for name in labels})
     for done, column in enumerate(columns):
         progress.rows(done, len(columns), f"columns of {split}")
         feature = proto.features.add(type=column.type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class ValidationSummary:
     Attributes:
         anomalies: Number of contradictions to the schema, all of them warnings.
         drifted: Features whose distance exceeds the threshold of `validation.drift`, or 0.1 where there is none.
-        strongest: Area under the ROC curve of the ten features that predict the label best alone, the best first.
+        strongest: Area under the ROC curve of the ten features that predict a label best alone, the best first.
         fingerprint: Of the statistics, the schema and the anomalies.
     """
 
@@ -89,7 +90,7 @@ def validate(
     return ValidationSummary(
         anomalies=len(seen.anomalies),
         drifted=sorted({d.feature for d in seen.distances if d.notable}),
-        strongest={s.feature: s.auc for s in seen.leakage.alone[:10]},
+        strongest=_strongest(seen.leakage.values()),
         fingerprint=fingerprint.of_json(
             [artifact.read_manifest(p)["fingerprint"] for p in (statistics, schema, anomalies)]
         ),
@@ -125,11 +126,14 @@ def _look(
         if name != "train":
             splits[name] = stats.compute(connection, dataset, name, columns, asked, progress)
     found = anomaly.find(splits, schema, columns, given=given is not None)
-    label = next(column for column in columns if column.role == "label")
-    broken = any(a.column == label.name and a.severity == "ERROR" for a in found)
-    strengths = leakage.LeakageReport(untested="the label is broken")
-    if not broken:
-        strengths = leakage.measure(connection, dataset, columns, spec.split_column, spec.leakage, progress)
+    broken = {a.column for a in found if a.severity == "ERROR"}
+    strengths = {}
+    for label in (column for column in columns if column.role == "label"):
+        strengths[label.name] = (
+            leakage.LeakageReport(untested="the label is broken")
+            if label.name in broken
+            else leakage.measure(connection, dataset, label, columns, spec.split_column, spec.leakage, progress)
+        )
     return page.Seen(
         columns=columns,
         splits=splits,
@@ -142,6 +146,13 @@ def _look(
         previous=spec.previous,
         previous_missing=bool(spec.previous) and previous is None,
     )
+
+
+def _strongest(reports: Iterable[leakage.LeakageReport]) -> dict[str, float]:
+    best: dict[str, float] = {}
+    for strength in (each for report in reports for each in report.alone):
+        best[strength.feature] = max(strength.auc, best.get(strength.feature, 0.0))
+    return dict(sorted(best.items(), key=lambda item: (-item[1], item[0]))[:10])
 
 
 def _distances(

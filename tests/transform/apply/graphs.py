@@ -76,8 +76,8 @@ def write_graph(folder: Path, function: Function, columns: Sequence[RawColumn] =
         tf.saved_model.save(module, str(path / TRANSFORM_FN))
         facts = {
             "format": 1,
-            "label": "y",
-            "label_columns": None,
+            "labels": ["y"],
+            "computed_labels": {},
             "raw_columns": [vars(column) for column in columns],
             "features": features,
             "offsets": {feature["name"]: 1 for feature in features if feature["kind"] == "id"},

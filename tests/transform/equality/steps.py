@@ -65,7 +65,7 @@ def by_both(experiment: Experiment, examples: Path, folder: Path) -> Iterator[st
         AssertionError: they differ by more than they may.
     """
     write_schema(folder / "schema", Dataset(examples).schema())
-    told = {"label": experiment.label, "key": experiment.key, "features": experiment.features}
+    told = {"labels": experiment.label_columns(), "key": experiment.key, "features": experiment.features}
     for engine in ("beam", "local"):
         started = time.monotonic()
         preprocess(

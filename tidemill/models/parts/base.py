@@ -34,7 +34,6 @@ class Run:
 
     data: Dataset
     """Transformed examples with train and, unless early stopping is off, valid."""
-    label: str
     training: Training
     history: History
     checkpoints: Checkpoints
@@ -46,11 +45,12 @@ class Run:
 
 
 class Model(abc.ABC):
-    """A model of one family that gives the probability of label 1.
+    """A model of one family that gives the probability of label 1, for each of its labels. Scores are [rows, labels]
+    everywhere, also where there is one label.
 
     Args:
         config: The family's section of the experiment file.
-        layout: The features in the order in which the model takes them.
+        layout: The features in the order in which the model takes them, and the labels.
 
     Attributes:
         told: What the experiment said; other than `config` for a family of the user's own.
@@ -95,7 +95,7 @@ class Model(abc.ABC):
 
     @abc.abstractmethod
     def predict_rows(self, rows: Rows) -> np.ndarray:
-        """Probabilities [rows] float64."""
+        """Probabilities [rows, labels] float64."""
 
     @abc.abstractmethod
     def save(self, folder: Path) -> None:
@@ -116,7 +116,7 @@ class Model(abc.ABC):
 
         Returns:
             A traceable function from transformed features by name, each [batch] int32 or float32, to probabilities
-            [batch] float32, and what it needs of variables, for a `tf.Module` to hold on to.
+            [batch, labels] float32, and what it needs of variables, for a `tf.Module` to hold on to.
         """
 
     def facts(self) -> dict:
@@ -124,13 +124,13 @@ class Model(abc.ABC):
         return {}
 
     def predict(self, dataset: Dataset, split: str, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Probabilities of a split of transformed examples, [rows] float64, in the rows' order. `check` is called
-        between batches, and may end it by raising."""
+        """Probabilities of a split of transformed examples, [rows, labels] float64, in the rows' order. `check` is
+        called between batches, and may end it by raising."""
         parts = []
         for rows in self._batches(dataset, split):
             check()
             parts.append(self.predict_rows(rows))
-        return np.concatenate(parts) if parts else np.empty(0)
+        return np.concatenate(parts) if parts else np.empty((0, len(self.layout.labels)))
 
     def _batches(self, dataset: Dataset, split: str) -> Iterator[Rows]:
-        return in_order(dataset, split, self.layout, None, PREDICT_ROWS)
+        return in_order(dataset, split, self.layout, PREDICT_ROWS)

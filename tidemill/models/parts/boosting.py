@@ -20,7 +20,7 @@ from tidemill import fingerprint
 from tidemill.errors import Code, TidemillError
 from tidemill.models.parts.base import Model, Run
 from tidemill.models.parts.family import Family
-from tidemill.training.input import Layout, Rows, to_rows
+from tidemill.training.input import Layout, Rows, read_labels, to_rows
 from tidemill.training.metrics import auc
 from tidemill.training.threads import default_threads
 
@@ -109,7 +109,7 @@ class GbdtModel(Model):
         return arrays["model"].tobytes().decode()
 
     def predict_rows(self, rows: Rows) -> np.ndarray:
-        return np.asarray(self.booster.predict(_matrix(rows)), np.float64)
+        return np.asarray(self.booster.predict(_matrix(rows)), np.float64)[:, None]
 
     def save(self, folder: Path) -> None:
         self.booster.save_model(folder / WEIGHTS)
@@ -131,7 +131,8 @@ class GbdtModel(Model):
         from tidemill.models.parts.forest import Forest
 
         forest = Forest.parse(self.booster.model_to_string())
-        return lambda features: forest.score([features[name] for name in self.layout.columns]), forest.variables
+        columns = self.layout.columns
+        return lambda features: forest.score([features[name] for name in columns])[:, None], forest.variables
 
     def _parameters(self, run: Run) -> dict[str, Any]:
         config = self.config
@@ -173,7 +174,7 @@ class GbdtModel(Model):
             scores = np.concatenate([earlier.predict(decode(path, i), raw_score=True) for path, i, _ in groups])
         return lightgbm.Dataset(
             [_RowGroup(decode, path, i, rows) for path, i, rows in groups],
-            label=run.data.read(split, [run.label])[run.label].to_numpy(),
+            label=read_labels(run.data, split, self.layout.labels)[:, 0],
             init_score=scores,
             categorical_feature=[place for place, n in enumerate(self.layout.num_ids) if n <= limit],
             reference=reference,

@@ -91,7 +91,7 @@ class EnsembleConfig(Family):
 
 
 class EnsembleModel(Model):
-    """Fitted models of one layout as one.
+    """Fitted models of one layout, with one label, as one.
 
     Args:
         config: The name.
@@ -120,10 +120,10 @@ class EnsembleModel(Model):
     def member_scores(self, rows: Rows) -> np.ndarray:
         """[rows, members] float64."""
         bags = [np.mean([model.predict_rows(rows) for model in models], axis=0) for models in self.members.values()]
-        return np.stack(bags, axis=1)
+        return np.concatenate(bags, axis=1)
 
     def predict_rows(self, rows: Rows) -> np.ndarray:
-        return self.combination(self.member_scores(rows))
+        return self.combination(self.member_scores(rows))[:, None]
 
     def facts(self) -> dict:
         return {"members": {name: len(models) for name, models in self.members.items()}} | {
@@ -166,10 +166,10 @@ class EnsembleModel(Model):
 
         def score(features: dict[str, tf.Tensor]) -> tf.Tensor:
             bags = [
-                tf.add_n([tf.cast(one(features), tf.float64) for one, _ in models]) / len(models)
+                tf.add_n([tf.cast(one(features)[:, 0], tf.float64) for one, _ in models]) / len(models)
                 for models in parts.values()
             ]
-            return tf.cast(self.combination.tensor(tf.stack(bags, axis=1)), tf.float32)
+            return tf.cast(self.combination.tensor(tf.stack(bags, axis=1)), tf.float32)[:, None]
 
         return score, [variables for models in parts.values() for _, variables in models]
 

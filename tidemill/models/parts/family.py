@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tidemill.errors import Code, TidemillError
 from tidemill.section import Bytes, Name, PositiveInt, Section
 
 if TYPE_CHECKING:
@@ -33,11 +34,23 @@ class Family(Section, abc.ABC):
 
     origin: ClassVar[str] = ""
     """What tells apart modules of users."""
+    several_labels: ClassVar[bool] = False
+    """Whether a model of the family can predict several labels."""
+
+    def check_labels(self, labels: int) -> None:
+        """Refuses a number of labels that the family does not predict.
+
+        Raises:
+            TidemillError: `unsupported`.
+        """
+        if labels > 1 and not self.several_labels:
+            got = f"a model of family {self.family}, which predicts one label, with {labels} labels"
+            raise TidemillError(Code.UNSUPPORTED, f"models.{self.name}", got, "use mmoe, or give one label")
 
     @abc.abstractmethod
     def open(self, layout: Layout) -> Model:
-        """A new model of these hyperparameters, not yet fitted, over the features of a layout. Imports its
-        framework."""
+        """A new model of these hyperparameters, not yet fitted, over the features and for the labels of a layout.
+        Imports its framework."""
 
     @abc.abstractmethod
     def load(self, folder: Path, layout: Layout) -> Model:
@@ -93,7 +106,8 @@ class Network(Family):
 
     @abc.abstractmethod
     def logit(self, features: Features) -> keras.KerasTensor:
-        """The network from features to the logit [batch, 1]."""
+        """The network from features to the logit [batch, 1], or where the family has `several_labels` to a logit for
+        each label, [batch, `features.labels`]."""
 
 
 class Deep(Network):

@@ -23,6 +23,7 @@ class Features:
         sizes: Of the embeddings.
         dim: Size of the vectors of `fields`.
         l2: Penalty on a batch's embeddings.
+        labels: Number of labels, and so of logits.
     """
 
     ids: keras.KerasTensor | None
@@ -30,6 +31,7 @@ class Features:
     sizes: Sizes
     dim: int
     l2: float
+    labels: int
 
     def embedded(self) -> list[keras.KerasTensor]:
         """The embeddings, a tensor [batch, features of one size, size] a size; empty without ids. Called once: the

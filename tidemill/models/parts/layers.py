@@ -278,3 +278,17 @@ class BilinearFusion(keras.layers.Layer):
 
     def get_config(self) -> dict:
         return super().get_config() | {"heads": self.heads}
+
+
+@register
+class Mixture(keras.layers.Layer):
+    """What experts say, weighed by a gate.
+
+    Call arguments: weights [batch, n] and experts [batch, n, d], float32. Returns [batch, d].
+    """
+
+    def call(self, weights, experts):
+        return ops.einsum("bn,bnd->bd", weights, experts)
+
+    def compute_output_shape(self, weights_shape: tuple, experts_shape: tuple) -> tuple:
+        return experts_shape[0], experts_shape[2]

@@ -29,9 +29,9 @@ LOGIT = "logit"
 
 class NeuralModel(Model):
     """A Keras network of two inputs, `ids` [batch, id features] int32 and `numbers` [batch, number features] float32
-    (each only where there are such features), and one output, the probability [batch, 1]. The layer called `logit`
-    gives what training uses, because a logit does not saturate. Where training saw another share of the labels than
-    there is, what goes into the last sigmoid is the logit corrected for that."""
+    (each only where there are such features), and one output, the probabilities [batch, labels]. The layer called
+    `logit` gives what training uses, because a logit does not saturate. Where training saw another share of the labels
+    than there is, what goes into the last sigmoid is the logit corrected for that."""
 
     unit = "epoch"
     libraries = ("tidemill", "tensorflow", "keras", "numpy")
@@ -94,7 +94,7 @@ class NeuralModel(Model):
                 inputs["ids"] = tf.stack([features[name] for name in self.layout.ids], axis=1)
             if self.layout.numbers:
                 inputs["numbers"] = tf.stack([features[name] for name in self.layout.numbers], axis=1)
-            return tf.squeeze(self.network(inputs, training=False), axis=1)
+            return self.network(inputs, training=False)
 
         return score, [variable.value for variable in self.network.variables]
 
@@ -133,14 +133,17 @@ class NeuralModel(Model):
         if self.layout.numbers:
             inputs["numbers"] = keras.Input((len(self.layout.numbers),), dtype="float32", name="numbers")
         config = self.config
-        features = Features(inputs.get("ids"), inputs.get("numbers"), found, config.embedding_dim, config.l2_embedding)
+        labels = len(self.layout.labels)
+        features = Features(
+            inputs.get("ids"), inputs.get("numbers"), found, config.embedding_dim, config.l2_embedding, labels
+        )
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(precision)
         try:
             with own_errors(config.origin, f"models.{self.name}.module"):
                 logit = config.logit(features)
-                if not isinstance(logit, keras.KerasTensor) or logit.shape != (None, 1):
-                    raise TypeError(f"logit(features) gave {logit!r}, and must give a tensor [batch, 1]")
+                if not isinstance(logit, keras.KerasTensor) or logit.shape != (None, labels):
+                    raise TypeError(f"logit(features) gave {logit!r}, and must give a tensor [batch, {labels}]")
         finally:
             keras.config.set_dtype_policy(before)
         with own_errors(config.origin, f"models.{self.name}.module"):
@@ -162,7 +165,7 @@ class NeuralModel(Model):
 
         @tf.function(input_signature=signature)
         def scores(ids: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-            return tf.squeeze(self.network(loop.network_inputs(self.network, ids, numbers), training=False), axis=1)
+            return self.network(loop.network_inputs(self.network, ids, numbers), training=False)
 
         return scores
 

@@ -46,13 +46,13 @@ class Transformer:
     def __init__(self, graph: TransformGraph, threads: int | None = None):
         self.schema = transformed_schema(graph)
         self.threads = threads or os.cpu_count() or 1
-        self._label, self._label_is_given = graph.label, graph.label_columns is None
+        self._labels, self._given_labels = graph.labels, graph.given_labels
         self._columns = {column.name: column for column in graph.row_columns()}
         self._offsets = graph.offsets
         self._num_ids = {f["name"]: f["num_ids"] for f in graph.features if f["kind"] == "id"}
         # The tables live as long as this does.
         self._saved = saved = SavedTransform(graph.path / TRANSFORM_FN)
-        names = [name for name in self.schema.names if name != self._label or not self._label_is_given]
+        names = [name for name in self.schema.names if name not in self._given_labels]
         self._plan = make_plan(saved, list(self._columns.values()), names)
         self._functions = [
             ColumnFunction(function, numbers, [plan for plan in self._plan.columns if plan.function == index])
@@ -67,7 +67,7 @@ class Transformer:
     @property
     def columns(self) -> list[str]:
         """The raw columns that `batch` needs."""
-        return [*self._columns, *([self._label] if self._label_is_given and self._label not in self._columns else [])]
+        return [*self._columns, *(label for label in self._given_labels if label not in self._columns)]
 
     def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Transforms rows.
@@ -91,9 +91,9 @@ class Transformer:
         for function in self._plan.rows:
             for name, values in self._run(function, arrays, parts, batch.num_rows).items():
                 outputs[name] = self._finish(name, values, batch.num_rows)
-        if self._label_is_given:
-            outputs[self._label] = given_label(batch, self._label)
-        check_label(self._label, outputs[self._label])
+        outputs |= {label: given_label(batch, label) for label in self._given_labels}
+        for label in self._labels:
+            check_label(label, outputs[label])
         return pa.RecordBatch.from_arrays([pa.array(outputs[name]) for name in self.schema.names], schema=self.schema)
 
     def files(

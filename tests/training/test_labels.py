@@ -1,0 +1,239 @@
+"""Training for several labels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import tensorflow as tf
+
+from tests.training.conftest import ROWS, Shop
+from tests.training.test_own_family import TEXT
+from tests.training.test_warm_start import publish
+from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
+from tidemill.data.dataset import Dataset
+from tidemill.errors import Code, TidemillError
+from tidemill.models import load_model
+from tidemill.specs import Fold
+from tidemill.step import Progress
+from tidemill.training.export import score_names
+from tidemill.training.input import read_labels
+from tidemill.training.metrics import measure
+from tidemill.training.replay import TOLERANCE, replay, to_examples
+from tidemill.training.train import train
+from tidemill.transform.graph import TransformGraph
+from tidemill.transform.raw import RawColumn, to_dense
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Shop:
+    return make_two_label_shop(tmp_path_factory.mktemp("two"), ROWS)
+
+
+@pytest.fixture
+def shop(two, tmp_path) -> Shop:
+    return replace(two, folder=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(two, tmp_path_factory) -> tuple[Shop, object]:
+    """A trained model that tests only read."""
+    shop = replace(two, folder=tmp_path_factory.mktemp("trained"))
+    return shop, shop.train(MMOE, epochs=6)
+
+
+def test_the_labels_are_no_features(two):
+    data = Dataset(two.transformed)
+    assert data.metadata["labels"] == list(LABELS)
+    assert list(data.columns)[-2:] == list(LABELS)
+    assert not set(LABELS) & {feature["name"] for feature in data.metadata["features"]}
+    assert not set(LABELS) & {column.name for column in TransformGraph(two.graph).raw_columns}
+    raw = Dataset(two.examples).read("valid")
+    for label in LABELS:
+        assert data.read("valid", [label])[label].to_pylist() == raw[label].to_pylist()
+
+
+def test_learns_both_and_writes_them_down(trained):
+    shop, summary = trained
+    data = Dataset(shop.transformed)
+    document = json.loads((shop.folder / "model" / "model.json").read_text())
+    assert document["labels"] == list(LABELS) and document["config"]["experts"] == 2
+    model = load_model(shop.folder / "model")
+    assert model.layout.labels == LABELS
+    labels, scores = read_labels(data, "valid", LABELS), model.predict(data, "valid")
+    assert scores.shape == labels.shape == (ROWS["valid"], 2)
+    each = {name: measure(labels[:, i], scores[:, i]) for i, name in enumerate(LABELS)}
+    assert all(found["auc"] > 0.7 for found in each.values())
+    for metric in ("auc", "log_loss"):
+        values = [each[name][metric] for name in LABELS]
+        assert [summary.valid[f"{metric}_{name}"] for name in LABELS] == pytest.approx(values, rel=1e-9)
+        assert summary.valid[metric] == pytest.approx(np.mean(values), rel=1e-9)
+    # Scores follow each label's own rate, and not their mean.
+    assert scores.mean(axis=0) == pytest.approx(labels.mean(axis=0), abs=0.06)
+    assert abs(labels.mean(axis=0)[0] - labels.mean(axis=0)[1]) > 0.2
+
+
+def test_the_history_has_means_and_each_label(trained):
+    shop, _ = trained
+    entries = json.loads((shop.folder / "model" / "history.json").read_text())["entries"]
+    for entry in entries:
+        assert set(entry["valid"]) == {"auc", "log_loss", *(f"{m}_{n}" for m in ("auc", "log_loss") for n in LABELS)}
+        losses = [entry["valid"][f"log_loss_{name}"] for name in LABELS]
+        assert entry["valid"]["log_loss"] == pytest.approx(np.mean(losses))
+    assert entries[-1]["train"]["log_loss"] < entries[0]["train"]["log_loss"]
+
+
+def test_early_stopping_goes_by_the_mean(shop):
+    stopping = {"metric": "auc", "patience": 1}
+    optimizer = {"name": "adam", "learning_rate": 0.05}
+    fitted, entries = shop.fit(MMOE, epochs=20, optimizer=optimizer, early_stopping=stopping)
+    means = [entry["valid"]["auc"] for entry in entries]
+    best = int(np.argmax(means))
+    assert len(entries) - 1 - best == 1
+    data = Dataset(shop.transformed)
+    labels, scores = read_labels(data, "valid", LABELS), fitted.predict(data, "valid")
+    found = [measure(labels[:, i], scores[:, i])["auc"] for i in range(2)]
+    assert np.mean(found) == pytest.approx(means[best], abs=1e-12)
+
+
+def test_the_same_again(shop):
+    first, again = (shop.fit(MMOE, epochs=2)[0] for _ in range(2))
+    assert first.fingerprint() == again.fingerprint()
+
+
+def test_signatures_have_a_score_a_label(trained):
+    shop, _ = trained
+    folder = shop.folder / "model"
+    extra = folder / "Format-Serving" / "assets.extra"
+    listed = json.loads((extra / "raw_columns.json").read_text())
+    told = [{"label": label, "output": output} for label, output in zip(LABELS, OUTPUTS, strict=True)]
+    assert json.loads((extra / "scores.json").read_text()) == told
+    columns = [RawColumn(c["name"], c["dtype"]) for c in listed]
+    inputs = {c["name"]: c.get("input", c["name"]) for c in listed}
+    raw = to_dense(next(Dataset(shop.examples).batches("test")), columns)
+    expected = load_model(folder).predict(Dataset(shop.transformed), "test")
+    served = tf.saved_model.load(str(folder / "Format-Serving"))
+    dense = served.signatures["serving_default"](**{inputs[n]: tf.constant(v) for n, v in raw.items()})
+    texts = served.signatures["serialized_examples"](examples=tf.constant(to_examples(raw, columns)))
+    assert set(dense) == set(texts) == set(OUTPUTS)
+    for place, output in enumerate(OUTPUTS):
+        assert dense[output].shape == (ROWS["test"],) and dense[output].dtype == tf.float32
+        np.testing.assert_allclose(dense[output], expected[:, place], atol=TOLERANCE)
+        np.testing.assert_allclose(texts[output], expected[:, place], atol=TOLERANCE)
+
+
+def test_skew_of_the_second_label_is_noticed(trained):
+    shop, _ = trained
+    model = load_model(shop.folder / "model")
+    arguments = TransformGraph(shop.graph), Dataset(shop.examples), Dataset(shop.transformed)
+    assert replay(shop.folder / "model" / "Format-Serving", model, *arguments).largest_difference <= TOLERANCE
+    bias = model.network.get_layer("tower_1_logit").bias
+    bias.assign(bias + 0.1)
+    with pytest.raises(TidemillError) as error:
+        replay(shop.folder / "model" / "Format-Serving", model, *arguments)
+    assert error.value.code is Code.SERVING_SKEW and error.value.details["output"] == OUTPUTS[1]
+
+
+def test_names_of_scores():
+    assert score_names(["any thing"]) == {"any thing": "score"}
+    assert score_names(["a", "b c", "d"]) == {"a": "score_a", "b c": "score_label_1", "d": "score_d"}
+    names = score_names(["A", "a", "label_0", "é"])
+    assert len({name.lower() for name in names.values()}) == 4
+
+
+def test_positive_weight_is_corrected_in_each_score(shop):
+    optimizer = {"name": "adam", "learning_rate": 0.02, "schedule": "cosine"}
+    told = {"epochs": 40, "optimizer": optimizer, "early_stopping": None, "positive_weight": 5.0}
+    config = MMOE | {"expert": [4], "tower": [], "experts": 1}
+    fitted, _ = shop.fit(config, **told)
+    data = Dataset(shop.transformed)
+    rates = read_labels(data, "train", LABELS).mean(axis=0)
+    assert fitted.predict(data, "train").mean(axis=0) == pytest.approx(rates, abs=0.05)
+
+
+def _changed(label: str, split: str, change):
+    def apply(where: str, table: pa.Table) -> pa.Table:
+        if where != split:
+            return table
+        values = change(table[label]).cast(pa.float32())
+        return table.set_column(table.schema.get_field_index(label), label, values)
+
+    return apply
+
+
+BAD = {
+    "one class in train": ("train", lambda column: pc.multiply(column, 0), Code.LABEL_ONE_CLASS),
+    "one class in valid": ("valid", lambda column: pc.multiply(column, 0), Code.LABEL_ONE_CLASS),
+    "a value of 2": ("train", lambda column: pc.multiply(column, 2), Code.LABEL_TYPE),
+    "nulls": ("valid", lambda column: pc.if_else(pc.equal(column, 1), None, 0), Code.LABEL_NULL),
+}
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("case", BAD)
+def test_every_label_is_checked(shop, case, label):
+    split, change, code = BAD[case]
+    with pytest.raises(TidemillError) as error:
+        shop.with_rows(_changed(label, split, change)).train(MMOE)
+    assert error.value.code is code and label in error.value.where
+    assert not (shop.folder / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "training"),
+    [({"family": "gbdt"}, {}), ({"family": "dcn_v2"}, {}), (MMOE, {"negative_rate": 0.5})],
+    ids=["gbdt", "a network for one label", "sampling"],
+)
+def test_refuses_what_is_for_one_label(shop, model, training):
+    with pytest.raises(TidemillError) as error:
+        shop.train(model, **training)
+    assert error.value.code is Code.UNSUPPORTED and not (shop.folder / "model").exists()
+
+
+def test_no_fold_with_several_labels(shop):
+    spec = shop.spec(MMOE).model_copy(update={"fold": Fold(index=0, of=2, column=None, seed=0)})
+    with pytest.raises(TidemillError) as error:
+        train(
+            spec, shop.examples, shop.transformed, shop.graph,
+            root=str(shop.folder / "root"), model=str(shop.folder / "model"), progress=Progress("train"),
+        )  # fmt: skip
+    assert error.value.code is Code.UNSUPPORTED
+
+
+SEVERAL = TEXT.replace('"""One hidden layer."""', "several_labels: ClassVar[bool] = True")
+SEVERAL = SEVERAL.replace("import Literal", "import ClassVar, Literal").replace("Dense(1)", "Dense(features.labels)")
+
+
+def test_a_family_of_the_users_own(shop):
+    summary = shop.train({"family": "own", "module": SEVERAL, "settings": {"width": 8}}, epochs=4)
+    assert min(summary.valid[f"auc_{name}"] for name in LABELS) > 0.55
+    assert load_model(shop.folder / "model").predict(Dataset(shop.transformed), "test").shape == (ROWS["test"], 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "part"),
+    [
+        (TEXT, Code.UNSUPPORTED, "several_labels = True"),
+        (SEVERAL.replace("features.labels", "1"), Code.INVALID_VALUE, "[batch, 2]"),
+    ],
+    ids=["does not say that it can", "gives one logit"],
+)
+def test_a_family_of_the_users_own_for_one_label(shop, module, code, part):
+    with pytest.raises(TidemillError) as error:
+        shop.train({"family": "own", "module": module})
+    assert error.value.code is code and part in str(error.value)
+    assert error.value.where.startswith("models.own.module")
+
+
+def test_begins_with_a_model_of_the_same_labels(trained, tmp_path):
+    """Towers and gates are taken over with the rest."""
+    earlier, summary = trained
+    shop = replace(earlier, folder=tmp_path)
+    uri = publish(earlier.folder / "model", tmp_path / "published")
+    optimizer = {"name": "sgd", "learning_rate": 1e-12}
+    again = shop.train(MMOE, warm_start=uri, optimizer=optimizer, epochs=1)
+    assert again.valid == pytest.approx(summary.valid, abs=1e-5)
