@@ -25,6 +25,7 @@ NEURAL = {
     "fm": {"embedding_dim": 8},
     **{family: {"embedding_dim": 16, "deep": [256, 128]} for family in DEEP},
     "final_mlp": {"embedding_dim": 16, "first": [256, 128], "second": [256, 128]},
+    "mmoe": {"embedding_dim": 16, "experts": 4, "expert": [256, 128], "tower": [64]},
     "mmoe": {"embedding_dim": 16},
 }
 SETTINGS = {

@@ -200,7 +200,7 @@ def test_a_missing_key_is_named(path, where, got):
 )
 def test_a_module_that_cannot_be_one(text, want):
     data = {key: value for key, value in VALID.items() if key != "features"}
-    error = mistake(data | {"transform_module": text})
+    error = mistake(yaml.safe_dump(data | {"transform_module": text}))
     assert (error.code, error.where) == (Code.INVALID_VALUE, "transform_module")
     assert want in error.want
 
