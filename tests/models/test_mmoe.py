@@ -29,8 +29,7 @@ def network(labels: int, **told: object) -> keras.Model:
 
 
 def outputs(network: keras.Model, *layers: str) -> list[np.ndarray]:
-    found = keras.Model(network.input, [network.get_layer(layer).output for layer in layers])(ROWS)
-    return [np.asarray(each) for each in found]
+    return [np.asarray(keras.Model(network.input, network.get_layer(layer).output)(ROWS)) for layer in layers]
 
 
 def dense(network: keras.Model, layer: str, x: np.ndarray) -> np.ndarray:
@@ -62,7 +61,7 @@ def test_the_formulas():
     x = np.concatenate([embedded, ROWS["numbers"]], axis=1)
     relu = lambda z: np.maximum(z, 0)  # noqa: E731
     experts = [relu(dense(made, f"expert_{i}_1", relu(dense(made, f"expert_{i}_0", x)))) for i in range(3)]
-    (logits,) = outputs(made, "logit")[:1]
+    (logits,) = outputs(made, "logit")
     for label in range(2):
         weights = np.exp(dense(made, f"gate_{label}", x))
         weights /= weights.sum(axis=1, keepdims=True)
@@ -72,11 +71,14 @@ def test_the_formulas():
 
 
 def test_one_expert_is_a_shared_bottom():
-    """All labels' networks read the same."""
+    """All labels' networks read the one expert, as a gate over one that sums to one lets them."""
     made = network(3, experts=1)
-    expert, *mixtures = outputs(made, "expert_0_1", "mixture_0", "mixture_1", "mixture_2")
-    for mixture in mixtures:
-        np.testing.assert_array_equal(mixture, expert)
+    expert, logits = outputs(made, "expert_0_1", "logit")
+    assert not [layer.name for layer in made.layers if layer.name.startswith(("gate", "mixture"))]
+    for label in range(3):
+        tower = np.maximum(dense(made, f"tower_{label}_0", expert), 0)
+        assert logits[:, [label]] == pytest.approx(dense(made, f"tower_{label}_logit", tower), rel=1e-4, abs=1e-6)
+    np.testing.assert_allclose(np.asarray(Mixture()(np.ones((4, 1), np.float32), expert[:, None])), expert, rtol=1e-6)
 
 
 def test_without_towers_a_logit_is_linear_in_the_experts():

@@ -41,12 +41,13 @@ class Mmoe(Network):
 
         x = features.flat(features.embedded())
         each = [mlp(x, self.expert, self.dropout, f"expert_{i}") for i in range(self.experts)]
-        side_by_side = concatenated(each, "all_experts")
-        experts = keras.layers.Reshape((self.experts, self.expert[-1]), name="experts")(side_by_side)
+        experts = keras.layers.Reshape((self.experts, self.expert[-1]), name="experts")(concatenated(each, "all"))
         logits = []
         for label in range(features.labels):
-            gate = keras.layers.Dense(self.experts, activation="softmax", use_bias=False, name=f"gate_{label}")(x)
-            mixed = Mixture(name=f"mixture_{label}")(gate, experts)
+            mixed = each[0]
+            if self.experts > 1:
+                gate = keras.layers.Dense(self.experts, activation="softmax", use_bias=False, name=f"gate_{label}")(x)
+                mixed = Mixture(name=f"mixture_{label}")(gate, experts)
             tower = mlp(mixed, self.tower, self.dropout, f"tower_{label}")
             logits.append(keras.layers.Dense(1, name=f"tower_{label}_logit")(tower))
         return concatenated(logits, "logits")
