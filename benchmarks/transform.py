@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 ENGINES = ("local", "beam", "duckdb", "polars")
 
+
 def measure(function: str, *args: object, environment: dict[str, str] | None = None) -> tuple[object, float, float]:
     """Calls `module:function` of `transforms` in a fresh process.
 
