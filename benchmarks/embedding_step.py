@@ -20,11 +20,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tidemill.experiment.training import Optimizer
+from tidemill.experiment.training import Optimizer, Training
 from tidemill.models.parts.layers import Embeddings
-from tidemill.training.input import Layout
-from tidemill.training.loop import train_step
-from tidemill.training.optimizers import Updates
+from tidemill.training.input import Layout, Rows
+from tidemill.training.on_tensorflow import Steps
 
 DIM = 16
 
@@ -40,8 +39,9 @@ def network(rows: int) -> tuple[keras.Model, list]:
 def own_step(rows: int, name: str):
     """Tidemill's step."""
     model, tables = network(rows)
-    updates = Updates(Optimizer(name=name), 1000, model.trainable_variables, tables)
-    return train_step(model, updates, Layout(("id",), (rows,), (), ("label",)), 1.0, tf.Variable(0.0, dtype=tf.float64))
+    training = Training(optimizer=Optimizer(name=name))
+    steps = Steps(model, tables, Layout(("id",), (rows,), (), ("label",)), training, 1000)
+    return lambda ids, numbers, labels: steps.step(Rows(ids, numbers, labels))
 
 
 def keras_step(rows: int, name: str):

@@ -26,7 +26,6 @@ NEURAL = {
     **{family: {"embedding_dim": 16, "deep": [256, 128]} for family in DEEP},
     "final_mlp": {"embedding_dim": 16, "first": [256, 128], "second": [256, 128]},
     "mmoe": {"embedding_dim": 16, "experts": 4, "expert": [256, 128], "tower": [64]},
-    "mmoe": {"embedding_dim": 16},
 }
 SETTINGS = {
     "flights": {"training": {"epochs": 6, "batch_size": 2048}, "gbdt": {"num_leaves": 63, "learning_rate": 0.05}},

@@ -101,20 +101,16 @@ def through(batches) -> float:
 
 def dcn_v2_step(layout: Layout) -> Callable[[Rows], None]:
     """The training step of DCN-V2 with the defaults of its family."""
-    from tidemill.experiment.training import Optimizer
+    from tidemill.experiment.training import Training
     from tidemill.models.dcn_v2 import DcnV2
-    from tidemill.models.parts.neural import logits_of, tables_of
+    from tidemill.models.parts.network import logits_of, tables_of
     from tidemill.models.parts.sizes import sizes
-    from tidemill.training import loop
-    from tidemill.training.optimizers import Updates
+    from tidemill.training import on_tensorflow
 
-    loop.prepare(0, None)
+    on_tensorflow.prepare(0, None)
     model = DcnV2(family="dcn_v2").open(layout)
     network = model.build(sizes(model.config, layout))
-    logits = logits_of(network)
-    updates = Updates(Optimizer(), 1000, logits.trainable_variables, tables_of(network))
-    step = loop.train_step(logits, updates, layout, 1.0, tf.Variable(0.0, dtype=tf.float64))
-    return lambda rows: step(rows.ids, rows.numbers, rows.labels)
+    return on_tensorflow.Steps(logits_of(network), tables_of(network), layout, Training(), 1000).step
 
 
 def stepped(step: Callable[[Rows], None], batches) -> float:

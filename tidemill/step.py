@@ -77,7 +77,7 @@ def step(name: str) -> Iterator[Progress]:
     Yields:
         A `Progress` for the library functions.
     """
-    _die_with_run()
+    die_with_run()
     try:
         yield Progress(name)
     except TidemillError as error:
@@ -91,7 +91,7 @@ def step(name: str) -> Iterator[Progress]:
         sys.exit(PREEMPTED_EXIT_CODE)
 
 
-def _die_with_run() -> None:
+def die_with_run() -> None:
     """Sees to it (on Linux) that this process ends with the local run that started it: a killed run leaves none behind.
 
     The kernel is asked to end it when its parent, a shell, dies, which itself dies with the run. Where that happened

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tidemill.experiment.training import Optimizer
-from tidemill.training.optimizers import Schedule, Updates
+from tidemill.training.optimizers import Updates
+from tidemill.training.schedules import Schedule
 
 ROWS, DIM = 7, 3
 

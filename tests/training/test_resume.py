@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -84,6 +85,9 @@ def test_other_settings_do_not_take_the_checkpoint(shop):
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__, "tidemill.models.parts.neural", "tidemill.models.parts.boosting"])
 """Processes that have all imports behind them when they start."""
+FRESH = multiprocessing.get_context("spawn")
+"""Processes that have none."""
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed (tidemill[jax])")
 
 
 def train_step(spec: str, paths: list[str], root: str, model: str, events: str) -> None:
@@ -142,12 +146,13 @@ class Trainings:
         told = {"epochs": 60, "early_stopping": {"metric": "auc", "patience": 60, "rounds": 3000}} | told
         self.spec = shop.spec(self.model, checkpoint_seconds=checkpoint_seconds, **told).model_dump_json()
         self.resumed = 0
+        self.processes = FRESH if told.get("backend") == "jax" else PROCESSES
 
     def start(self, root: str, name: str) -> tuple[multiprocessing.Process, Path]:
         events = self.shop.folder / f"events_{time.monotonic_ns()}"
         paths = [self.shop.examples, self.shop.transformed, self.shop.graph]
         into = [str(self.shop.folder / root), str(self.shop.folder / name), str(events)]
-        process = PROCESSES.Process(target=train_step, args=(self.spec, paths, *into))
+        process = self.processes.Process(target=train_step, args=(self.spec, paths, *into))
         process.start()
         return process, events
 
@@ -217,6 +222,21 @@ def test_sigterm_at_random_moments(shop, family):
     trainings.to_the_end("root_b", "told")
     assert trainings.resumed == (0 if family == "bagged gbdt" else 3)
     trainings.same("whole", "told")
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_by_jax(shop, how):
+    """As the two above."""
+    seconds = 0.02 if how == signal.SIGKILL else 3600
+    trainings = Trainings(shop, "dcn_v2", checkpoint_seconds=seconds, backend="jax")
+    trainings.to_the_end("root_a", "whole")
+    for _ in range(2):
+        assert trainings.interrupted("root_b", "stopped", how) in (-signal.SIGKILL, PREEMPTED_EXIT_CODE)
+    trainings.to_the_end("root_b", "stopped")
+    assert trainings.resumed > 0
+    trainings.same("whole", "stopped")
 
 
 @pytest.mark.slow

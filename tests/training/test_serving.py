@@ -13,7 +13,7 @@ from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
 from tidemill.training.export import signature_names
-from tidemill.training.replay import TOLERANCE, replay, to_examples
+from tidemill.training.replay import TOLERANCE, replay, sample, to_examples
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
 
@@ -56,12 +56,12 @@ def test_skew_is_noticed(shop):
     """The exported model of one training does not agree with the weights of another."""
     shop.train(DCN, "one", epochs=1)
     shop.train(DCN, "two", epochs=1, seed=1)
-    arguments = TransformGraph(shop.graph), Dataset(shop.examples), Dataset(shop.transformed)
-    model = load_model(shop.folder / "one")
-    found = replay(shop.folder / "one" / "Format-Serving", model, *arguments)
+    graph, raw = TransformGraph(shop.graph), Dataset(shop.examples)
+    sampled = sample(load_model(shop.folder / "one"), raw, Dataset(shop.transformed))
+    found = replay(shop.folder / "one" / "Format-Serving", graph, raw, sampled)
     assert found.rows == 400 and found.largest_difference <= TOLERANCE
     with pytest.raises(TidemillError) as error:
-        replay(shop.folder / "two" / "Format-Serving", model, *arguments)
+        replay(shop.folder / "two" / "Format-Serving", graph, raw, sampled)
     assert error.value.code is Code.SERVING_SKEW
     assert {"row", "serving", "training", "split", "signature"} <= set(error.value.details)
 
@@ -70,10 +70,10 @@ def test_skew_of_one_row_is_noticed(shop):
     """Transformed rows that are shifted by one against the raw rows do not pass."""
     shop.train(DCN, epochs=1)
     shifted = shop.with_rows(lambda split, table: table.take([*range(1, table.num_rows), 0]))
-    model = load_model(shop.folder / "model")
+    raw = Dataset(shop.examples)
+    sampled = sample(load_model(shop.folder / "model"), raw, Dataset(shifted.transformed))
     with pytest.raises(TidemillError) as error:
-        replay(shop.folder / "model" / "Format-Serving", model, TransformGraph(shop.graph),
-               Dataset(shop.examples), Dataset(shifted.transformed))  # fmt: skip
+        replay(shop.folder / "model" / "Format-Serving", TransformGraph(shop.graph), raw, sampled)
     assert error.value.code is Code.SERVING_SKEW
 
 

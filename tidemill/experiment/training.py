@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tidemill.errors import Code, TidemillError
 from tidemill.section import PositiveInt, Section, Seed
@@ -60,6 +60,12 @@ class Training(Section):
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """Neural families: `mixed_bfloat16` computes in bfloat16 where that is enough. Weights, embeddings and the exported
     model are float32."""
+    backend: Literal["tensorflow", "jax"] = "tensorflow"
+    """Neural families: what trains them. `jax` needs `tidemill[jax]`, and splits a batch over all GPUs of its machine;
+    `tensorflow` takes one. The exported model is TensorFlow's with both."""
+    xla: bool = False
+    """Neural families, trained by `tensorflow`: whether XLA compiles a step, but for the updates of the embeddings.
+    `jax` always does."""
     seed: Seed = 0
     """Seed of weights, shuffling and bagging. The same seed on the same machine gives the same weights."""
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
@@ -79,6 +85,12 @@ class Training(Section):
         if value is not None and value != "previous" and "/" not in value:
             raise ValueError("write previous, or the URI of a published version")
         return value
+
+    @model_validator(mode="after")
+    def _xla_is_chosen_for_tensorflow(self) -> Training:
+        if self.xla and self.backend != "tensorflow":
+            raise ValueError(f"xla is a setting for backend: tensorflow; {self.backend} always compiles, leave it out")
+        return self
 
     def check_labels(self, labels: int) -> None:
         """Refuses what cannot be done with so many labels.

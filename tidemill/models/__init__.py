@@ -53,10 +53,14 @@ def load_model(path: str | os.PathLike) -> Model:
         TidemillError: `incomplete-artifact` when it is not whole or not a model; `unsupported` for a family that this
             version does not have.
     """
+    artifact.open_folder(path)
+    return read_model(Path(path))
+
+
+def read_model(folder: Path) -> Model:
+    """As `load_model`, of a folder that may still be written to: its model and `model.json` are there."""
     from tidemill.training.input import Layout
 
-    folder = Path(path)
-    artifact.open_folder(folder)
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
         config = config_of(document["config"])

@@ -1,4 +1,4 @@
-"""Optimizers that update, of an embedding table, the rows of the batch alone.
+"""Optimizers that update, of an embedding table, the rows of the batch alone; in TensorFlow.
 
 Keras's optimizers add a gradient to the whole of a table, so a step's time grows with the table. Here the dense weights
 are Keras's, and tables have an update of their own.
@@ -10,14 +10,10 @@ import abc
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tidemill.experiment.training import Optimizer
-
-_EPSILON = 1e-7
-_ADAGRAD_START = 0.1
-_DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}
+from tidemill.training.schedules import ADAGRAD_START, BETA_1, BETA_2, EPSILON, dense_optimizer
 
 
 class Updates:
@@ -39,8 +35,7 @@ class Updates:
         """What gradients are taken of."""
         self._clip = config.clip_norm
         dense = [variable for variable in variables if id(variable) not in names]
-        decay = {"weight_decay": config.weight_decay} if config.weight_decay else {}
-        self._dense = _DENSE[config.name](learning_rate=_learning_rate(config, steps), **decay)
+        self._dense = dense_optimizer(config, steps)
         self._dense.build(dense)
         self._tables = [_TABLES[config.name](table.value) for table in tables]
 
@@ -60,7 +55,11 @@ class Updates:
         of_tables = [g for g, is_table in zip(gradients, self._is_table, strict=True) if is_table]
         for table, gradient in zip(self._tables, of_tables, strict=True):
             table.update(gradient, tf.cast(rate, tf.float32), step)
-        self._dense.apply([g for g, is_table in zip(gradients, self._is_table, strict=True) if not is_table])
+        of_dense = [g for g, is_table in zip(gradients, self._is_table, strict=True) if not is_table]
+        self._dense.apply(of_dense)
+        if not of_dense:
+            # Keras counts no step without a gradient, but a schedule and Adam's correction need it.
+            self._dense.iterations.assign_add(1)
 
 
 class _Table(abc.ABC):
@@ -85,14 +84,14 @@ class _Adagrad(_Table):
 
     def __init__(self, table: tf.Variable):
         super().__init__(table)
-        self._squares = self._slot(_ADAGRAD_START)
+        self._squares = self._slot(ADAGRAD_START)
 
     def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
         tf.raw_ops.ResourceSparseApplyAdagradV2(
             var=self._table.handle,
             accum=self._squares.handle,
             lr=rate,
-            epsilon=_EPSILON,
+            epsilon=EPSILON,
             grad=gradient.values,
             indices=gradient.indices,
         )
@@ -102,20 +101,18 @@ class _LazyAdam(_Table):
     """Adam (Kingma & Ba, 2015, arXiv:1412.6980) whose moments decay when a row is seen, and only then. The correction
     of the bias is by the step."""
 
-    _BETA_1, _BETA_2 = 0.9, 0.999
-
     def __init__(self, table: tf.Variable):
         super().__init__(table)
         self._mean, self._square = self._slot(0.0), self._slot(0.0)
 
     def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
         values, rows = gradient.values, gradient.indices
-        mean = self._BETA_1 * tf.gather(self._mean, rows) + (1 - self._BETA_1) * values
-        square = self._BETA_2 * tf.gather(self._square, rows) + (1 - self._BETA_2) * tf.square(values)
+        mean = BETA_1 * tf.gather(self._mean, rows) + (1 - BETA_1) * values
+        square = BETA_2 * tf.gather(self._square, rows) + (1 - BETA_2) * tf.square(values)
         self._mean.scatter_update(tf.IndexedSlices(mean, rows))
         self._square.scatter_update(tf.IndexedSlices(square, rows))
-        rate *= tf.sqrt(1 - self._BETA_2**step) / (1 - self._BETA_1**step)
-        self._table.scatter_sub(tf.IndexedSlices(rate * mean / (tf.sqrt(square) + _EPSILON), rows))
+        rate *= tf.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
+        self._table.scatter_sub(tf.IndexedSlices(rate * mean / (tf.sqrt(square) + EPSILON), rows))
 
 
 class _Sgd(_Table):
@@ -134,34 +131,3 @@ def _summed(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     values = tf.reshape(gradient.values, [tf.size(indices), gradient.values.shape[-1]])
     rows, places = tf.unique(indices)
     return tf.IndexedSlices(tf.math.unsorted_segment_sum(values, places, tf.size(rows)), rows)
-
-
-def _learning_rate(config: Optimizer, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    warmup = min(config.warmup_steps, steps)
-    if config.schedule == "constant" and not warmup:
-        return config.learning_rate
-    return Schedule(config.learning_rate, config.schedule, warmup, steps)
-
-
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate: from 0 up to `rate` over the first `warmup` steps, linearly; then by `kind` to 0 at the end.
-
-    Args:
-        rate: The largest learning rate.
-        kind: `constant`, `linear`, or `cosine` (Loshchilov & Hutter, 2017, arXiv:1608.03983).
-        warmup: Number of steps.
-        steps: Number of steps in all.
-    """
-
-    def __init__(self, rate: float, kind: str, warmup: int, steps: int):
-        super().__init__()
-        self.rate, self.kind, self.warmup, self.steps = rate, kind, warmup, steps
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32") + 1.0
-        left = 1.0 - keras.ops.clip((step - 1.0 - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
-        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * keras.ops.cos(np.pi * left)}[self.kind]
-        return self.rate * keras.ops.minimum(1.0, step / max(1, self.warmup)) * shape
-
-    def get_config(self) -> dict:
-        return {"rate": self.rate, "kind": self.kind, "warmup": self.warmup, "steps": self.steps}

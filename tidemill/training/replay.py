@@ -1,5 +1,5 @@
 """The gate against training-serving skew: rows go through the exported model and through the training path, and both
-must give the same scores."""
+must give the same scores. Imports TensorFlow where rows are replayed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models.parts.base import Model
-from tidemill.training.export import DENSE, EXAMPLES, score_names, signature_names
 from tidemill.training.input import to_rows
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
@@ -34,29 +32,51 @@ class Replay:
     largest_difference: float
 
 
-def replay(
-    saved_model: str | os.PathLike, model: Model, graph: TransformGraph, examples: Dataset, transformed: Dataset
-) -> Replay:
-    """Replays up to 512 rows, evenly spaced over valid (without one, train), through both signatures of a SavedModel,
-    and compares the scores of all labels.
+@dataclass(frozen=True)
+class Sample:
+    """Rows to replay: their split, their places in it, which ascend, and the scores [rows, labels] float64 of the
+    training path."""
+
+    split: str
+    places: np.ndarray
+    scores: np.ndarray
+
+
+def sample(model: Model, examples: Dataset, transformed: Dataset) -> Sample:
+    """Up to 512 rows, evenly spaced over valid (without one, train), scored by a model.
+
+    Args:
+        model: The model for the training path.
+        examples: The raw rows.
+        transformed: Their transformed rows, in the same order.
+    """
+    split = "valid" if examples.rows("valid") else "train"
+    places = np.unique(np.linspace(0, examples.rows(split) - 1, REPLAYED_ROWS).astype(np.int64))
+    rows = to_rows(_pick(transformed, split, model.layout.columns, places), model.layout)
+    return Sample(split, places, model.predict_rows(rows))
+
+
+def replay(saved_model: str | os.PathLike, graph: TransformGraph, examples: Dataset, sampled: Sample) -> Replay:
+    """Replays rows through both signatures of a SavedModel, and compares the scores of all labels.
 
     Args:
         saved_model: The exported folder; it is read back from disk.
-        model: The model for the training path, which scores the same rows of `transformed`.
         graph: The transform graph, for the raw columns.
         examples: The raw rows.
-        transformed: Their transformed rows, in the same order.
+        sampled: Which of them, and their scores.
 
     Raises:
         TidemillError: `serving-skew` when a score differs by more than `TOLERANCE`.
     """
-    split = "valid" if examples.rows("valid") else "train"
-    places = np.unique(np.linspace(0, examples.rows(split) - 1, REPLAYED_ROWS).astype(np.int64))
+    import tensorflow as tf
+
+    from tidemill.training.export import DENSE, EXAMPLES, score_names, signature_names
+
+    split, places, expected = sampled.split, sampled.places, sampled.scores
     columns = graph.raw_columns
     raw = to_dense(_pick(examples, split, [c.name for c in columns], places), columns)
-    expected = model.predict_rows(to_rows(_pick(transformed, split, model.layout.columns, places), model.layout))
     signatures = tf.saved_model.load(str(saved_model)).signatures
-    inputs, outputs = signature_names([c.name for c in columns]), score_names(model.layout.labels)
+    inputs, outputs = signature_names([c.name for c in columns]), score_names(graph.labels)
     dense = {inputs[name]: tf.constant(values) for name, values in raw.items()}
     largest = 0.0
     for signature, feed in ((DENSE, dense), (EXAMPLES, {"examples": tf.constant(to_examples(raw, columns))})):
@@ -87,6 +107,8 @@ def replay(
 
 def to_examples(raw: dict[str, np.ndarray], columns: Sequence[RawColumn]) -> list[bytes]:
     """Dense rows as serialized `tf.Example` protos; missing values are left out."""
+    import tensorflow as tf
+
     rows = len(next(iter(raw.values())))
     examples = [tf.train.Example() for _ in range(rows)]
     for column in columns:

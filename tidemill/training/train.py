@@ -13,10 +13,12 @@ from tidemill import artifact, fingerprint, models, storage
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
+from tidemill.models.own import OwnFamily
 from tidemill.models.parts.base import Model, Run
+from tidemill.models.parts.family import Network
 from tidemill.specs import TrainSpec
 from tidemill.step import Progress
-from tidemill.training import folds
+from tidemill.training import backend, folds
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
 from tidemill.training.input import Layout, read_labels
@@ -75,9 +77,12 @@ def train(
     Raises:
         TidemillError: `empty-split`, `label-null`, `label-type`, `label-one-class`, `transform-failed` (no feature),
             `training-diverged`, `serving-skew`, `incomplete-artifact`, `invalid-value` (embeddings that do not fit the
-            features), `unsupported` (several labels with a family, sampling or a fold for one).
+            features), `unsupported` (several labels with a family, sampling or a fold for one), and what
+            `backend.select` raises.
         Preempted: the process was told to end; the next call goes on from here.
     """
+    if isinstance(spec.model, Network | OwnFamily):
+        backend.select(spec.training)
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
     _check(spec, data, raw, graph)
     key = training_fingerprint(spec, data, graph)

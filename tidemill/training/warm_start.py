@@ -1,4 +1,4 @@
-"""Beginning a training with what an earlier model has learned. Imports TensorFlow.
+"""Beginning a training with what an earlier model has learned. Imports TensorFlow where it reads the model's weights.
 
 Embeddings are matched by word: the vector of a token goes to where the token is in the new vocabulary. Other weights
 are taken over where the features are the same ones.
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tidemill import artifact, models, storage
 from tidemill.errors import Code, TidemillError
@@ -149,6 +148,11 @@ def _sizes(features: Mapping[str, dict], layout: Layout) -> Sizes:
 
 def _load(network: keras.Model, path: Path) -> None:
     """The weights of a published network: a SavedModel lists them in the network's order."""
+    import tensorflow as tf
+
+    if keras.config.backend() != "tensorflow":
+        # It would take the memory of a GPU that another framework trains on.
+        tf.config.set_visible_devices([], "GPU")
     checkpoint = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     for place, variable in enumerate(network.variables):
         variable.assign(checkpoint.get_tensor(f"_variables/{place}/.ATTRIBUTES/VARIABLE_VALUE"))

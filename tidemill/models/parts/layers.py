@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,6 +15,21 @@ from keras import ops
 def register(layer: type) -> type:
     """Makes a layer known to Keras, so that networks are read back."""
     return keras.saving.register_keras_serializable(package="tidemill")(layer)
+
+
+_look_up: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("_look_up", default=None)
+
+
+@contextlib.contextmanager
+def looked_up_by(look_up: Callable[[keras.Variable, Any], Any]) -> Iterator[None]:
+    """Within, `Embeddings` take rows from `look_up(variable, places)`, [batch, features, size] float32 at the places
+    [batch, features] int32 of a table. A training step that wants gradients of these rows, and none of the table,
+    gets hold of them here, whatever the network does before and after."""
+    token = _look_up.set(look_up)
+    try:
+        yield
+    finally:
+        _look_up.reset(token)
 
 
 @register
@@ -106,6 +126,9 @@ class Embeddings(keras.layers.Layer):
 def _rows(variable: keras.Variable, places):
     """Rows of a variable. TensorFlow gives a gradient of these rows alone where they are looked up in the variable
     itself, and not in its value."""
+    look_up = _look_up.get()
+    if look_up is not None:
+        return look_up(variable, places)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tidemill import fingerprint
 from tidemill.models.parts import sizes
 from tidemill.models.parts.base import Model, Run
 from tidemill.models.parts.family import Family, Network
-from tidemill.models.parts.features import Features
-from tidemill.models.parts.layers import Embeddings
+from tidemill.models.parts.network import build, logits_of, tables_of
 from tidemill.models.parts.origin import own_errors
-from tidemill.training import loop
+from tidemill.training import backend, loop
 from tidemill.training.input import Layout, Rows
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 WEIGHTS = "model.keras"
-LOGIT = "logit"
 
 
 class NeuralModel(Model):
-    """A Keras network of two inputs, `ids` [batch, id features] int32 and `numbers` [batch, number features] float32
-    (each only where there are such features), and one output, the probabilities [batch, labels]. The layer called
-    `logit` gives what training uses, because a logit does not saturate. Where training saw another share of the labels
-    than there is, what goes into the last sigmoid is the logit corrected for that."""
+    """A Keras network from ids and numbers to the probabilities [batch, labels]. The layer called `logit` gives what
+    training uses, because a logit does not saturate. Where training saw another share of the labels than there is, what
+    goes into the last sigmoid is the logit corrected for that."""
 
     unit = "epoch"
-    libraries = ("tidemill", "tensorflow", "keras", "numpy")
+    libraries = ("tidemill", "keras", "numpy")
     config: Network
     network: keras.Model
 
@@ -45,20 +45,19 @@ class NeuralModel(Model):
     def fit(self, run: Run) -> int:
         training = run.training
         found = self._sizes(run)
-        loop.prepare(training.seed, training.threads)
+        framework = backend.framework()
+        framework.prepare(training.seed, training.threads)
         # Rows that were left out or weighed less were all of label 0: that multiplies the odds of label 1.
         shift = math.log(training.negative_rate) - math.log(training.positive_weight)
         self.network = self.build(found, shift, training.precision)
         if training.warm_start is not None:
             self._take_over(training.warm_start, run)
         with own_errors(self.config.origin, f"models.{self.name}.module", only_its_lines=True):
-            kept = loop.fit(
-                logits_of(self.network),
-                tables_of(self.network),
-                self.layout,
-                run,
-                lambda split: self.predict(run.data, split, run.notice.check),
+            stepper = framework.Steps(
+                logits_of(self.network), tables_of(self.network), self.layout, training, loop.steps(run)
             )
+            self._facts |= {"backend": backend.current(), "devices": stepper.devices}
+            kept = loop.fit(stepper, self.layout, run, lambda split: self.predict(run.data, split, run.notice.check))
         if training.precision != "float32":
             weights = self.network.get_weights()
             self.network = self.build(found, shift, "float32")
@@ -66,11 +65,15 @@ class NeuralModel(Model):
             self.__dict__.pop("_scores", None)
         return kept
 
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        return super().versions() | {backend.current(): importlib.metadata.version(backend.current())}
+
     def facts(self) -> dict:
         return self._facts
 
     def predict_rows(self, rows: Rows) -> np.ndarray:
-        return self._scores(rows.ids, rows.numbers).numpy().astype(np.float64)
+        return self._scores(rows.ids, rows.numbers).astype(np.float64)
 
     def save(self, folder: Path) -> None:
         self.network.save(folder / WEIGHTS)
@@ -82,12 +85,14 @@ class NeuralModel(Model):
         return model
 
     def fingerprint(self) -> str:
-        weights = [[w.path, list(w.shape), _digest(w.value.numpy())] for w in self.network.weights]
+        weights = [[w.path, list(w.shape), _digest(np.asarray(w.value))] for w in self.network.weights]
         shift = self.network.get_layer("score_logit").get_config()["offset"]
         told = [self.config.origin, self.config.model_dump(mode="json"), self.layout.columns, shift]
         return fingerprint.of_json([*told, weights])
 
     def serving(self) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], Any]:
+        import tensorflow as tf
+
         def score(features: dict[str, tf.Tensor]) -> tf.Tensor:
             inputs = {}
             if self.layout.ids:
@@ -127,57 +132,11 @@ class NeuralModel(Model):
             shift: What is added to the logit before it becomes a score. Defaults to 0.
             precision: Keras's policy for all but embeddings and score.
         """
-        inputs = {}
-        if self.layout.ids:
-            inputs["ids"] = keras.Input((len(self.layout.ids),), dtype="int32", name="ids")
-        if self.layout.numbers:
-            inputs["numbers"] = keras.Input((len(self.layout.numbers),), dtype="float32", name="numbers")
-        config = self.config
-        labels = len(self.layout.labels)
-        features = Features(
-            inputs.get("ids"), inputs.get("numbers"), found, config.embedding_dim, config.l2_embedding, labels
-        )
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(precision)
-        try:
-            with own_errors(config.origin, f"models.{self.name}.module"):
-                logit = config.logit(features)
-                if not isinstance(logit, keras.KerasTensor) or logit.shape != (None, labels):
-                    raise TypeError(f"logit(features) gave {logit!r}, and must give a tensor [batch, {labels}]")
-        finally:
-            keras.config.set_dtype_policy(before)
-        with own_errors(config.origin, f"models.{self.name}.module"):
-            logit = keras.layers.Identity(dtype="float32", name=LOGIT)(logit)
-            shifted = keras.layers.Rescaling(1.0, offset=shift, dtype="float32", name="score_logit")(logit)
-            score = keras.layers.Activation("sigmoid", dtype="float32", name="score")(shifted)
-            network = keras.Model(inputs, score, name=config.family)
-        for layer in network.layers:
-            if isinstance(layer, Embeddings) and layer.num_ids:
-                layer.slots.assign(np.concatenate(found.slots))
-        return network
+        return build(self.config, self.layout, found, shift, precision)
 
     @functools.cached_property
-    def _scores(self) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
-        signature = [
-            tf.TensorSpec([None, len(self.layout.ids)], tf.int32),
-            tf.TensorSpec([None, len(self.layout.numbers)], tf.float32),
-        ]
-
-        @tf.function(input_signature=signature)
-        def scores(ids: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-            return self.network(loop.network_inputs(self.network, ids, numbers), training=False)
-
-        return scores
-
-
-def logits_of(network: keras.Model) -> keras.Model:
-    """What training uses of a network: its inputs to its logits."""
-    return keras.Model(network.input, network.get_layer(LOGIT).output)
-
-
-def tables_of(network: keras.Model) -> list[keras.Variable]:
-    """A network's embedding tables."""
-    return [table for layer in network.layers if isinstance(layer, Embeddings) for table in layer.weights_of]
+    def _scores(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        return backend.framework().scorer(self.network)
 
 
 def _digest(array: np.ndarray) -> str:

@@ -1,0 +1,132 @@
+"""How fast DCN-V2 trains by JAX, on all GPUs of the machine or on its CPU.
+
+    python benchmarks/jax_training.py
+    python benchmarks/jax_training.py --rows 200000 --batch 8192 --deep 64 32    # small, for a CPU
+
+Embeddings of 16, 3 cross layers and a deep network of 1024, 512 and 256, from transformed synthetic Criteo rows in
+Parquet, by what the train step runs, without its export. The first epoch, which compiles, is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from transforms.work import LABEL
+
+from tidemill.data.dataset import Dataset
+from tidemill.experiment.training import Optimizer, Training
+from tidemill.models.dcn_v2 import DcnV2
+from tidemill.models.parts.base import Run
+from tidemill.step import Progress
+from tidemill.training import backend
+from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.history import History
+from tidemill.training.input import Layout
+
+
+class Utilisation(threading.Thread):
+    """Asks nvidia-smi twice a second for the share of the time in which each GPU computes, in percent."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.samples: list[tuple[float, float]] = []
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        while not self._ended.wait(0.5):
+            found = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
+            self.samples.append((time.monotonic(), statistics.mean(map(float, found))))
+
+    def mean(self, since: float) -> float | None:
+        """Of the samples since then; None without one."""
+        self._ended.set()
+        values = [value for at, value in self.samples if at >= since]
+        return round(statistics.mean(values), 1) if values else None
+
+
+class Measured(Progress):
+    """Notes when the second epoch begins."""
+
+    since = float("inf")
+
+    def rows(self, done: int, total: int | None = None, what: str = "") -> None:
+        if not what.startswith("epoch 1/"):
+            self.since = min(self.since, time.monotonic())
+
+    def phase(self, what: str) -> None:
+        pass
+
+
+def prepared(work: Path, rows: int) -> Dataset:
+    """The transformed rows, made in a process of its own, for TensorFlow keeps what it takes of a GPU."""
+    code = "import sys; from pathlib import Path; from training_input import prepared; prepared(Path(sys.argv[1]), {})"
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code.format(rows), str(work)], env=env, check=True)
+    return Dataset(work / f"transformed-{rows}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=128 * 65_536)
+    parser.add_argument("--batch", type=int, default=65_536)
+    parser.add_argument("--epochs", type=int, default=4, help="with the first one, which is not measured")
+    parser.add_argument("--deep", type=int, nargs="*", default=[1024, 512, 256])
+    parser.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
+    parser.add_argument("--backend", choices=["jax", "tensorflow"], default="jax")
+    parser.add_argument("--work", type=Path, help="folder to keep rows in; defaults to a temporary one")
+    args = parser.parse_args()
+    training = Training(
+        backend=args.backend, batch_size=args.batch, epochs=args.epochs, precision=args.precision,
+        optimizer=Optimizer(name="adagrad", learning_rate=0.01), early_stopping=None,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        data = prepared(args.work or Path(temporary), args.rows)
+        backend.select(training)
+        config = DcnV2(family="dcn_v2", embedding_dim=16, cross_layers=3, deep=args.deep)
+        model = config.open(Layout.of(data.metadata["features"], [LABEL]))
+        history = History(Path(temporary) / "logs", "epoch")
+        progress = Measured("train")
+        gpus = Utilisation() if shutil.which("nvidia-smi") else None
+        if gpus:
+            gpus.start()
+        checkpoints = Checkpoints(temporary, "none", every_seconds=86_400)
+        model.fit(Run(data, training, history, checkpoints, progress))
+        history.close()
+    entries = history.entries[1:]
+    seconds = sum(entry["seconds"] for entry in entries)
+    found = {
+        "rows_per_second": round(len(entries) * args.rows / seconds),
+        "input_share": round(sum(entry["input_share"] * entry["seconds"] for entry in entries) / seconds, 4),
+        "gpu_utilisation_percent": gpus.mean(progress.since) if gpus else None,
+        "first_epoch_seconds": history.entries[0]["seconds"],
+        "backend": args.backend,
+        "devices": model.facts()["devices"],
+        "rows": args.rows,
+        "batch": args.batch,
+        "precision": args.precision,
+        "versions": model.versions(),
+    }
+    utilisation = found["gpu_utilisation_percent"]
+    told = "no nvidia-smi here, so no GPU utilisation" if utilisation is None else f"GPUs busy {utilisation}%"
+    print(
+        f"{found['rows_per_second']:,} rows a second on {found['devices']} device(s), "
+        f"{found['input_share']:.1%} of the time waiting for rows; {told}"
+    )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
