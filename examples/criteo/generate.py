@@ -44,6 +44,8 @@ _LOG_SPREAD = [1.1, 2.0, 1.4, 1.0, 2.2, 1.6, 1.4, 1.0, 1.4, 0.5, 0.9, 0.6, 1.0]
 _NUMBER_EFFECT = [0.30, 0.05, 0.12, -0.10, -0.10, -0.15, 0.20, 0.04, -0.04, 0.35, 0.22, 0.10, -0.06]
 _NUMBER_MISSING = [-0.35, 0, -0.10, 0.10, 0.2, 0.15, -0.4, 0, -0.3, -0.35, -0.4, 0.05, 0.10]
 _PAIRS = [(5, 8, 0.35), (16, 13, 0.35), (1, 22, 0.30), (19, 5, 0.30)]
+_RARE_RANK = 100
+"""The rank of a value whose effect is half of the most frequent one's, on average."""
 _SLOPES = [(4, 16, 0.10), (5, 8, 0.15), (10, 22, 0.25)]
 
 
@@ -158,8 +160,10 @@ def _logit(numbers: list[tuple[np.ndarray, np.ndarray]], ranks: list[np.ndarray]
         logs.append(log)
         logit += np.where(known, _NUMBER_EFFECT[j] * log, _NUMBER_MISSING[j])
     for j, size in enumerate(_CARDINALITIES):
-        # Rare values of wide columns matter less: nobody could learn them.
-        logit += (0.30 if size < 20_000 else 0.18) * _normal(_hash(j, ranks[j], 1))
+        # Rare values matter less. Nobody could learn what they do from their few rows, and the best log loss would be
+        # one that no model reaches: with effects of one size, 4% below the best estimate from a million rows.
+        effect = (0.30 if size < 20_000 else 0.18) / (1 + np.maximum(ranks[j], 0) / _RARE_RANK)
+        logit += effect * _normal(_hash(j, ranks[j], 1))
     for a, b, effect in _PAIRS:
         logit += effect * _normal(_hash(100 + a, ranks[a] * 1_000_003 + ranks[b], 2))
     for number, category, effect in _SLOPES:
