@@ -364,6 +364,6 @@ def test_the_second_label_is_checked_too(runner, case):
 
 
 def test_two_labels(runner):
-    found = runner.run({"t": runner.write("t.csv", rows(50))}, sql="SELECT *, 1 - y AS z FROM t", labels=["y", "z"])
+    found = runner.run({"t": runner.write("t.csv", GOOD)}, sql="SELECT *, 1 - y AS z FROM t", labels=["y", "z"])
     assert all(row["y"] + row["z"] == 1 for row in found.rows())
     assert found.dataset.metadata["labels"] == ["y", "z"]

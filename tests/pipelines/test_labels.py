@@ -22,7 +22,7 @@ LABELS = ["bought", "returned"]
 def two_labels(rows) -> pa.Table:
     """The shop with a rarer label, which depends on the site alone."""
     site = np.array([int(name.removeprefix("site")) for name in rows["site"].to_pylist()])
-    returned = np.random.default_rng(5).random(rows.num_rows) < 1 / (1 + np.exp(4.5 - 0.5 * site))
+    returned = np.random.default_rng(5).random(rows.num_rows) < 1 / (1 + np.exp(5.5 - 0.5 * site))
     return rows.append_column("returned", pa.array(returned.astype(int)))
 
 
@@ -86,4 +86,4 @@ def test_no_ensemble_of_several_labels(tmp_path, two_labels):
     workspace.write(experiment(), two_labels)
     done = workspace.run("--pipeline", "cross_validate")
     assert done.returncode == 2 and "[unsupported]" in done.stdout + done.stderr
-    assert set(workspace.states()) <= {"plan-training"} or not list(workspace.root.glob("artifacts/*"))
+    assert not {"done", "cached"} & set(workspace.states().values())

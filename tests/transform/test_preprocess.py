@@ -147,7 +147,7 @@ def test_a_failure_leaves_the_old_artifacts(tmp_path: Path):
 def test_labels_are_passed_through_and_are_no_features(tmp_path: Path):
     table = rows(z=pa.array([True, False, True]))
     found = run(tmp_path, {"train": table, "test": table.slice(1, 1)}, features=NUMERIC, labels=["y", "z"])
-    assert found.transformed.columns == ["x", "y", "z"]
+    assert list(found.transformed.columns) == ["x", "y", "z"]
     assert [c.name for c in found.graph.raw_columns] == ["x"] and [f["name"] for f in found.graph.features] == ["x"]
     made = found.transformed.read("train")
     assert made["y"].to_pylist() == table["y"].to_pylist()
