@@ -13,20 +13,21 @@ import numpy as np
 from tidemill.experiment.training import Training
 from tidemill.models import config_of
 from tidemill.models.parts.sizes import sizes, within_budget
+from tidemill.step import ERROR_FILE
 from tidemill.training import backend
 from tidemill.training.input import Layout, Rows
 
 LAYOUT = Layout(("a", "b", "c"), (50, 7, 50), ("x", "y"), ("label",))
 BATCH, LAST = 64, 37
 SMALL = {"deep": [16, 8], "embedding_dim": 4}
-_OPTIMIZERS = [
-    {"name": name, "learning_rate": 0.05} | told
-    for name in ("adam", "adagrad", "sgd")
-    for told in ({}, {"clip_norm": 0.05}, {"schedule": "cosine", "warmup_steps": 2}, {"weight_decay": 0.1})
-]
+_TOLD = {"clip_norm": 0.05, "schedule": "cosine", "warmup_steps": 2, "weight_decay": 0.1}
 CASES: dict[str, dict] = {
-    " ".join(map(str, told.values())): {"model": {"family": "dcn_v2"} | SMALL, "training": {"optimizer": told}}
-    for told in _OPTIMIZERS
+    f"{name}{', and all settings' * bool(told)}": {
+        "model": {"family": "dcn_v2"} | SMALL,
+        "training": {"optimizer": {"name": name, "learning_rate": 0.05} | told},
+    }
+    for name in ("adam", "adagrad", "sgd")
+    for told in ({}, _TOLD)
 } | {
     "two layers of tables": {"model": {"family": "deepfm"} | SMALL},
     "nothing but tables": {"model": {"family": "lr"}, "columns": ["a", "b"]},
@@ -103,6 +104,14 @@ def by_jax(cases: dict[str, dict], folder: Path, devices: int = 1) -> dict[str, 
     command = [sys.executable, "-m", __name__, json.dumps(list(cases.values())), str(folder)]
     subprocess.run(command, env=env, check=True)
     return {name: dict(np.load(folder / f"{place}.npz")) for place, name in enumerate(cases)}
+
+
+def train_step_told(spec: str, paths: list[str], root: str, model: str, events: str, error: str) -> None:
+    """The train step. Its error goes to a file."""
+    from tests.training.test_resume import train_step
+
+    os.environ[ERROR_FILE] = error
+    train_step(spec, paths, root, model, events)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ devices and weights are on each, so that XLA adds the gradients up over the devi
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +32,10 @@ Values = dict[str, Any]
 
 
 def prepare(seed: int, threads: int | None) -> None:
-    """Seeds Keras and NumPy. Threads are set where the backend is selected, before JAX first runs."""
-    keras.utils.set_random_seed(seed)
+    """Seeds what Keras draws its seeds from, and NumPy. Keras's own function would import TensorFlow too. Threads are
+    set where the backend is selected, before JAX first runs."""
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def scorer(network: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
