@@ -98,7 +98,7 @@ def test_the_train_step_ends_in_a_saved_model(shop, model, told):
     assert train_by_jax(shop, model, **told) == (0, {})
     folder = shop.folder / "model"
     document = json.loads((folder / "model.json").read_text())
-    assert document["backend"] == "jax" and {"jax", "keras"} < set(document["versions"])
+    assert document["backend"] == "jax" and {"jax", "jaxlib", "keras"} < set(document["versions"])
     graph, loaded = TransformGraph(shop.graph), load_model(folder)
     assert {layer.compute_dtype for layer in loaded.network.layers} <= {"float32", "int32"}
     assert loaded.fingerprint() == document["model_fingerprint"]
@@ -113,13 +113,15 @@ def test_the_train_step_ends_in_a_saved_model(shop, model, told):
 
 @needs_jax
 def test_a_warm_start_from_what_tensorflow_trained(shop):
-    shop.train(MODELS["deepfm"], "earlier")
+    """With steps that change next to nothing the model says what the earlier one does."""
+    shop.train(MODELS["deepfm"], "earlier", epochs=1)
     uri = publish(shop.folder / "earlier", shop.folder / "published")
-    assert train_by_jax(shop, MODELS["deepfm"], warm_start=uri, epochs=1) == (0, {})
-    assert train_by_jax(shop, MODELS["deepfm"], "cold", epochs=1) == (0, {})
-    warm, cold = (json.loads((shop.folder / name / "model.json").read_text()) for name in ("model", "cold"))
-    assert warm["valid"]["log_loss"] < cold["valid"]["log_loss"]
-    assert warm["warm_start"]["from"] == uri
+    still = {"name": "sgd", "learning_rate": 1e-9}
+    assert train_by_jax(shop, MODELS["deepfm"], warm_start=uri, optimizer=still, epochs=1) == (0, {})
+    earlier, warm = (
+        load_model(shop.folder / n).predict(Dataset(shop.transformed), "valid") for n in ("earlier", "model")
+    )
+    assert warm == pytest.approx(earlier, abs=1e-5)
 
 
 @needs_jax

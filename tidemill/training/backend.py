@@ -47,6 +47,11 @@ def current() -> str:
     return "tensorflow" if keras is None else keras.config.backend()
 
 
+def distributions() -> tuple[str, ...]:
+    """The distributions of the present framework, whose versions decide the result."""
+    return ("jax", "jaxlib") if current() == "jax" else (current(),)
+
+
 def framework() -> ModuleType:
     """The module that trains on it. Each has `prepare(seed, threads)`, a `Stepper` called `Steps`, and
     `scorer(network)`."""

@@ -67,7 +67,7 @@ class NeuralModel(Model):
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        return super().versions() | {backend.current(): importlib.metadata.version(backend.current())}
+        return super().versions() | {name: importlib.metadata.version(name) for name in backend.distributions()}
 
     def facts(self) -> dict:
         return self._facts
