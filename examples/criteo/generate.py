@@ -45,7 +45,7 @@ _NUMBER_EFFECT = [0.30, 0.05, 0.12, -0.10, -0.10, -0.15, 0.20, 0.04, -0.04, 0.35
 _NUMBER_MISSING = [-0.35, 0, -0.10, 0.10, 0.2, 0.15, -0.4, 0, -0.3, -0.35, -0.4, 0.05, 0.10]
 _PAIRS = [(5, 8, 0.35), (16, 13, 0.35), (1, 22, 0.30), (19, 5, 0.30)]
 _RARE_RANK = 100
-"""The rank of a value whose effect is half of the most frequent one's, on average."""
+"""The rank of a value whose effect, alone and in pairs, is half of the most frequent one's on average."""
 _SLOPES = [(4, 16, 0.10), (5, 8, 0.15), (10, 22, 0.25)]
 
 
@@ -67,7 +67,7 @@ class Truth:
     """Binary entropy of the base rate: the log loss of a model that knows nothing else."""
 
 
-def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1) -> Truth:
+def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1, probabilities: bool = False) -> Truth:
     """Writes `out/part-00000.tsv` … and `out/truth.json`.
 
     The rows depend on `seed` alone, and the first ones not on how many follow. Memory is bounded by a chunk of 262,144
@@ -78,6 +78,7 @@ def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1) -> Tr
         out: Folder; made where it is missing.
         seed: Seed of the rows. The model is always the same.
         files: Number of files, which share the rows evenly.
+        probabilities: Whether to add a last column with the true probability of label 1. Defaults to no.
 
     Returns:
         The truth.
@@ -97,6 +98,8 @@ def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1) -> Tr
         bins = np.minimum((p * _AUC_BINS).astype(np.int64), _AUC_BINS - 1)
         histogram[0] += np.bincount(bins, weights=1 - p, minlength=_AUC_BINS)
         histogram[1] += np.bincount(bins, weights=p, minlength=_AUC_BINS)
+        if probabilities:
+            table = table.append_column("p", pa.array(p))
         start = 0
         while start < table.num_rows:
             if writer is None:
@@ -165,6 +168,7 @@ def _logit(numbers: list[tuple[np.ndarray, np.ndarray]], ranks: list[np.ndarray]
         effect = (0.30 if size < 20_000 else 0.18) / (1 + np.maximum(ranks[j], 0) / _RARE_RANK)
         logit += effect * _normal(_hash(j, ranks[j], 1))
     for a, b, effect in _PAIRS:
+        effect = effect / (1 + np.maximum(ranks[a], 0) / _RARE_RANK)
         logit += effect * _normal(_hash(100 + a, ranks[a] * 1_000_003 + ranks[b], 2))
     for number, category, effect in _SLOPES:
         logit += effect * logs[number] * _normal(_hash(200 + number, ranks[category], 3))
@@ -227,8 +231,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder for part-*.tsv and truth.json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--files", type=int, default=1)
+    parser.add_argument("--probabilities", action="store_true", help="add the true probability as a last column")
     args = parser.parse_args()
-    truth = generate(args.rows, args.out, seed=args.seed, files=args.files)
+    truth = generate(args.rows, args.out, seed=args.seed, files=args.files, probabilities=args.probabilities)
     print(json.dumps({"synthetic": True, **asdict(truth)}))
 
 
