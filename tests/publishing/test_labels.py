@@ -99,10 +99,12 @@ def test_the_gates_must_hold_for_each_label(store, tmp_path):
     between = (aucs[f"auc_{low}"] + aucs[f"auc_{high}"]) / 2
     found = judge(store.shop, tmp_path, "both", gates={"auc": {"min": between}})
     assert not found.blessed and len(found.reasons) == 1
-    assert found.reasons[0].startswith(f"{low}: AUC ") and "is below" in found.reasons[0]
+    assert found.reasons[0].startswith(f"for {low}: AUC ") and "is below" in found.reasons[0]
     assert f"Gates of {low}" in (tmp_path / "report.html").read_text()
     held = judge(store.shop, tmp_path, "both", gates={"auc": {"min": aucs[f"auc_{low}"] - 0.01}})
-    assert held.blessed and [reason.partition(":")[0] for reason in held.reasons] == list(LABELS)
+    assert held.blessed and [reason.partition(":")[0] for reason in held.reasons] == [
+        f"for {label}" for label in LABELS
+    ]
 
 
 def test_against_itself_and_against_a_model_of_one_label(store, tmp_path):
@@ -114,7 +116,7 @@ def test_against_itself_and_against_a_model_of_one_label(store, tmp_path):
     bought, back = read_metrics(tmp_path / "evaluation")["by_label"].values()
     assert set(bought["test"]["baseline"]) == {"uri", "metrics", "gain"}
     assert back["test"]["baseline"]["skipped"] == "the published model does not predict sent back"
-    assert not found.blessed and found.reasons[0].startswith("sent back: AUC cannot be compared")
+    assert not found.blessed and found.reasons[0].startswith("for sent back: AUC cannot be compared")
     # And a model of one label against the one of both.
     alone = judge(store.shop, tmp_path, "one", LABELS[:1], baseline=store.both, gates=gates)
     assert alone.blessed and "skipped" not in read_metrics(tmp_path / "evaluation")["test"]["baseline"]
@@ -129,7 +131,7 @@ def test_a_model_of_other_labels_is_refused(store, tmp_path):
 def test_the_leaderboard_and_the_lineage(store):
     page = (store.shop.folder / "both.html").read_text()
     assert "the mean over labels" in page
-    assert all(f"Members on <code>{label}</code>" in page and f"Curves of {label}" in page for label in LABELS)
+    assert all(f"Members on {label}<" in page and f"Curves of {label}" in page for label in LABELS)
     lineage = json.loads((Path(store.both) / "tidemill" / "lineage.json").read_text())
     metrics = json.loads((Path(store.both) / "tidemill" / "metrics.json").read_text())
     assert lineage["model"]["objective_value"] == metrics["objective"]["value"]

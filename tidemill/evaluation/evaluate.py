@@ -205,7 +205,7 @@ def _measure(spec, labels, scores, baseline, skipped, slicings, progress) -> dic
 def _together(how: Evaluation, parts: dict[str, dict]) -> dict:
     """What `metrics.json` says of all labels."""
     several = len(parts) > 1
-    checks = [(f"{label}: " if several else "", check) for label, part in parts.items() for check in part["gates"]]
+    checks = [(f"for {label}: " if several else "", check) for label, part in parts.items() for check in part["gates"]]
     failed = [label + check["text"] for label, check in checks if not check["holds"]]
     reasons = failed or [label + check["text"] for label, check in checks] or ["the experiment sets no gates"]
     if several:
