@@ -40,8 +40,8 @@ def prepare(seed: int, threads: int | None) -> None:
 
 def scorer(network: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A network as a compiled function from ids [rows, id features] int32 and numbers [rows, number features] float32
-    to probabilities [rows] float32. It multiplies in float32 where a GPU would by default take fewer bits: the exported
-    model must give the same."""
+    to probabilities [rows, labels] float32. It multiplies in float32 where a GPU would by default take fewer bits: the
+    exported model must give the same."""
 
     @jax.jit
     def scores(trainable: list, other: list, inputs: dict[str, jax.Array]) -> jax.Array:
@@ -54,7 +54,7 @@ def scorer(network: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarra
         more = max(_LEAST_SCORED, 1 << (rows - 1).bit_length()) - rows if rows else 0
         inputs = network_inputs(network, *(np.pad(part, ((0, more), (0, 0))) for part in (ids, numbers)))
         groups = (network.trainable_variables, network.non_trainable_variables)
-        return np.array(scores(*([variable.value for variable in group] for group in groups), inputs))[:rows, 0]
+        return np.array(scores(*([variable.value for variable in group] for group in groups), inputs))[:rows]
 
     return score
 

@@ -33,11 +33,11 @@ def prepare(seed: int, threads: int | None) -> None:
 
 def scorer(network: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A network as a compiled function from ids [rows, id features] int32 and numbers [rows, number features] float32
-    to probabilities [rows] float32."""
+    to probabilities [rows, labels] float32."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)])
     def scores(ids: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        return tf.squeeze(network(_inputs(network, ids, numbers), training=False), axis=1)
+        return network(_inputs(network, ids, numbers), training=False)
 
     return lambda ids, numbers: scores(ids, numbers).numpy()
 
