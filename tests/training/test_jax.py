@@ -58,6 +58,7 @@ def test_compiled_by_xla_for_tensorflow(name):
         np.testing.assert_allclose(found[path], wanted[path], atol=3e-5, rtol=1e-4, err_msg=path)
 
 
+@pytest.mark.slow
 @needs_jax
 def test_two_devices_give_what_one_gives(on_one, tmp_path):
     """Also where the last batch is odd, with dropout, and with a penalty that is a mean over the batch."""
@@ -84,6 +85,7 @@ def train_by_jax(shop: Shop, model: dict, name: str = "model", **training: objec
     return process.exitcode, json.loads(error.read_text()) if error.exists() else {}
 
 
+@pytest.mark.slow
 @needs_jax
 @pytest.mark.parametrize(
     ("model", "told"),
@@ -111,6 +113,7 @@ def test_the_train_step_ends_in_a_saved_model(shop, model, told):
     assert document["valid"]["auc"] > 0.65
 
 
+@pytest.mark.slow
 @needs_jax
 def test_a_warm_start_from_what_tensorflow_trained(shop):
     """With steps that change next to nothing the model says what the earlier one does."""
@@ -124,6 +127,7 @@ def test_a_warm_start_from_what_tensorflow_trained(shop):
     assert warm == pytest.approx(earlier, abs=1e-5)
 
 
+@pytest.mark.slow
 @needs_jax
 def test_divergence(shop):
     code, error = train_by_jax(shop, DCN, optimizer={"name": "sgd", "learning_rate": 1e30})
@@ -131,6 +135,7 @@ def test_divergence(shop):
     assert not (shop.folder / "model").exists()
 
 
+@pytest.mark.slow
 def test_skew_comes_back_from_the_process_that_exports(shop):
     shop.train(DCN, epochs=1)
     folder, graph, raw = shop.folder / "model", TransformGraph(shop.graph), Dataset(shop.examples)

@@ -160,6 +160,7 @@ OTHER_WAYS = {
     "adagrad": (DCN, {"optimizer": {"name": "adagrad", "learning_rate": 0.05}}),
     "sgd": (DCN, {"optimizer": {"name": "sgd", "learning_rate": 0.05}}),
     "one batch": (DCN, {"batch_size": 10**6, "epochs": 30}),
+    "compiled by XLA": (DCN, {"xla": True}),
 }
 
 

@@ -60,7 +60,8 @@ def scorer(network: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarra
 
 
 class Steps(Stepper):
-    """The steps of a network.
+    """The steps of a network. Each number of rows is compiled once: an epoch's last batch compiles a second time, and
+    with `training.negative_rate`, which leaves another number in each epoch, once an epoch.
 
     Args:
         network: From its inputs to logits [batch, labels].
