@@ -23,7 +23,7 @@ from tidemill.step import Progress
 from tidemill.training.export import score_names
 from tidemill.training.input import read_labels
 from tidemill.training.metrics import measure
-from tidemill.training.replay import TOLERANCE, replay, to_examples
+from tidemill.training.replay import TOLERANCE, replay, sample, to_examples
 from tidemill.training.train import train
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn, to_dense
@@ -129,12 +129,13 @@ def test_signatures_have_a_score_a_label(trained):
 def test_skew_of_the_second_label_is_noticed(trained):
     shop, _ = trained
     model = load_model(shop.folder / "model")
-    arguments = TransformGraph(shop.graph), Dataset(shop.examples), Dataset(shop.transformed)
-    assert replay(shop.folder / "model" / "Format-Serving", model, *arguments).largest_difference <= TOLERANCE
+    exported, graph, raw = shop.folder / "model" / "Format-Serving", TransformGraph(shop.graph), Dataset(shop.examples)
+    sampled = sample(model, raw, Dataset(shop.transformed))
+    assert replay(exported, graph, raw, sampled).largest_difference <= TOLERANCE
     bias = model.network.get_layer("tower_1_logit").bias
     bias.assign(bias + 0.1)
     with pytest.raises(TidemillError) as error:
-        replay(shop.folder / "model" / "Format-Serving", model, *arguments)
+        replay(exported, graph, raw, sample(model, raw, Dataset(shop.transformed)))
     assert error.value.code is Code.SERVING_SKEW and error.value.details["output"] == OUTPUTS[1]
 
 

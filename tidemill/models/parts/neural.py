@@ -73,7 +73,7 @@ class NeuralModel(Model):
         return self._facts
 
     def predict_rows(self, rows: Rows) -> np.ndarray:
-        return self._scores(rows.ids, rows.numbers)[:, 0].astype(np.float64)
+        return self._scores(rows.ids, rows.numbers).astype(np.float64)
 
     def save(self, folder: Path) -> None:
         self.network.save(folder / WEIGHTS)
