@@ -37,10 +37,12 @@ SETTINGS = {
     "criteo": {
         "min_count": 500,
         "buckets": 20,
+        # A million rows are few for so many ids: what keeps networks from learning them by heart decides here.
+        "networks": {"embedding_dim": 8, "l2_embedding": 0.01},
         "training": {
-            "epochs": 2,
-            "batch_size": 4096,
-            "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"},
+            "epochs": 4,
+            "batch_size": 1024,
+            "optimizer": {"name": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0.4},
         },
         "gbdt": {"num_leaves": 127, "rounds": 500},
     },
@@ -51,7 +53,8 @@ def experiment(data: str, families: list[str], folder: Path, rows: int) -> None:
     """Writes the experiment and its data."""
     settings = SETTINGS[data]
     text = yaml.safe_load((EXAMPLES / data / "experiment.yaml").read_text())
-    neural = [{"family": name} | NEURAL[name] for name in families if name in NEURAL]
+    told = settings.get("networks", {})
+    neural = [{"family": name} | NEURAL[name] | told for name in families if name in NEURAL]
     text["models"] = neural + [{"family": "gbdt"} | settings["gbdt"]] * ("gbdt" in families)
     text["training"] = settings["training"] | {"early_stopping": {"metric": "log_loss"}}
     text["evaluation"] = {"objective": "log_loss"}
