@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment.training import Training
 from tidemill.models import load_model
 from tidemill.training import serving
-from tidemill.training.replay import TOLERANCE, Sample, sample, to_examples
+from tidemill.training.replay import TOLERANCE, sample, to_examples
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import to_dense
 
@@ -105,7 +106,7 @@ def test_the_train_step_ends_in_a_saved_model(shop, model, told):
     assert {layer.compute_dtype for layer in loaded.network.layers} <= {"float32", "int32"}
     assert loaded.fingerprint() == document["model_fingerprint"]
     data = Dataset(shop.transformed)
-    expected = loaded.predict(data, "test")
+    expected = loaded.predict(data, "test")[:, 0]
     raw = to_dense(next(Dataset(shop.examples).batches("test")), graph.raw_columns)
     served = tf.saved_model.load(str(folder / "Format-Serving")).signatures["serialized_examples"]
     scores = served(examples=tf.constant(to_examples(raw, graph.raw_columns)))["score"]
@@ -142,7 +143,7 @@ def test_skew_comes_back_from_the_process_that_exports(shop):
     good = sample(load_model(folder), raw, Dataset(shop.transformed))
     shutil.rmtree(folder / "Format-Serving")
     with pytest.raises(TidemillError) as error:
-        serving.export_by_tensorflow(Sample(good.split, good.places, good.scores + 0.01), graph, raw, folder)
+        serving.export_by_tensorflow(replace(good, scores=good.scores + 0.01), graph, raw, folder)
     assert error.value.code is Code.SERVING_SKEW
     assert {"row", "serving", "training"} <= set(error.value.details)
 

@@ -26,10 +26,11 @@ from tidemill.transform.graph import TransformGraph
 def main(told: dict[str, str]) -> int:
     """Exports and checks; the exit code."""
     folder, graph = Path(told["folder"]), TransformGraph(told["graph"])
-    with np.load(told["sample"]) as arrays:
-        sampled = Sample(told["split"], arrays["places"], arrays["scores"])
     try:
-        replay(export_to(folder, read_model(folder), graph), graph, Dataset(told["raw"]), sampled)
+        model = read_model(folder)
+        with np.load(told["sample"]) as arrays:
+            sampled = Sample(told["split"], arrays["places"], arrays["scores"], model.layout.labels)
+        replay(export_to(folder, model, graph), graph, Dataset(told["raw"]), sampled)
     except TidemillError as error:
         found = {"code": error.code.name, "where": error.where, "got": error.got, "want": error.want}
         Path(told["error"]).write_text(json.dumps(found | {"details": error.details}), encoding="utf-8")

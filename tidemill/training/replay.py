@@ -34,12 +34,13 @@ class Replay:
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows to replay: their split, their places in it, which ascend, and the scores [rows, labels] float64 of the
-    training path."""
+    """Rows to replay: their split, their places in it, which ascend, the scores [rows, labels] float64 of the training
+    path, and the labels."""
 
     split: str
     places: np.ndarray
     scores: np.ndarray
+    labels: tuple[str, ...]
 
 
 def sample(model: Model, examples: Dataset, transformed: Dataset) -> Sample:
@@ -53,7 +54,7 @@ def sample(model: Model, examples: Dataset, transformed: Dataset) -> Sample:
     split = "valid" if examples.rows("valid") else "train"
     places = np.unique(np.linspace(0, examples.rows(split) - 1, REPLAYED_ROWS).astype(np.int64))
     rows = to_rows(_pick(transformed, split, model.layout.columns, places), model.layout)
-    return Sample(split, places, model.predict_rows(rows))
+    return Sample(split, places, model.predict_rows(rows), model.layout.labels)
 
 
 def replay(saved_model: str | os.PathLike, graph: TransformGraph, examples: Dataset, sampled: Sample) -> Replay:
@@ -76,7 +77,7 @@ def replay(saved_model: str | os.PathLike, graph: TransformGraph, examples: Data
     columns = graph.raw_columns
     raw = to_dense(_pick(examples, split, [c.name for c in columns], places), columns)
     signatures = tf.saved_model.load(str(saved_model)).signatures
-    inputs, outputs = signature_names([c.name for c in columns]), score_names(graph.labels)
+    inputs, outputs = signature_names([c.name for c in columns]), score_names(sampled.labels)
     dense = {inputs[name]: tf.constant(values) for name, values in raw.items()}
     largest = 0.0
     for signature, feed in ((DENSE, dense), (EXAMPLES, {"examples": tf.constant(to_examples(raw, columns))})):
