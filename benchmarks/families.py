@@ -38,11 +38,17 @@ SETTINGS = {
         "min_count": 500,
         "buckets": 20,
         # A million rows are few for so many ids: what keeps networks from learning them by heart decides here.
-        "networks": {"embedding_dim": 8, "l2_embedding": 0.01},
+        "networks": {"embedding_dim": 8, "l2_embedding": 0.02},
+        "families": {
+            **{family: {"deep": [128, 64], "dropout": 0.3} for family in DEEP},
+            "deepfm": {"embedding_dim": 4, "deep": [256, 128], "dropout": 0.3},
+            "final_mlp": {"first": [128, 64], "second": [128, 64], "dropout": 0.3, "l2_embedding": 0.01},
+            "mmoe": {"expert": [128, 64], "dropout": 0.3},
+        },
         "training": {
-            "epochs": 4,
+            "epochs": 6,
             "batch_size": 1024,
-            "optimizer": {"name": "adam", "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0.4},
+            "optimizer": {"name": "adam", "learning_rate": 4e-3, "schedule": "cosine", "weight_decay": 0.4},
         },
         "gbdt": {"num_leaves": 127, "rounds": 500},
     },
@@ -53,8 +59,8 @@ def experiment(data: str, families: list[str], folder: Path, rows: int) -> None:
     """Writes the experiment and its data."""
     settings = SETTINGS[data]
     text = yaml.safe_load((EXAMPLES / data / "experiment.yaml").read_text())
-    told = settings.get("networks", {})
-    neural = [{"family": name} | NEURAL[name] | told for name in families if name in NEURAL]
+    told, own = settings.get("networks", {}), settings.get("families", {})
+    neural = [{"family": name} | NEURAL[name] | told | own.get(name, {}) for name in families if name in NEURAL]
     text["models"] = neural + [{"family": "gbdt"} | settings["gbdt"]] * ("gbdt" in families)
     text["training"] = settings["training"] | {"early_stopping": {"metric": "log_loss"}}
     text["evaluation"] = {"objective": "log_loss"}

@@ -44,7 +44,10 @@ _LOG_SPREAD = [1.1, 2.0, 1.4, 1.0, 2.2, 1.6, 1.4, 1.0, 1.4, 0.5, 0.9, 0.6, 1.0]
 _NUMBER_EFFECT = [0.30, 0.05, 0.12, -0.10, -0.10, -0.15, 0.20, 0.04, -0.04, 0.35, 0.22, 0.10, -0.06]
 _NUMBER_MISSING = [-0.35, 0, -0.10, 0.10, 0.2, 0.15, -0.4, 0, -0.3, -0.35, -0.4, 0.05, 0.10]
 _PAIRS = [(5, 8, 0.35), (16, 13, 0.35), (1, 22, 0.30), (19, 5, 0.30)]
-_RARE_RANK = 100
+_FACTORS = 3
+"""Length of the vectors whose products are the pairs' effects: what values of two columns have to do with each other
+has a low rank, as factorisation machines (Rendle, ICDM 2010) and all embeddings since suppose."""
+_RARE_RANK = 50
 """The rank of a value whose effect, alone and in pairs, is half of the most frequent one's on average."""
 _SLOPES = [(4, 16, 0.10), (5, 8, 0.15), (10, 22, 0.25)]
 
@@ -169,10 +172,17 @@ def _logit(numbers: list[tuple[np.ndarray, np.ndarray]], ranks: list[np.ndarray]
         logit += effect * _normal(_hash(j, ranks[j], 1))
     for a, b, effect in _PAIRS:
         effect = effect / (1 + np.maximum(ranks[a], 0) / _RARE_RANK)
-        logit += effect * _normal(_hash(100 + a, ranks[a] * 1_000_003 + ranks[b], 2))
+        logit += effect * _affinity(100 + a, ranks[a], 150 + b, ranks[b])
     for number, category, effect in _SLOPES:
         logit += effect * logs[number] * _normal(_hash(200 + number, ranks[category], 3))
     return logit
+
+
+def _affinity(a: int, rank_a: np.ndarray, b: int, rank_b: np.ndarray) -> np.ndarray:
+    """What values of two columns have to do with each other, float64 [rows] with mean 0 and variance 1: the products of
+    their vectors."""
+    factors = (_normal(_hash(a, rank_a, 4 + k)) * _normal(_hash(b, rank_b, 4 + k)) for k in range(_FACTORS))
+    return sum(factors) / np.sqrt(_FACTORS)
 
 
 def _intercept() -> float:
