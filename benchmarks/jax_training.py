@@ -88,6 +88,8 @@ def main() -> None:
     parser.add_argument("--backend", choices=["jax", "tensorflow"], default="jax")
     parser.add_argument("--work", type=Path, help="folder to keep rows in; defaults to a temporary one")
     args = parser.parse_args()
+    if args.epochs < 2:
+        parser.error(f"--epochs {args.epochs}: give at least 2, of which the first is not measured")
     training = Training(
         backend=args.backend, batch_size=args.batch, epochs=args.epochs, precision=args.precision,
         optimizer=Optimizer(name="adagrad", learning_rate=0.01), early_stopping=None,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+from pydantic import ValidationError
+
 from tidemill import fingerprint, storage
 from tidemill.data import sources
 from tidemill.errors import Code, TidemillError
@@ -167,7 +169,12 @@ def _network(baseline: str | None) -> str | None:
     if baseline is None:
         return None
     config = json.loads(storage.read_text(storage.join(baseline, "tidemill/model.json")))["config"]
-    return baseline if isinstance(config_of(config), Network | OwnFamily) else None
+    try:
+        return baseline if isinstance(config_of(config), Network | OwnFamily) else None
+    except ValidationError as error:
+        got = f"{baseline!r}, which this version cannot read: {error.errors()[0]['msg']}"
+        want = "begin without it, or name a model of this version"
+        raise TidemillError(Code.UNSUPPORTED, "training.warm_start", got, want) from error
 
 
 def _folds(experiment: Experiment) -> list[Fold]:

@@ -48,7 +48,7 @@ _FACTORS = 3
 """Length of the vectors whose products are the pairs' effects: what values of two columns have to do with each other
 has a low rank, as factorisation machines (Rendle, ICDM 2010) and all embeddings since suppose."""
 _RARE_RANK = 50
-"""The rank of a value whose effect, alone and in pairs, is half of the most frequent one's on average."""
+"""The rank of a value whose effect, alone and as the first of a pair, is half of the most frequent one's on average."""
 _SLOPES = [(4, 16, 0.10), (5, 8, 0.15), (10, 22, 0.25)]
 
 

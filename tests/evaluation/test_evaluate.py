@@ -93,7 +93,7 @@ def test_the_folder_is_whole_and_says_blessed(tmp_path, world, model):
     assert facts["objective_value"] == read_metrics(tmp_path / "evaluation")["objective"]["value"]
     assert found.fingerprint == manifest["fingerprint"]
     lines = (tmp_path / "evaluation" / "BLESSED").read_text().splitlines()
-    assert lines == found.reasons and "AUC: no model is published yet to be better than" in lines
+    assert lines == found.reasons and "AUC: no published model predicts this yet, to be better than" in lines
     assert (tmp_path / "report.html").read_bytes() == (tmp_path / "evaluation" / "report.html").read_bytes()
 
 

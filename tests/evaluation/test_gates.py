@@ -71,7 +71,12 @@ def run(gates, **kwargs):
             False,
             "AUC has no value (all rows are of class 0), and the gate wants min 0.5",
         ),
-        ({"auc": {"better_than_baseline": 0.0}}, {}, True, "AUC: no model is published yet to be better than"),
+        (
+            {"auc": {"better_than_baseline": 0.0}},
+            {},
+            True,
+            "AUC: no published model predicts this yet, to be better than",
+        ),
         (
             {"auc": {"better_than_baseline": 0.0}},
             {"baseline": {"uri": "u", "skipped": "no 'x'"}},

@@ -119,6 +119,7 @@ def test_the_examples_are_valid():
         ("source.max_bytes", "2 parsecs", "source.max_bytes", "'2 parsecs'", "such as 500MB or 2GiB"),
         ("source.max_bytes", "9" * 999, "source.max_bytes", "'9999", "such as 500MB or 2GiB"),
         ("split.fractions.train", True, "split.fractions.train", "true", "write a number"),
+        ("compute.train.gpu", 4, "experiment", "compute", "set training.backend to jax, which takes them all"),
         ("compute.train.spot", "true", "compute.train.spot", "'true'", "write true or false, without quotes"),
         ("split", None, "split", "nothing", "write a mapping"),
         (PREPROCESS, {"engine": "loca"}, f"{PREPROCESS}.engine", "'loca'", "did you mean 'local'"),

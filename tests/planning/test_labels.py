@@ -84,8 +84,8 @@ def test_a_family_of_the_users_own_is_asked_when_it_is_opened(tmp_path):
     [
         ({"labels": ["bought", "clicked", "bought"]}, "labels names 'bought' twice"),
         ({"labels": ["clicked", "x"]}, "the label 'x' is also used by features"),
-        ({"label": "clicked"}, "give either label"),
-        ({"labels": None}, "give either label"),
+        ({"label": "clicked"}, "give label, the column"),
+        ({"labels": None}, "give label, the column"),
         ({"labels": []}, "name at least 1"),
         ({"labels": "clicked"}, "write a list"),
     ],

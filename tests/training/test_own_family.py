@@ -51,6 +51,17 @@ def test_trains_exports_and_is_read_back(shop):
     assert np.isfinite(model.predict(data, "valid")).all()
 
 
+@pytest.mark.parametrize("xla", [False, True], ids=["", "xla"])
+def test_embeddings_of_a_size_that_logit_leaves_out_stay_as_they_are(shop, xla):
+    module = TEXT.replace("features.flat(features.embedded())", "features.flat(features.embedded()[:1])")
+    sizes = {"embedding_dim": 2, "embedding_dims": {"device": 3}}
+    shop.train(OWN | {"module": module, "settings": sizes}, xla=xla, epochs=1)
+    model = load_model(shop.folder / "model")
+    trained, left = model.network.get_layer("embeddings").weights_of
+    assert {trained.shape[1], left.shape[1]} == {2, 3}
+    assert np.abs(left.numpy()).max() <= 0.05 < np.abs(trained.numpy()).max()  # 0.05: the largest initial weight
+
+
 @pytest.mark.parametrize(
     ("changed", "where"),
     [

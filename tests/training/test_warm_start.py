@@ -17,7 +17,7 @@ from tidemill import artifact
 from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
-from tidemill.models.parts.sizes import sizes
+from tidemill.models.parts.sizes import Sizes, sizes
 from tidemill.training.input import Layout
 from tidemill.training.warm_start import Earlier, take_over
 from tidemill.transform.graph import TransformGraph
@@ -94,6 +94,59 @@ def test_vectors_follow_their_words(shop, earlier, other):
     layer = model.network.get_layer("embeddings")
     start = layer.offsets[place]
     assert not np.array_equal(layer.weights_of[0].numpy()[start : start + 2], fresh[start : start + 2])
+
+
+def test_ids_that_share_a_row_keep_the_new_models_rows(shop, other):
+    """Where tables are cut, which id has which row is decided by this training's frequencies, not by the earlier's."""
+    small = DEEPFM | {"max_embedding_bytes": 300}
+    shop.train(small, "small")
+    begun = Earlier(publish(shop.folder / "small", shop.folder / "published_small"))
+    graph, layout = TransformGraph(shop.graph), begun.layout
+    model = shop.spec(small).model.open(layout)
+    fitted = json.loads((shop.folder / "small" / "model.json").read_text())["embeddings"]["features"]
+    rows = [fitted[name]["rows"] for name in layout.ids]
+    assert any(count < of for count, of in zip(rows, layout.num_ids, strict=True))
+    # The other way round: the last ids have rows of their own.
+    cuts = zip(rows, layout.num_ids, strict=True)
+    slots = [np.maximum(np.arange(of) - (of - count), 0).astype(np.int32) for count, of in cuts]
+    told = begun.network.get_layer("embeddings")
+    found = Sizes(tuple(told.dims), tuple(rows), tuple(told.tables), tuple(told.dims), tuple(slots))
+    model.network = model.build(found)
+    take_over(begun, model.network, layout, graph)
+    layer = model.network.get_layer("embeddings")
+    assert np.array_equal(np.asarray(layer.slots), np.concatenate(slots))
+    for place, of in enumerate(layout.num_ids):
+        last = layer.weights_of[0].numpy()[layer.rows_of(place)[of - 1]]
+        assert np.array_equal(last, told.weights_of[0].numpy()[told.rows_of(place)[of - 1]])
+
+
+OWN = """
+from typing import Literal
+import keras
+from tidemill.models.parts.family import Network
+
+class TwoLayers(Network):
+    family: Literal["two_layers"]
+    def logit(self, features):
+        hidden = keras.layers.Dense(8, activation="relu")(features.flat(features.embedded()))
+        return keras.layers.Dense(features.labels)(hidden)
+
+FAMILY = TwoLayers
+"""
+
+
+def test_layers_without_names_are_taken_over(shop):
+    """Keras numbers them through the process, so that those of two networks are called differently."""
+    own = {"family": "own", "module": OWN}
+    shop.train(own, "own")
+    begun = Earlier(publish(shop.folder / "own", shop.folder / "published_own"))
+    graph, data = TransformGraph(shop.graph), Dataset(shop.transformed)
+    model = shop.spec(own).model.open(begun.layout)
+    model.network = model.build(sizes(model.config, begun.layout))
+    assert take_over(begun, model.network, begun.layout, graph)["weights"] == 4
+    assert model.predict(data, "valid") == pytest.approx(
+        load_model(shop.folder / "own").predict(data, "valid"), abs=1e-6
+    )
 
 
 def test_a_warm_start_is_ahead_and_is_told(shop, earlier, other):

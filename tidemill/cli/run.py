@@ -111,7 +111,7 @@ def _check_packages() -> None:
     missing = [name for name in _STEP_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         got = f"an installation without {', '.join(missing)}"
-        raise TidemillError(Code.MISSING_PACKAGE, "tidemill run", got, "run pip install 'tidemill[steps]'")
+        raise TidemillError(Code.MISSING_PACKAGE, "tidemill run", got, "install Tidemill with its extra steps")
 
 
 def _tell_failure(ended: Ended) -> int:

@@ -149,7 +149,8 @@ def _checked(scores: np.ndarray, rows: int, where: str) -> np.ndarray:
 
 
 def _score_baseline(uri: str, raw: Dataset, labels: list[str]) -> dict[str, _Baseline]:
-    """Of the raw test rows, by label. Where both models have one label they are compared, whatever it is called."""
+    """Of the raw test rows, by label; none for a label that the published model does not predict. Where both models
+    have one label they are compared, whatever it is called."""
     from tidemill.publishing.scorer import Scorer
 
     with Scorer(uri) as scorer:
@@ -164,7 +165,7 @@ def _score_baseline(uri: str, raw: Dataset, labels: list[str]) -> dict[str, _Bas
     found: dict[str, _Baseline] = {}
     for label in labels:
         if label not in known:
-            found[label] = None, f"the published model does not predict {label}"
+            found[label] = None, None
             continue
         column = scores[:, known.index(label)]
         bad = len(column) - int(np.isfinite(column).sum())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tidemill.evaluation.metrics import NAMES
 from tidemill.experiment.evaluation import Gate
 
-NO_BASELINE = "no model is published yet"
+NO_BASELINE = "no published model predicts this yet"
 TOLERANCE = 1e-6
 """A gain may fall short by this much: published models give float32 scores, and an equal model must not fail for it."""
 
@@ -40,7 +40,7 @@ def check(gates: Mapping[str, Gate], result: dict) -> list[Check]:
     Args:
         gates: Gates by metric.
         result: The `test` part of `metrics.json` (see `tidemill.evaluation.evaluate`): `metrics`, and with a baseline
-            `baseline`, its `metrics` and `gain`. `baseline` is None where no model is published; then
+            `baseline`, its `metrics` and `gain`. `baseline` is None where no published model predicts the label; then
             `better_than_baseline` holds. Where it could not be scored `baseline["skipped"]` says why; then it does not.
 
     Returns:
@@ -71,7 +71,7 @@ def _bound(metric: str, condition: str, bound: float, estimate: dict) -> Check:
 def _against_baseline(metric: str, margin: float, result: dict) -> Check:
     name, baseline = "better_than_baseline", result["baseline"]
     if baseline is None:
-        return Check(metric, name, margin, None, True, f"{NAMES[metric]}: {NO_BASELINE} to be better than")
+        return Check(metric, name, margin, None, True, f"{NAMES[metric]}: {NO_BASELINE}, to be better than")
     if skipped := baseline.get("skipped"):
         text = f"{NAMES[metric]} cannot be compared with the published model: {skipped}"
         return Check(metric, name, margin, None, False, text)

@@ -21,7 +21,7 @@ class Gate(Section):
     """Largest value."""
     better_than_baseline: float | None = None
     """By how much the metric must be better than the published model's on the same rows (0.0: not worse). Holds where
-    no model is published yet."""
+    no published model predicts the label yet."""
 
     @model_validator(mode="after")
     def _some_condition(self) -> Gate:

@@ -60,7 +60,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _one_label(self) -> Experiment:
         if (self.label is None) == (self.labels is None):
-            raise ValueError("give either label, the column to predict, or labels, several of them")
+            given = "neither label nor labels is" if self.label is None else "label and labels are both"
+            raise ValueError(f"{given} given; give label, the column to predict, or labels, a list of them")
         return self
 
     @model_validator(mode="after")
@@ -83,6 +84,13 @@ class Experiment(Section):
         used = self.feature_columns()
         if label := next((label for label in self.label_columns() if label in used), None):
             raise ValueError(f"the label {label!r} is also used by features")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_are_used(self) -> Experiment:
+        if self.compute.train.gpu > 1 and self.training.backend != "jax":
+            told = f"compute.train.gpu is {self.compute.train.gpu}, and training.backend {self.training.backend}"
+            raise ValueError(f"{told} trains on one; ask for one, or set training.backend to jax, which takes them all")
         return self
 
     @model_validator(mode="after")

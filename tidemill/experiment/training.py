@@ -61,8 +61,8 @@ class Training(Section):
     """Neural families: `mixed_bfloat16` computes in bfloat16 where that is enough. Weights, embeddings and the exported
     model are float32."""
     backend: Literal["tensorflow", "jax"] = "tensorflow"
-    """Neural families: what trains them. `jax` needs `tidemill[jax]`, and splits a batch over all GPUs of its machine;
-    `tensorflow` takes one. The exported model is TensorFlow's with both."""
+    """Neural families: what trains them. `jax` needs the extra of that name, and splits a batch over all GPUs of its
+    machine; `tensorflow` takes one. The exported model is TensorFlow's with both."""
     xla: bool = False
     """Neural families, trained by `tensorflow`: whether XLA compiles a step, but for the updates of the embeddings.
     `jax` always does."""

@@ -57,7 +57,9 @@ class OwnFamily(Family):
         return model
 
     def load(self, folder: Path, layout: Layout) -> Model:
-        model = self._own().load(folder, layout)
+        family = self._own()
+        with own_errors(family.origin, f"models.{self.name}.module", only_its_lines=True):
+            model = family.load(folder, layout)
         model.told = self
         return model
 

@@ -48,18 +48,20 @@ def attempt(root: str, task: str, retries: int) -> Iterator[None]:
     folder = storage.join(root, "attempts", pod.rpartition("-")[0], key)
     record = _read(folder)
     if mistake := record.get("mistake"):
-        code = next(code for code in Code if code.code == mistake["code"])
-        raise TidemillError(code, *(mistake[name] for name in ("where", "got", "want")), mistake["details"])
+        raise TidemillError(
+            Code[mistake["code"]], *(mistake[name] for name in ("where", "got", "want")), mistake["details"]
+        )
     errors = record.get("errors", [])
     if len(errors) > retries:
-        raise GivenUp(f"{len(errors)} attempts have failed, the last with {errors[-1]}")
+        told = f"{len(errors)} attempts have failed, the last with {errors[-1]}"
+        raise GivenUp(f"{told}; mend that and start a new run, or remove {folder} and retry this one")
     try:
         yield
     except Preempted:
         raise
     except TidemillError as error:
         told = {name: getattr(error, name) for name in ("where", "got", "want", "details")}
-        _write(folder, record | {"mistake": told | {"code": error.code.code}})
+        _write(folder, record | {"mistake": told | {"code": error.code.name}})
         raise
     except Exception as error:
         _write(folder, record | {"errors": [*errors, f"{type(error).__name__}: {error}"]})

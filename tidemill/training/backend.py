@@ -36,7 +36,7 @@ def select(training: Training) -> None:
         try:
             importlib.import_module("jax")
         except ImportError as error:
-            want = "install tidemill[jax], or leave out training.backend"
+            want = "install Tidemill with its extra jax, or leave out training.backend"
             raise TidemillError(Code.MISSING_PACKAGE, WHERE, f"'jax' ({error})", want) from error
     os.environ[VARIABLE] = wanted
 
@@ -53,9 +53,16 @@ def distributions() -> tuple[str, ...]:
 
 
 def framework() -> ModuleType:
-    """The module that trains on it. Each has `prepare(seed, threads)`, a `Stepper` called `Steps`, and
-    `scorer(network)`."""
+    """The module that trains on it, which imports Keras. Each has `prepare(seed, threads)`, a `Stepper` called `Steps`,
+    and `scorer(network)`.
+
+    Raises:
+        TidemillError: `unsupported` where Keras runs on another one.
+    """
     importlib.import_module("keras")
+    if current() not in _MODULES:
+        got = f"{current()!r}, which Keras runs on in this process"
+        raise TidemillError(Code.UNSUPPORTED, VARIABLE, got, f"unset {VARIABLE}, or set it to one of {[*_MODULES]}")
     return importlib.import_module(_MODULES[current()])
 
 

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from tidemill.data.dataset import Dataset
 
 BUFFER_ROWS = 1 << 19
-"""Rows that are shuffled together. At most four buffers are in memory: one in use, and those that are being made."""
+"""Rows that are shuffled together. At most six buffers' worth is in memory: one in use, the one before it while a batch
+reaches over its end, and for each that is being made its rows as read and in order."""
 _AHEAD = 2
 """Buffers that are made at a time: while one is decoded, the other is put in order."""
 _BLOCK_ROWS = 1 << 12

@@ -142,7 +142,9 @@ class Steps(Stepper):
                 with looked_up_by(look_up):
                     loss, total = self._total(ids, numbers, labels)
             dense = [v for v in self._updates.trained if id(v) not in of_tables]
-            of_dense, of_rows = tape.gradient(total, [dense, [rows for _, rows in looked_up]])
+            of_dense, of_rows = tape.gradient(
+                total, [dense, [rows for _, rows in looked_up]], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
             return loss, of_dense, of_rows, [places for places, _ in looked_up]
 
         loss, of_dense, of_rows, places = compiled(ids, numbers, labels)

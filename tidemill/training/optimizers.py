@@ -45,8 +45,8 @@ class Updates:
         own = [variable for table in self._tables for variable in table.state]
         return [variable.value for variable in self._dense.variables] + own
 
-    def apply(self, gradients: Sequence[tf.Tensor | tf.IndexedSlices]) -> None:
-        """Changes the weights by the gradients of `trained`."""
+    def apply(self, gradients: Sequence[tf.Tensor | tf.IndexedSlices | None]) -> None:
+        """Changes the weights by the gradients of `trained`; None where the loss does not depend on them."""
         gradients = [_summed(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
         if self._clip is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip)
@@ -54,7 +54,8 @@ class Updates:
         rate, step = self._dense.learning_rate, tf.cast(self._dense.iterations.value + 1, tf.float32)
         of_tables = [g for g, is_table in zip(gradients, self._is_table, strict=True) if is_table]
         for table, gradient in zip(self._tables, of_tables, strict=True):
-            table.update(gradient, tf.cast(rate, tf.float32), step)
+            if gradient is not None:  # the network looks nothing up there
+                table.update(gradient, tf.cast(rate, tf.float32), step)
         of_dense = [g for g, is_table in zip(gradients, self._is_table, strict=True) if not is_table]
         self._dense.apply(of_dense)
         if not of_dense:

@@ -61,8 +61,8 @@ def train(
 ) -> TrainSummary:
     """Trains a member, exports it for serving and replays rows through both.
 
-    A training that was killed goes on from its newest checkpoint below `root`, or begins anew where the family has none
-    (gradient boosting); either way it ends with the bits of one that was not killed.
+    A training that was killed goes on from its newest checkpoint below `root` (gradient boosting from its last round,
+    or anew where it bags rows); either way it ends with the bits of one that was not killed.
 
     Args:
         spec: What to train, and how.

@@ -1,7 +1,7 @@
 """Beginning a training with what an earlier model has learned. Imports TensorFlow where it reads the model's weights.
 
 Embeddings are matched by word: the vector of a token goes to where the token is in the new vocabulary. Other weights
-are taken over where the features are the same ones.
+are taken over where the features are the same ones, and the labels too or one on both sides, whatever it is called.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from pydantic import ValidationError
 
 from tidemill import artifact, models, storage
 from tidemill.errors import Code, TidemillError
@@ -34,8 +35,8 @@ class Earlier:
         uri: Folder of a published version.
 
     Raises:
-        TidemillError: `no-model` where nothing is there, `incomplete-artifact`, and `invalid-value` for a model that is
-            no single network.
+        TidemillError: `no-model` where nothing is there, `incomplete-artifact`, `invalid-value` for a model that is no
+            single network, and `unsupported` for one of another version whose family differs.
     """
 
     def __init__(self, uri: str):
@@ -48,7 +49,11 @@ class Earlier:
                 storage.download_folder(uri, path)
             artifact.open_folder(path)
             document = json.loads((path / "tidemill" / models.DOCUMENT).read_text(encoding="utf-8"))
-            config = models.config_of(document["config"])
+            try:
+                config = models.config_of(document["config"])
+            except ValidationError as error:
+                got = f"{uri!r}, a model that this version cannot read: {error.errors()[0]['msg']}"
+                raise TidemillError(Code.UNSUPPORTED, WHERE, got, "name one of this version") from error
             # Models of earlier versions have one label, and name it otherwise.
             self.layout = Layout.of(document["features"], document.get("labels") or [document["label"]])
             model = config.open(self.layout) if document["config"]["family"] != "ensemble" else None
@@ -161,15 +166,30 @@ def _load(network: keras.Model, path: Path) -> None:
 def _take_weights(earlier: Earlier, network: keras.Model, layout: Layout) -> int:
     if earlier.layout.columns != layout.columns:
         return 0
+    labels, old_labels = layout.labels, earlier.layout.labels
+    if labels != old_labels and not len(labels) == len(old_labels) == 1:
+        return 0  # which weight is of which label, only the family knows
+    given, taking = _dense(earlier.network), _dense(network)
+    if earlier.network.name == network.name and [*map(_kind, given)] == [*map(_kind, taking)]:
+        # Of the same structure. Keras numbers layers without a name through a process, so paths would not do.
+        pairs = list(zip(taking, given, strict=True))
+    else:
+        of_path = {variable.path: variable for variable in given}
+        pairs = [(variable, of_path[variable.path]) for variable in taking if variable.path in of_path]
+    pairs = [(variable, other) for variable, other in pairs if variable.shape == other.shape]
+    for variable, other in pairs:
+        variable.assign(other.numpy())
+    return len(pairs)
+
+
+def _dense(network: keras.Model) -> list[keras.Variable]:
+    """What is trained beside embedding tables."""
     tables = {id(table) for layer in _embeddings(network) for table in layer.weights_of}
-    old = {variable.path: variable for variable in earlier.network.variables}
-    taken = 0
-    for variable in network.variables:
-        other = old.get(variable.path)
-        if id(variable) not in tables and other is not None and other.shape == variable.shape:
-            variable.assign(other.numpy())
-            taken += 1
-    return taken
+    return [variable for variable in network.trainable_variables if id(variable) not in tables]
+
+
+def _kind(variable: keras.Variable) -> tuple:
+    return variable.name, tuple(variable.shape)
 
 
 def _embeddings(network: keras.Model) -> list[Embeddings]:

@@ -67,7 +67,7 @@ def open_engine(spec: PreprocessSpec, examples: Dataset, spans: Path | None = No
         return LocalEngine(spans=spans)
     except ImportError as error:
         got = f"no module {error.name!r}"
-        raise TidemillError(Code.MISSING_PACKAGE, "preprocess", got, "install tidemill[steps]") from error
+        raise TidemillError(Code.MISSING_PACKAGE, "preprocess", got, "install Tidemill with its extra steps") from error
 
 
 def uses_beam(spec: PreprocessSpec, examples: Dataset) -> bool:

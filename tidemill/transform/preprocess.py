@@ -125,7 +125,8 @@ def _refuse_unknown_labels(labels: Sequence[str], data: Dataset) -> None:
     names = data.schema().names
     if label := next((label for label in labels if label not in names), None):
         want = f"name one of {', '.join(names)}"
-        raise TidemillError(Code.MISSING_COLUMN, "label", f"{label!r}, not a column of the examples", want)
+        where = "label" if len(labels) == 1 else "labels"
+        raise TidemillError(Code.MISSING_COLUMN, where, f"{label!r}, not a column of the examples", want)
 
 
 def _refuse_all_null(data: Dataset, names: Sequence[str]) -> None:

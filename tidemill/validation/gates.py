@@ -47,7 +47,7 @@ def _label(columns: Sequence[Column], anomalies: Sequence[Anomaly]) -> Iterator[
         code, want = codes[anomaly.short]
         place = f" in {anomaly.split}" if anomaly.split else ""
         got = f"{anomaly.column!r}{place}, where {anomaly.description}"
-        yield TidemillError(code, "label", got, want, {"column": anomaly.column})
+        yield TidemillError(code, "label" if len(labels) == 1 else "labels", got, want, {"column": anomaly.column})
 
 
 def _all_null(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[Column]) -> Iterator[TidemillError]:

@@ -83,7 +83,10 @@ def open_runner(runner: str) -> PipelineRunner:
         return create_runner(_RUNNERS[runner])
     except ImportError as error:
         raise TidemillError(
-            Code.MISSING_PACKAGE, "compute.preprocess.runner", f"{runner!r} ({error})", "install tidemill[beam]"
+            Code.MISSING_PACKAGE,
+            "compute.preprocess.runner",
+            f"{runner!r} ({error})",
+            "install Tidemill with its extra beam",
         ) from error
 
 
