@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +89,14 @@ class Workspace:
         assert done.returncode == 0, done.stdout + done.stderr
         return self.states()
 
+    def kill(self, *more: str, when: Callable[[], bool]) -> None:
+        """Runs until something holds, and then ends by SIGKILL; waits until no process of the run is left."""
+        process = subprocess.Popen(self.command(*more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(when)
+        process.kill()
+        process.wait()
+        wait_for(lambda: not processes_with(str(self.root)))
+
     def last(self) -> dict:
         return json.loads(max((self.root / "runs").glob("*/run.json")).read_text())
 
@@ -94,3 +105,23 @@ class Workspace:
 
     def outputs(self, step: str) -> dict:
         return next(s["outputs"] for s in self.last()["steps"] if s["name"] == step)
+
+
+def wait_for(condition, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of the processes that mention `text`."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if text in command:
+            found.append(command)
+    return found

@@ -178,12 +178,13 @@ def _network(baseline: str | None) -> str | None:
 
 
 def _folds(experiment: Experiment) -> list[Fold]:
-    """The folds of the cross-validation. Rows that the split keeps together are in one fold."""
+    """The folds of the cross-validation. As the split does, they keep rows together or cut by time."""
     if len(experiment.label_columns()) > 1:
         return []
     split, number = experiment.split, experiment.training.folds or DEFAULT_FOLDS
-    column = split.column if split.by == "hash" else None
-    return [Fold(index=i, of=number, column=column, seed=experiment.training.seed) for i in range(number)]
+    told = {"column": split.column if split.by == "hash" else None, "seed": experiment.training.seed}
+    told["time"] = split.column if split.by == "time" else None
+    return [Fold(index=i, of=number, **told) for i in range(number)]
 
 
 def _ensembles(experiment: Experiment, code: str) -> list[EnsembleSpec]:

@@ -14,14 +14,29 @@ from tests.shop import Workspace, shop_experiment
 pytestmark = pytest.mark.slow
 
 
+TRAINED = "cache/*"
+
+
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory, rows) -> Workspace:
+    """A workspace after a run of two families in five folds that was killed between, and run again."""
     workspace = Workspace(tmp_path_factory.mktemp("shop"))
     experiment = shop_experiment()
-    experiment["training"]["folds"] = 2
+    experiment["training"]["folds"] = 5
     workspace.write(experiment, rows)
+    workspace.kill("--pipeline", "cross_validate", when=lambda: len(list(workspace.root.glob(TRAINED))) >= 3)
+    finished = trainings(workspace, "done")
     workspace.succeed("--pipeline", "cross_validate")
+    assert finished, "the run was killed before a training was done"
+    assert finished <= trainings(workspace, "cached")
+    assert finished | trainings(workspace, "done") | trainings(workspace, "cached") == {
+        f"train-{member}-{fold}" for member in ("dcn_v2", "gbdt") for fold in range(5)
+    }
     return workspace
+
+
+def trainings(workspace: Workspace, state: str) -> set[str]:
+    return {name for name, found in workspace.states().items() if name.startswith("train-") and found == state}
 
 
 def test_publishes_the_best_ensemble(validated):

@@ -4,12 +4,8 @@ own."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -135,12 +131,9 @@ def test_killed_run_goes_on_and_ends_the_same(trained, tmp_path, rows, moment):
     for workspace in (killed, whole):
         workspace.folder.mkdir()
         workspace.write(experiment, rows)
-    process = subprocess.Popen(killed.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wanted = '"epoch 2' if moment == "early" else '"epoch 15'
-    wait_for(lambda: any(wanted in f.read_text() for f in killed.root.glob("runs/*/steps/train*.progress.jsonl")))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    wait_for(lambda: not processes_with(str(killed.root)))
+    progress = "runs/*/steps/train*.progress.jsonl"
+    killed.kill(when=lambda: any(wanted in file.read_text() for file in killed.root.glob(progress)))
     killed.succeed()
     assert states(killed, *BEFORE_TRAINING) == ["cached"] * 3
     whole.succeed()
@@ -155,23 +148,3 @@ def weights(workspace: Workspace) -> list[bytes]:
 
     model = keras.saving.load_model(workspace.outputs("train-dcn_v2")["model"]["uri"] + "/model.keras", compile=False)
     return [np.asarray(w).tobytes() for w in model.get_weights()]
-
-
-def wait_for(condition, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def processes_with(text: str) -> list[str]:
-    """Command lines of the processes that mention `text`."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if text in command:
-            found.append(command)
-    return found

@@ -30,8 +30,13 @@ _BEST = "best"
 
 
 def steps(run: Run) -> int:
-    """The most steps that a training takes, over which a schedule of the learning rate goes."""
-    return run.training.epochs * math.ceil(run.data.rows("train") / run.training.batch_size)
+    """The steps that a training takes at most (with `negative_rate` about so many), over which a schedule of the
+    learning rate goes."""
+    rows = run.data.rows("train")
+    if run.training.negative_rate < 1:
+        positives = run.data.read("train", [label := run.data.metadata["labels"][0]])[label].to_numpy().sum()
+        rows = positives + (rows - positives) * run.training.negative_rate
+    return run.training.epochs * math.ceil(rows / run.training.batch_size)
 
 
 def fit(stepper: Stepper, layout: Layout, run: Run, predict: Callable[[str], np.ndarray]) -> int:

@@ -20,6 +20,7 @@ from tidemill.models.parts.family import Family, Network
 from tidemill.models.parts.network import build, logits_of, tables_of
 from tidemill.models.parts.origin import own_errors
 from tidemill.training import backend, loop
+from tidemill.training.calibration import remaining_shift
 from tidemill.training.input import Layout, Rows
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ WEIGHTS = "model.keras"
 class NeuralModel(Model):
     """A Keras network from ids and numbers to the probabilities [batch, labels]. The layer called `logit` gives what
     training uses, because a logit does not saturate. Where training saw another share of the labels than there is, what
-    goes into the last sigmoid is the logit corrected for that."""
+    goes into the last sigmoid is the logit corrected for that: by the rate of sampling and the weight, and with one
+    label by what then is left between the mean score and the share of label 1."""
 
     unit = "epoch"
     libraries = ("tidemill", "keras", "numpy")
@@ -59,11 +61,20 @@ class NeuralModel(Model):
             self._facts |= {"backend": backend.current(), "devices": stepper.devices}
             kept = loop.fit(stepper, self.layout, run, lambda split: self.predict(run.data, split, run.notice.check))
         if training.precision != "float32":
-            weights = self.network.get_weights()
-            self.network = self.build(found, shift, "float32")
-            self.network.set_weights(weights)
-            self.__dict__.pop("_scores", None)
+            self._rebuild(found, shift)
+        if shift and len(self.layout.labels) == 1:
+            run.progress.phase("calibrate")
+            score = functools.partial(self.predict, run.data, check=run.notice.check)
+            shift += remaining_shift(run.data, list(self.layout.labels), score)
+            self._rebuild(found, shift)
         return kept
+
+    def _rebuild(self, found: sizes.Sizes, shift: float) -> None:
+        """The same weights in a network of another shift, in float32."""
+        weights = self.network.get_weights()
+        self.network = self.build(found, shift, "float32")
+        self.network.set_weights(weights)
+        self.__dict__.pop("_scores", None)
 
     @classmethod
     def versions(cls) -> dict[str, str]:
