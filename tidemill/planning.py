@@ -178,13 +178,12 @@ def _network(baseline: str | None) -> str | None:
 
 
 def _folds(experiment: Experiment) -> list[Fold]:
-    """The folds of the cross-validation. As the split does, they keep rows together or cut by time."""
+    """The folds of the cross-validation. Rows that the split keeps together are in one fold."""
     if len(experiment.label_columns()) > 1:
         return []
     split, number = experiment.split, experiment.training.folds or DEFAULT_FOLDS
-    told = {"column": split.column if split.by == "hash" else None, "seed": experiment.training.seed}
-    told["time"] = split.column if split.by == "time" else None
-    return [Fold(index=i, of=number, **told) for i in range(number)]
+    column = split.column if split.by == "hash" else None
+    return [Fold(index=i, of=number, column=column, seed=experiment.training.seed) for i in range(number)]
 
 
 def _ensembles(experiment: Experiment, code: str) -> list[EnsembleSpec]:
@@ -198,7 +197,8 @@ def _ensembles(experiment: Experiment, code: str) -> list[EnsembleSpec]:
     if len(names) == 1:
         return of_one
     name = "ensemble" if "ensemble" not in names else "all"
-    return [*of_one, EnsembleSpec(name=name, members=names, ensemble=experiment.ensemble, **told)]
+    method = experiment.ensemble.method or ("mean" if experiment.split.by == "time" else "stack")
+    return [*of_one, EnsembleSpec(name=name, members=names, ensemble=Ensemble(method=method), **told)]
 
 
 def plan_prediction(experiment: Experiment, root: str, version: str = "latest", output: str = "") -> dict[str, str]:

@@ -95,8 +95,6 @@ class Fold(Section):
     """Number of folds."""
     column: Column | None
     """Rows of one value of this raw column are in one fold. None: each row by itself."""
-    time: Column | None = None
-    """Each fold is a stretch of time by this raw column, which `column` then does not decide."""
     seed: int
 
 

@@ -14,9 +14,6 @@ from tests.shop import Workspace, shop_experiment
 pytestmark = pytest.mark.slow
 
 
-TRAINED = "cache/*"
-
-
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory, rows) -> Workspace:
     """A workspace after a run of two families in five folds that was killed between, and run again."""
@@ -24,7 +21,8 @@ def validated(tmp_path_factory, rows) -> Workspace:
     experiment = shop_experiment()
     experiment["training"]["folds"] = 5
     workspace.write(experiment, rows)
-    workspace.kill("--pipeline", "cross_validate", when=lambda: len(list(workspace.root.glob(TRAINED))) >= 3)
+    begun = "runs/*/steps/train*.progress.jsonl"
+    workspace.kill("--pipeline", "cross_validate", when=lambda: len(list(workspace.root.glob(begun))) == 4)
     finished = trainings(workspace, "done")
     workspace.succeed("--pipeline", "cross_validate")
     assert finished, "the run was killed before a training was done"

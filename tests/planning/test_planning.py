@@ -53,3 +53,19 @@ def test_the_engine_reaches_the_step(tmp_path):
     assert {name: spec[name] for name in settings} == settings | {"local_limit": 2 << 30}
     assert (spec["engine"], spec["spans"]) == ("auto", False)
     assert "cpu" not in spec
+
+
+@pytest.mark.parametrize(
+    ("split", "told", "method"),
+    [
+        ({"by": "random"}, {}, "stack"),
+        ({"by": "time", "column": "id"}, {}, "mean"),
+        ({"by": "time", "column": "id"}, {"method": "stack"}, "stack"),
+    ],
+    ids=["random", "time", "told"],
+)
+def test_how_members_are_combined(tmp_path, split, told, method):
+    planned = plan(tmp_path, split=split, ensemble=told, models=[{"family": "gbdt"}, {"family": "lr"}])
+    ensembles = [json.loads(each["ensemble"]) for each in json.loads(planned["ensembles"])]
+    found = {each["name"]: each["ensemble"]["method"] for each in ensembles}
+    assert found == {"gbdt": "mean", "lr": "mean", "ensemble": method}

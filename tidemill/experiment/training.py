@@ -107,9 +107,11 @@ class Ensemble(Section):
     """How the `cross_validate` pipeline makes one model of the members. A member's score is the mean over its folds'
     models."""
 
-    method: Literal["mean", "rank_mean", "stack"] = "stack"
+    method: Literal["mean", "rank_mean", "stack"] | None = None
     """`mean` of the members' scores; `rank_mean` of their percentiles among the out-of-fold scores, made a probability
-    by a logistic regression; `stack`: a logistic regression on the logits of the out-of-fold scores (Wolpert, 1992)."""
+    by a logistic regression; `stack`: a logistic regression on the logits of the out-of-fold scores (Wolpert, 1992).
+    Defaults to `stack`, and to `mean` where the split is by time: what is out of a fold there lies between days that
+    the models have seen, and weights that are good for it need not be for the days to come."""
 
 
 class Tuning(Section):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidemill.data.dataset import COMPRESSION, Dataset, DatasetWriter
@@ -22,23 +21,19 @@ OUT_OF_FOLD = "out_of_fold.parquet"
 ROW, LABEL, SCORE = "row", "label", "score"
 
 
-def assignments(fold: Fold, raw: Dataset) -> np.ndarray:
-    """The fold of each row of train, [rows] int64. By `fold.time` each is a stretch of time, rows of one moment are in
-    one fold, and those without one are the last; else it depends on `fold.seed` and on the row's place, or on its value
-    of `fold.column`, so that rows of one value are in one fold."""
-    rows = raw.rows("train")
-    if fold.time:
-        moments = raw.read("train", [fold.time]).column(0)
-        ranks = pc.rank(moments, "ascending", tiebreaker="min").to_numpy()
-        return (ranks.astype(np.int64) - 1) * fold.of // max(rows, 1)
-    if not fold.column:
-        return _of_places(np.arange(rows, dtype=np.uint64), fold)
-    parts = [np.empty(0, np.int64)]
-    for batch in raw.batches("train", [fold.column]):
-        encoded = batch.column(0).dictionary_encode()
-        folds = np.array([_of_value(value, fold) for value in [*encoded.dictionary.to_pylist(), None]], np.int64)
-        parts.append(folds[encoded.indices.fill_null(len(folds) - 1).to_numpy(zero_copy_only=False)])
-    return np.concatenate(parts)
+def assignments(fold: Fold, raw: Dataset) -> Iterator[np.ndarray]:
+    """For each batch of train the fold of each of its rows, [rows] int64. It depends on `fold.seed` and on the row's
+    place, or on its value of `fold.column`, so that rows of one value are in one fold."""
+    columns = [fold.column] if fold.column else list(raw.columns)[:1]
+    first = 0
+    for batch in raw.batches("train", columns):
+        if fold.column:
+            encoded = batch.column(0).dictionary_encode()
+            folds = np.array([_of_value(value, fold) for value in [*encoded.dictionary.to_pylist(), None]], np.int64)
+            yield folds[encoded.indices.fill_null(len(folds) - 1).to_numpy(zero_copy_only=False)]
+        else:
+            yield _of_places(np.arange(first, first + batch.num_rows, dtype=np.uint64), fold)
+        first += batch.num_rows
 
 
 def write_fold(fold: Fold, raw: Dataset, data: Dataset, path: Path) -> Dataset:
@@ -77,14 +72,15 @@ def write_out_of_fold(fold: Fold, raw: Dataset, labels: np.ndarray, scores: np.n
         scores: Of the same rows.
         path: The file.
     """
-    rows = np.flatnonzero(assignments(fold, raw) == fold.index)
+    folds = np.concatenate(list(assignments(fold, raw)))
+    rows = np.flatnonzero(folds == fold.index)
     table = pa.table({ROW: rows, LABEL: labels.astype(np.float32), SCORE: scores.astype(np.float64)})
     pq.write_table(table, path, compression=COMPRESSION)
 
 
 def _parts(fold: Fold, raw: Dataset, data: Dataset) -> Iterator[tuple[str, np.ndarray, pa.RecordBatch]]:
     """Places in batches of train, by the split that they go to."""
-    folds = assignments(fold, raw)
+    folds = np.concatenate([*assignments(fold, raw), np.empty(0, np.int64)])
     first = 0
     for batch in data.batches("train"):
         is_held_out = folds[first : first + batch.num_rows] == fold.index
