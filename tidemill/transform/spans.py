@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tidemill import storage
 from tidemill.transform.analysis.spans import file_folder
@@ -53,7 +53,13 @@ def _entries(folder: Path) -> set[Path]:
 def _fetch(uri: str, folder: Path) -> None:
     for archive in storage.list_files(storage.join(uri, "*.tar")):
         with storage.open_file(archive.uri) as file, tarfile.open(fileobj=file) as entries:
-            entries.extractall(folder, filter="data")
+            for entry in filter(tarfile.TarInfo.isfile, entries):
+                # An entry's folder and a file in it. Python 3.11.2, as Debian has it, knows no extraction filters.
+                parent, name = PurePosixPath(entry.name).parts
+                if parent in ("/", "..") or name == "..":
+                    raise ValueError(f"{archive.uri} holds {entry.name!r}, which is no entry's file")
+                (folder / parent).mkdir(parents=True, exist_ok=True)
+                (folder / parent / name).write_bytes(entries.extractfile(entry).read())
 
 
 def _keep(entries: Sequence[Path], uri: str) -> None:
