@@ -37,13 +37,6 @@ def of_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()[:DIGEST_CHARS]
 
 
-def of_tree(folder: str | os.PathLike) -> str:
-    """Fingerprint of all files below a folder: their relative names and bytes."""
-    root = Path(folder)
-    files = sorted(p for p in root.rglob("*") if p.is_file())
-    return of_json([[p.relative_to(root).as_posix(), of_file(p)] for p in files])
-
-
 @functools.cache
 def code_version() -> str:
     """The library's version and a fingerprint of its sources, so that a changed line of code is never served from
