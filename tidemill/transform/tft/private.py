@@ -6,7 +6,6 @@ Importing this module checks that the installed versions are those that the inte
 from __future__ import annotations
 
 import atexit
-import functools
 import gc
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -30,7 +29,6 @@ def _check_versions() -> None:
 _check_versions()
 
 from tensorflow.core.framework import graph_pb2  # noqa: E402
-from tensorflow.python.eager import context as eager_context  # noqa: E402
 from tensorflow.python.eager import wrap_function  # noqa: E402
 from tensorflow.python.framework import func_graph, function_def_to_graph, importer  # noqa: E402
 from tensorflow.python.ops import lookup_ops  # noqa: E402
@@ -228,27 +226,8 @@ def prune(
 
 
 def call(function: tf.types.experimental.ConcreteFunction, feeds: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Calls what `prune` made, with its ops as they are.
-
-    Grappler, which goes over a graph before its first call, takes longer for it than it saves here, and may make other
-    roundings of what is traced. The public way of calling binds the arguments, and prints them all in an error it then
-    swallows.
-    """
-    context = eager_context.context()
-    before = context.function_call_options  # this thread's
-    context.function_call_options = _as_they_are()
-    try:
-        return list(function._call_flat(list(feeds), function.captured_inputs))
-    finally:
-        context.function_call_options = before
-
-
-@functools.cache
-def _as_they_are() -> eager_context.FunctionCallOptions:
-    config = eager_context.context().config
-    config.allow_soft_placement = True
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    return eager_context.FunctionCallOptions(config_proto=config)
+    """Calls what `prune` made. The public way binds the arguments, and prints them all in an error it then swallows."""
+    return list(function._call_flat(list(feeds), function.captured_inputs))
 
 
 def _part(graph: FuncGraph, names: Collection[str]) -> graph_pb2.GraphDef:

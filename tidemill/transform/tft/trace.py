@@ -64,7 +64,8 @@ class TensorFunction:
             feeds: The values of `self.feeds`.
         """
         flat = [part for name in self.inputs for part in _parts(inputs[name])]
-        return private.call(self._function, [*flat, *feeds])
+        # The public way of calling tries a signature by name, and prints all arguments for an error it then swallows.
+        return list(self._function._call_flat([*flat, *feeds], self._function.captured_inputs))
 
 
 class Trace:
