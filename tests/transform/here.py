@@ -11,7 +11,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import impl_helper
 
+from tidemill.transform.analysis.ahead import counts_ahead
 from tidemill.transform.analysis.analyse import analyse
+from tidemill.transform.analysis.counts import Counts
 from tidemill.transform.tft.finish import save
 from tidemill.transform.tft.trace import Trace
 
@@ -29,16 +31,9 @@ def analyse_here(function: Callable, rows, folder: Path, *, threads: int = 2, sp
         spans: Where accumulators are kept. Defaults to nowhere.
     """
     with tempfile.TemporaryDirectory() as work:
-        trace = Trace(function, rows.specs, Path(work))
-        analyse(
-            trace,
-            rows,
-            work=Path(work),
-            threads=threads,
-            memory_bytes=MEMORY_BYTES,
-            spans=spans,
-            progress=lambda done, total: None,
-        )
+        with Counts(work, MEMORY_BYTES, threads, per_file=spans is not None) as counts:
+            trace = Trace(function, rows.specs, Path(work), counts_ahead(rows, counts))
+            analyse(trace, rows, counts, threads=threads, spans=spans)
         save(trace, folder)
 
 

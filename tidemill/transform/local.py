@@ -14,7 +14,9 @@ from pathlib import Path
 
 from tidemill.data.dataset import Dataset
 from tidemill.step import Progress
+from tidemill.transform.analysis.ahead import counts_ahead
 from tidemill.transform.analysis.analyse import analyse
+from tidemill.transform.analysis.counts import Counts
 from tidemill.transform.analysis.passes import use_threads
 from tidemill.transform.apply.transformer import Transformer
 from tidemill.transform.graph import TransformGraph
@@ -60,16 +62,16 @@ class LocalEngine:
         keys = [file.fingerprint for file in examples.splits["train"].files] if "train" in examples.splits else []
         rows = ParquetRows(examples.files("train"), columns, keys=keys)
         with _older_objects_left_alone(), tempfile.TemporaryDirectory(prefix="tidemill-") as work:
-            trace = Trace(preprocessing_fn, rows.specs, Path(work))
-            analyse(
-                trace,
-                rows,
-                work=Path(work),
-                threads=self._threads,
-                memory_bytes=self._memory_bytes,
-                spans=self._spans,
-                progress=lambda done, total: progress.rows(done, total, "analyse"),
-            )
+            with Counts(work, self._memory_bytes, self._threads, per_file=self._spans is not None) as counts:
+                trace = Trace(preprocessing_fn, rows.specs, Path(work), counts_ahead(rows, counts))
+                analyse(
+                    trace,
+                    rows,
+                    counts,
+                    threads=self._threads,
+                    spans=self._spans,
+                    progress=lambda done, total: progress.rows(done, total, "analyse"),
+                )
             save(trace, folder)
 
     def transform(self, graph: TransformGraph, examples: Dataset, folder: Path, progress: Progress) -> None:

@@ -17,10 +17,9 @@ from tidemill.transform.tft.trace import Trace, fingerprint
 def analyse(
     trace: Trace,
     rows: Rows,
+    counts: Counts,
     *,
-    work: Path,
     threads: int,
-    memory_bytes: int,
     spans: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
@@ -32,9 +31,9 @@ def analyse(
     Args:
         trace: A fresh trace, whose inputs are the rows' specs.
         rows: The rows.
-        work: An existing folder for temporary files.
+        counts: Where vocabularies are counted, with files kept apart where there are `spans`. Nothing else may use it
+            meanwhile.
         threads: How many threads read and reduce.
-        memory_bytes: What the counting of vocabularies may hold in memory before it spills to `work`.
         spans: A folder in which each file's reduced state is kept, and looked for before the file is read. Defaults to
             none. Files without a key are always read.
         progress: Told how many rows of the phase's are through, and how many there are.
@@ -45,17 +44,16 @@ def analyse(
     """
     nodes.refuse_unknown(trace.sinks)
     kept = None if spans is None else Spans(spans)
-    with Counts(work, memory_bytes, threads, per_file=spans is not None) as counts:
-        while trace.sinks:
-            ready = [sink for sink in trace.sinks if nodes.is_ready(sink, trace)]
-            if not ready:
-                raise ValueError(f"sinks that wait for each other: {[sink.name for sink in trace.sinks]}")
-            accumulates = [operation for operation in nodes.operations(ready) if nodes.is_accumulate(operation)]
-            reductions = {o: nodes.reduction(o, trace, rows, counts) for o in accumulates}
-            phase = _Phase(trace, rows, reductions, kept, threads, progress)
-            phase.run()
-            interpreter = nodes.Interpreter(trace, phase.results())
-            trace.bind({sink.name: interpreter.value(sink) for sink in ready})
+    while trace.sinks:
+        ready = [sink for sink in trace.sinks if nodes.is_ready(sink, trace)]
+        if not ready:
+            raise ValueError(f"sinks that wait for each other: {[sink.name for sink in trace.sinks]}")
+        accumulates = [operation for operation in nodes.operations(ready) if nodes.is_accumulate(operation)]
+        reductions = {o: nodes.reduction(o, trace, rows, counts) for o in accumulates}
+        phase = _Phase(trace, rows, reductions, kept, threads, progress)
+        phase.run(feeds_first=counts.is_ahead)
+        interpreter = nodes.Interpreter(trace, phase.results())
+        trace.bind({sink.name: interpreter.value(sink) for sink in ready})
 
 
 _LEAST_SUMMED = 4
@@ -84,22 +82,31 @@ class _Phase:
         self._summed: dict[nodes.Operation, int] = {}
         """How many of the first files come from an entry of all of them together."""
 
-    def run(self) -> None:
-        """Reads what has to be read, so that all reductions are closed for all files."""
+    def run(self, *, feeds_first: bool) -> None:
+        """Reads what has to be read, so that all reductions are closed for all files.
+
+        Args:
+            feeds_first: Whether what scans comes last, because its counting goes on meanwhile.
+        """
         self._load_sums()
         missing = [(file, self._missing(file)) for file in self._rows.files]
-        scans = [reduction for reduction in self._reductions.values() if reduction.scans]
-        for reduction in scans:
-            files = [file.index for file, wanting in missing if reduction in wanting]
+        for step in (self._feed, self._scan) if feeds_first else (self._scan, self._feed):
+            step(missing)
+        for file, wanting in missing:
+            self._keep(file, wanting)
+
+    def _scan(self, missing: Sequence[tuple[RowFile, list[Reduction]]]) -> None:
+        for reduction in self._reductions.values():
+            files = [file.index for file, wanting in missing if reduction.scans and reduction in wanting]
             if files:
                 reduction.run(files, self._threads, lambda rows: None)
+
+    def _feed(self, missing: Sequence[tuple[RowFile, list[Reduction]]]) -> None:
         fed = [(file, [r for r in wanting if not r.scans]) for file, wanting in missing]
         fed = [(file, wanting) for file, wanting in fed if wanting]
         self._advance(self._total - sum(file.rows for file, _ in fed))
         if fed:
             passes.run_pass(self._trace, self._rows, fed, threads=self._threads, progress=self._advance)
-        for file, wanting in missing:
-            self._keep(file, wanting)
 
     def results(self) -> dict[nodes.Operation, object]:
         """The reductions' results."""

@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -31,11 +32,18 @@ _COLUMNS = {
 class Counts:
     """A DuckDB connection for one analysis. To be used from one thread; closed by `close` or as a context manager.
 
+    Queries of `begin` are run by a thread of its own, one after the other.
+
     Args:
         folder: An existing folder, below which it spills.
         memory_bytes: What DuckDB may hold in memory.
         threads: DuckDB's threads.
         per_file: Whether reductions have to keep the files apart, so that each can be dumped. Defaults to no.
+
+    Attributes:
+        connection: DuckDB's.
+        threads: As given.
+        per_file: As given.
     """
 
     def __init__(self, folder: str | os.PathLike, memory_bytes: int, threads: int, per_file: bool = False):
@@ -48,12 +56,14 @@ class Counts:
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
         }
-        self.per_file = per_file
+        self.per_file, self.threads = per_file, threads
         self._folder = Path(folder)
         self.connection = duckdb.connect(":memory:", config=settings)
         self._tables = 0
         self._most_held = memory_bytes // _HELD_SHARE
         self._pieces: list[Pieces] = []
+        self._begun: dict[str, tuple[duckdb.DuckDBPyConnection, Future[str]]] = {}
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="tidemill-counts")
 
     def __enter__(self) -> Counts:
         return self
@@ -64,6 +74,10 @@ class Counts:
     def close(self) -> None:
         """Drops everything. No table may be used afterwards."""
         self._pieces.clear()
+        for cursor, _ in self._begun.values():
+            cursor.interrupt()
+        self._background.shutdown(wait=True, cancel_futures=True)
+        self._begun.clear()
         self.connection.close()
 
     def new_table(self) -> str:
@@ -90,13 +104,42 @@ class Counts:
         Raises:
             TidemillError: As `create`.
         """
+        _execute(self.connection, statement)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a query was begun whose rows nobody has asked for yet."""
+        return bool(self._begun)
+
+    def begin(self, query: str) -> None:
+        """Starts to run a query whose rows `source` will be asked for. Does nothing where it was begun before."""
+        if query in self._begun:
+            return
+        cursor, name = self.connection.cursor(), self.new_table()
+
+        def run() -> str:
+            _execute(cursor, f"CREATE TABLE {name} AS {query}")
+            return name
+
+        self._begun[query] = cursor, self._background.submit(run)
+
+    @contextlib.contextmanager
+    def source(self, query: str) -> Iterator[str]:
+        """What stands for a query's rows in another query: the query, or what came of it where it was begun.
+
+        Raises:
+            TidemillError: As `create`.
+        """
+        if query not in self._begun:
+            yield f"({query})"
+            return
+        cursor, begun = self._begun.pop(query)
+        with contextlib.closing(cursor):
+            table = begun.result()
         try:
-            self.connection.execute(statement)
-        except duckdb.InvalidInputException as error:
-            if "not valid UTF8" not in str(error):
-                raise
-            want = "make the column binary, or mend the file"
-            raise TidemillError(Code.UNREADABLE_FILE, "examples", first_line(error), want) from error
+            yield table
+        finally:
+            self.drop(table)
 
     def rows(self, query: str) -> list[tuple]:
         """All rows of a small result."""
@@ -236,6 +279,16 @@ class Pieces:
                 self._units = unit
                 self.append(file, dict(zip(batch.schema.names, batch.columns, strict=True)))
             self._units = unit + 1
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    try:
+        connection.execute(statement)
+    except duckdb.InvalidInputException as error:
+        if "not valid UTF8" not in str(error):
+            raise
+        want = "make the column binary, or mend the file"
+        raise TidemillError(Code.UNREADABLE_FILE, "examples", first_line(error), want) from error
 
 
 def _as_chunks(column: pa.Array | pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:

@@ -158,13 +158,11 @@ class ScanTally(Tally):
         The column is grouped as it stands, and looked at value by value afterwards. Few values are replaced, and those
         are mended in the table, which is cheaper than grouping again.
         """
-        paths = [self._scan.files[file] for file in files]
-        column, count = quote(self._scan.column), quote(f"{self._scan.column} count")
-        source = f"read_parquet({literal(paths)}, hive_partitioning = false)"
-        grouped = f"SELECT {column}, count(*) AS {count} FROM {source} GROUP BY {column}"
+        count = _count_column(self._scan)
         # A filter would be run below the grouping, row by row.
         token = f"SELECT {self._token_sql()} AS token, {count} AS metric FROM"
-        table = self._store.create(f"{token} (SELECT {self._value_sql()} AS v, {count} FROM ({grouped}))")
+        with self._store.source(grouped(self._scan, files)) as source:
+            table = self._store.create(f"{token} (SELECT {self._value_sql()} AS v, {count} FROM {source})")
         self._replace(table)
         return table
 
@@ -346,6 +344,17 @@ class CooccurrenceTally(BatchTally):
 
     def _file(self, file: int) -> Iterable[pa.Table]:
         return sums(self._pieces, f"file = {file}")
+
+
+def grouped(scan: Scan, files: Sequence[int]) -> str:
+    """SQL of a column's distinct values in files, as they stand there, and how often each occurs."""
+    column = quote(scan.column)
+    source = f"read_parquet({literal([scan.files[file] for file in files])}, hive_partitioning = false)"
+    return f"SELECT {column}, count(*) AS {_count_column(scan)} FROM {source} GROUP BY {column}"
+
+
+def _count_column(scan: Scan) -> str:
+    return quote(f"{scan.column} count")
 
 
 def _is_kept(is_text: bool) -> str:

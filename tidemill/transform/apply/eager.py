@@ -5,7 +5,9 @@ A function of part of a graph takes longer to make than a dozen ops to run.
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -68,8 +70,7 @@ def _eager(tensor: tf.Tensor, known: dict[str, tf.Tensor]) -> tf.Tensor:
 def _run_op(op: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
     if op.type == "Const":
         return [tf.constant(tf.make_ndarray(op.get_attr("value")))]
-    function = getattr(tf.raw_ops, op.type)
-    parameters = inspect.signature(function).parameters
+    function, parameters = _raw_op(op.type)
     arguments: dict[str, Any] = {}
     for argument in op.op_def.input_arg:
         is_list = argument.number_attr or argument.type_list_attr
@@ -82,3 +83,9 @@ def _run_op(op: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
             arguments[name] = op.get_attr(attribute.name)
     result = function(**arguments)
     return list(result) if isinstance(result, tuple | list) else [result]
+
+
+@functools.cache
+def _raw_op(type_: str) -> tuple[Callable[..., Any], Collection[str]]:
+    function = getattr(tf.raw_ops, type_)
+    return function, frozenset(inspect.signature(function).parameters)

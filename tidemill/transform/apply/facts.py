@@ -7,6 +7,7 @@ The graph's inputs are flat columns as TFX sees them: sparse tensors `[rows, 1]`
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -104,7 +105,6 @@ class Facts:
         self._known: dict[str, Fact] = {}
         self._captured = {inner.name: outer for outer, inner in getattr(graph, "captures", [])}
         self._effects = Effects()
-        self._written = {_origin(op.inputs[0]) for op in graph.get_operations() if op.type in ops.TABLE_WRITES}
         for name, value in inputs.items():
             if isinstance(value, tf.SparseTensor):
                 columns = frozenset([name])
@@ -201,6 +201,11 @@ class Facts:
         if (op.type == "AsString" and ops.prints_integers(op)) or (op.type == "Cast" and ops.keeps_values(op)):
             return Level.RAW, set()
         return Level.ANY, set()
+
+    @functools.cached_property
+    def _written(self) -> set[str]:
+        """The tables that ops of the graph change."""
+        return {_origin(op.inputs[0]) for op in self.graph.get_operations() if op.type in ops.TABLE_WRITES}
 
     def _is_still(self, table: tf.Tensor) -> bool:
         """Whether a table is made outside of the graph, and no op of the graph changes it."""

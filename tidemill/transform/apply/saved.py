@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import tensorflow as tf
@@ -27,15 +26,15 @@ class GraphFunction:
         feeds: The tensors inside the graph that it takes after them.
     """
 
-    def __init__(self, function: Any, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
-        self._function = function
+    def __init__(self, section: private.Section, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
+        self._section = section
         self.inputs = list(inputs)
         self.feeds = list(feeds)
 
     def __call__(self, inputs: Mapping[str, TensorType], feeds: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
         """The fetched tensors, from raw inputs by name and the values of `feeds`."""
         flat = [part for name in self.inputs for part in parts(inputs[name])]
-        return private.call(self._function, [*flat, *feeds])
+        return self._section([*flat, *feeds])
 
 
 class SavedTransform:
@@ -67,7 +66,7 @@ class SavedTransform:
         needed = {op.name for op in private.ancestors(fetches, cut)}
         names = [name for name, value in self.inputs.items() if any(p.op.name in needed for p in parts(value))]
         placeholders = [part for name in names for part in parts(self.inputs[name])]
-        return GraphFunction(private.prune(self.graph, [*placeholders, *feeds], list(fetches)), names, feeds)
+        return GraphFunction(private.Section(self.graph, [*placeholders, *feeds], fetches), names, feeds)
 
     def table_size(self, table: str) -> int:
         """The number of a lookup table's keys; 0 where a tensor of the graph, given by its name, is no table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class ParquetRows:
             units = tuple(_RowGroup(self, path, metadata, group) for group in range(metadata.num_row_groups))
             files.append(RowFile(index, key, units, metadata.num_rows))
         self.files: tuple[RowFile, ...] = tuple(files)
+        self._same_to_sql = collections.Counter(name.lower() for name in self._schema.names)
         self._adapter = Adapter(_adapted_schema(self._schema, columns, represented), representations)
         flat = {
             column.name: tf.SparseTensorSpec([None, None], feeds.TF_DTYPES[column.dtype])
@@ -95,7 +97,7 @@ class ParquetRows:
         """See `Rows.scan`."""
         if not self.is_flat(name) or name not in self._schema.names:
             return None
-        if sum(other.lower() == name.lower() for other in self._schema.names) > 1:
+        if self._same_to_sql[name.lower()] > 1:
             # To DuckDB they are one name.
             return None
         column = self._columns[name]

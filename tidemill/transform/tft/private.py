@@ -6,8 +6,11 @@ Importing this module checks that the installed versions are those that the inte
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
-from collections.abc import Collection, Sequence
+import itertools
+import weakref
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -29,7 +32,9 @@ def _check_versions() -> None:
 _check_versions()
 
 from tensorflow.core.framework import graph_pb2  # noqa: E402
-from tensorflow.python.eager import wrap_function  # noqa: E402
+from tensorflow.python.client import pywrap_tf_session  # noqa: E402
+from tensorflow.python.eager import context as eager_context  # noqa: E402
+from tensorflow.python.eager import execute, wrap_function  # noqa: E402
 from tensorflow.python.framework import func_graph, function_def_to_graph, importer  # noqa: E402
 from tensorflow.python.ops import lookup_ops  # noqa: E402
 from tensorflow.python.saved_model import nested_structure_coder  # noqa: E402
@@ -86,6 +91,10 @@ TABLE_VALUES = {
 """What TFT's own lookup tables give, by the name of the function that makes them."""
 LOOKUPS = tf_utils
 """The module whose `construct_and_lookup_table` and `reduce_batch_weighted_counts` TFT calls through its name."""
+
+_ROUNDING = ("constfold", "arithmetic")
+"""Grappler's optimizers that replace the ops of a computation by others, in its own order."""
+_numbers = itertools.count()
 
 
 def sinks(graph: tf.Graph) -> list[Any]:
@@ -225,9 +234,75 @@ def prune(
     return function
 
 
-def call(function: tf.types.experimental.ConcreteFunction, feeds: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Calls what `prune` made. The public way binds the arguments, and prints them all in an error it then swallows."""
-    return list(function._call_flat(list(feeds), function.captured_inputs))
+class Section:
+    """The part of a graph that leads from `feeds` to `fetches`, to be run. May be called from several threads.
+
+    TensorFlow makes its function of the ops where they are: nothing is copied. What it cannot take as it is `prune`
+    copies.
+
+    Args:
+        graph: The graph. What is changed in it later does not count.
+        feeds: Tensors to cut at.
+        fetches: Tensors.
+    """
+
+    def __init__(self, graph: FuncGraph, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]):
+        cut = {tensor.name for tensor in feeds}
+        ops = {op.name: op for op in ancestors(fetches, cut)}
+        captures = [(outer, inner) for outer, inner in graph.captures if inner.op.name in ops and inner.name not in cut]
+        if not _is_closed(ops, feeds):
+            graph = prune(graph, feeds, list(fetches)).graph
+            feeds, fetches, captures = graph.inputs[: len(feeds)], graph.outputs, graph.captures
+            ops = {op.name: op for op in graph.get_operations()}
+        given = [*feeds, *(inner for _, inner in captures)]
+        inputs = {tensor.op.name for tensor in given}
+        self._name = _define(graph, [op for name, op in ops.items() if name not in inputs], given, fetches)
+        weakref.finalize(self, eager_context.context().remove_function, self._name).atexit = False
+        self._captured = [outer for outer, _ in captures]
+        self._num_outputs = len(fetches)
+        self._graph = graph  # What keeps the functions that are called inside.
+
+    def __call__(self, feeds: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The fetched tensors."""
+        return execute.execute(
+            self._name, self._num_outputs, [*feeds, *self._captured], _call_attributes(), eager_context.context()
+        )
+
+
+def _define(
+    graph: FuncGraph, ops: Sequence[tf.Operation], inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]
+) -> str:
+    """Makes a function of a graph's ops known to TensorFlow by the name that is returned."""
+    context, name = eager_context.context(), f"tidemill_section_{next(_numbers)}"
+    ends = [[tensor._as_tf_output() for tensor in tensors] for tensors in (inputs, outputs)]
+    with graph._c_graph.get() as c_graph:
+        function = pywrap_tf_session.TF_GraphToFunction_wrapper(
+            c_graph, name, False, [op._c_op for op in ops], *ends, [], [], [], None, ""
+        )
+    context.add_c_function(function)
+    pywrap_tf_session.TF_DeleteFunction(function)
+    return name
+
+
+def _is_closed(ops: Mapping[str, tf.Operation], feeds: Sequence[tf.Tensor]) -> bool:
+    """Whether ops, by name, neither wait for others, nor have to be where another one is, nor give what is fed."""
+    if any(tensor.op.name in ops for tensor in feeds):
+        return False
+    waits = (other.name for op in ops.values() for other in op.control_inputs)
+    return all(name in ops for name in waits) and not any("_class" in op.node_def.attr for op in ops.values())
+
+
+@functools.cache
+def _call_attributes() -> tuple[str, Any, str, Any]:
+    """How functions are called: of Grappler's optimizers only those run that may change a rounding.
+
+    It goes over each function before its first call, several times, and takes longer for all of it than that saves
+    here. But where it makes a division a product, a SavedModel that is served gives that product.
+    """
+    config = eager_context.context().config
+    config.allow_soft_placement = True
+    config.graph_options.rewrite_options.optimizers.extend(_ROUNDING)
+    return "executor_type", "", "config_proto", config.SerializeToString()
 
 
 def _part(graph: FuncGraph, names: Collection[str]) -> graph_pb2.GraphDef:

@@ -51,8 +51,8 @@ class TensorFunction:
         feeds: The tensors inside the graph that it takes beside them.
     """
 
-    def __init__(self, function: Callable[..., Any], inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
-        self._function = function
+    def __init__(self, section: private.Section, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
+        self._section = section
         self.inputs = list(inputs)
         self.feeds = list(feeds)
 
@@ -64,8 +64,7 @@ class TensorFunction:
             feeds: The values of `self.feeds`.
         """
         flat = [part for name in self.inputs for part in _parts(inputs[name])]
-        # The public way of calling tries a signature by name, and prints all arguments for an error it then swallows.
-        return list(self._function._call_flat([*flat, *feeds], self._function.captured_inputs))
+        return self._section([*flat, *feeds])
 
 
 class Trace:
@@ -78,6 +77,7 @@ class Trace:
         preprocessing_fn: The function, as TFT takes it.
         specs: What its inputs are.
         work: An existing folder for vocabularies and temporary files, as long as the trace is in use.
+        on_tokens: Told of a vocabulary's tokens while the function is traced, see `tracing.trace`. Defaults to nobody.
 
     Attributes:
         graph: The `FuncGraph`.
@@ -95,7 +95,11 @@ class Trace:
     """
 
     def __init__(
-        self, preprocessing_fn: Callable[[Mapping[str, TensorType]], Any], specs: Mapping[str, tf.TypeSpec], work: Path
+        self,
+        preprocessing_fn: Callable[[Mapping[str, TensorType]], Any],
+        specs: Mapping[str, tf.TypeSpec],
+        work: Path,
+        on_tokens: tracing.OnTokens | None = None,
     ):
         if not specs:
             raise ValueError("The input metadata is empty.")
@@ -107,8 +111,11 @@ class Trace:
         self._values: dict[str, np.ndarray | Path] = {}
         self._known: dict[str, Sink] = {}
         self.digests: dict[str, str] = {}
+        self._ready: dict[str, bool] = {}
+        """What `ready` remembers until the next `bind`, as `_waiting` does."""
+        self._waiting: set[str] = set()
         self._sources: dict[str, frozenset[str]] | None = None
-        self.retrace()
+        self._trace(on_tokens)
         if len(self.graph.get_operations()) < _CHECKED_OPS:
             self.retrace()
         schemas.check_outputs(self.traced)
@@ -149,9 +156,13 @@ class Trace:
 
     def ready(self, tensor: tf.Tensor) -> bool:
         """Whether a tensor depends on no sink that is not bound."""
-        waiting = {sink.tensor.op.name for sink in self.sinks}
-        waiting |= {lookup.size.op.name for lookup in self.traced.lookups}
-        return not any(op.name in waiting for op in private.ancestors([self.current(tensor)]))
+        tensor = self.current(tensor)
+        if not self._ready:
+            self._waiting = {sink.tensor.op.name for sink in self.sinks}
+            self._waiting |= {lookup.size.op.name for lookup in self.traced.lookups}
+        if tensor.name not in self._ready:
+            self._ready[tensor.name] = not any(op.name in self._waiting for op in private.ancestors([tensor]))
+        return self._ready[tensor.name]
 
     def bind(self, values: Mapping[str, np.ndarray | Path]) -> None:
         """Gives sinks their values; what depends on them can be computed afterwards.
@@ -164,6 +175,7 @@ class Trace:
             raise ValueError(f"no open sinks: {sorted(unknown)}")
         self._values.update(values)
         self.digests.clear()
+        self._ready.clear()
         bound = [sink for sink in self.sinks if sink.name in values]
         if any(sink.is_asset and tracing.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
             self.retrace()
@@ -209,8 +221,7 @@ class Trace:
             if inner.op.name in needed:
                 tracing.fill(self.traced, outer)
         placeholders = [part for name in names for part in _parts(self.inputs[name])]
-        pruned = private.prune(self.graph, [*placeholders, *feeds], fetches)
-        return TensorFunction(pruned, names, feeds)
+        return TensorFunction(private.Section(self.graph, [*placeholders, *feeds], fetches), names, feeds)
 
     def reserved_tokens(self, name: str) -> np.ndarray:
         """The tokens that a vocabulary reserves: `[tokens]` bytes.
@@ -229,12 +240,15 @@ class Trace:
 
     def retrace(self) -> None:
         """Traces the function anew, with what is bound, as TFT does before it saves."""
+        self._trace()
+
+    def _trace(self, on_tokens: tracing.OnTokens | None = None) -> None:
         evaluated = {}
         for name, value in self._values.items():
             sink = self._known[name]
             evaluated[name] = tf.constant(str(value) if sink.is_asset else value, sink.tensor.dtype)
-        self.traced = tracing.trace(self._function, self.specs, self._work, evaluated)
-        sources = {name: self._inputs_of(tensors) for name, tensors in private.sources(self.graph).items()}
+        self.traced = tracing.trace(self._function, self.specs, self._work, evaluated, on_tokens)
+        sources = self._input_sources()
         if self._sources is not None and sources != self._sources:
             moved = sorted(set(sources.items()) ^ set(self._sources.items()))[0][0]
             raise RuntimeError(
@@ -246,17 +260,22 @@ class Trace:
         self.sinks = [Sink(s.tensor.name, s.tensor, s.future, s.is_asset_filepath) for s in found]
         self._known |= {sink.name: sink for sink in self.sinks}
         self._replaced: dict[str, tf.Tensor] = {}
+        self._ready.clear()
 
-    def _inputs_of(self, tensors: Sequence[tf.Tensor]) -> frozenset[str]:
-        """The raw inputs that tensors of a fresh trace depend on, through lookups that wait too."""
+    def _input_sources(self) -> dict[str, frozenset[str]]:
+        """By the name of each analyzer's result the raw inputs that it depends on, through lookups that wait too."""
         keys = {lookup.values.op.name: lookup.keys for lookup in self.traced.lookups}
         names = {part.op.name: name for name, value in self.inputs.items() for part in _parts(value)}
-        seen: set[str] = set()
-        while tensors:
-            found = {op.name for op in private.ancestors(tensors)} - seen
-            seen |= found
-            tensors = [keys[name] for name in found if name in keys]
-        return frozenset(names[name] for name in seen if name in names)
+
+        def inputs_of(tensors: Sequence[tf.Tensor]) -> frozenset[str]:
+            seen: set[str] = set()
+            while tensors:
+                found = {op.name for op in private.ancestors(tensors)} - seen
+                seen |= found
+                tensors = [keys[name] for name in found if name in keys]
+            return frozenset(names[name] for name in seen if name in names)
+
+        return {name: inputs_of(tensors) for name, tensors in private.sources(self.graph).items()}
 
 
 def _refuse_ptransforms(node: private.ValueNode) -> None:

@@ -13,6 +13,8 @@ import tensorflow as tf
 from tidemill.transform.tft import private
 
 _TRAINABLE = tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES
+OnTokens = Callable[[Mapping[str, Any], tf.Tensor], None]
+"""Takes the raw inputs, as tensors of the graph that is being traced, and the tokens `[values]`."""
 
 
 @dataclass
@@ -77,6 +79,7 @@ def trace(
     specs: Mapping[str, tf.TypeSpec],
     work: Path,
     evaluated: Mapping[str, tf.Tensor],
+    on_tokens: OnTokens | None = None,
 ) -> Traced:
     """Traces a preprocessing_fn as TFT does, with lookups in vocabularies that are not known yet left open.
 
@@ -85,12 +88,17 @@ def trace(
         specs: Its inputs.
         work: A folder for the temporary assets that TFT writes.
         evaluated: The analyzers' results that are known, as eager tensors by the name of the analyzer's tensor.
+        on_tokens: Told of the tokens of each vocabulary that is ordered by frequency, as soon as they are traced.
+            Defaults to nobody.
     """
     module, returned = tf.Module(), []
     lookups: list[Lookup] = []
     tokens: dict[str, tuple[tf.Tensor, bool]] = {}
 
+    given: dict[str, Any] = {}
+
     def recorded(inputs: Mapping[str, Any]) -> Any:
+        given.update(inputs)
         returned.append(preprocessing_fn(inputs))
         return returned[-1]
 
@@ -100,6 +108,11 @@ def trace(
         variables.append(next_creator(**arguments))
         return variables[-1]
 
+    def note(kept: tf.Tensor, flat: tf.Tensor, is_filtered: bool) -> None:
+        tokens[kept.name] = flat, is_filtered
+        if on_tokens is not None:
+            on_tokens(given, flat)
+
     before = tf.compat.v1.get_collection(_TRAINABLE)
     context = private.TFGraphContext(module, str(work), dict(evaluated))
     with (
@@ -107,7 +120,7 @@ def trace(
         private.object_tracker_scope(objects),
         tf.variable_creator_scope(create_variable),
         _replaced(private.LOOKUPS, "construct_and_lookup_table", lambda original: _open_lookup(original, lookups)),
-        _replaced(private.LOOKUPS, "reduce_batch_weighted_counts", lambda original: _reduce_tokens(original, tokens)),
+        _replaced(private.LOOKUPS, "reduce_batch_weighted_counts", lambda original: _reduce_tokens(original, note)),
     ):
         concrete = private.traced_function(recorded, dict(specs), context).get_concrete_function()
     # This collection is the process's, not the graph's: what one function adds, the next would be refused for.
@@ -221,8 +234,10 @@ def _open_lookup(original: Callable[..., Any], lookups: list[Lookup]) -> Callabl
     return construct_and_lookup_table
 
 
-def _reduce_tokens(original: Callable[..., Any], tokens: dict[str, tuple[tf.Tensor, bool]]) -> Callable[..., Any]:
-    """`tf_utils.reduce_batch_weighted_counts`, which notes the tokens, and filters with fewer ops."""
+def _reduce_tokens(
+    original: Callable[..., Any], note: Callable[[tf.Tensor, tf.Tensor, bool], None]
+) -> Callable[..., Any]:
+    """`tf_utils.reduce_batch_weighted_counts`, which tells of the tokens, and filters with fewer ops."""
 
     def reduce_batch_weighted_counts(
         x: Any, weights: tf.Tensor | None = None, force: bool = False, filter_regex: str | None = None
@@ -234,7 +249,7 @@ def _reduce_tokens(original: Callable[..., Any], tokens: dict[str, tuple[tf.Tens
         if filter_regex is not None:
             is_out = tf.strings.regex_full_match(flat, filter_regex)
             kept = tf.gather_nd(flat, tf.raw_ops.Where(condition=tf.logical_not(is_out)))
-        tokens[kept.name] = (flat, filter_regex is not None)
+        note(kept, flat, filter_regex is not None)
         return private.ReducedBatch(kept, None, None, None)
 
     return reduce_batch_weighted_counts
