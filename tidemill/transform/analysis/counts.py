@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import duckdb
@@ -74,10 +74,14 @@ class Counts:
     def close(self) -> None:
         """Drops everything. No table may be used afterwards."""
         self._pieces.clear()
-        for cursor, _ in self._begun.values():
-            cursor.interrupt()
-        self._background.shutdown(wait=True, cancel_futures=True)
+        self._background.shutdown(wait=False, cancel_futures=True)
+        for cursor, begun in self._begun.values():
+            # An interruption that comes before the query has started is lost.
+            while not begun.done():
+                cursor.interrupt()
+                wait([begun], timeout=0.05)
         self._begun.clear()
+        self._background.shutdown()
         self.connection.close()
 
     def new_table(self) -> str:

@@ -1,0 +1,111 @@
+"""Vocabularies that are counted while the function is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from tests.transform.here import analyse_here
+from tidemill.errors import Code, TidemillError
+from tidemill.transform.analysis import ahead
+from tidemill.transform.analysis.ahead import counts_ahead
+from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.raw import RawColumn
+from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.tft.trace import Trace
+
+COLUMNS = {"s": "string", "t": "string", "n": "int64", "x": "float32"}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> ParquetRows:
+    table = pa.table({"s": ["a", None, "b", "a"], "t": ["1", "2", "2", ""], "n": [3, 3, None, 4], "x": [0.5] * 4})
+    paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    for path, part in zip(paths, (table, table.slice(2)), strict=True):
+        pq.write_table(part, path)
+    return ParquetRows(paths, [RawColumn(name, dtype) for name, dtype in COLUMNS.items()])
+
+
+def dense(x: tf.SparseTensor, fill: object) -> tf.Tensor:
+    return tf.sparse.to_dense(tf.SparseTensor(x.indices, x.values, [x.dense_shape[0], 1]), fill)[:, 0]
+
+
+def raw_and_others(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Two vocabularies of columns as they stand, and of what depends on them otherwise."""
+    strings = {
+        "filled": dense(inputs["s"], ""),
+        "digits": tf.strings.as_string(dense(inputs["n"], 0)),
+        "again": dense(inputs["s"], "?"),
+        "lower": tf.strings.lower(dense(inputs["t"], "")),
+        "joined": tf.strings.join([dense(inputs["s"], ""), dense(inputs["t"], "")]),
+    }
+    ids = {name: tft.compute_and_apply_vocabulary(x, vocab_filename=name) for name, x in strings.items()}
+    weights = dense(inputs["x"], 0.0)
+    tft.vocabulary(dense(inputs["t"], ""), weights=weights, vocab_filename="weighted")
+    return ids
+
+
+def begun(rows: ParquetRows, folder: Path, **settings: Any) -> list[str]:
+    """The queries that a trace begins."""
+    settings = {"memory_bytes": 1 << 28, "threads": 2} | settings
+    with Counts(folder, **settings) as counts:
+        Trace(raw_and_others, rows.specs, folder, counts_ahead(rows, counts))
+        return list(counts._begun)
+
+
+def test_columns_are_counted_that_a_vocabulary_provably_wants_as_they_are(rows: ParquetRows, tmp_path: Path):
+    queries = begun(rows, tmp_path)
+    assert ['"s count"' in query for query in queries] == [True, False] and '"n count"' in queries[1]
+    assert all("0.parquet" in query and "1.parquet" in query for query in queries)
+
+
+def test_nothing_is_counted_where_it_does_not_help(rows: ParquetRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert begun(rows, tmp_path, threads=1) == []
+    assert begun(rows, tmp_path, per_file=True) == []
+    monkeypatch.setattr(ahead, "_MOST_ROWS", 5)
+    assert begun(rows, tmp_path) == []
+
+
+def vocabularies(rows: ParquetRows, folder: Path, threads: int, function: Callable = raw_and_others) -> dict:
+    folder.mkdir()
+    analyse_here(function, rows, folder, threads=threads)
+    files = (folder / "transform_fn" / "assets").iterdir()
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_the_vocabularies_are_the_same(rows: ParquetRows, tmp_path: Path):
+    found = vocabularies(rows, tmp_path / "ahead", 2)
+    assert found == vocabularies(rows, tmp_path / "not", 1)
+    # Of 4 and 2 rows: s is a, null, b, a and b, a; n is 3, 3, null, 4 and null, 4.
+    assert (found["filled"], found["digits"]) == (b"a\nb\n", b"4\n3\n0\n")
+
+
+def test_text_that_is_no_utf8_is_a_users_mistake(tmp_path: Path):
+    offsets = pa.array([0, 1], pa.int32()).buffers()[1]
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"s": bad}), tmp_path / "rows.parquet")
+    rows = ParquetRows([tmp_path / "rows.parquet"], [RawColumn("s", "string")])
+
+    def function(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"ids": tft.compute_and_apply_vocabulary(dense(inputs["s"], ""))}
+
+    with pytest.raises(TidemillError) as raised:
+        vocabularies(rows, tmp_path / "graph", 2, function)
+    assert raised.value.code is Code.UNREADABLE_FILE
+
+
+def test_what_nobody_asks_for_is_given_up(tmp_path: Path):
+    """A query that would take minutes does not keep the analysis from ending."""
+    with Counts(tmp_path, 1 << 28, 2) as counts:
+        counts.begin("SELECT sum(a.range * b.range) AS s FROM range(10000000) a, range(10000000) b")
+        counts.begin("SELECT 1 AS waiting")
+        with counts.source("SELECT 2 AS own") as source:
+            assert counts.rows(f"FROM {source}") == [(2,)]
+    assert not counts.is_ahead
