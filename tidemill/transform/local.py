@@ -55,7 +55,7 @@ class LocalEngine:
         """See `Engine.analyse`. The progress is that of each pass.
 
         Raises:
-            TidemillError: `unsupported` for an analyzer that only Beam can run, before any row is read;
+            TidemillError: `unsupported` for an analyzer that only Beam can run, before any pass over the rows;
                 `missing-column` or `feature-type`.
         """
         use_threads(self._threads)

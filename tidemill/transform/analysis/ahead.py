@@ -41,8 +41,8 @@ def counts_ahead(rows: Rows, counts: Counts) -> OnTokens | None:
         if not facts:
             flat = {name: value for name, value in inputs.items() if rows.is_flat(name)}
             facts.append(Facts(tokens.graph, flat, is_width_one=False))
-        # What the graph captures from now on these facts say nothing about.
-        fact = facts[0].of(tokens)
+        # Of what the graph captures from now on nothing is known, nor of the graph of a branch or a loop.
+        fact = facts[0].of(tokens) if tokens.graph is facts[0].graph else None
         if isinstance(fact, Elements) and fact.level is Level.RAW and len(fact.columns) == 1:
             (column,) = fact.columns
             if scan := rows.scan(column):

@@ -39,8 +39,8 @@ def analyse(
         progress: Told how many rows of the phase's are through, and how many there are.
 
     Raises:
-        TidemillError: `unsupported` for an analyzer that only Beam can run, before any row is read; `missing-column` or
-            `feature-type` for rows that do not fit.
+        TidemillError: `unsupported` for an analyzer that only Beam can run, before any pass over the rows;
+            `missing-column` or `feature-type` for rows that do not fit.
     """
     nodes.refuse_unknown(trace.sinks)
     kept = None if spans is None else Spans(spans)
