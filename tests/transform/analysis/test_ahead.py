@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,11 +103,33 @@ def test_text_that_is_no_utf8_is_a_users_mistake(tmp_path: Path):
     assert raised.value.code is Code.UNREADABLE_FILE
 
 
+ENDLESS = "SELECT sum(a.range * b.range) AS s FROM range(10000000) a, range(10000000) b"
+
+
 def test_what_nobody_asks_for_is_given_up(tmp_path: Path):
-    """A query that would take minutes does not keep the analysis from ending."""
+    """A query that would take hours does not keep the analysis from ending."""
     with Counts(tmp_path, 1 << 28, 2) as counts:
-        counts.begin("SELECT sum(a.range * b.range) AS s FROM range(10000000) a, range(10000000) b")
+        counts.begin(ENDLESS)
         counts.begin("SELECT 1 AS waiting")
         with counts.source("SELECT 2 AS own") as source:
             assert counts.rows(f"FROM {source}") == [(2,)]
     assert not counts.is_ahead
+
+
+def test_an_interrupt_ends_the_waiting_for_a_query(tmp_path: Path):
+    timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt), Counts(tmp_path, 1 << 28, 2) as counts:
+        counts.begin(ENDLESS)
+        timer.start()
+        with counts.source(ENDLESS):
+            pytest.fail("the query ended")
+
+
+def test_what_does_not_fit_into_memory_is_counted_when_it_is_asked_for(tmp_path: Path):
+    held = "SELECT list(i) AS all FROM range(3000000) t(i)"
+    with Counts(tmp_path, 20 << 20, 2) as counts:
+        counts.begin(held)
+        counts._background.submit(int).result()
+        with counts.source(held) as source:
+            assert source == f"({held})"
+        assert not counts.is_ahead

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context
 
 from tidemill.transform.tft import private
@@ -84,16 +86,60 @@ def test_tensorflow_forgets_a_section_with_it():
     assert not context.context().has_function(name)
 
 
-def test_a_division_by_a_constant_is_rounded_as_a_saved_model_rounds_it(tmp_path):
-    """Grappler makes it a product with the inverse; -5 / 3 is one of the numbers for which this is not the same."""
+WEIGHTS, BIAS = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), np.array([0.1, -0.2, 0.3], np.float32)
 
+
+def _dense(x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.bias_add(tf.matmul(tf.stack([x, x * x], axis=1), WEIGHTS), BIAS)
+
+
+ROUNDED = {
+    "quotient": lambda x: x / 3.0,
+    "swish": lambda x: x * tf.sigmoid(x),
+    "gelu": lambda x: 0.5 * x * (1.0 + tf.math.erf(x / np.float32(np.sqrt(2)))),
+    "dense": lambda x: tf.tanh(_dense(x)),
+    "logarithm": lambda x: tf.math.log(tf.abs(x) + 1.0),
+}
+"""What Grappler computes otherwise than op by op: with the inverse, in one op, by log1p."""
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_floats_are_rounded_as_a_saved_model_rounds_them(name: str, tmp_path: Path):
     def function(x: tf.Tensor) -> tf.Tensor:
-        return tf.divide(x, 3.0, name="out")
+        return tf.identity(ROUNDED[name](x), name="out")
 
-    x = np.arange(-50, 50, dtype=np.float32)
+    x = np.random.default_rng(0).normal(0, 3, 4096).astype(np.float32)
     module = tf.Module()
     module.f = tf.function(function, autograph=False, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     tf.saved_model.save(module, str(tmp_path))
     served = tf.saved_model.load(str(tmp_path)).f(tf.constant(x)).numpy()
-    assert (served != x / np.float32(3)).any()
+    assert (served != ROUNDED[name](tf.constant(x)).numpy()).any()
     np.testing.assert_array_equal(run(traced(function), ["x:0"], ["out:0"], x)[0], served)
+
+
+def test_grappler_is_left_out_where_nothing_is_a_float():
+    def function(x: tf.Tensor) -> tf.Tensor:
+        is_large = tf.identity(tf.greater(x, 2.0), name="is_large")
+        tf.cast(is_large, tf.int64, name="number")
+        tf.cond(tf.reduce_any(is_large), lambda: tf.size(is_large), lambda: 3, name="branch")
+        return tf.cast(is_large, tf.float32, name="float")
+
+    graph = traced(function)
+    branch = next(op.name for op in graph.get_operations() if op.type in ("If", "StatelessIf"))
+    is_large = graph.get_tensor_by_name("is_large:0")
+    for name, is_left_out in {"number": True, "float": False, branch: False}.items():
+        section = private.Section(graph, [is_large], [graph.get_tensor_by_name(f"{name}:0")])
+        config = config_pb2.ConfigProto.FromString(section._attributes[-1])
+        assert config.graph_options.rewrite_options.disable_meta_optimizer == is_left_out
+
+
+def test_what_waits_for_an_input_that_is_not_given_is_copied(copies: list[None]):
+    @tf.function(autograph=False)
+    def function(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([y]):
+            return tf.multiply(x, 2.0, name="out")
+
+    spec = tf.TensorSpec([None], tf.float32)
+    graph = function.get_concrete_function(spec, spec).graph
+    assert run(graph, [graph.inputs[0].name], ["out:0"], [4.0])[0].tolist() == [8.0]
+    assert len(copies) == 1

@@ -134,16 +134,27 @@ class Counts:
         Raises:
             TidemillError: As `create`.
         """
-        if query not in self._begun:
+        table = self._result(query) if query in self._begun else None
+        if table is None:
             yield f"({query})"
             return
-        cursor, begun = self._begun.pop(query)
-        with contextlib.closing(cursor):
-            table = begun.result()
         try:
             yield table
         finally:
             self.drop(table)
+
+    def _result(self, query: str) -> str | None:
+        """The table of a query that was begun; None where it did not fit into memory beside the others."""
+        cursor, begun = self._begun[query]
+        try:
+            return begun.result()
+        except duckdb.OutOfMemoryException:
+            return None
+        finally:
+            # It is not, where a signal ends the waiting: then `close` stops it.
+            if begun.done():
+                del self._begun[query]
+                cursor.close()
 
     def rows(self, query: str) -> list[tuple]:
         """All rows of a small result."""

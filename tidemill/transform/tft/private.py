@@ -6,7 +6,6 @@ Importing this module checks that the installed versions are those that the inte
 from __future__ import annotations
 
 import atexit
-import functools
 import gc
 import itertools
 import weakref
@@ -92,8 +91,6 @@ TABLE_VALUES = {
 LOOKUPS = tf_utils
 """The module whose `construct_and_lookup_table` and `reduce_batch_weighted_counts` TFT calls through its name."""
 
-_ROUNDING = ("constfold", "arithmetic")
-"""Grappler's optimizers that replace the ops of a computation by others, in its own order."""
 _numbers = itertools.count()
 
 
@@ -235,10 +232,15 @@ def prune(
 
 
 class Section:
-    """The part of a graph that leads from `feeds` to `fetches`, to be run. May be called from several threads.
+    """The part of a graph that leads from `feeds` to `fetches`, to be run on eager tensors, by several threads too.
 
     TensorFlow makes its function of the ops where they are: nothing is copied. What it cannot take as it is `prune`
     copies.
+
+    Before the first call Grappler goes over the function, several times, and makes other roundings of it: a division
+    by a constant becomes a product, `x * sigmoid(x)` one op. It does the same to a SavedModel that is served, so the
+    results are the same to the bit. Where nothing is a float, nothing is rounded, and Grappler is left out: it takes
+    longer than it saves.
 
     Args:
         graph: The graph. What is changed in it later does not count.
@@ -250,13 +252,15 @@ class Section:
         cut = {tensor.name for tensor in feeds}
         ops = {op.name: op for op in ancestors(fetches, cut)}
         captures = [(outer, inner) for outer, inner in graph.captures if inner.op.name in ops and inner.name not in cut]
-        if not _is_closed(ops, feeds):
+        if not _is_closed(graph, ops, [*feeds, *(inner for _, inner in captures)]):
             graph = prune(graph, feeds, list(fetches)).graph
             feeds, fetches, captures = graph.inputs[: len(feeds)], graph.outputs, graph.captures
             ops = {op.name: op for op in graph.get_operations()}
         given = [*feeds, *(inner for _, inner in captures)]
         inputs = {tensor.op.name for tensor in given}
-        self._name = _define(graph, [op for name, op in ops.items() if name not in inputs], given, fetches)
+        body = [op for name, op in ops.items() if name not in inputs]
+        self._attributes = _call_attributes(is_exact=all(map(_is_exact, body)))
+        self._name = _define(graph, body, given, fetches)
         weakref.finalize(self, eager_context.context().remove_function, self._name).atexit = False
         self._captured = [outer for outer, _ in captures]
         self._num_outputs = len(fetches)
@@ -264,9 +268,8 @@ class Section:
 
     def __call__(self, feeds: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The fetched tensors."""
-        return execute.execute(
-            self._name, self._num_outputs, [*feeds, *self._captured], _call_attributes(), eager_context.context()
-        )
+        given = [*feeds, *self._captured]
+        return execute.execute(self._name, self._num_outputs, given, self._attributes, eager_context.context())
 
 
 def _define(
@@ -284,24 +287,27 @@ def _define(
     return name
 
 
-def _is_closed(ops: Mapping[str, tf.Operation], feeds: Sequence[tf.Tensor]) -> bool:
-    """Whether ops, by name, neither wait for others, nor have to be where another one is, nor give what is fed."""
-    if any(tensor.op.name in ops for tensor in feeds):
+def _is_closed(graph: FuncGraph, ops: Mapping[str, tf.Operation], given: Sequence[tf.Tensor]) -> bool:
+    """Whether ops of a graph, by name, neither wait for an input that is not given, nor give themselves what is given,
+    nor have to be where another op is."""
+    inputs = {tensor.op.name for tensor in graph.inputs}
+    taken = {tensor.op.name for tensor in given}
+    if any(name in ops for name in inputs ^ taken):
         return False
-    waits = (other.name for op in ops.values() for other in op.control_inputs)
-    return all(name in ops for name in waits) and not any("_class" in op.node_def.attr for op in ops.values())
+    return not any("_class" in op.node_def.attr for op in ops.values())
 
 
-@functools.cache
-def _call_attributes() -> tuple[str, Any, str, Any]:
-    """How functions are called: of Grappler's optimizers only those run that may change a rounding.
+def _is_exact(op: tf.Operation) -> bool:
+    """Whether an op neither gives floats nor calls a function that may."""
+    is_float = any(tensor.dtype.is_floating or tensor.dtype.is_complex for tensor in op.outputs)
+    return not is_float and not any("func" in attribute.type for attribute in op.op_def.attr)
 
-    It goes over each function before its first call, several times, and takes longer for all of it than that saves
-    here. But where it makes a division a product, a SavedModel that is served gives that product.
-    """
+
+def _call_attributes(*, is_exact: bool) -> tuple[str, Any, str, Any]:
+    """How a function is called: as TensorFlow calls it by default, or where nothing is rounded without Grappler."""
     config = eager_context.context().config
     config.allow_soft_placement = True
-    config.graph_options.rewrite_options.optimizers.extend(_ROUNDING)
+    config.graph_options.rewrite_options.disable_meta_optimizer = is_exact
     return "executor_type", "", "config_proto", config.SerializeToString()
 
 
