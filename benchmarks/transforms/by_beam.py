@@ -11,11 +11,10 @@ from pathlib import Path
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tidemill.data.dataset import COMPRESSION, ROW_GROUP_ROWS, Dataset
+from tidemill.data.dataset import ROW_GROUP_ROWS, Dataset, numbers_writer
 from tidemill.transform.beam.engine import tensor_adapter_config
 from tidemill.transform.beam.runners import open_runner
 from tidemill.transform.raw import raw_columns, to_lists
@@ -61,7 +60,7 @@ class _Write(beam.DoFn):
     def start_bundle(self) -> None:
         floats = {*SCALED, LABEL}
         schema = pa.schema([(name, pa.float32() if name in floats else pa.int32()) for name in OUTPUTS])
-        self._writer = pq.ParquetWriter(self._path, schema, compression=COMPRESSION)
+        self._writer = numbers_writer(self._path, schema)
         self._pending: list[pa.RecordBatch] = []
 
     def process(self, element: tuple[pa.RecordBatch, dict]) -> None:

@@ -112,6 +112,7 @@ def read_labels(dataset: Dataset, split: str, labels: Sequence[str]) -> np.ndarr
 @dataclass(frozen=True)
 class _RowGroup:
     path: Path
+    metadata: pq.FileMetaData
     index: int
     rows: int
 
@@ -244,7 +245,7 @@ def _row_groups(files: Sequence[Path]) -> list[_RowGroup]:
     groups = []
     for path in files:
         metadata = pq.read_metadata(path)
-        groups += [_RowGroup(path, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+        groups += [_RowGroup(path, metadata, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
     return [group for group in groups if group.rows]
 
 
@@ -261,5 +262,5 @@ def _cut(groups: Sequence[_RowGroup], buffer_rows: int) -> list[list[_RowGroup]]
 
 
 def _read(group: _RowGroup, columns: list[str]) -> pa.Table:
-    with pq.ParquetFile(group.path) as file:
-        return file.read_row_group(group.index, columns=columns, use_threads=True)
+    with pq.ParquetFile(group.path, metadata=group.metadata) as file:
+        return file.read_row_group(group.index, columns=columns, use_threads=False)

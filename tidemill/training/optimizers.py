@@ -74,8 +74,10 @@ class _Table(abc.ABC):
     def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
         """Changes the rows that the gradient names, each once."""
 
-    def _slot(self, value: float) -> tf.Variable:
-        slot = tf.Variable(tf.fill(self._table.shape, tf.constant(value, self._table.dtype)), trainable=False)
+    def _slot(self, value: float, numbers: int = 1) -> tf.Variable:
+        """Some numbers for each of the table's, side by side: a row far away in memory is waited for once."""
+        rows, dim = self._table.shape
+        slot = tf.Variable(tf.fill([rows, numbers * dim], tf.constant(value, self._table.dtype)), trainable=False)
         self.state.append(slot)
         return slot
 
@@ -104,14 +106,14 @@ class _LazyAdam(_Table):
 
     def __init__(self, table: tf.Variable):
         super().__init__(table)
-        self._mean, self._square = self._slot(0.0), self._slot(0.0)
+        self._moments = self._slot(0.0, 2)
 
     def update(self, gradient: tf.IndexedSlices, rate: tf.Tensor, step: tf.Tensor) -> None:
         values, rows = gradient.values, gradient.indices
-        mean = BETA_1 * tf.gather(self._mean, rows) + (1 - BETA_1) * values
-        square = BETA_2 * tf.gather(self._square, rows) + (1 - BETA_2) * tf.square(values)
-        self._mean.scatter_update(tf.IndexedSlices(mean, rows))
-        self._square.scatter_update(tf.IndexedSlices(square, rows))
+        mean, square = tf.split(tf.gather(self._moments, rows), 2, axis=1)
+        mean = BETA_1 * mean + (1 - BETA_1) * values
+        square = BETA_2 * square + (1 - BETA_2) * tf.square(values)
+        self._moments.scatter_update(tf.IndexedSlices(tf.concat([mean, square], axis=1), rows))
         rate *= tf.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
         self._table.scatter_sub(tf.IndexedSlices(rate * mean / (tf.sqrt(square) + EPSILON), rows))
 

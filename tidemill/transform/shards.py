@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.data.dataset import COMPRESSION, ROW_GROUP_ROWS
+from tidemill.data.dataset import ROW_GROUP_ROWS, numbers_writer
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import raw_dtype, to_dense
@@ -18,9 +18,11 @@ _CALL_ROWS = 1 << 14
 
 
 def transformed_schema(graph: TransformGraph) -> pa.Schema:
-    """The columns of transformed examples: ids as int32, numbers and, last, the labels as float32."""
-    fields = [pa.field(f["name"], pa.int32() if f["kind"] == "id" else pa.float32()) for f in graph.features]
-    return pa.schema([*fields, *(pa.field(label, pa.float32()) for label in graph.labels)])
+    """The columns of transformed examples: ids as int32, numbers and, last, the labels as float32. None is null, which
+    is declared: files without marks of nulls are read and written a quarter faster."""
+    columns = [(f["name"], pa.int32() if f["kind"] == "id" else pa.float32()) for f in graph.features]
+    columns += [(label, pa.float32()) for label in graph.labels]
+    return pa.schema([pa.field(name, dtype, nullable=False) for name, dtype in columns])
 
 
 class ShardTransformer:
@@ -54,7 +56,7 @@ class ShardTransformer:
         texts = [column.name for column in self._columns if column.dtype == "string" and not column.is_list]
         with (
             pq.ParquetFile(source, read_dictionary=texts) as file,
-            pq.ParquetWriter(target, self._schema, compression=COMPRESSION) as writer,
+            numbers_writer(target, self._schema) as writer,
         ):
             for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=names):
                 table = pa.Table.from_batches([self._transform(piece) for piece in _pieces(batch)], self._schema)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.data.dataset import COMPRESSION, ROW_GROUP_ROWS
+from tidemill.data.dataset import ROW_GROUP_ROWS, numbers_writer
 
 _Path = str | os.PathLike
 _PLACE_BYTES = 4
@@ -222,7 +222,4 @@ class _Target:
             self.close()
 
     def _open(self) -> pq.ParquetWriter:
-        # Streams of bytes take half the time that dictionaries of numbers take, and less room.
-        return pq.ParquetWriter(
-            self._path, self._schema, compression=COMPRESSION, use_dictionary=False, use_byte_stream_split=True
-        )
+        return numbers_writer(self._path, self._schema)
