@@ -108,10 +108,11 @@ class Shop:
         """The same with other rows: `change` takes split and the table of transformed rows; examples follow in
         number."""
         old, raw = Dataset(self.transformed), Dataset(self.examples)
+        schema = pa.schema([field.with_nullable(True) for field in old.schema()])
         paths = [self.folder / "changed_examples", self.folder / "changed_transformed"]
         with (
             DatasetWriter(paths[0], raw.schema()) as raw_writer,
-            DatasetWriter(paths[1], old.schema(), metadata=old.metadata) as writer,
+            DatasetWriter(paths[1], schema, metadata=old.metadata) as writer,
         ):
             for split in ROWS:
                 table = change(split, old.read(split))
