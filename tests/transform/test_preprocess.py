@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.transform.runs import FEATURES, Run, run, spec, write_examples, write_schema
@@ -26,6 +27,14 @@ def test_rows_stay_aligned(all_kinds: Run, splits: dict[str, pa.Table]):
         assert [f.name for f in all_kinds.transformed.splits[split].files] == files
     assert len(all_kinds.examples.files("train")) > 2
     assert "key" not in all_kinds.transformed.columns
+
+
+def test_the_files_have_numbers_of_four_bytes_and_no_marks_of_nulls(all_kinds: Run):
+    for split in all_kinds.transformed.splits:
+        for path in all_kinds.transformed.files(split):
+            fields = list(pq.read_schema(path))
+            assert {str(field.type) for field in fields} == {"int32", "float"}
+            assert not any(field.nullable for field in fields)
 
 
 def test_the_schema_artifact_is_kept(all_kinds: Run):
