@@ -25,18 +25,15 @@ SPLITS = ("train", "valid", "test")
 ROW_GROUP_ROWS = 1 << 16
 SHARD_ROWS = 1 << 20
 COMPRESSION = "zstd"
-NUMBERS_COMPRESSION = "lz4"
 
 
 def numbers_writer(path: str | os.PathLike, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer of columns of numbers of four bytes that are read many times, an epoch each.
 
-    Streams of bytes take half the time that dictionaries take to write, and less room. Unpacking LZ4 takes half the
-    time of zstd; the files are 1.4 times as large.
+    Streams of bytes take half the time that dictionaries take to write. With LZ4 a file is read in a third less time
+    than with zstd, and is 1.4 times as large.
     """
-    return pq.ParquetWriter(
-        path, schema, compression=NUMBERS_COMPRESSION, use_dictionary=False, use_byte_stream_split=True
-    )
+    return pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False, use_byte_stream_split=True)
 
 
 @dataclass(frozen=True)
