@@ -91,7 +91,9 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
         for _ in range(args.repeats):
             for engine, threads in contenders:
                 out = work / f"made-{engine}"
-                runs[engine, threads].append(once(engine, examples, out, threads))
+                runs[engine, threads].append(run := once(engine, examples, out, threads))
+                # A whole comparison takes an hour and more: what was measured is seen even if it is cut off.
+                print(f"{rows:,} rows, {_name(engine, threads)}: {run['seconds']['total']:.2f} s", flush=True)
                 if engine != "local" and engine not in agrees and "local" in args.engines:
                     agrees[engine] = measure("agree:compare", engine, out, work / "made-local")[0]
         print(
@@ -107,10 +109,14 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
     return results
 
 
+def _name(engine: str, threads: int) -> str:
+    return f"{engine}, {threads} thread{'s' * (threads > 1)}"
+
+
 def _print(result: dict, local: dict | None) -> None:
     seconds = result["seconds"]
     ratio = seconds["total"] / local["seconds"]["total"] if local else float("nan")
-    name = f"{result['engine']}, {result['threads']} thread{'s' * (result['threads'] > 1)}, {result['repeats']} times"
+    name = f"{_name(result['engine'], result['threads'])}, {result['repeats']} times"
     phases = (seconds["analyse"], seconds.get("describe", 0.0), seconds["transform"])
     phases += (seconds["total"], seconds["cpu"])
     print(
