@@ -91,7 +91,8 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
         for _ in range(args.repeats):
             for engine, threads in contenders:
                 out = work / f"made-{engine}"
-                runs[engine, threads].append(run := once(engine, examples, out, threads))
+                run = once(engine, examples, out, threads)
+                runs[engine, threads].append(run)
                 # A whole comparison takes an hour and more: what was measured is seen even if it is cut off.
                 print(f"{rows:,} rows, {_name(engine, threads)}: {run['seconds']['total']:.2f} s", flush=True)
                 if engine != "local" and engine not in agrees and "local" in args.engines:
