@@ -74,8 +74,8 @@ def traced(function: Callable, folder: Path) -> tuple[Trace, tf.Tensor]:
         return {"id": tft.compute_and_apply_vocabulary(function(inputs))}
 
     trace = Trace(preprocessing_fn, SPECS, folder)
-    (tokens,) = trace.tokens.values()
-    return trace, tokens
+    (name,) = trace.token_filter
+    return trace, trace.graph.get_tensor_by_name(name)
 
 
 @pytest.mark.parametrize(("function", "expected"), FOUND.values(), ids=FOUND)

@@ -165,25 +165,18 @@ def test_a_function_in_threads(tmp_path: Path):
                 np.testing.assert_array_equal(value.numpy(), right)
 
 
-def test_tokens(tmp_path: Path):
-    """The tokens before and behind TFT's filter."""
-    trace = Trace(functions.path_as_output, SPECS, tmp_path)
-    sink = next(sink for sink in trace.sinks if "read_unpruned" in sink.name)
-    (after,) = sources(sink.node)
-    before = trace.tokens[after.name]
-    assert trace.token_filter[after.name]
-    words = tf.constant(["a", "", "b\n", "\r", " ", "größe", "c\rd"])
-    found, kept = trace.function([before, after])({"key": words})
-    assert found.numpy().tolist() == words.numpy().tolist()
-    assert [word.decode() for word in kept.numpy()] == ["a", " ", "größe"]
-
-
-def test_tokens_without_a_filter(tmp_path: Path):
-    trace = Trace(functions.other_files, SPECS, tmp_path)
-    sink = next(sink for sink in trace.sinks if "int_unpruned" in sink.name)
-    (after,) = sources(sink.node)
-    assert not trace.token_filter[after.name]
-    assert trace.tokens[after.name] is after
+@pytest.mark.parametrize(
+    ("function", "name", "is_filtered"), [("path_as_output", "read", True), ("other_files", "int", False)]
+)
+def test_tokens_are_not_filtered_by_the_graph(function: str, name: str, is_filtered: bool, tmp_path: Path):
+    trace = Trace(getattr(functions, function), SPECS, tmp_path)
+    sink = next(sink for sink in trace.sinks if f"{name}_unpruned" in sink.name)
+    (tokens,) = sources(sink.node)
+    assert trace.token_filter[tokens.name] is is_filtered
+    words = ["a", "", "b\n", "\r", " ", "größe", "c\rd"] if is_filtered else [3, 0, 3]
+    column = tf.constant(words, tokens.dtype)
+    (found,) = trace.function([tokens])(dict.fromkeys(("key", "i"), column))
+    assert found.numpy().tolist() == column.numpy().tolist()
 
 
 def test_vocabulary_paths(tmp_path: Path):

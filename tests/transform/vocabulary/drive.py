@@ -115,6 +115,7 @@ def by_local(
     threads: int = 1,
     through_disk: bool = False,
     memory: int = MEMORY,
+    is_filtered: bool = False,
 ) -> Made:
     """The vocabulary by the local engine.
 
@@ -127,10 +128,11 @@ def by_local(
         threads: DuckDB's threads.
         through_disk: Whether the files are dumped, and loaded again by another reduction.
         memory: What may be held in memory.
+        is_filtered: Whether TFT's filter for text files applies to tokens that are counted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with Counts(folder, memory, threads, per_file=through_disk) as store:
-        tally = reduction(want, store)
+        tally = reduction(want, store, is_filtered)
         parts = np.array_split(np.arange(len(batches)), files)
         for file, part in enumerate(parts):
             for start in range(0, len(part), unit):
@@ -140,7 +142,7 @@ def by_local(
                 tally.collect(file, tally.finish(partial))
             tally.close(file)
         if through_disk:
-            loaded = reduction(want, store)
+            loaded = reduction(want, store, is_filtered)
             for file in range(files):
                 (folder / f"span{file}").mkdir()
                 tally.dump(file, folder / f"span{file}")
@@ -149,11 +151,11 @@ def by_local(
         return finish(want, tally.result(), folder)
 
 
-def reduction(want: Wanted, store: Counts) -> BatchTally:
+def reduction(want: Wanted, store: Counts, is_filtered: bool = False) -> BatchTally:
     """The reduction of batches."""
     token = "BLOB" if want.input_dtype == "string" else "BIGINT"
     if want.ordering == Ordering.FREQUENCY:
-        return CountTally(store.pieces(token, "BIGINT", ordered=False), ())
+        return CountTally(store.pieces(token, "BIGINT", ordered=False), (), is_filtered)
     if want.ordering == Ordering.WEIGHTED_FREQUENCY:
         return WeightTally(store.pieces(token, "DOUBLE", ordered=True), ())
     return CooccurrenceTally(store.pieces(token, "DOUBLE", ordered=True), ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -92,13 +93,17 @@ def substitutions(draw, values: st.SearchStrategy, tokens: st.SearchStrategy, **
     files=st.integers(1, 3),
     spans=st.booleans(),
     frequency=st.booleans(),
+    is_filtered=st.booleans(),
 )
-def test_batches(want: Wanted, tokens: list[bytes], size: int, files: int, spans: bool, frequency: bool):
+def test_batches(
+    want: Wanted, tokens: list[bytes], size: int, files: int, spans: bool, frequency: bool, is_filtered: bool
+):
     want = dataclasses.replace(want, store_frequency=frequency)
     batches = [(np.array(tokens[start : start + size], object),) for start in range(0, len(tokens), size)]
     with tempfile.TemporaryDirectory() as folder:
-        made = by_local(want, batches, Path(folder), files=files, through_disk=spans)
-    assert made == expected(want, Counter(tokens))
+        made = by_local(want, batches, Path(folder), files=files, through_disk=spans, is_filtered=is_filtered)
+    stay = [token for token in tokens if not is_filtered or re.fullmatch(rb"[^\n\r]+", token)]
+    assert made == expected(want, Counter(stay))
 
 
 @SOME

@@ -150,9 +150,10 @@ class _Phase:
 
     def _describe(self, operation: nodes.Operation) -> tuple[str, object] | None:
         """What a reduction's state depends on beside the file; None where it is not known to be the same next time."""
-        description = combiners.describe(operation.operation_def)
-        graph = fingerprint(nodes.source_tensors(operation), self._trace)
-        return None if description is None or graph is None else (graph, description)
+        description, tensors = combiners.describe(operation.operation_def), nodes.source_tensors(operation)
+        graph, filters = fingerprint(tensors, self._trace), self._trace.token_filter
+        is_filtered = [filters[tensor.name] for tensor in tensors if tensor.name in filters]
+        return None if description is None or graph is None else (graph, [description, is_filtered])
 
     def _key(self, operation: nodes.Operation, *files: RowFile) -> str | None:
         """The name of an entry of a file, or of several together."""

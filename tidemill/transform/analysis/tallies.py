@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from tidemill.data.engine import literal, quote
 from tidemill.transform.analysis.counts import STATE_FILE, Counts, Pieces
 from tidemill.transform.analysis.sums import sums
-from tidemill.transform.analysis.tokens import Tokens, as_bytes, blob, is_left_out
+from tidemill.transform.analysis.tokens import Tokens, as_bytes, blob, is_left_out, stays
 from tidemill.transform.apply.rowwise import Substitution
 from tidemill.transform.raw import SENTINELS
 from tidemill.transform.rows.rows import Scan
@@ -260,7 +260,17 @@ class BatchTally(Tally, abc.ABC):
 
 
 class CountTally(BatchTally):
-    """Occurrences of tokens. A batch gives the tokens, `[tokens]`."""
+    """Occurrences of tokens. A batch gives the tokens, `[tokens]`.
+
+    Args:
+        pieces: See `BatchTally`.
+        tensors: See `BatchTally`.
+        is_filtered: Whether TFT's filter for text files applies to the tokens.
+    """
+
+    def __init__(self, pieces: Pieces, tensors: Sequence[Any], is_filtered: bool):
+        super().__init__(pieces, tensors)
+        self._is_filtered = is_filtered and not self._is_integer
 
     def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
         """See `BatchTally`. There are no values yet."""
@@ -270,7 +280,8 @@ class CountTally(BatchTally):
         counted = [table for table in tables if "value" in table.column_names]
         if plain := [table["token"] for table in tables if "value" not in table.column_names]:
             pairs = pc.value_counts(pa.chunked_array([chunk for column in plain for chunk in column.chunks]))
-            counted.append(pa.table({"token": pairs.field("values"), "value": pairs.field("counts")}))
+            distinct = pa.table({"token": pairs.field("values"), "value": pairs.field("counts")})
+            counted.append(distinct.filter(stays(distinct["token"])) if self._is_filtered else distinct)
         return counted[0] if len(counted) == 1 else super()._merged(counted)
 
 

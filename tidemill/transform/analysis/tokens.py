@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tidemill.transform.analysis.counts import Counts
 
@@ -130,6 +132,16 @@ def blob(value: bytes) -> str:
 def is_left_out(token: bytes) -> bool:
     """Whether TFT's filter for text files drops a token: those that are empty or have a line break."""
     return not token or any(newline in token for newline in _NEWLINES)
+
+
+def stays(tokens: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which of some tokens TFT's filter for text files does not drop.
+
+    Args:
+        tokens: Binary.
+    """
+    breaks = [pc.match_substring(tokens, newline) for newline in _NEWLINES]
+    return pc.and_not(pc.greater(pc.binary_length(tokens), 0), pc.or_(*breaks))
 
 
 def _plain(metric: Any) -> Any:

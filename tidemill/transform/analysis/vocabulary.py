@@ -53,8 +53,9 @@ def vocabulary_reduction(operation: Any, trace: Trace, rows: Rows, store: Counts
     token = "BLOB" if definition.input_dtype == "string" else "BIGINT"
     ordering = definition.vocab_ordering_type
     if ordering == _Ordering.FREQUENCY:
-        scan = _scan(tensors[0], trace, rows, store)
-        return scan or CountTally(store.pieces(token, "BIGINT", ordered=False), tensors)
+        is_filtered = trace.token_filter[tensors[0].name]
+        scan = _scan(tensors[0], is_filtered, trace, rows, store)
+        return scan or CountTally(store.pieces(token, "BIGINT", ordered=False), tensors, is_filtered)
     if ordering == _Ordering.WEIGHTED_FREQUENCY:
         is_float = tensors[1].dtype.is_floating
         pieces = store.pieces(token, "DOUBLE" if is_float else "BIGINT", ordered=is_float)
@@ -152,13 +153,10 @@ def order_and_write(
     return path
 
 
-def _scan(tensor: Any, trace: Trace, rows: Rows, store: Counts) -> ScanTally | None:
-    tokens = trace.tokens.get(tensor.name)
+def _scan(tokens: Any, is_filtered: bool, trace: Trace, rows: Rows, store: Counts) -> ScanTally | None:
     scans = {name: scan for name in rows.specs if (scan := rows.scan(name)) is not None}
-    if tokens is None or not scans:
-        return None
-    found = substitution(trace, tokens, scans)
-    return None if found is None else ScanTally(store, scans[found.column], found, trace.token_filter[tensor.name])
+    found = substitution(trace, tokens, scans) if scans else None
+    return None if found is None else ScanTally(store, scans[found.column], found, is_filtered)
 
 
 def _above(tokens: Tokens, least_frequency: float, least_information: float) -> str:

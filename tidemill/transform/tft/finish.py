@@ -65,5 +65,5 @@ def _module(trace: Trace, function: tf.types.experimental.ConcreteFunction) -> t
     module.created_variables = traced.variables
     module.resources = tables.saved_resources(traced.resources)
     module.trackable_objects = traced.objects
-    module.assets = [tf.saved_model.Asset(path) for path in private.asset_paths(traced.graph)]
+    module.assets = tables.assets(private.asset_paths(traced.graph), traced.resources)
     return module

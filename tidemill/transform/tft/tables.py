@@ -25,6 +25,20 @@ def saved_resources(resources: Sequence[Any]) -> list[Any]:
     return kept
 
 
+def assets(paths: Sequence[tf.Tensor], resources: Sequence[Any]) -> list[tf.saved_model.Asset]:
+    """The assets of files: the one that a table of the file has already, because another one takes as long to save.
+
+    Args:
+        paths: The files' paths; some may be tensors of a graph.
+        resources: Where the tables are among.
+    """
+    fillers = [r._initializer for r in resources if isinstance(r, private.InitializableTable)]
+    owned = [filler._filename for filler in fillers if isinstance(filler, private.TextFileInitializer)]
+    known = {a.asset_path.numpy(): a for a in owned if not tf.is_symbolic_tensor(a.asset_path)}
+    found = [None if tf.is_symbolic_tensor(path) else known.get(path.numpy()) for path in paths]
+    return [asset or tf.saved_model.Asset(path) for asset, path in zip(found, paths, strict=True)]
+
+
 def content(handle: tf.Tensor, traced: Traced) -> list[Any] | None:
     """What a table or variable holds, for a fingerprint; None where that cannot be told.
 

@@ -71,7 +71,7 @@ class Trace:
     """A traced preprocessing_fn.
 
     `bind` may trace the function anew, where a vocabulary file goes elsewhere than into TFT's own lookup; `graph`,
-    `inputs`, `outputs`, `sinks` and `tokens` are new objects then. Read them again after each `bind`.
+    `inputs`, `outputs` and `sinks` are new objects then. Read them again after each `bind`.
 
     Args:
         preprocessing_fn: The function, as TFT takes it.
@@ -84,9 +84,7 @@ class Trace:
         inputs: The raw inputs' placeholders, by name.
         outputs: The transformed features, by name.
         sinks: Those that are not bound, in the order in which the function made them.
-        tokens: By the name of the tensor that a vocabulary accumulates, the tensor `[values]` of its tokens before
-            TFT's filter.
-        token_filter: By the same names, whether TFT leaves out empty tokens and those with a line break.
+        token_filter: See `tracing.Traced`.
         digests: What `fingerprint` remembers until the next `bind`.
 
     Raises:
@@ -135,12 +133,8 @@ class Trace:
         return self.traced.outputs
 
     @property
-    def tokens(self) -> dict[str, tf.Tensor]:
-        return {name: tokens for name, (tokens, _) in self.traced.tokens.items()}
-
-    @property
     def token_filter(self) -> dict[str, bool]:
-        return {name: is_filtered for name, (_, is_filtered) in self.traced.tokens.items()}
+        return self.traced.token_filter
 
     def vocabulary_path(self, filename: str, file_format: str) -> Path:
         """A new path for a vocabulary file, whose name is the one that TFT gives it.
@@ -159,7 +153,7 @@ class Trace:
         tensor = self.current(tensor)
         if not self._ready:
             self._waiting = {sink.tensor.op.name for sink in self.sinks}
-            self._waiting |= {lookup.size.op.name for lookup in self.traced.lookups}
+            self._waiting |= {open_.op.name for lookup in self.traced.lookups for open_ in (lookup.values, lookup.size)}
         if tensor.name not in self._ready:
             self._ready[tensor.name] = not any(op.name in self._waiting for op in private.ancestors([tensor]))
         return self._ready[tensor.name]
@@ -177,7 +171,7 @@ class Trace:
         self.digests.clear()
         self._ready.clear()
         bound = [sink for sink in self.sinks if sink.name in values]
-        if any(sink.is_asset and tracing.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
+        if any(sink.is_asset and sink.tensor.consumers() for sink in bound):
             self.retrace()
             return
         for sink in bound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,12 @@ class Lookup:
     Attributes:
         construct: Makes the table, from the vocabulary file's path as an eager tensor.
         asset: The tensor of the sink that the vocabulary comes from.
-        guard: The op by which the lookup depends on `asset`.
         keys: What is looked up.
         scope: The lookup's name scope.
     """
 
     construct: Callable[[tf.Tensor], Any]
     asset: tf.Tensor
-    guard: tf.Operation
     keys: tf.Tensor
     values: tf.Tensor
     size: tf.Tensor
@@ -50,8 +48,8 @@ class Traced:
         returned: What the function returned, before tf.function wrapped it.
         outputs: What the graph's outputs are, in the same structure.
         lookups: Those that wait for their vocabulary, or did.
-        tokens: By the name of the tensor that a vocabulary accumulates, the tensor `[values]` of the tokens before
-            TFT's filter, and whether there is a filter.
+        token_filter: By the name of each tensor `[values]` of tokens that are counted by nothing but how often they
+            occur, whether TFT leaves out empty tokens and those with a line break. The graph does not.
         module: What `tft.make_and_track_object` attached by name.
         resources: Tables and the like that the function made.
         objects: What `tft.make_and_track_object` made without a name.
@@ -65,7 +63,7 @@ class Traced:
     returned: Any
     outputs: Any
     lookups: list[Lookup]
-    tokens: dict[str, tuple[tf.Tensor, bool]]
+    token_filter: dict[str, bool]
     module: tf.Module
     resources: list[Any] = field(default_factory=list)
     objects: list[Any] = field(default_factory=list)
@@ -93,8 +91,7 @@ def trace(
     """
     module, returned = tf.Module(), []
     lookups: list[Lookup] = []
-    tokens: dict[str, tuple[tf.Tensor, bool]] = {}
-
+    token_filter: dict[str, bool] = {}
     given: dict[str, Any] = {}
 
     def recorded(inputs: Mapping[str, Any]) -> Any:
@@ -108,10 +105,10 @@ def trace(
         variables.append(next_creator(**arguments))
         return variables[-1]
 
-    def note(kept: tf.Tensor, flat: tf.Tensor, is_filtered: bool) -> None:
-        tokens[kept.name] = flat, is_filtered
+    def note(tokens: tf.Tensor, is_filtered: bool) -> None:
+        token_filter[tokens.name] = is_filtered
         if on_tokens is not None:
-            on_tokens(given, flat)
+            on_tokens(given, tokens)
 
     before = tf.compat.v1.get_collection(_TRAINABLE)
     context = private.TFGraphContext(module, str(work), dict(evaluated))
@@ -132,7 +129,7 @@ def trace(
         returned[-1],
         concrete.structured_outputs,
         lookups,
-        tokens,
+        token_filter,
         module,
         list(resources.resources),
         list(objects.trackable_objects),
@@ -189,12 +186,6 @@ def _lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def goes_elsewhere(asset: tf.Tensor, lookups: Sequence[Lookup]) -> bool:
-    """Whether a vocabulary's path goes into anything but lookups that wait for it."""
-    guards = {lookup.guard.name for lookup in lookups if lookup.asset is asset}
-    return any(op.name not in guards for op in asset.consumers())
-
-
 def replace_asset(graph: private.FuncGraph, asset: tf.Tensor, path: tf.Tensor) -> None:
     """Notes among the files that the graph needs the true path instead of the temporary one."""
     paths, temporary = private.asset_paths(graph), tf.get_static_value(asset)
@@ -221,35 +212,25 @@ def _open_lookup(original: Callable[..., Any], lookups: list[Lookup]) -> Callabl
         graph = tf.compat.v1.get_default_graph()
         if dtype is None or not any(asset_filepath is sink.tensor for sink in private.sinks(graph)):
             return original(construct_table_callable, asset_filepath, x)
-        guard = tf.identity(asset_filepath)
-        zero = tf.constant("0") if dtype == tf.string else tf.constant(0, dtype)
-        with tf.control_dependencies([guard]):
-            values = tf.fill(tf.shape(x), zero)
-        values.set_shape(x.shape)
-        size = tf.raw_ops.PlaceholderWithDefault(input=tf.constant(1, tf.int64), shape=[])
+        values = tf.raw_ops.Placeholder(dtype=dtype, shape=x.shape)
+        size = tf.raw_ops.Placeholder(dtype=tf.int64, shape=[])
         scope = graph.get_name_scope()
-        lookups.append(Lookup(construct_table_callable, asset_filepath, guard.op, x, values, size, scope))
+        lookups.append(Lookup(construct_table_callable, asset_filepath, x, values, size, scope))
         return values, size
 
     return construct_and_lookup_table
 
 
-def _reduce_tokens(
-    original: Callable[..., Any], note: Callable[[tf.Tensor, tf.Tensor, bool], None]
-) -> Callable[..., Any]:
-    """`tf_utils.reduce_batch_weighted_counts`, which tells of the tokens, and filters with fewer ops."""
+def _reduce_tokens(original: Callable[..., Any], note: Callable[[tf.Tensor, bool], None]) -> Callable[..., Any]:
+    """`tf_utils.reduce_batch_weighted_counts`, which tells of the tokens instead of filtering them."""
 
     def reduce_batch_weighted_counts(
         x: Any, weights: tf.Tensor | None = None, force: bool = False, filter_regex: str | None = None
     ) -> Any:
         if weights is not None or force:
             return original(x, weights, force, filter_regex)
-        flat = tf.reshape(private.tensor_values(x), [-1])
-        kept = flat
-        if filter_regex is not None:
-            is_out = tf.strings.regex_full_match(flat, filter_regex)
-            kept = tf.gather_nd(flat, tf.raw_ops.Where(condition=tf.logical_not(is_out)))
-        note(kept, flat, filter_regex is not None)
-        return private.ReducedBatch(kept, None, None, None)
+        tokens = tf.reshape(private.tensor_values(x), [-1])
+        note(tokens, filter_regex is not None)
+        return private.ReducedBatch(tokens, None, None, None)
 
     return reduce_batch_weighted_counts
