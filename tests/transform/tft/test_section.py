@@ -143,3 +143,18 @@ def test_what_waits_for_an_input_that_is_not_given_is_copied(copies: list[None])
     graph = function.get_concrete_function(spec, spec).graph
     assert run(graph, [graph.inputs[0].name], ["out:0"], [4.0])[0].tolist() == [8.0]
     assert len(copies) == 1
+
+
+def test_a_copy_leaves_out_what_only_passes_a_tensor_on():
+    def function(x: tf.Tensor) -> tf.Tensor:
+        passed = tf.identity(tf.identity(x, name="first"), name="second")
+        waited_for = tf.identity(x, name="waited_for")
+        with tf.control_dependencies([waited_for]):
+            return tf.identity(passed * passed, name="out")
+
+    graph = traced(function)
+    pruned = private.prune(graph, graph.inputs, {"out": graph.get_tensor_by_name("out:0"), "x": graph.inputs[0]})
+    kept = [op.name for op in pruned.graph.get_operations() if op.type == "Identity"]
+    assert sorted(kept) == ["out", "waited_for"]
+    found = pruned(tf.constant([3.0]))
+    assert found["out"].numpy().tolist() == [9.0] and found["x"].numpy().tolist() == [3.0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tidemill.transform.tft import private
+from tidemill.transform.tft import constants, private
 
 _TRAINABLE = tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES
 OnTokens = Callable[[Mapping[str, Any], tf.Tensor], None]
@@ -116,6 +116,7 @@ def trace(
         private.resource_tracker_scope(resources),
         private.object_tracker_scope(objects),
         tf.variable_creator_scope(create_variable),
+        _replaced(private.OPS, "_create_graph_constant", constants.sharing),
         _replaced(private.LOOKUPS, "construct_and_lookup_table", lambda original: _open_lookup(original, lookups)),
         _replaced(private.LOOKUPS, "reduce_batch_weighted_counts", lambda original: _reduce_tokens(original, note)),
     ):
