@@ -10,6 +10,8 @@ import tensorflow as tf
 from tidemill.transform.tft import private
 
 _PLAIN = (bool, int, float, str, bytes)
+_OWN = (None, "Const")
+"""The names of constants that `tf.constant` and `tf.convert_to_tensor` make."""
 
 
 def sharing(original: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -17,6 +19,9 @@ def sharing(original: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
     A third of the ops of a preprocessing_fn over many columns are the same few small constants: the bounds of slices,
     default values. Each takes as long to make, to save and to load as any op.
+
+    That is for what TensorFlow makes of the plain arguments of an op, which it calls by their names. A constant that is
+    asked for with `tf.constant` stays the caller's own, who may take gradients by it.
 
     Args:
         original: TensorFlow's function.
@@ -27,7 +32,7 @@ def sharing(original: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
         value: Any, dtype: Any, shape: Any, name: str | None, verify_shape: bool, allow_broadcast: bool
     ) -> tf.Tensor:
         graph, key = tf.compat.v1.get_default_graph(), _key(value)
-        if key is None or private.is_apart(graph):
+        if key is None or name in _OWN or private.is_apart(graph):
             return original(value, dtype, shape, name, verify_shape, allow_broadcast)
         key = key, dtype, None if shape is None else str(shape), name, verify_shape, allow_broadcast
         constants = known.setdefault(graph, {})
