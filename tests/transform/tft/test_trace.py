@@ -165,6 +165,19 @@ def test_a_function_in_threads(tmp_path: Path):
                 np.testing.assert_array_equal(value.numpy(), right)
 
 
+def test_traces_in_threads_leave_tensorflow_as_it_was(tmp_path: Path):
+    places = [
+        (private.OPS, "_create_graph_constant"),
+        (private.LOOKUPS, "construct_and_lookup_table"),
+        (private.LOOKUPS, "reduce_batch_weighted_counts"),
+    ]
+    before = [getattr(*place) for place in places]
+    with ThreadPoolExecutor(4) as pool:
+        traces = list(pool.map(lambda _: Trace(functions.one_phase, SPECS, tmp_path), range(8)))
+    assert [getattr(*place) for place in places] == before
+    assert len({tuple(sink.name for sink in trace.sinks) for trace in traces}) == 1
+
+
 @pytest.mark.parametrize(
     ("function", "name", "is_filtered"), [("path_as_output", "read", True), ("other_files", "int", False)]
 )

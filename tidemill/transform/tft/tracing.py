@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ import tensorflow as tf
 
 from tidemill.transform.tft import constants, private
 
+_ONE_AT_A_TIME = threading.RLock()
+"""What TFT and TensorFlow track, and what is replaced of them here, is the process's."""
 _TRAINABLE = tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES
 OnTokens = Callable[[Mapping[str, Any], tf.Tensor], None]
 """Takes the raw inputs, as tensors of the graph that is being traced, and the tokens `[values]`."""
@@ -113,6 +116,7 @@ def trace(
     before = tf.compat.v1.get_collection(_TRAINABLE)
     context = private.TFGraphContext(module, str(work), dict(evaluated))
     with (
+        _ONE_AT_A_TIME,
         private.resource_tracker_scope(resources),
         private.object_tracker_scope(objects),
         tf.variable_creator_scope(create_variable),
@@ -155,7 +159,7 @@ def close_lookup(traced: Traced, waiting: Lookup, keys: tf.Tensor, path: Path) -
     """
     resources, objects = private.ResourceTracker(), private.ObjectTracker()
     scope = tf.compat.v1.name_scope(f"{waiting.scope}/" if waiting.scope else None)
-    with traced.graph.as_default(), scope:
+    with _ONE_AT_A_TIME, traced.graph.as_default(), scope:
         with tf.init_scope(), private.resource_tracker_scope(resources), private.object_tracker_scope(objects):
             with _replaced(private.InitializableTable, "_initialize", lambda original: lambda table: None):
                 table = waiting.construct(tf.constant(str(path)))
