@@ -207,6 +207,27 @@ def branch_with_a_width(inputs):
     return {"wide": tf.cond(tf.reduce_sum(counts) > 3, lambda: equal * counts, lambda: equal)}
 
 
+def lookups_that_others_wait_for(inputs):
+    """Lookups inside of a branch and of a loop, and ids that other ops only wait for."""
+    key, x = inputs["key"], inputs["x"]
+    words = tft.vocabulary(key, vocab_filename="inside")
+    zeros = tf.zeros_like(key, tf.int64)
+    branch = tf.cond(tf.reduce_sum(x) > -1e9, lambda: tft.apply_vocabulary(key, words), lambda: zeros)
+    loop = tf.map_fn(lambda word: tft.apply_vocabulary(word, words), key, fn_output_signature=tf.int64)
+    ids = tft.compute_and_apply_vocabulary(key, vocab_filename="waited_for")
+    with tf.control_dependencies([ids]):
+        after = tf.identity(x)
+    first, second = tf.tuple([ids, x])
+    return {
+        "branch": branch,
+        "loop": loop,
+        "after": after,
+        "scaled": tft.scale_to_0_1(after),
+        "first": first,
+        "second": second,
+    }
+
+
 def counted(inputs):
     keys, counts = tft.count_per_key(inputs["key"])
     edges, bins = tft.histogram(inputs["x"], boundaries=4)
@@ -245,6 +266,7 @@ ALL = [
     tables_and_objects,
     control_flow,
     branch_with_a_width,
+    lookups_that_others_wait_for,
     counted,
     no_analyzers,
     shared_tensors,

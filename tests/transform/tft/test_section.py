@@ -145,16 +145,22 @@ def test_what_waits_for_an_input_that_is_not_given_is_copied(copies: list[None])
     assert len(copies) == 1
 
 
-def test_a_copy_leaves_out_what_only_passes_a_tensor_on():
+def test_a_copy_has_each_constant_once_and_nothing_that_only_passes_a_tensor_on():
     def function(x: tf.Tensor) -> tf.Tensor:
         passed = tf.identity(tf.identity(x, name="first"), name="second")
         waited_for = tf.identity(x, name="waited_for")
         with tf.control_dependencies([waited_for]):
-            return tf.identity(passed * passed, name="out")
+            after = tf.constant(3.0, name="after")
+        threes = [tf.constant(3.0) for _ in range(4)]
+        sum_ = tf.add_n([passed * value for value in [*threes, tf.constant(-0.0), tf.constant(0.0), after]])
+        return tf.identity(sum_, name="out")
 
     graph = traced(function)
     pruned = private.prune(graph, graph.inputs, {"out": graph.get_tensor_by_name("out:0"), "x": graph.inputs[0]})
-    kept = [op.name for op in pruned.graph.get_operations() if op.type == "Identity"]
-    assert sorted(kept) == ["out", "waited_for"]
-    found = pruned(tf.constant([3.0]))
-    assert found["out"].numpy().tolist() == [9.0] and found["x"].numpy().tolist() == [3.0]
+    names = {
+        kind: [op.name for op in pruned.graph.get_operations() if op.type == kind] for kind in ("Identity", "Const")
+    }
+    assert sorted(names["Identity"]) == ["out", "waited_for"]
+    assert sorted(names["Const"]) == ["Const", "Const_4", "Const_5", "after"]
+    found = pruned(tf.constant([2.0]))
+    assert found["out"].numpy().tolist() == [30.0] and found["x"].numpy().tolist() == [2.0]

@@ -167,9 +167,9 @@ def test_a_function_in_threads(tmp_path: Path):
 
 def test_traces_in_threads_leave_tensorflow_as_it_was(tmp_path: Path):
     places = [
-        (private.OPS, "_create_graph_constant"),
+        (private.InitializableTable, "_initialize"),
         (private.LOOKUPS, "construct_and_lookup_table"),
-        (private.LOOKUPS, "reduce_batch_weighted_counts"),
+        (private.ANALYZERS, "_get_vocabulary_analyzer_inputs"),
     ]
     before = [getattr(*place) for place in places]
     with ThreadPoolExecutor(4) as pool:

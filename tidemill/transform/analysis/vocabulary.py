@@ -53,9 +53,10 @@ def vocabulary_reduction(operation: Any, trace: Trace, rows: Rows, store: Counts
     token = "BLOB" if definition.input_dtype == "string" else "BIGINT"
     ordering = definition.vocab_ordering_type
     if ordering == _Ordering.FREQUENCY:
-        is_filtered = trace.token_filter[tensors[0].name]
-        scan = _scan(tensors[0], is_filtered, trace, rows, store)
-        return scan or CountTally(store.pieces(token, "BIGINT", ordered=False), tensors, is_filtered)
+        is_filtered = trace.token_filter.get(tensors[0].name)
+        # Of tokens that TFT did not tell of nothing is known.
+        scan = None if is_filtered is None else _scan(tensors[0], is_filtered, trace, rows, store)
+        return scan or CountTally(store.pieces(token, "BIGINT", ordered=False), tensors, bool(is_filtered))
     if ordering == _Ordering.WEIGHTED_FREQUENCY:
         is_float = tensors[1].dtype.is_floating
         pieces = store.pieces(token, "DOUBLE" if is_float else "BIGINT", ordered=is_float)

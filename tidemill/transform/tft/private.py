@@ -35,13 +35,13 @@ from tensorflow.python.client import pywrap_tf_session  # noqa: E402
 from tensorflow.python.eager import context as eager_context  # noqa: E402
 from tensorflow.python.eager import execute, wrap_function  # noqa: E402
 from tensorflow.python.framework import func_graph, function_def_to_graph, importer  # noqa: E402
-from tensorflow.python.framework import ops as framework_ops  # noqa: E402
 from tensorflow.python.ops import lookup_ops  # noqa: E402
 from tensorflow.python.saved_model import nested_structure_coder  # noqa: E402
 from tensorflow.python.trackable import base as trackable  # noqa: E402
 from tensorflow.python.trackable import resource as tracking  # noqa: E402
 from tensorflow_transform import (  # noqa: E402
     analyzer_nodes,
+    analyzers,
     annotators,
     graph_context,
     impl_helper,
@@ -68,7 +68,6 @@ ObjectTracker, object_tracker_scope = annotators.ObjectTracker, annotators.objec
 TFGraphContext = graph_context.TFGraphContext
 traced_function = impl_helper.get_traced_transform_fn
 structured_inputs = tf2_utils.get_structured_inputs_from_func_graph
-ReducedBatch = tf_utils.ReducedBatchWeightedCounts
 tensor_values = tf_utils.get_values
 
 OVERRIDDEN = schema_inference._TF_METADATA_TENSOR_COLLECTION
@@ -90,9 +89,11 @@ TABLE_VALUES = {
 }
 """What TFT's own lookup tables give, by the name of the function that makes them."""
 LOOKUPS = tf_utils
-"""The module whose `construct_and_lookup_table` and `reduce_batch_weighted_counts` TFT calls through its name."""
-OPS = framework_ops
-"""The module whose `_create_graph_constant` TensorFlow calls through its name."""
+"""The module whose `construct_and_lookup_table` TFT calls through its name."""
+ANALYZERS = analyzers
+"""The module whose `_get_vocabulary_analyzer_inputs` TFT calls through its name."""
+FREQUENCY = analyzers._VocabOrderingType.FREQUENCY
+token_filter = analyzers.get_vocab_newline_characters_regex
 
 _numbers = itertools.count()
 
@@ -152,13 +153,6 @@ def ancestors(fetches: Sequence[tf.Tensor], cut: Collection[str] = ()) -> list[t
         stack.extend(tensor.op for tensor in op.inputs if tensor.name not in cut)
         stack.extend(op.control_inputs)
     return list(seen.values())
-
-
-def is_apart(graph: tf.Graph) -> bool:
-    """Whether an op that is made in a graph now waits for others, or has to be with them or on a device."""
-    stacks = graph._device_function_stack, graph._colocation_stack
-    is_within = graph._get_control_flow_context() is not None or any(list(stack.peek_objs()) for stack in stacks)
-    return is_within or bool(graph._current_control_dependencies())
 
 
 def rewire(old: tf.Tensor, new: tf.Tensor) -> None:
@@ -223,7 +217,7 @@ def prune(
         for index, (outer, inner) in enumerate(captures):
             placed[inner.name] = pruned.capture(outer, name=f"captured_{index}")
         inside = needed - {tensor.op.name for tensor in graph.inputs}
-        part = _without_copies(_part(graph, inside), kept={tensor.op.name for tensor in flat})
+        part = _slim(_part(graph, inside), kept={tensor.op.name for tensor in flat})
         taken = {name if ":" in name else f"{name}:0" for node in part.node for name in node.input}
         used = {name: tensor for name, tensor in placed.items() if name in taken}
         wanted = [tensor.name for tensor in flat if tensor.name not in placed]
@@ -335,27 +329,35 @@ def _part(graph: FuncGraph, names: Collection[str]) -> graph_pb2.GraphDef:
     return part
 
 
-def _without_copies(part: graph_pb2.GraphDef, kept: Collection[str]) -> graph_pb2.GraphDef:
-    """The same ops without those that only pass a tensor on. TFT makes such a one of each input.
+def _slim(part: graph_pb2.GraphDef, kept: Collection[str]) -> graph_pb2.GraphDef:
+    """The same ops without those that only pass a tensor on, and with one constant for each value.
+
+    TFT passes each input on, and of a function over many columns a quarter of the ops are the same few constants.
 
     Args:
         part: The ops.
         kept: The names of those that are asked for themselves.
     """
-    waited_for = {name[1:] for node in part.node for name in node.input if name.startswith("^")}
-    copies = {
-        node.name: node.input[0]
-        for node in part.node
-        if node.op == "Identity" and len(node.input) == 1 and node.name not in kept and node.name not in waited_for
-    }
+    kept = {*kept, *(name[1:] for node in part.node for name in node.input if name.startswith("^"))}
+    stands_for: dict[str, str] = {}
+    constants: dict[tuple[str, bytes], str] = {}
+    for node in part.node:
+        if node.name in kept:
+            continue
+        if node.op == "Identity" and len(node.input) == 1:
+            stands_for[node.name] = node.input[0]
+        elif node.op == "Const" and not node.input:
+            first = constants.setdefault((node.device, node.attr["value"].SerializeToString()), node.name)
+            if first != node.name:
+                stands_for[node.name] = first
 
     def origin(name: str) -> str:
-        while (copy := name.removesuffix(":0")) in copies:
-            name = copies[copy]
+        while (passed := name.removesuffix(":0")) in stands_for:
+            name = stands_for[passed]
         return name
 
     slim = graph_pb2.GraphDef(versions=part.versions, library=part.library)
-    slim.node.extend(node for node in part.node if node.name not in copies)
+    slim.node.extend(node for node in part.node if node.name not in stands_for)
     for node in slim.node:
         node.input[:] = map(origin, node.input)
     return slim

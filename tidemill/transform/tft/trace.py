@@ -153,7 +153,7 @@ class Trace:
         tensor = self.current(tensor)
         if not self._ready:
             self._waiting = {sink.tensor.op.name for sink in self.sinks}
-            self._waiting |= {open_.op.name for lookup in self.traced.lookups for open_ in (lookup.values, lookup.size)}
+            self._waiting |= {lookup.size.op.name for lookup in self.traced.lookups}
         if tensor.name not in self._ready:
             self._ready[tensor.name] = not any(op.name in self._waiting for op in private.ancestors([tensor]))
         return self._ready[tensor.name]
@@ -171,7 +171,7 @@ class Trace:
         self.digests.clear()
         self._ready.clear()
         bound = [sink for sink in self.sinks if sink.name in values]
-        if any(sink.is_asset and sink.tensor.consumers() for sink in bound):
+        if any(sink.is_asset and tracing.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
             self.retrace()
             return
         for sink in bound:

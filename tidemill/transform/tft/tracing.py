@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from tidemill.transform.tft import constants, private
+from tidemill.transform.tft import private
 
 _ONE_AT_A_TIME = threading.RLock()
-"""What TFT and TensorFlow track, and what is replaced of them here, is the process's."""
+"""What TFT tracks belongs to the process."""
 _TRAINABLE = tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES
 OnTokens = Callable[[Mapping[str, Any], tf.Tensor], None]
 """Takes the raw inputs, as tensors of the graph that is being traced, and the tokens `[values]`."""
@@ -30,12 +30,14 @@ class Lookup:
     Attributes:
         construct: Makes the table, from the vocabulary file's path as an eager tensor.
         asset: The tensor of the sink that the vocabulary comes from.
+        guard: The op by which the lookup depends on `asset`.
         keys: What is looked up.
         scope: The lookup's name scope.
     """
 
     construct: Callable[[tf.Tensor], Any]
     asset: tf.Tensor
+    guard: tf.Operation
     keys: tf.Tensor
     values: tf.Tensor
     size: tf.Tensor
@@ -120,9 +122,8 @@ def trace(
         private.resource_tracker_scope(resources),
         private.object_tracker_scope(objects),
         tf.variable_creator_scope(create_variable),
-        _replaced(private.OPS, "_create_graph_constant", constants.sharing),
         _replaced(private.LOOKUPS, "construct_and_lookup_table", lambda original: _open_lookup(original, lookups)),
-        _replaced(private.LOOKUPS, "reduce_batch_weighted_counts", lambda original: _reduce_tokens(original, note)),
+        _replaced(private.ANALYZERS, "_get_vocabulary_analyzer_inputs", lambda original: _plain_tokens(original, note)),
     ):
         concrete = private.traced_function(recorded, dict(specs), context).get_concrete_function()
     # This collection is the process's, not the graph's: what one function adds, the next would be refused for.
@@ -191,6 +192,12 @@ def _lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
+def goes_elsewhere(asset: tf.Tensor, lookups: Sequence[Lookup]) -> bool:
+    """Whether a vocabulary's path goes into anything but lookups that wait for it."""
+    guards = {lookup.guard.name for lookup in lookups if lookup.asset is asset}
+    return any(op.name not in guards for op in asset.consumers())
+
+
 def replace_asset(graph: private.FuncGraph, asset: tf.Tensor, path: tf.Tensor) -> None:
     """Notes among the files that the graph needs the true path instead of the temporary one."""
     paths, temporary = private.asset_paths(graph), tf.get_static_value(asset)
@@ -199,8 +206,14 @@ def replace_asset(graph: private.FuncGraph, asset: tf.Tensor, path: tf.Tensor) -
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, make(original))
+    """Replaces a function of a module or class, for this thread."""
+    original, thread = getattr(owner, name), threading.get_ident()
+    replacement = make(original)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return (replacement if threading.get_ident() == thread else original)(*arguments, **named)
+
+    setattr(owner, name, call)
     try:
         yield
     finally:
@@ -217,25 +230,29 @@ def _open_lookup(original: Callable[..., Any], lookups: list[Lookup]) -> Callabl
         graph = tf.compat.v1.get_default_graph()
         if dtype is None or not any(asset_filepath is sink.tensor for sink in private.sinks(graph)):
             return original(construct_table_callable, asset_filepath, x)
-        values = tf.raw_ops.Placeholder(dtype=dtype, shape=x.shape)
-        size = tf.raw_ops.Placeholder(dtype=tf.int64, shape=[])
+        guard = tf.identity(asset_filepath)
+        zero = tf.constant("0") if dtype == tf.string else tf.constant(0, dtype)
+        with tf.control_dependencies([guard]):
+            values = tf.fill(tf.shape(x), zero)
+        values.set_shape(x.shape)
+        size = tf.raw_ops.PlaceholderWithDefault(input=tf.constant(1, tf.int64), shape=[])
         scope = graph.get_name_scope()
-        lookups.append(Lookup(construct_table_callable, asset_filepath, x, values, size, scope))
+        lookups.append(Lookup(construct_table_callable, asset_filepath, guard.op, x, values, size, scope))
         return values, size
 
     return construct_and_lookup_table
 
 
-def _reduce_tokens(original: Callable[..., Any], note: Callable[[tf.Tensor, bool], None]) -> Callable[..., Any]:
-    """`tf_utils.reduce_batch_weighted_counts`, which tells of the tokens instead of filtering them."""
+def _plain_tokens(original: Callable[..., Any], note: Callable[[tf.Tensor, bool], None]) -> Callable[..., Any]:
+    """`analyzers._get_vocabulary_analyzer_inputs`, which tells of tokens that are only counted, and filters none."""
 
-    def reduce_batch_weighted_counts(
-        x: Any, weights: tf.Tensor | None = None, force: bool = False, filter_regex: str | None = None
-    ) -> Any:
-        if weights is not None or force:
-            return original(x, weights, force, filter_regex)
+    def get_vocabulary_analyzer_inputs(
+        vocab_ordering_type: int, x: Any, file_format: str, labels: Any, weights: Any
+    ) -> list[tf.Tensor]:
+        if vocab_ordering_type != private.FREQUENCY:
+            return original(vocab_ordering_type, x, file_format, labels, weights)
         tokens = tf.reshape(private.tensor_values(x), [-1])
-        note(tokens, filter_regex is not None)
-        return private.ReducedBatch(tokens, None, None, None)
+        note(tokens, private.token_filter(x.dtype, file_format) is not None)
+        return [tokens]
 
-    return reduce_batch_weighted_counts
+    return get_vocabulary_analyzer_inputs
