@@ -93,7 +93,7 @@ LOOKUPS = tf_utils
 ANALYZERS = analyzers
 """The module whose `_get_vocabulary_analyzer_inputs` TFT calls through its name."""
 FREQUENCY = analyzers._VocabOrderingType.FREQUENCY
-token_filter = analyzers.get_vocab_newline_characters_regex
+filter_regex = analyzers.get_vocab_newline_characters_regex
 
 _numbers = itertools.count()
 

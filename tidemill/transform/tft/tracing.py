@@ -252,7 +252,7 @@ def _plain_tokens(original: Callable[..., Any], note: Callable[[tf.Tensor, bool]
         if vocab_ordering_type != private.FREQUENCY:
             return original(vocab_ordering_type, x, file_format, labels, weights)
         tokens = tf.reshape(private.tensor_values(x), [-1])
-        note(tokens, private.token_filter(x.dtype, file_format) is not None)
+        note(tokens, private.filter_regex(x.dtype, file_format) is not None)
         return [tokens]
 
     return get_vocabulary_analyzer_inputs
