@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import collections
-import itertools
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 from tidemill.data.dataset import Dataset
 
 BUFFER_ROWS = 1 << 19
-"""Rows that are shuffled together. At most six buffers' worth is in memory: one in use, the one before it while a batch
-reaches over its end, and for each that is being made its rows as read and in order."""
+"""Rows that are shuffled together. Three buffers are in memory: one that batches are taken from, and two that are being
+filled. Their memory is used again and again: to get it anew costs more than to write to it."""
 _AHEAD = 2
-"""Buffers that are made at a time: while one is decoded, the other is put in order."""
+"""Buffers that are filled before they are asked for."""
+_THREADS = 2
+"""That decode row groups."""
 _BLOCK_ROWS = 1 << 12
 """Rows that are turned from columns to rows at a time, so that both lie in the cache."""
 
@@ -72,9 +74,22 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def empty(cls, rows: int, layout: Layout) -> Rows:
+        """Room for rows."""
+        return cls(
+            np.empty((rows, len(layout.ids)), np.int32),
+            np.empty((rows, len(layout.numbers)), np.float32),
+            np.empty((rows, len(layout.labels)), np.float32),
+        )
+
     def slice(self, start: int, stop: int) -> Rows:
         """A view of the rows from `start` to before `stop`."""
         return Rows(self.ids[start:stop], self.numbers[start:stop], self.labels[start:stop])
+
+    def take(self, places: np.ndarray) -> Rows:
+        """A copy of the rows in these places, in their order."""
+        return Rows(*(np.take(part, places, axis=0) for part in (self.ids, self.numbers, self.labels)))
 
 
 def concat(parts: Sequence[Rows]) -> Rows:
@@ -152,45 +167,32 @@ def shuffled(
     rng = np.random.default_rng([seed, epoch])
     groups = _row_groups(dataset.files(split))
     buffers = _cut([groups[i] for i in rng.permutation(len(groups))], buffer_rows)
-    columns = [*layout.columns, *layout.labels]
 
-    def load(place: int) -> Rows:
-        rows = sum(group.rows for group in buffers[place])
-        whole = Rows(
-            np.empty((rows, len(layout.ids)), np.int32),
-            np.empty((rows, len(layout.numbers)), np.float32),
-            np.empty((rows, len(layout.labels)), np.float32),
-        )
-        first = 0
-        for group in buffers[place]:
-            _fill(whole.slice(first, first + group.rows), _read(group, columns), layout)
-            first += group.rows
+    def order_of(place: int, rows: Rows) -> np.ndarray:
         draw = np.random.default_rng([seed, epoch, place])
-        order = draw.permutation(rows)
+        order = draw.permutation(len(rows))
         if negative_rate < 1:
-            order = order[whole.labels[order].any(axis=1) | (draw.random(len(order)) < negative_rate)]
-        return Rows(*(np.take(part, order, axis=0) for part in (whole.ids, whole.numbers, whole.labels)))
+            order = order[rows.labels[order].any(axis=1) | (draw.random(len(order)) < negative_rate)]
+        return order
 
     skip = first_batch * batch_size
     place = 0
     # How many rows of a buffer are drawn is known when it is decoded.
-    while negative_rate == 1 and place < len(buffers) and skip >= (rows := sum(g.rows for g in buffers[place])):
-        skip -= rows
+    while negative_rate == 1 and place < len(buffers) and skip >= (left_out := _rows_of(buffers[place])):
+        skip -= left_out
         place += 1
     pending: list[Rows] = []
-    for buffer in _ahead(load, place, len(buffers)):
-        if skip:
-            left_out = min(skip, len(buffer))
-            buffer, skip = buffer.slice(left_out, len(buffer)), skip - left_out
-        # Only the batch over the end of the last buffer is copied.
-        start = 0
-        while start < len(buffer):
-            stop = min(start + batch_size - sum(map(len, pending)), len(buffer))
-            pending.append(buffer.slice(start, stop))
-            start = stop
-            if sum(map(len, pending)) == batch_size:
-                yield concat(pending)
-                pending = []
+    with contextlib.closing(_filled(buffers, layout, order_of, place)) as filled:
+        for rows, order in filled:
+            start = min(skip, len(order))
+            skip -= start
+            while start < len(order):
+                stop = min(start + batch_size - sum(map(len, pending)), len(order))
+                pending.append(rows.take(order[start:stop]))
+                start = stop
+                if sum(map(len, pending)) == batch_size:
+                    yield concat(pending)
+                    pending = []
     if pending:
         yield concat(pending)
 
@@ -225,20 +227,50 @@ def _fill(rows: Rows, table: pa.Table, layout: Layout) -> None:
                 block[:, place] = column[start : start + _BLOCK_ROWS]
 
 
-def _ahead(load: Callable[[int], Rows], start: int, stop: int) -> Iterator[Rows]:
-    """Calls `load` for `start` to `stop` - 1 on threads, some ahead of what is being used."""
-    places = iter(range(start, stop))
-    with ThreadPoolExecutor(_AHEAD) as pool:
-        upcoming = collections.deque(pool.submit(load, place) for place in itertools.islice(places, _AHEAD))
-        try:
-            while upcoming:
-                current = upcoming.popleft().result()
-                upcoming.extend(pool.submit(load, place) for place in itertools.islice(places, 1))
-                yield current
-                del current
-        finally:
-            for future in upcoming:
-                future.cancel()
+def _filled(
+    buffers: Sequence[Sequence[_RowGroup]], layout: Layout, order_of: Callable[[int, Rows], np.ndarray], first: int
+) -> Iterator[tuple[Rows, np.ndarray]]:
+    """Decodes buffers from the one in place `first` on, some ahead of what is being used, a row group a task.
+
+    Args:
+        buffers: The row groups of each.
+        layout: What to read.
+        order_of: Gives a buffer's order by its place and its rows as they were read.
+        first: See above.
+
+    Yields:
+        Rows as they were read, which are overwritten once the next are asked for, and their order.
+    """
+    spare: list[Rows] = []
+    upcoming: collections.deque[tuple[Rows, Future]] = collections.deque()
+    room = max((_rows_of(buffer) for buffer in buffers[first:]), default=0)
+    pool = ThreadPoolExecutor(_THREADS)
+
+    def finish(place: int, rows: Rows, fills: Sequence[Future]) -> tuple[Rows, np.ndarray]:
+        # These tasks were given before this one, and wait for none: so they end.
+        for fill in fills:
+            fill.result()
+        return rows, order_of(place, rows)
+
+    def begin(place: int) -> None:
+        memory = spare.pop() if spare else Rows.empty(room, layout)
+        start, fills = 0, []
+        for group in buffers[place]:
+            fills.append(pool.submit(_decode, group, layout, memory.slice(start, start + group.rows)))
+            start += group.rows
+        upcoming.append((memory, pool.submit(finish, place, memory.slice(0, start), fills)))
+
+    try:
+        for place in range(first, min(first + _AHEAD, len(buffers))):
+            begin(place)
+        for place in range(first, len(buffers)):
+            memory, whole = upcoming.popleft()
+            if place + _AHEAD < len(buffers):
+                begin(place + _AHEAD)
+            yield whole.result()
+            spare.append(memory)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _row_groups(files: Sequence[Path]) -> list[_RowGroup]:
@@ -261,6 +293,12 @@ def _cut(groups: Sequence[_RowGroup], buffer_rows: int) -> list[list[_RowGroup]]
     return buffers
 
 
-def _read(group: _RowGroup, columns: list[str]) -> pa.Table:
+def _rows_of(buffer: Sequence[_RowGroup]) -> int:
+    return sum(group.rows for group in buffer)
+
+
+def _decode(group: _RowGroup, layout: Layout, rows: Rows) -> None:
+    """Reads a row group to where its rows belong."""
     with pq.ParquetFile(group.path, metadata=group.metadata) as file:
-        return file.read_row_group(group.index, columns=columns, use_threads=False)
+        table = file.read_row_group(group.index, columns=[*layout.columns, *layout.labels], use_threads=False)
+    _fill(rows, table, layout)
