@@ -30,7 +30,8 @@ def write(path: Path, rows: int, row_group_rows: int, shard_rows: int) -> Datase
 
 
 def places(batches) -> list[list[int]]:
-    return [rows.numbers[:, 1].astype(int).tolist() for rows in batches]
+    """The rows' places, looked at when all batches are there: no later one may be written over them."""
+    return [rows.numbers[:, 1].astype(int).tolist() for rows in list(batches)]
 
 
 def flat(batches: list[list[int]]) -> list[int]:
