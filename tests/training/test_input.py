@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,9 +92,15 @@ def test_order_follows_seed_and_epoch(tmp_path):
     assert flat(order(1, 0)) != list(range(400))
 
 
-def test_columns_belong_together(tmp_path):
-    data = write(tmp_path / "data", 100, 30, 50)
-    for rows in shuffled(data, "train", LAYOUT, batch_size=7, seed=0, epoch=0, buffer_rows=40):
+@pytest.mark.parametrize("batch_size", [7, 30, 200])
+def test_batches_are_the_callers_own_and_columns_belong_together(tmp_path, batch_size):
+    data = write(tmp_path / "data", 600, 20, 200)
+    batches = []
+    for rows in shuffled(data, "train", LAYOUT, batch_size=batch_size, seed=0, epoch=0, buffer_rows=40):
+        batches.append(rows)
+        time.sleep(0.01)  # Meanwhile other buffers are decoded, to memory that was used before.
+    assert sorted(flat(places(batches))) == list(range(600))
+    for rows in batches:
         place = rows.numbers[:, 1]
         assert rows.ids.dtype == np.int32 and rows.numbers.dtype == np.float32 and rows.labels.dtype == np.float32
         np.testing.assert_array_equal(rows.ids[:, 0], place % 5)
@@ -109,6 +118,30 @@ def test_an_error_of_the_thread_arrives(tmp_path):
     (tmp_path / "data" / "train" / "part-00001.parquet").write_bytes(b"PAR1 not parquet")
     with pytest.raises(pa.ArrowInvalid):
         list(shuffled(data, "train", LAYOUT, batch_size=10, seed=0, epoch=0))
+
+
+def test_a_page_that_cannot_be_read(tmp_path):
+    data = write(tmp_path / "data", 400, 20, 100)
+    path = tmp_path / "data" / "train" / "part-00002.parquet"
+    column = pq.read_metadata(path).row_group(3).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    whole = bytearray(path.read_bytes())
+    whole[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(whole)
+    threads = threading.active_count()
+    with pytest.raises(OSError):
+        list(shuffled(data, "train", LAYOUT, batch_size=10, seed=0, epoch=0, buffer_rows=40))
+    assert threading.active_count() == threads
+
+
+def test_threads_end_with_the_batches(tmp_path):
+    data = write(tmp_path / "data", 400, 20, 100)
+    threads = threading.active_count()
+    batches = shuffled(data, "train", LAYOUT, batch_size=10, seed=0, epoch=0, buffer_rows=40)
+    next(batches)
+    assert threading.active_count() > threads
+    batches.close()
+    assert threading.active_count() == threads
 
 
 def test_several_labels(tmp_path):
