@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,16 @@ import pyarrow.parquet as pq
 from tidemill.data.dataset import Dataset
 
 BUFFER_ROWS = 1 << 19
-"""Rows that are shuffled together. Three buffers are in memory: one that batches are taken from, and two that are being
-filled. Their memory is used again and again: to get it anew costs more than to write to it."""
-_AHEAD = 2
+"""Rows that are shuffled together. At most three buffers are in memory: one that batches are taken from, and two that
+are being filled. Their memory is used again and again: to get it anew costs more than to write to it."""
+_BUFFERS_AHEAD = 2
 """Buffers that are filled before they are asked for."""
+_TAKEN_ROWS = 1 << 15
+"""At most so many rows, or a batch if it is larger, are taken from a buffer at a time, by a thread of their own."""
+_TAKEN_AHEAD = 2
+"""How often that is done before they are asked for."""
 _THREADS = 2
-"""That decode row groups."""
+"""That decode row groups, and draw the order of each buffer once it is full."""
 _BLOCK_ROWS = 1 << 12
 """Rows that are turned from columns to rows at a time, so that both lie in the cache."""
 
@@ -162,7 +166,7 @@ def shuffled(
         buffer_rows: See above.
 
     Yields:
-        Batches with labels.
+        Batches with labels, which are the caller's own: nothing is written to them later.
     """
     rng = np.random.default_rng([seed, epoch])
     groups = _row_groups(dataset.files(split))
@@ -181,20 +185,13 @@ def shuffled(
     while negative_rate == 1 and place < len(buffers) and skip >= (left_out := _rows_of(buffers[place])):
         skip -= left_out
         place += 1
-    pending: list[Rows] = []
-    with contextlib.closing(_filled(buffers, layout, order_of, place)) as filled:
-        for rows, order in filled:
-            start = min(skip, len(order))
-            skip -= start
-            while start < len(order):
-                stop = min(start + batch_size - sum(map(len, pending)), len(order))
-                pending.append(rows.take(order[start:stop]))
-                start = stop
-                if sum(map(len, pending)) == batch_size:
-                    yield concat(pending)
-                    pending = []
-    if pending:
-        yield concat(pending)
+    # Whole batches, many at a time where they are small: to hand something from thread to thread has its price.
+    size = batch_size * max(1, _TAKEN_ROWS // batch_size)
+    taken = _ahead(_parts(_filled(buffers, layout, order_of, place), skip, size))
+    with contextlib.closing(taken):
+        for part in taken:
+            for start in range(0, len(part), batch_size):
+                yield part.slice(start, start + batch_size)
 
 
 class Waited(Iterator[Rows]):
@@ -227,9 +224,42 @@ def _fill(rows: Rows, table: pa.Table, layout: Layout) -> None:
                 block[:, place] = column[start : start + _BLOCK_ROWS]
 
 
+def _ahead(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
+    """Passes on what is made ahead, on one thread."""
+    pool = ThreadPoolExecutor(1)
+    upcoming = collections.deque(pool.submit(next, parts, None) for _ in range(_TAKEN_AHEAD))
+    try:
+        while (part := upcoming.popleft().result()) is not None:
+            upcoming.append(pool.submit(next, parts, None))
+            yield part
+    finally:
+        pool.shutdown(cancel_futures=True)
+        parts.close()
+
+
+def _parts(
+    buffers: Generator[tuple[Rows, np.ndarray], None, None], skip: int, size: int
+) -> Generator[Rows, None, None]:
+    """The rows of all buffers in their order, without the first `skip`, copied `size` at a time."""
+    pending: list[Rows] = []
+    with contextlib.closing(buffers):
+        for rows, order in buffers:
+            start = min(skip, len(order))
+            skip -= start
+            while start < len(order):
+                stop = min(start + size - sum(map(len, pending)), len(order))
+                pending.append(rows.take(order[start:stop]))
+                start = stop
+                if sum(map(len, pending)) == size:
+                    yield concat(pending)
+                    pending = []
+    if pending:
+        yield concat(pending)
+
+
 def _filled(
     buffers: Sequence[Sequence[_RowGroup]], layout: Layout, order_of: Callable[[int, Rows], np.ndarray], first: int
-) -> Iterator[tuple[Rows, np.ndarray]]:
+) -> Generator[tuple[Rows, np.ndarray], None, None]:
     """Decodes buffers from the one in place `first` on, some ahead of what is being used, a row group a task.
 
     Args:
@@ -247,7 +277,7 @@ def _filled(
     pool = ThreadPoolExecutor(_THREADS)
 
     def finish(place: int, rows: Rows, fills: Sequence[Future]) -> tuple[Rows, np.ndarray]:
-        # These tasks were given before this one, and wait for none: so they end.
+        # The pool takes tasks in turn. These came before this one, and wait for none: so they end.
         for fill in fills:
             fill.result()
         return rows, order_of(place, rows)
@@ -261,12 +291,12 @@ def _filled(
         upcoming.append((memory, pool.submit(finish, place, memory.slice(0, start), fills)))
 
     try:
-        for place in range(first, min(first + _AHEAD, len(buffers))):
+        for place in range(first, min(first + _BUFFERS_AHEAD, len(buffers))):
             begin(place)
         for place in range(first, len(buffers)):
             memory, whole = upcoming.popleft()
-            if place + _AHEAD < len(buffers):
-                begin(place + _AHEAD)
+            if place + _BUFFERS_AHEAD < len(buffers):
+                begin(place + _BUFFERS_AHEAD)
             yield whole.result()
             spare.append(memory)
     finally:
