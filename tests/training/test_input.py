@@ -113,14 +113,14 @@ def test_in_order(tmp_path):
     assert flat(places(in_order(data, "train", LAYOUT, 17))) == list(range(100))
 
 
-def test_an_error_of_the_thread_arrives(tmp_path):
+def test_a_file_that_is_not_parquet(tmp_path):
     data = write(tmp_path / "data", 100, 30, 50)
     (tmp_path / "data" / "train" / "part-00001.parquet").write_bytes(b"PAR1 not parquet")
     with pytest.raises(pa.ArrowInvalid):
         list(shuffled(data, "train", LAYOUT, batch_size=10, seed=0, epoch=0))
 
 
-def test_a_page_that_cannot_be_read(tmp_path):
+def test_an_error_of_a_thread_arrives_and_ends_the_threads(tmp_path):
     data = write(tmp_path / "data", 400, 20, 100)
     path = tmp_path / "data" / "train" / "part-00002.parquet"
     column = pq.read_metadata(path).row_group(3).column(0)

@@ -22,9 +22,9 @@ are being filled. Their memory is used again and again: to get it anew costs mor
 _BUFFERS_AHEAD = 2
 """Buffers that are filled before they are asked for."""
 _TAKEN_ROWS = 1 << 15
-"""At most so many rows, or a batch if it is larger, are taken from a buffer at a time, by a thread of their own."""
+"""At most so many rows, or a batch if it is larger, are taken from buffers at a time, by a thread of their own."""
 _TAKEN_AHEAD = 2
-"""How often that is done before they are asked for."""
+"""Times that rows are taken before they are asked for."""
 _THREADS = 2
 """That decode row groups, and draw the order of each buffer once it is full."""
 _BLOCK_ROWS = 1 << 12
@@ -225,7 +225,7 @@ def _fill(rows: Rows, table: pa.Table, layout: Layout) -> None:
 
 
 def _ahead(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
-    """Passes on what is made ahead, on one thread."""
+    """Passes parts on that one thread makes before they are asked for."""
     pool = ThreadPoolExecutor(1)
     upcoming = collections.deque(pool.submit(next, parts, None) for _ in range(_TAKEN_AHEAD))
     try:
