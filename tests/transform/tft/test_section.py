@@ -11,24 +11,26 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context
 
-from tidemill.transform.tft import private
+from tidemill.transform.tft import pruning, sections
+from tidemill.transform.tft.private import FuncGraph
+from tidemill.transform.tft.sections import Section
 
 
-def traced(function: Callable[..., dict[str, tf.Tensor]]) -> private.FuncGraph:
+def traced(function: Callable[..., dict[str, tf.Tensor]]) -> FuncGraph:
     """The graph of a function of one vector, whose tensors are known by their ops' names."""
     return tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([None], tf.float32, "x")).graph
 
 
-def run(graph: private.FuncGraph, feeds: list[str], fetches: list[str], *values: object) -> list[np.ndarray]:
+def run(graph: FuncGraph, feeds: list[str], fetches: list[str], *values: object) -> list[np.ndarray]:
     tensors = [[graph.get_tensor_by_name(name) for name in names] for names in (feeds, fetches)]
-    return [value.numpy() for value in private.Section(graph, *tensors)([tf.constant(value) for value in values])]
+    return [value.numpy() for value in Section(graph, *tensors)([tf.constant(value) for value in values])]
 
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows with each copy that is made."""
-    made, prune = [], private.prune
-    monkeypatch.setattr(private, "prune", lambda *arguments: (made.append(None), prune(*arguments))[1])
+    made, prune = [], pruning.prune
+    monkeypatch.setattr(sections, "prune", lambda *arguments: (made.append(None), prune(*arguments))[1])
     return made
 
 
@@ -79,7 +81,7 @@ def test_an_op_of_which_one_output_is_fed_is_copied(copies: list[None]):
 
 def test_tensorflow_forgets_a_section_with_it():
     graph = traced(lambda x: tf.identity(x, name="out"))
-    section = private.Section(graph, graph.inputs, [graph.get_tensor_by_name("out:0")])
+    section = Section(graph, graph.inputs, [graph.get_tensor_by_name("out:0")])
     name = section._name
     assert context.context().has_function(name)
     del section
@@ -128,7 +130,7 @@ def test_grappler_is_left_out_where_nothing_is_a_float():
     branch = next(op.name for op in graph.get_operations() if op.type in ("If", "StatelessIf"))
     is_large = graph.get_tensor_by_name("is_large:0")
     for name, is_left_out in {"number": True, "float": False, branch: False}.items():
-        section = private.Section(graph, [is_large], [graph.get_tensor_by_name(f"{name}:0")])
+        section = Section(graph, [is_large], [graph.get_tensor_by_name(f"{name}:0")])
         config = config_pb2.ConfigProto.FromString(section._attributes[-1])
         assert config.graph_options.rewrite_options.disable_meta_optimizer == is_left_out
 
@@ -156,7 +158,7 @@ def test_a_copy_has_each_constant_once_and_nothing_that_only_passes_a_tensor_on(
         return tf.identity(sum_, name="out")
 
     graph = traced(function)
-    pruned = private.prune(graph, graph.inputs, {"out": graph.get_tensor_by_name("out:0"), "x": graph.inputs[0]})
+    pruned = pruning.prune(graph, graph.inputs, {"out": graph.get_tensor_by_name("out:0"), "x": graph.inputs[0]})
     names = {
         kind: [op.name for op in pruned.graph.get_operations() if op.type == kind] for kind in ("Identity", "Const")
     }
@@ -164,3 +166,24 @@ def test_a_copy_has_each_constant_once_and_nothing_that_only_passes_a_tensor_on(
     assert sorted(names["Const"]) == ["Const", "Const_4", "Const_5", "after"]
     found = pruned(tf.constant([2.0]))
     assert found["out"].numpy().tolist() == [30.0] and found["x"].numpy().tolist() == [2.0]
+
+
+def test_a_copy_may_be_cut_anywhere():
+    """At one of an op's results, at what else is waited for, and where ops are called as the copy's inputs are."""
+
+    def function(x: tf.Tensor) -> tf.Tensor:
+        offset = tf.add(x, tf.constant([1.0, 2.0]), name="feed_0")
+        low, high = tf.split(offset, 2, name="halves")
+        with tf.control_dependencies([low]):
+            product = tf.multiply(high, 3.0, name="captured_0")
+        return tf.add(product, offset, name="handle_0")
+
+    graph = traced(function)
+    out, high, offset = (graph.get_tensor_by_name(name) for name in ("handle_0:0", "halves:1", "feed_0:0"))
+    whole = pruning.prune(graph, graph.inputs[:1], [out])
+    assert whole(tf.constant([4.0, 6.0]))[0].numpy().tolist() == [29.0, 32.0]
+    cut = pruning.prune(graph, [high, offset], [out, high])
+    assert [value.numpy().tolist() for value in cut(tf.constant([5.0]), tf.constant([10.0, 20.0]))] == [
+        [25.0, 35.0],
+        [5.0],
+    ]

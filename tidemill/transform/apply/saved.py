@@ -13,6 +13,7 @@ from tidemill.transform.apply.effects import Effects
 from tidemill.transform.apply.loading import load
 from tidemill.transform.apply.ops import PYTHON
 from tidemill.transform.tft import private
+from tidemill.transform.tft.sections import Section
 
 _FIND = "LookupTableFindV2"
 TensorType = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
@@ -26,7 +27,7 @@ class GraphFunction:
         feeds: The tensors inside the graph that it takes after them.
     """
 
-    def __init__(self, section: private.Section, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
+    def __init__(self, section: Section, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
         self._section = section
         self.inputs = list(inputs)
         self.feeds = list(feeds)
@@ -66,7 +67,7 @@ class SavedTransform:
         needed = {op.name for op in private.ancestors(fetches, cut)}
         names = [name for name, value in self.inputs.items() if any(p.op.name in needed for p in parts(value))]
         placeholders = [part for name in names for part in parts(self.inputs[name])]
-        return GraphFunction(private.Section(self.graph, [*placeholders, *feeds], fetches), names, feeds)
+        return GraphFunction(Section(self.graph, [*placeholders, *feeds], fetches), names, feeds)
 
     def table_size(self, table: str) -> int:
         """The number of a lookup table's keys; 0 where a tensor of the graph, given by its name, is no table."""

@@ -11,12 +11,15 @@ from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
 from tidemill.transform.graph import TRANSFORM_FN, TRANSFORMED_METADATA
 from tidemill.transform.tft import private, schemas, tables
+from tidemill.transform.tft.pruning import prune
+from tidemill.transform.tft.shortcuts import quick_ops
 from tidemill.transform.tft.trace import TensorType, Trace
 from tidemill.transform.tft.tracing import Traced
 
 _ASSET_MAP = "asset_map"
 
 
+@quick_ops()
 def save(trace: Trace, folder: Path) -> None:
     """Writes `transform_fn/` and `transformed_metadata/`, which `tft.TFTransformOutput(folder)` opens.
 
@@ -49,7 +52,7 @@ def _transform_fn(traced: Traced) -> tf.types.experimental.ConcreteFunction:
     graph = traced.graph
     captured = {inner.name for _, inner in graph.captures}
     inputs = [tensor for tensor in graph.inputs if tensor.name not in captured]
-    return private.prune(graph, inputs, traced.outputs, graph.structured_input_signature)
+    return prune(graph, inputs, traced.outputs, graph.structured_input_signature)
 
 
 def _has_unknown_width(outputs: Mapping[str, TensorType]) -> bool:

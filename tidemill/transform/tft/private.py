@@ -8,8 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import itertools
-import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -30,15 +29,21 @@ def _check_versions() -> None:
 
 _check_versions()
 
-from tensorflow.core.framework import graph_pb2  # noqa: E402
 from tensorflow.python.client import pywrap_tf_session  # noqa: E402
 from tensorflow.python.eager import context as eager_context  # noqa: E402
 from tensorflow.python.eager import execute, wrap_function  # noqa: E402
-from tensorflow.python.framework import func_graph, function_def_to_graph, importer  # noqa: E402
+from tensorflow.python.framework import (  # noqa: E402
+    auto_control_deps,
+    func_graph,
+    function_def_to_graph,
+    op_def_registry,
+    ops,
+)
 from tensorflow.python.ops import lookup_ops  # noqa: E402
 from tensorflow.python.saved_model import nested_structure_coder  # noqa: E402
 from tensorflow.python.trackable import base as trackable  # noqa: E402
 from tensorflow.python.trackable import resource as tracking  # noqa: E402
+from tensorflow.python.util import tf_stack  # noqa: E402
 from tensorflow_transform import (  # noqa: E402
     analyzer_nodes,
     analyzers,
@@ -89,11 +94,33 @@ TABLE_VALUES = {
 }
 """What TFT's own lookup tables give, by the name of the function that makes them."""
 LOOKUPS = tf_utils
-"""The module whose `construct_and_lookup_table` TFT calls through its name."""
+"""The module whose `construct_and_lookup_table` and `copy_tensors` TFT calls through its name."""
 ANALYZERS = analyzers
 """The module whose `_get_vocabulary_analyzer_inputs` TFT calls through its name."""
 FREQUENCY = analyzers._VocabOrderingType.FREQUENCY
 filter_regex = analyzers.get_vocab_newline_characters_regex
+
+STACKS = tf_stack
+"""The module whose `extract_stack` TensorFlow calls through its name."""
+CONTROL_DEPENDENCIES, ControlDependencies = auto_control_deps, auto_control_deps.AutomaticControlDependencies
+"""The module whose class TensorFlow calls through its name, and the class."""
+GRAPHS = ops
+"""The module whose `_create_graph_constant` TensorFlow calls through its name."""
+CONSTANT_MAKERS = [
+    "tensorflow.python.framework.constant_op",
+    "tensorflow.python.framework.constant_tensor_conversion",
+    "tensorflow.python.framework.ops",
+    "tensorflow.python.framework.tensor_conversion",
+    "tensorflow.python.framework.tensor_conversion_registry",
+    "tensorflow.python.ops.array_ops_stack",
+    "tensorflow.python.ops.weak_tensor_ops",
+    "tensorflow.python.profiler.trace",
+    "tensorflow.python.util.dispatch",
+    "tensorflow.python.util.nest",
+    "tensorflow.python.util.nest_util",
+    "tensorflow.python.util.traceback_utils",
+]
+"""The modules through which `tf.constant`, `tf.convert_to_tensor` and `tf.stack` come to `_create_graph_constant`."""
 
 _numbers = itertools.count()
 
@@ -155,6 +182,23 @@ def ancestors(fetches: Sequence[tf.Tensor], cut: Collection[str] = ()) -> list[t
     return list(seen.values())
 
 
+def is_stateful(op_type: str) -> bool:
+    """Whether ops of a type do more than compute, or are not known to TensorFlow."""
+    definition = op_def_registry.get(op_type)
+    return definition is None or definition.is_stateful
+
+
+def is_plain(graph: tf.Graph) -> bool:
+    """Whether an op that is made now waits for no other, and has no device or attribute for where it is made."""
+    return not (
+        graph._current_control_dependencies()
+        or graph._control_flow_context is not None
+        or graph._device_function_stack
+        or graph._colocation_stack
+        or graph._attr_scope_map
+    )
+
+
 def rewire(old: tf.Tensor, new: tf.Tensor) -> None:
     """Lets every op that takes `old` take `new`."""
     for op in old.consumers():
@@ -186,98 +230,7 @@ def drop_waits(op: tf.Operation) -> None:
     op._remove_all_control_inputs()
 
 
-def prune(
-    graph: FuncGraph,
-    feeds: Sequence[tf.Tensor],
-    fetches: Any,
-    signature: Any = None,
-) -> tf.types.experimental.ConcreteFunction:
-    """A function of the part of a graph that leads from `feeds` to `fetches`, with shapes inferred anew.
-
-    TensorFlow's own `WrappedFunction.prune` copies op by op in Python; this takes a third of its time.
-
-    Args:
-        graph: The graph.
-        feeds: Tensors to cut at.
-        fetches: Tensors and composite tensors in any structure.
-        signature: The function's structured input signature. Defaults to none: it takes the feeds in their order.
-    """
-    flat = tf.nest.flatten(fetches, expand_composites=True)
-    cut = {tensor.name for tensor in feeds}
-    needed = {op.name for op in ancestors(flat, cut)}
-    captures = [(outer, inner) for outer, inner in graph.captures if inner.op.name in needed and inner.name not in cut]
-    with graph.as_default():
-        pruned = FuncGraph("pruned")
-    with pruned.as_default():
-        placed = {
-            tensor.name: tf.raw_ops.Placeholder(dtype=tensor.dtype, shape=tensor.shape, name=f"feed_{index}")
-            for index, tensor in enumerate(feeds)
-        }
-        pruned.inputs.extend(placed.values())
-        for index, (outer, inner) in enumerate(captures):
-            placed[inner.name] = pruned.capture(outer, name=f"captured_{index}")
-        inside = needed - {tensor.op.name for tensor in graph.inputs}
-        part = _slim(_part(graph, inside), kept={tensor.op.name for tensor in flat})
-        taken = {name if ":" in name else f"{name}:0" for node in part.node for name in node.input}
-        used = {name: tensor for name, tensor in placed.items() if name in taken}
-        wanted = [tensor.name for tensor in flat if tensor.name not in placed]
-        found = importer.import_graph_def(part, input_map=used, return_elements=wanted, name="")
-        placed |= dict(zip(wanted, found, strict=True))
-    outputs = [placed[tensor.name] for tensor in flat]
-    for old, new in zip(flat, outputs, strict=True):
-        new.set_shape(old.shape)
-    pruned.outputs.extend(outputs)
-    pruned.variables = graph.variables
-    pruned.structured_outputs = tf.nest.pack_sequence_as(fetches, outputs, expand_composites=True)
-    pruned.structured_input_signature = signature
-    function = WrappedFunction(pruned, VariableHolder(share_variables=True))
-    function._num_positional_args = len(feeds)
-    function._arg_keywords = [tensor.op.name for tensor in feeds]
-    return function
-
-
-class Section:
-    """The part of a graph that leads from `feeds` to `fetches`, to be run on eager tensors, by several threads too.
-
-    TensorFlow makes its function of the ops where they are: nothing is copied. What it cannot take as it is `prune`
-    copies.
-
-    Before the first call Grappler goes over the function, several times, and makes other roundings of it: a division
-    by a constant becomes a product, `x * sigmoid(x)` one op. It does the same to a SavedModel that is served, so the
-    results are the same to the bit. Where nothing is a float, nothing is rounded, and Grappler is left out: it takes
-    longer than it saves.
-
-    Args:
-        graph: The graph. What is changed in it later does not count.
-        feeds: Tensors to cut at.
-        fetches: Tensors.
-    """
-
-    def __init__(self, graph: FuncGraph, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]):
-        cut = {tensor.name for tensor in feeds}
-        ops = {op.name: op for op in ancestors(fetches, cut)}
-        captures = [(outer, inner) for outer, inner in graph.captures if inner.op.name in ops and inner.name not in cut]
-        if not _is_closed(graph, ops, [*feeds, *(inner for _, inner in captures)]):
-            graph = prune(graph, feeds, list(fetches)).graph
-            feeds, fetches, captures = graph.inputs[: len(feeds)], graph.outputs, graph.captures
-            ops = {op.name: op for op in graph.get_operations()}
-        given = [*feeds, *(inner for _, inner in captures)]
-        inputs = {tensor.op.name for tensor in given}
-        body = [op for name, op in ops.items() if name not in inputs]
-        self._attributes = _call_attributes(is_exact=all(map(_is_exact, body)))
-        self._name = _define(graph, body, given, fetches)
-        weakref.finalize(self, eager_context.context().remove_function, self._name).atexit = False
-        self._captured = [outer for outer, _ in captures]
-        self._num_outputs = len(fetches)
-        self._graph = graph  # What keeps the functions that are called inside.
-
-    def __call__(self, feeds: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The fetched tensors."""
-        given = [*feeds, *self._captured]
-        return execute.execute(self._name, self._num_outputs, given, self._attributes, eager_context.context())
-
-
-def _define(
+def define(
     graph: FuncGraph, ops: Sequence[tf.Operation], inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]
 ) -> str:
     """Makes a function of a graph's ops known to TensorFlow by the name that is returned."""
@@ -292,72 +245,21 @@ def _define(
     return name
 
 
-def _is_closed(graph: FuncGraph, ops: Mapping[str, tf.Operation], given: Sequence[tf.Tensor]) -> bool:
-    """Whether ops of a graph, by name, neither wait for an input that is not given, nor give themselves what is given,
-    nor have to be where another op is."""
-    inputs = {tensor.op.name for tensor in graph.inputs}
-    taken = {tensor.op.name for tensor in given}
-    if any(name in ops for name in inputs ^ taken):
-        return False
-    return not any("_class" in op.node_def.attr for op in ops.values())
+def remove_function(name: str) -> None:
+    """Lets TensorFlow forget a function that `define` made."""
+    eager_context.context().remove_function(name)
 
 
-def _is_exact(op: tf.Operation) -> bool:
-    """Whether an op neither gives floats nor calls a function that may."""
-    is_float = any(tensor.dtype.is_floating or tensor.dtype.is_complex for tensor in op.outputs)
-    return not is_float and not any("func" in attribute.type for attribute in op.op_def.attr)
+def call(name: str, num_outputs: int, given: Sequence[tf.Tensor], attributes: tuple[Any, ...]) -> list[tf.Tensor]:
+    """Calls a function that `define` made, with `call_attributes`, on eager tensors."""
+    return execute.execute(name, num_outputs, given, attributes, eager_context.context())
 
 
-def _call_attributes(*, is_exact: bool) -> tuple[str, Any, str, Any]:
+def call_attributes(*, is_exact: bool) -> tuple[Any, ...]:
     """How a function is called: as TensorFlow calls it by default, or where nothing is rounded without Grappler."""
     config = eager_context.context().config
     config.allow_soft_placement = True
     config.graph_options.rewrite_options.disable_meta_optimizer = is_exact
+    # It infers shapes and moves ops into the branch that alone uses them, in a fifth of Grappler's time.
+    config.graph_options.rewrite_options.disable_tfg_optimizer = True
     return "executor_type", "", "config_proto", config.SerializeToString()
-
-
-def _part(graph: FuncGraph, names: Collection[str]) -> graph_pb2.GraphDef:
-    """The ops of these names, without control dependencies on others."""
-    whole = graph.as_graph_def()
-    part = graph_pb2.GraphDef(versions=whole.versions, library=whole.library)
-    part.node.extend(node for node in whole.node if node.name in names)
-    for node in part.node:
-        node.attr.pop("_class", None)
-        inputs = [name for name in node.input if not name.startswith("^") or name[1:] in names]
-        if len(inputs) != len(node.input):
-            node.input[:] = inputs
-    return part
-
-
-def _slim(part: graph_pb2.GraphDef, kept: Collection[str]) -> graph_pb2.GraphDef:
-    """The same ops without those that only pass a tensor on, and with one constant for each value.
-
-    TFT passes each input on, and of a function over many columns a quarter of the ops are the same few constants.
-
-    Args:
-        part: The ops.
-        kept: The names of those that are asked for themselves.
-    """
-    kept = {*kept, *(name[1:] for node in part.node for name in node.input if name.startswith("^"))}
-    stands_for: dict[str, str] = {}
-    constants: dict[tuple[str, bytes], str] = {}
-    for node in part.node:
-        if node.name in kept:
-            continue
-        if node.op == "Identity" and len(node.input) == 1:
-            stands_for[node.name] = node.input[0]
-        elif node.op == "Const" and not node.input:
-            first = constants.setdefault((node.device, node.attr["value"].SerializeToString()), node.name)
-            if first != node.name:
-                stands_for[node.name] = first
-
-    def origin(name: str) -> str:
-        while (passed := name.removesuffix(":0")) in stands_for:
-            name = stands_for[passed]
-        return name
-
-    slim = graph_pb2.GraphDef(versions=part.versions, library=part.library)
-    slim.node.extend(node for node in part.node if node.name not in stands_for)
-    for node in slim.node:
-        node.input[:] = map(origin, node.input)
-    return slim

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.tft import private, schemas, tracing
 from tidemill.transform.tft.paths import fingerprint
+from tidemill.transform.tft.sections import Section
 
 __all__ = ["Sink", "TensorFunction", "Trace", "fingerprint"]
 
@@ -51,7 +52,7 @@ class TensorFunction:
         feeds: The tensors inside the graph that it takes beside them.
     """
 
-    def __init__(self, section: private.Section, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
+    def __init__(self, section: Section, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
         self._section = section
         self.inputs = list(inputs)
         self.feeds = list(feeds)
@@ -162,28 +163,30 @@ class Trace:
         """Gives sinks their values; what depends on them can be computed afterwards.
 
         Args:
-            values: By sink name an array of the sink's dtype, or the path of the file that was written.
+            values: By sink name an array of the sink's dtype, or the path of the file that was written. Each is asked
+                for when it is needed, in the order of the sinks.
         """
-        open_names = {sink.name for sink in self.sinks}
-        if unknown := set(values) - open_names:
+        names = set(values)
+        if unknown := names - {sink.name for sink in self.sinks}:
             raise ValueError(f"no open sinks: {sorted(unknown)}")
-        self._values.update(values)
         self.digests.clear()
         self._ready.clear()
-        bound = [sink for sink in self.sinks if sink.name in values]
+        bound = [sink for sink in self.sinks if sink.name in names]
         if any(sink.is_asset and tracing.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
+            self._values.update(values)
             self.retrace()
             return
         for sink in bound:
+            self._values[sink.name] = value = values[sink.name]
             if sink.is_asset:
-                self._bind_asset(sink, Path(values[sink.name]))
+                self._bind_asset(sink, Path(value))
             else:
                 # Captured as TFT's own final trace does: TensorFlow would turn a division by a constant of the graph
                 # into a product with its rounded inverse.
-                value = tf.constant(values[sink.name], sink.tensor.dtype)
+                eager = tf.constant(value, sink.tensor.dtype)
                 with self.graph.as_default():
-                    self._replace(sink.tensor, self.graph.capture(value))
-        self.sinks = [sink for sink in self.sinks if sink.name not in values]
+                    self._replace(sink.tensor, self.graph.capture(eager))
+        self.sinks = [sink for sink in self.sinks if sink.name not in names]
 
     def _bind_asset(self, sink: Sink, path: Path) -> None:
         tracing.replace_asset(self.graph, sink.tensor, tf.constant(str(path)))
@@ -215,7 +218,7 @@ class Trace:
             if inner.op.name in needed:
                 tracing.fill(self.traced, outer)
         placeholders = [part for name in names for part in _parts(self.inputs[name])]
-        return TensorFunction(private.Section(self.graph, [*placeholders, *feeds], fetches), names, feeds)
+        return TensorFunction(Section(self.graph, [*placeholders, *feeds], fetches), names, feeds)
 
     def reserved_tokens(self, name: str) -> np.ndarray:
         """The tokens that a vocabulary reserves: `[tokens]` bytes.

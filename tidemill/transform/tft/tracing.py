@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from tidemill.transform.tft import private
+from tidemill.transform.tft.shortcuts import quick_ops, quick_trace, replaced
 
-_ONE_AT_A_TIME = threading.RLock()
-"""What TFT tracks belongs to the process."""
 _TRAINABLE = tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES
 OnTokens = Callable[[Mapping[str, Any], tf.Tensor], None]
 """Takes the raw inputs, as tensors of the graph that is being traced, and the tokens `[values]`."""
@@ -118,12 +115,12 @@ def trace(
     before = tf.compat.v1.get_collection(_TRAINABLE)
     context = private.TFGraphContext(module, str(work), dict(evaluated))
     with (
-        _ONE_AT_A_TIME,
+        quick_trace(),
         private.resource_tracker_scope(resources),
         private.object_tracker_scope(objects),
         tf.variable_creator_scope(create_variable),
-        _replaced(private.LOOKUPS, "construct_and_lookup_table", lambda original: _open_lookup(original, lookups)),
-        _replaced(private.ANALYZERS, "_get_vocabulary_analyzer_inputs", lambda original: _plain_tokens(original, note)),
+        replaced(private.LOOKUPS, "construct_and_lookup_table", lambda original: _open_lookup(original, lookups)),
+        replaced(private.ANALYZERS, "_get_vocabulary_analyzer_inputs", lambda original: _plain_tokens(original, note)),
     ):
         concrete = private.traced_function(recorded, dict(specs), context).get_concrete_function()
     # This collection is the process's, not the graph's: what one function adds, the next would be refused for.
@@ -160,9 +157,9 @@ def close_lookup(traced: Traced, waiting: Lookup, keys: tf.Tensor, path: Path) -
     """
     resources, objects = private.ResourceTracker(), private.ObjectTracker()
     scope = tf.compat.v1.name_scope(f"{waiting.scope}/" if waiting.scope else None)
-    with _ONE_AT_A_TIME, traced.graph.as_default(), scope:
+    with quick_ops(), traced.graph.as_default(), scope:
         with tf.init_scope(), private.resource_tracker_scope(resources), private.object_tracker_scope(objects):
-            with _replaced(private.InitializableTable, "_initialize", lambda original: lambda table: None):
+            with replaced(private.InitializableTable, "_initialize", lambda original: lambda table: None):
                 table = waiting.construct(tf.constant(str(path)))
             tables = [r for r in resources.resources if isinstance(r, private.InitializableTable)]
             if all(isinstance(made._initializer, private.TextFileInitializer) for made in tables):
@@ -202,22 +199,6 @@ def replace_asset(graph: private.FuncGraph, asset: tf.Tensor, path: tf.Tensor) -
     """Notes among the files that the graph needs the true path instead of the temporary one."""
     paths, temporary = private.asset_paths(graph), tf.get_static_value(asset)
     paths[:] = [path if other.numpy() == temporary else other for other in paths]
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Replaces a function of a module or class, for this thread."""
-    original, thread = getattr(owner, name), threading.get_ident()
-    replacement = make(original)
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        return (replacement if threading.get_ident() == thread else original)(*arguments, **named)
-
-    setattr(owner, name, call)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
 
 
 def _open_lookup(original: Callable[..., Any], lookups: list[Lookup]) -> Callable[..., Any]:
