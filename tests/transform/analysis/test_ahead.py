@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +21,9 @@ from tests.transform.here import analyse_here
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.analysis import ahead
 from tidemill.transform.analysis.ahead import counts_ahead
+from tidemill.transform.analysis.beside import Awaited, Beside
 from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.analysis.tokens import Tokens
 from tidemill.transform.raw import RawColumn
 from tidemill.transform.rows.parquet import ParquetRows
 from tidemill.transform.tft.trace import Trace
@@ -133,3 +138,92 @@ def test_what_does_not_fit_into_memory_is_counted_when_it_is_asked_for(tmp_path:
         with counts.source(held) as source:
             assert source == f"({held})"
         assert not counts.is_ahead
+
+
+def test_an_interrupt_ends_what_goes_on_beside(tmp_path: Path):
+    """A count that was begun, one that waits for it, and one of the connection's own."""
+    timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+
+    def scan(query: str) -> None:
+        with counts.source(query) as source:
+            counts.rows(f"SELECT count(*) FROM {source}")
+
+    with Counts(tmp_path, 1 << 28, 2) as counts:
+        counts.begin(ENDLESS)
+        with pytest.raises(KeyboardInterrupt), Beside(counts) as beside:
+            begun = [beside.begin(scan, query) for query in (ENDLESS, f"{ENDLESS} WHERE true")]
+            timer.start()
+            begun[0].result()
+        assert begun[1].cancelled()
+        with pytest.raises(ArithmeticError), Beside(counts) as beside:
+            own = beside.begin(scan, f"{ENDLESS} WHERE true")
+            raise ArithmeticError
+        assert isinstance(own.exception(), duckdb.InterruptException)
+        assert counts.rows("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_fails_beside_fails_the_analysis(rows: ParquetRows, tmp_path: Path, threads: int):
+    def key(token: str) -> str:
+        raise ArithmeticError(f"no key of {token!r}")
+
+    def function(inputs: dict[str, Any]) -> dict[str, Any]:
+        filled = dense(inputs["s"], "")
+        return {"ids": tft.compute_and_apply_vocabulary(filled, coverage_top_k=1, top_k=1, key_fn=key)}
+
+    with pytest.raises(ArithmeticError, match="no key of"):
+        vocabularies(rows, tmp_path / "graph", threads, function)
+
+
+def test_a_value_is_waited_for_when_it_is_asked_for(tmp_path: Path):
+    first = threading.Event()
+    with Counts(tmp_path, 1 << 28, 2) as counts, Beside(counts) as beside:
+        values = Awaited({"slow": beside.begin(first.wait, 30), "after": beside.begin(int, "7")})
+        assert (set(values), len(values), "slow" in values, "other" in values) == ({"slow", "after"}, 2, True, False)
+        first.set()
+        assert dict(values) == {"slow": True, "after": 7}
+
+
+def test_an_interrupt_ends_a_stream(tmp_path: Path):
+    with Counts(tmp_path, 1 << 28, 2) as counts:
+        with pytest.raises(ArithmeticError), Beside(counts) as beside:
+            started = threading.Event()
+            begun = beside.begin(lambda: [started.set() for _ in counts.stream(f"SELECT range FROM range({10**12})")])
+            assert started.wait(60)
+            raise ArithmeticError
+        # Arrow's reader wraps DuckDB's error.
+        assert "Interrupted" in str(begun.exception())
+
+
+def test_a_vocabulary_may_be_forgotten_while_a_result_is_fetched(tmp_path: Path):
+    with Counts(tmp_path, 1 << 28, 2) as counts:
+        tokens = [Tokens(counts, counts.create("SELECT 'a'::BLOB AS token, 1 AS metric"), is_integer=False)]
+        tokens.append(tokens)  # Only the collector finds out that nobody needs it.
+        table = tokens[0].table
+        del tokens
+        gc.collect()
+        assert table in counts._left
+        assert counts.rows(f"SELECT count(*) FROM duckdb_tables() WHERE table_name = '{table}'") == [(0,)]
+        assert not counts._left
+
+
+def test_a_key_function_may_trace(rows: ParquetRows, tmp_path: Path):
+    """It runs beside the thread that binds the vocabularies."""
+
+    def key(token: bytes) -> bytes:
+        work = tmp_path / f"work-{uuid.uuid4().hex}"
+        work.mkdir()
+        Trace(lambda inputs: {"x": tft.scale_to_0_1(inputs["x"].values)}, rows.specs, work)
+        return token[:1]
+
+    def function(inputs: dict[str, Any]) -> dict[str, Any]:
+        filled = {name: dense(inputs[name], "") for name in "st"}
+        return {
+            name: tft.compute_and_apply_vocabulary(
+                x, coverage_top_k=1, top_k=1, key_fn=key, vocab_filename=f"keyed_{name}"
+            )
+            for name, x in filled.items()
+        }
+
+    found = vocabularies(rows, tmp_path / "graph", 2, function)
+    assert found == {"keyed_s": b"a\nb\n", "keyed_t": b"2\n1\n"}

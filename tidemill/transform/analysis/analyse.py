@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tidemill.transform.analysis import nodes, passes
+from tidemill.transform.analysis.beside import Awaited, Beside
 from tidemill.transform.analysis.counts import Counts
 from tidemill.transform.analysis.reduction import Reduction
 from tidemill.transform.analysis.spans import Spans, entry_key
@@ -51,9 +52,14 @@ def analyse(
         accumulates = [operation for operation in nodes.operations(ready) if nodes.is_accumulate(operation)]
         reductions = {o: nodes.reduction(o, trace, rows, counts) for o in accumulates}
         phase = _Phase(trace, rows, reductions, kept, threads, progress)
-        phase.run(feeds_first=counts.is_ahead)
-        interpreter = nodes.Interpreter(trace, phase.results())
-        trace.bind({sink.name: interpreter.value(sink) for sink in ready})
+        at_once = counts.is_ahead
+        phase.run(counts, at_once=at_once)
+        interpreter = nodes.Interpreter(trace, phase.results(), ready)
+        if at_once:
+            with Beside(counts) as beside:
+                trace.bind(Awaited({sink.name: beside.begin(interpreter.value, sink) for sink in ready}))
+        else:
+            trace.bind({sink.name: interpreter.value(sink) for sink in ready})
 
 
 _LEAST_SUMMED = 4
@@ -82,16 +88,23 @@ class _Phase:
         self._summed: dict[nodes.Operation, int] = {}
         """How many of the first files come from an entry of all of them together."""
 
-    def run(self, *, feeds_first: bool) -> None:
+    def run(self, counts: Counts, *, at_once: bool) -> None:
         """Reads what has to be read, so that all reductions are closed for all files.
 
         Args:
-            feeds_first: Whether what scans comes last, because its counting goes on meanwhile.
+            counts: What the reductions use.
+            at_once: Whether to scan while the others are fed. Takes more memory.
         """
         self._load_sums()
         missing = [(file, self._missing(file)) for file in self._rows.files]
-        for step in (self._feed, self._scan) if feeds_first else (self._scan, self._feed):
-            step(missing)
+        if not at_once:
+            self._scan(missing)
+            self._feed(missing)
+        else:
+            with Beside(counts) as beside:
+                scanned = beside.begin(self._scan, missing)
+                self._feed(missing)
+                scanned.result()
         for file, wanting in missing:
             self._keep(file, wanting)
 

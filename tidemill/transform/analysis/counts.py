@@ -5,9 +5,12 @@ Nothing here imports TensorFlow.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -30,9 +33,10 @@ _COLUMNS = {
 
 
 class Counts:
-    """A DuckDB connection for one analysis. To be used from one thread; closed by `close` or as a context manager.
+    """A DuckDB connection for one analysis; closed by `close` or as a context manager.
 
-    Queries of `begin` are run by a thread of its own, one after the other.
+    Statements, streams and inserts may come from two threads at a time. Queries of `begin` are run by a thread of its
+    own, one after the other.
 
     Args:
         folder: An existing folder, below which it spills.
@@ -59,7 +63,12 @@ class Counts:
         self.per_file, self.threads = per_file, threads
         self._folder = Path(folder)
         self.connection = duckdb.connect(":memory:", config=settings)
-        self._tables = 0
+        self._tables = itertools.count(1)
+        self._using = threading.RLock()
+        """Held by what uses the connection itself. A stream has a cursor."""
+        self._left: collections.deque[str] = collections.deque()
+        """Tables to be dropped by the next statement."""
+        self._streams: set[duckdb.DuckDBPyConnection] = set()
         self._most_held = memory_bytes // _HELD_SHARE
         self._pieces: list[Pieces] = []
         self._begun: dict[str, tuple[duckdb.DuckDBPyConnection, Future[str]]] = {}
@@ -75,19 +84,24 @@ class Counts:
         """Drops everything. No table may be used afterwards."""
         self._pieces.clear()
         self._background.shutdown(wait=False, cancel_futures=True)
-        for cursor, begun in self._begun.values():
-            # An interruption that comes before the query has started is lost.
-            while not begun.done():
-                cursor.interrupt()
-                wait([begun], timeout=0.05)
+        # An interruption that comes before the query has started is lost.
+        while running := [begun for _, begun in self._begun.values() if not begun.done()]:
+            self.interrupt()
+            wait(running, timeout=0.05)
         self._begun.clear()
         self._background.shutdown()
         self.connection.close()
 
+    def interrupt(self) -> None:
+        """Ends the queries that run now, whoever runs them, with an error. One that has not started yet goes on."""
+        for connection in [self.connection, *self._streams, *(cursor for cursor, _ in list(self._begun.values()))]:
+            # Who ran it may close it at the same time.
+            with contextlib.suppress(duckdb.ConnectionException):
+                connection.interrupt()
+
     def new_table(self) -> str:
         """A name that no table has."""
-        self._tables += 1
-        return f"t{self._tables}"
+        return f"t{next(self._tables)}"
 
     def create(self, query: str) -> str:
         """Makes a table of a query's result.
@@ -98,9 +112,16 @@ class Counts:
         Raises:
             TidemillError: `unreadable-file` for a Parquet column of text that is no UTF-8.
         """
-        name = self.new_table()
-        self.execute(f"CREATE TABLE {name} AS {query}")
+        name, _ = self.create_counted(query)
         return name
+
+    def create_counted(self, query: str) -> tuple[str, int]:
+        """As `create`; the number of the table's rows too."""
+        name = self.new_table()
+        with self._exclusive():
+            _execute(self.connection, f"CREATE TABLE {name} AS {query}")
+            ((rows,),) = self.connection.fetchall()
+        return name, rows
 
     def execute(self, statement: str) -> None:
         """Runs a statement without a result.
@@ -108,7 +129,8 @@ class Counts:
         Raises:
             TidemillError: As `create`.
         """
-        _execute(self.connection, statement)
+        with self._exclusive():
+            _execute(self.connection, statement)
 
     @property
     def is_ahead(self) -> bool:
@@ -158,16 +180,22 @@ class Counts:
 
     def rows(self, query: str) -> list[tuple]:
         """All rows of a small result."""
-        return self.connection.sql(query).fetchall()
+        with self._exclusive():
+            return self.connection.execute(query).fetchall()
 
     def insert(self, table: str, data: pa.Table) -> None:
         """Appends rows to a table, columns by position."""
-        self.connection.from_arrow(data).insert_into(table)
+        with self._exclusive():
+            self.connection.from_arrow(data).insert_into(table)
 
     def stream(self, query: str, rows: int = STREAM_ROWS) -> Iterator[pa.RecordBatch]:
         """A large result in order, in batches. Other statements may run in between."""
         with contextlib.closing(self.connection.cursor()) as cursor:
-            yield from cursor.sql(query).to_arrow_reader(rows)
+            self._streams.add(cursor)
+            try:
+                yield from cursor.sql(query).to_arrow_reader(rows)
+            finally:
+                self._streams.discard(cursor)
 
     def hold_file(self, path: Path) -> str:
         """What queries call a Parquet file that must stay readable as long as the folder is there, even if `path` is
@@ -182,8 +210,22 @@ class Counts:
 
     def drop(self, table: str) -> None:
         """Drops a table. Does nothing after `close`."""
-        with contextlib.suppress(duckdb.ConnectionException):
-            self.connection.execute(f"DROP TABLE IF EXISTS {table}")
+        self.leave(table)
+        with self._exclusive():
+            pass
+
+    def leave(self, table: str) -> None:
+        """Drops a table when the next statement is run: a finalizer may come while a result is being fetched."""
+        self._left.append(table)
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._using:
+            while self._left:
+                table = self._left.popleft()
+                with contextlib.suppress(duckdb.ConnectionException):
+                    self.connection.execute(f"DROP TABLE IF EXISTS {table}")
+            yield
 
     def pieces(self, token: str, value: str, *, ordered: bool) -> Pieces:
         """A new table of partial results, see `Pieces`."""

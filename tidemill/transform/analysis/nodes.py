@@ -108,18 +108,22 @@ def reduction(operation: Operation, trace: Trace, rows: Rows, counts: Counts) ->
 
 
 class Interpreter:
-    """Computes values of nodes.
+    """Computes values of nodes. The trace's graph is not looked at after the start.
 
     Args:
         trace: The trace that the nodes are from.
         reduced: By accumulate operation the result of its reduction.
+        sinks: What `value` will be asked for.
     """
 
-    def __init__(self, trace: Trace, reduced: Mapping[Operation, Any]):
+    def __init__(self, trace: Trace, reduced: Mapping[Operation, Any], sinks: Sequence[Sink]):
         self._trace = trace
         self._values: dict[nodes.ValueNode, Any] = {
             operation.outputs[0]: result for operation, result in reduced.items()
         }
+        for operation in operations(sinks):
+            if isinstance(operation.operation_def, analyzer_nodes.ExtractVocabularyReservedTokens):
+                self._values[operation.outputs[0]] = trace.reserved_tokens(operation.operation_def.name)
 
     def value(self, sink: Sink) -> np.ndarray | Path:
         """A sink's value: an array, or the path of the vocabulary file that was written."""
@@ -155,8 +159,6 @@ class Interpreter:
                 return [vocabulary.prune(definition, inputs[0])]
             case analyzer_nodes.VocabularyCount():
                 return [vocabulary.count(definition, inputs[0])]
-            case analyzer_nodes.ExtractVocabularyReservedTokens():
-                return [self._trace.reserved_tokens(definition.name)]
             case analyzer_nodes.VocabularyOrderAndWrite():
                 path = self._trace.vocabulary_path(definition.vocab_filename, definition.file_format)
                 tokens = inputs[0]

@@ -42,15 +42,23 @@ class Tokens:
         is_float: Whether metrics are DOUBLE.
         more: More columns: `frequency` (DOUBLE) where the metric is mutual information; `text` (VARCHAR), the metric as
             it is written. Defaults to none.
+        rows: The table's rows, where they are known. Defaults to counting them when they are asked for.
     """
 
     def __init__(
-        self, store: Counts, table: str, *, is_integer: bool, is_float: bool = False, more: Sequence[str] = ()
+        self,
+        store: Counts,
+        table: str,
+        *,
+        is_integer: bool,
+        is_float: bool = False,
+        more: Sequence[str] = (),
+        rows: int | None = None,
     ):
         self.store, self.table = store, table
         self.is_integer, self.is_float, self.more = is_integer, is_float, tuple(more)
-        self._rows: int | None = None
-        weakref.finalize(self, store.drop, table).atexit = False
+        self._rows = rows
+        weakref.finalize(self, store.leave, table).atexit = False
 
     @staticmethod
     def from_pairs(pairs: Sequence[Sequence[Any]], dtype: str) -> Pairs:
@@ -65,8 +73,8 @@ class Tokens:
 
     def derived(self, query: str) -> Tokens:
         """A vocabulary of the same kind from a query on this one's table."""
-        table = self.store.create(query)
-        return Tokens(self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=self.more)
+        table, rows = self.store.create_counted(query)
+        return Tokens(self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=self.more, rows=rows)
 
     def with_text(self) -> Tokens:
         """The same vocabulary with the column `text`."""
