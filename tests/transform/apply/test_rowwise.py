@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.transform.apply.test_facts import dense
+from tidemill.transform.apply import eager
 from tidemill.transform.apply.rowwise import Substitution, substitution
 from tidemill.transform.tft.trace import Trace
 
@@ -152,3 +153,26 @@ def test_tokens_are_those_of_the_graph(
     own = [found.replaced.get(v, b"%d" % v if is_number else v) for _, v in present]
     missing = [] if found.missing is None else [found.missing] * (len(column) - len(present))
     assert sorted([*own, *missing]) == sorted(expected)
+
+
+def test_the_graph_is_run_once_for_columns_that_are_treated_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not so where a constant differs, or the values that are asked about."""
+
+    def function(inputs: dict) -> dict:
+        tokens = {name: dense(inputs[name], "") for name in "abc"}
+        tokens["d"] = dense(inputs["d"], "?")
+        tokens["e"] = tf.where(tf.equal(dense(inputs["e"], ""), "x"), "y", dense(inputs["e"], ""))
+        tokens["f"] = tf.where(tf.equal(dense(inputs["f"], ""), "x"), "z", dense(inputs["f"], ""))
+        return tokens
+
+    runs, run_on = [], eager._run_on
+    monkeypatch.setattr(eager, "_run_on", lambda *arguments: (runs.append(None), run_on(*arguments))[1])
+    trace = Trace(function, {name: tf.SparseTensorSpec([None, None], tf.string) for name in "abcdef"}, tmp_path)
+    found = {name: substitution(trace, tensor, "abcdef") for name, tensor in trace.outputs.items()}
+    same = {name: Substitution(name, "string", False, {}, b"") for name in "abc"}
+    assert found == same | {
+        "d": Substitution("d", "string", False, {}, b"?"),
+        "e": Substitution("e", "string", False, {b"x": b"y"}, b""),
+        "f": Substitution("f", "string", False, {b"x": b"z"}, b""),
+    }
+    assert len(runs) == 4

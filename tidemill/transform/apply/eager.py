@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+import weakref
+from collections.abc import Callable, Collection, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ import tensorflow as tf
 
 from tidemill.transform.apply.probes import sparse_probe
 
+_PARTS = ("indices", "values", "dense_shape")
+_found: MutableMapping[tf.Graph, dict[tuple, tuple[list[Any], Any]]] = weakref.WeakKeyDictionary()
+"""What `run_on` found in a graph."""
 _RENAMED = {
     ("ExpandDims", "dim"): "axis",
     ("Select", "e"): "y",
@@ -39,9 +43,50 @@ def run_on(
     Returns:
         An element for each of the values, and the one for a missing value; None where there is none.
     """
+    form = _form(graph, column, tensor)
+    if form is None:
+        return _run_on(graph, column, tensor, raw, has_missing)
+    found = _found.setdefault(graph, {})
+    key = form, tuple(raw), has_missing
+    if key not in found:
+        found[key] = _run_on(graph, column, tensor, raw, has_missing)
+    return found[key]
+
+
+def _form(graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor) -> tuple | None:
+    """What a tensor is made of, whatever its column and its ops are called.
+
+    The same for many columns, as a rule, and to compare is quicker than to run.
+
+    Returns:
+        Each op's type, attributes, and inputs by their places; None where what the graph captured is among them.
+    """
+    places = {getattr(column, part).name: place for place, part in enumerate(_PARTS)}
+    captured = {inner.name for _, inner in graph.captures}
+    form: list[tuple] = [(column.dtype,)]
+    stack = [tensor]
+    while stack:
+        top = stack[-1]
+        if top.name in places:
+            stack.pop()
+        elif top.name in captured:
+            return None
+        elif missing := [part for part in top.op.inputs if part.name not in places]:
+            stack.extend(missing)
+        else:
+            attributes = sorted((name, value.SerializeToString()) for name, value in top.op.node_def.attr.items())
+            inputs = [places[part.name] for part in top.op.inputs]
+            places |= {part.name: len(places) + index for index, part in enumerate(top.op.outputs)}
+            form.append((top.op.type, tuple(attributes), tuple(inputs)))
+    return (*form, places[tensor.name])
+
+
+def _run_on(
+    graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor, raw: list[bytes | int], has_missing: bool
+) -> tuple[list[Any], Any]:
     values = np.array(raw, object if column.dtype == tf.string else column.dtype.as_numpy_dtype)
     probe = sparse_probe(values, int(has_missing), column.dtype)
-    known = {getattr(column, part).name: getattr(probe, part) for part in ("indices", "values", "dense_shape")}
+    known = {getattr(column, part).name: getattr(probe, part) for part in _PARTS}
     known |= {inner.name: outer for outer, inner in graph.captures}
     found = _eager(tensor, known).numpy().reshape(-1).tolist()
     return found[: len(raw)], found[-1] if has_missing else None

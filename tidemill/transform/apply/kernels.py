@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,17 @@ class ColumnFunction:
     def __init__(self, function: GraphFunction, numbers: Sequence[int], plans: Sequence[ColumnPlan]):
         self._function, self._numbers = function, list(numbers)
         self.plans = {plan.column.name: plan for plan in plans}
+        self._first: Future[object] | None = None
+
+    def begin(self) -> None:
+        """Lets a thread call the function with harmless values, if none makes it fail; the next call waits for that.
+
+        The first call takes as long as many others, because TensorFlow works on the function.
+        """
+        if all(plan.is_total for plan in self.plans.values()):
+            thread = ThreadPoolExecutor(1, thread_name_prefix="tidemill-first-call")
+            self._first = thread.submit(self._call, {}, {})
+            thread.shutdown(wait=False)
 
     def __call__(self, values: Mapping[str, np.ndarray], has_missing: Mapping[str, bool]) -> dict[int, np.ndarray]:
         """The parts of the columns that are given.
@@ -46,6 +58,11 @@ class ColumnFunction:
         Returns:
             By part at least one element for each value, and last, where there is one, that of a missing value.
         """
+        if self._first is not None:
+            wait([self._first])
+        return self._call(values, has_missing)
+
+    def _call(self, values: Mapping[str, np.ndarray], has_missing: Mapping[str, bool]) -> dict[int, np.ndarray]:
         probes = {
             name: _probe(plan, values.get(name, ()), has_missing.get(name, False)) for name, plan in self.plans.items()
         }

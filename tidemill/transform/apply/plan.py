@@ -96,7 +96,7 @@ class Plan:
 
 
 def make_plan(saved: SavedTransform, columns: Sequence[RawColumn], names: Sequence[str]) -> Plan:
-    """Plans the outputs that are named, from what the graph's structure proves.
+    """Plans the outputs that are named, from what the graph's structure proves. The tables are yet to be filled.
 
     Args:
         saved: The graph.
@@ -127,7 +127,6 @@ class _Planner:
         rows = [self._row_function(names, is_rowwise) for is_rowwise, names in slow.items() if names]
         columns = self._column_plans()
         functions = self._functions(columns)
-        self._fill_tables(columns)
         return Plan(self._parts, direct, columns, functions, rows)
 
     def _is_part(self, tensor: tf.Tensor) -> bool:
@@ -217,23 +216,28 @@ class _Planner:
             functions.append((self._saved.function([self._parts[number] for number in numbers]), numbers))
         return functions
 
-    def _fill_tables(self, columns: list[ColumnPlan]) -> None:
-        """Runs the graph on the named values of all columns, a value that is not named, and a missing one."""
-        plans = [plan for plan in columns if plan.index is not None]
-        if not plans:
-            return
-        numbers = [number for plan in plans for number in plan.tables]
-        function = self._saved.function([self._parts[number] for number in numbers])
-        probes = {}
-        for plan in plans:
-            values = plan.index.values
-            others = pa.array(other_values(values) * (PACKET - len(values) % PACKET), values.type)
-            probes[plan.column.name] = sparse_probe(
-                pa.concat_arrays([values, others]), PACKET, self._saved.inputs[plan.column.name].dtype
-            )
-        results = dict(zip(numbers, function(probes), strict=True))
-        for plan in plans:
-            count = len(plan.index)
-            for number in plan.tables:
-                flat = results[number].numpy().reshape(-1)
-                plan.tables[number] = flat[[*range(count), -1, count]]
+
+def fill_tables(saved: SavedTransform, plan: Plan) -> None:
+    """Runs the graph on the named values of all columns, a value that is not named, and a missing one.
+
+    Args:
+        saved: The graph.
+        plan: A plan for it, whose columns' tables are filled.
+    """
+    columns = [column for column in plan.columns if column.index is not None]
+    if not columns:
+        return
+    numbers = [number for column in columns for number in column.tables]
+    function = saved.function([plan.parts[number] for number in numbers])
+    probes = {}
+    for column in columns:
+        values = column.index.values
+        others = pa.array(other_values(values) * (PACKET - len(values) % PACKET), values.type)
+        name = column.column.name
+        probes[name] = sparse_probe(pa.concat_arrays([values, others]), PACKET, saved.inputs[name].dtype)
+    results = dict(zip(numbers, function(probes), strict=True))
+    for column in columns:
+        count = len(column.index)
+        for number in column.tables:
+            flat = results[number].numpy().reshape(-1)
+            column.tables[number] = flat[[*range(count), -1, count]]

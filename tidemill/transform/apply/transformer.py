@@ -13,7 +13,7 @@ import tensorflow as tf
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.apply.files import transform_files
 from tidemill.transform.apply.kernels import WINDOW_ROWS, ColumnFunction, ColumnValues, Window, make_windows
-from tidemill.transform.apply.plan import RowFunction, make_plan
+from tidemill.transform.apply.plan import RowFunction, fill_tables, make_plan
 from tidemill.transform.apply.probes import PACKET
 from tidemill.transform.apply.records import transform_batches
 from tidemill.transform.apply.saved import SavedTransform
@@ -21,6 +21,7 @@ from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import typed
 from tidemill.transform.rows.feeds import sparse_lists
 from tidemill.transform.shards import check_ids, check_label, given_label, transformed_schema
+from tidemill.transform.tft.shortcuts import quick_ops
 
 __all__ = ["Transformer", "transform_batches"]
 
@@ -43,6 +44,7 @@ class Transformer:
         summary: How many of the outputs are computed in which way, for a log.
     """
 
+    @quick_ops()
     def __init__(self, graph: TransformGraph, threads: int | None = None):
         self.schema = transformed_schema(graph)
         self.threads = threads or os.cpu_count() or 1
@@ -58,6 +60,10 @@ class Transformer:
             ColumnFunction(function, numbers, [plan for plan in self._plan.columns if plan.function == index])
             for index, (function, numbers) in enumerate(self._plan.functions)
         ]
+        if self.threads > 1:
+            for function in self._functions:
+                function.begin()
+        fill_tables(saved, self._plan)
         self._windows: dict[str, Window] | None = None
         self._making_windows = threading.Lock()
         self._missing = {name: value.dtype for name, value in saved.inputs.items() if name not in self._columns}
