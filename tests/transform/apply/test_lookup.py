@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -58,3 +61,16 @@ def test_hashes_that_collide(type_: pa.DataType, monkeypatch: pytest.MonkeyPatch
     numbers = list(range(300))
     values = numbers if pa.types.is_int64(type_) else [b"value number %d" % number for number in numbers]
     assert_found(pa.array(values[:200], type_), pa.array(values * 2, type_))
+
+
+def test_an_interrupt_ends_the_waiting_for_a_lock():
+    """Which Polars, that the index is made with, keeps it from as soon as it is imported."""
+    event = threading.Event()
+    threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+    # So that what is not interrupted ends too.
+    release = threading.Timer(10, event.set)
+    release.start()
+    with pytest.raises(KeyboardInterrupt):
+        event.wait()
+    release.cancel()
+    assert not event.is_set()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+
+# Polars lets what waits go on waiting after a signal: Ctrl-C would not end the waiting for another thread.
+signal.siginterrupt(signal.SIGINT, True)
 
 NOT_FOUND = -1
 _EMPTY = np.uint64(0xFFFFFFFF)
