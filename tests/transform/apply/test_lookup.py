@@ -66,11 +66,11 @@ def test_hashes_that_collide(type_: pa.DataType, monkeypatch: pytest.MonkeyPatch
 def test_an_interrupt_ends_the_waiting_for_a_lock():
     """Which Polars, that the index is made with, keeps it from as soon as it is imported."""
     event = threading.Event()
-    threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
-    # So that what is not interrupted ends too.
+    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     release = threading.Timer(10, event.set)
-    release.start()
     with pytest.raises(KeyboardInterrupt):
+        release.start()
+        interrupt.start()
         event.wait()
     release.cancel()
     assert not event.is_set()
