@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidemill.data.dataset import ROW_GROUP_ROWS
+from tidemill.transform.apply import lookup  # noqa: F401 - Polars, which changes what a signal does
 from tidemill.transform.apply.files import transform_files
 
 SCHEMA = pa.schema([("x", pa.int32()), ("y", pa.float32())])
@@ -113,3 +116,63 @@ def test_a_target_that_cannot_be_written(sources: list[Path], tmp_path: Path):
     pairs = [(sources[0], tmp_path / "missing" / "a.parquet")]
     with pytest.raises(FileNotFoundError):
         transform_files(pairs, ["n", "s"], ["s"], SCHEMA, transform, 2, lambda rows: None)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    """Three files of twenty units each."""
+    rows = pa.table({"n": np.arange(20 * ROW_GROUP_ROWS), "s": pa.array(["1"] * (20 * ROW_GROUP_ROWS))})
+    paths = [tmp_path / f"{name}.parquet" for name in "abc"]
+    for path in paths:
+        pq.write_table(rows, path, row_group_size=ROW_GROUP_ROWS)
+    return paths
+
+
+def at_work() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("transform_")]
+
+
+def interrupt_after(*seconds: float) -> None:
+    thread = threading.main_thread().ident
+    for after in seconds:
+        threading.Timer(after, signal.pthread_kill, [thread, signal.SIGINT]).start()
+
+
+def test_an_interrupt_ends_the_run(many: list[Path], tmp_path: Path):
+    first, written = threading.Lock(), []
+
+    def slow(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if first.acquire(blocking=False):
+            interrupt_after(0.2)
+        time.sleep(0.1)
+        return transform(batch)
+
+    pairs = [(path, tmp_path / f"out-{path.name}") for path in many]
+    with pytest.raises(KeyboardInterrupt):
+        transform_files(pairs, ["n", "s"], ["s"], SCHEMA, slow, 2, written.append)
+    assert not at_work()
+    assert sum(written) < 60 * ROW_GROUP_ROWS
+
+
+def test_nothing_is_written_after_a_second_interrupt(many: list[Path], tmp_path: Path):
+    """It ends the waiting for the threads, while they may be at any place."""
+    go, folder = threading.Event(), tmp_path / "out"
+
+    def slow(batch: pa.RecordBatch) -> pa.RecordBatch:
+        first = batch.column("n")[0].as_py() // ROW_GROUP_ROWS
+        if first == 3:
+            interrupt_after(0.2, 1.2)
+        assert first < 3 or go.wait(60)
+        return transform(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(many, folder, 2, slow)
+    assert at_work()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert list(before) == ["a.parquet"]
+    go.set()
+    deadline = time.monotonic() + 60
+    while at_work():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

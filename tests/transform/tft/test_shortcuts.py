@@ -174,6 +174,20 @@ def test_composite_tensors_may_keep_what_they_were_asked_for(tmp_path: Path):
     assert made.inputs["sparse"].shape.as_list() == [None, None]
 
 
+def test_scopes_have_the_names_that_they_have_beside_copies(tmp_path: Path):
+    """TFT passes each input on by an op, and calls a vocabulary without a name after its scope."""
+    scopes = {}
+
+    def function(inputs: dict) -> dict:
+        for name, tensor in inputs.items():
+            with tf.name_scope(f"{tensor.op.name}_copy") as scopes[name]:
+                assert scopes[name] == f"{tensor.op.name}_copy_1/"
+        return dict(inputs)
+
+    traced(function, tmp_path)
+    assert scopes.keys() == SPECS.keys()
+
+
 def test_inputs_may_be_outputs(tmp_path: Path):
     assert values(dict, tmp_path) == {"x": X.numpy().tolist(), "s": [b"a", b"b"]}
 

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -57,7 +57,12 @@ def transform_files(
     run = _Run(sources, targets, iter(units), transform, threads + 2, on_rows)
     try:
         with ThreadPoolExecutor(threads, "transform") as pool:
-            futures = [pool.submit(run.work) for _ in range(threads)]
+            try:
+                futures = [pool.submit(run.work) for _ in range(threads)]
+                wait(futures)
+            except BaseException:
+                run.give_up()
+                raise
         for future in futures:
             future.result()
     finally:
@@ -92,12 +97,16 @@ class _Run:
                 batches = [self._transform(batch) for batch in reader.read(unit)]
                 self._targets[unit.file].put(unit.place, batches, self._written)
         except BaseException:
-            self._has_failed = True
+            self.give_up()
             raise
         finally:
             reader.close()
             # For the thread that waits for a slot, to see that there is nothing left.
             self._slots.release()
+
+    def give_up(self) -> None:
+        """Lets no thread take another unit."""
+        self._has_failed = True
 
     def _take(self) -> _Unit | None:
         self._slots.acquire()
@@ -179,14 +188,19 @@ class _Reader:
 
 
 class _Target:
-    """A file to write: units come in any order and are written by their place, each batch a row group."""
+    """A file to write: units come in any order and are written by their place, each batch a row group.
+
+    It may be closed at any time: whoever waits for the threads may be interrupted while they write.
+    """
 
     def __init__(self, path: _Path, schema: pa.Schema, units: int):
         self._path, self._schema, self._units = path, schema, units
         self._lock = threading.Lock()
+        self._using = threading.RLock()
+        """Held while the file is written to or closed."""
         self._waiting: dict[int, list[pa.RecordBatch]] = {}
         self._next = 0
-        self._is_writing = False
+        self._is_writing = self._is_closed = False
         self._writer = None if units else self._open()
         if not units:
             self.close()
@@ -208,18 +222,23 @@ class _Target:
             written(due)
 
     def close(self) -> None:
-        """Closes the file, where it is open."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Closes the file, where it is open. Whoever writes to it afterwards fails."""
+        with self._using:
+            self._is_closed = True
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
 
     def _write(self, batches: list[pa.RecordBatch]) -> None:
-        self._writer = self._writer or self._open()
-        for batch in batches:
-            self._writer.write_table(pa.Table.from_batches([batch]), row_group_size=ROW_GROUP_ROWS)
-        self._next += 1
-        if self._next == self._units:
-            self.close()
+        with self._using:
+            if self._is_closed:
+                raise ValueError(f"{self._path} is closed")
+            self._writer = self._writer or self._open()
+            for batch in batches:
+                self._writer.write_table(pa.Table.from_batches([batch]), row_group_size=ROW_GROUP_ROWS)
+            self._next += 1
+            if self._next == self._units:
+                self.close()
 
     def _open(self) -> pq.ParquetWriter:
         return numbers_writer(self._path, self._schema)

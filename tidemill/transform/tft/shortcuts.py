@@ -66,15 +66,21 @@ def replaced(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callabl
     def call(*arguments: Any, **named: Any) -> Any:
         return (replacement if threading.get_ident() == thread else original)(*arguments, **named)
 
-    setattr(owner, name, call)
     try:
+        setattr(owner, name, call)
         yield
     finally:
         setattr(owner, name, original)
 
 
 def _copied(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tf.nest.map_structure(lambda part: part, t, expand_composites=True) for name, t in tensors.items()}
+    return {name: tf.nest.map_structure(_as_if_copied, t, expand_composites=True) for name, t in tensors.items()}
+
+
+def _as_if_copied(tensor: tf.Tensor) -> tf.Tensor:
+    # A scope of the copy's name would get another one, and vocabularies are called after scopes.
+    tf.compat.v1.get_default_graph().unique_name(f"{tensor.op.name}_copy")
+    return tensor
 
 
 class _SharedStacks:
