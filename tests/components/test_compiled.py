@@ -2,16 +2,22 @@
 
 import ast
 import configparser
+import importlib.metadata
+import sys
 from pathlib import Path
 
 import kfp
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tidemill.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = sorted(p.parent.name for p in (ROOT / "components").glob("*/component.py"))
+OTHER_EXTRAS = {"jax"}
+"""Packages that what imports them asks for itself, by an extra of their own."""
 PIPELINES = sorted(p.parent.name for p in (ROOT / "pipelines").glob("*/pipeline.py"))
 
 
@@ -79,3 +85,42 @@ def test_setup_cfg_lists_every_package():
         for init in (ROOT / folder).glob("*/**/__init__.py"):
             there.add(".".join([package, *init.parent.relative_to(ROOT / folder).parts]))
     assert listed == there
+
+
+def test_the_steps_install_what_they_import():
+    """What any module imports comes with the extra `steps`, by itself or as what another package needs."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    waiting = [
+        *config["options"]["install_requires"].split("\n"),
+        *config["options.extras_require"]["steps"].split("\n"),
+    ]
+    installed: set[str] = set()
+    while waiting:
+        if not (line := waiting.pop().strip()):
+            continue
+        requirement = Requirement(line)
+        name = canonicalize_name(requirement.name)
+        if name in installed or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        installed.add(name)
+        waiting += importlib.metadata.requires(name) or []
+    brings = importlib.metadata.packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in (ROOT / "tidemill").rglob("*.py")
+        for module in imported(path) - sys.stdlib_module_names - {"tidemill"} - OTHER_EXTRAS
+        if not any(canonicalize_name(name) in installed for name in brings.get(module, []))
+    }
+    assert not missing
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file's statements import, wherever they stand."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.append(node.module or "")
+    return {name.partition(".")[0] for name in names}

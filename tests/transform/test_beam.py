@@ -174,6 +174,17 @@ def test_through_beams_job_api(tmp_path: Path, runner: str):
     assert [p for p in (tmp_path / "shared").rglob("*") if p.is_file()] == []
 
 
+def test_a_runner_that_cannot_be_reached(tmp_path: Path):
+    flags = ["--job_endpoint=localhost:1", "--job_server_timeout=1", f"--temp_location={tmp_path / 'shared'}"]
+    module = "def preprocessing_fn(inputs):\n    import tensorflow as tf\n    x = tf.sparse.to_dense(inputs['text'])\n"
+    module += "    return {'a': tf.cast(tf.strings.length(tf.squeeze(x, 1)), tf.int64)}\n"
+    wanted = {"features": {"zscore": FEATURES["zscore"]}}, {"transform_module": module}
+    for number, given in enumerate(wanted):
+        with pytest.raises(TidemillError, match=r"^compute\.preprocess\.runner: got no job \(\w*Timeout") as caught:
+            run(tmp_path / str(number), {"train": table(700, 1, 0.0)}, runner="flink", options=flags, **given)
+        assert caught.value.code is Code.INVALID_VALUE
+
+
 def test_shared_names():
     from tidemill.transform.beam.files import shared_uri
 

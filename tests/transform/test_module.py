@@ -148,7 +148,12 @@ BAD = {
     "exit": ("import sys\nsys.exit(0)\n", Code.TRANSFORM_FAILED, "line 2.*SystemExit"),
     "no function": ("x = 1\n", Code.TRANSFORM_FAILED, "without preprocessing_fn"),
     "arguments": ("def preprocessing_fn():\n    return {}\n", Code.TRANSFORM_FAILED, "TypeError"),
-    "column": (module("    return {'a': inputs['zzz']}\n"), Code.TRANSFORM_FAILED, "line 6.*zzz"),
+    "column": (module("    return {'a': inputs['zzz']}\n"), Code.TRANSFORM_FAILED, "line 6.*zzz.*inputs has .*word"),
+    "default": (
+        module("    return {'a': tf.squeeze(tf.sparse.to_dense(inputs['word'], 0.0), 1)}\n"),
+        Code.TRANSFORM_FAILED,
+        "line 6.*string",
+    ),
     "trace": (module(DENSE + "    return {'a': tf.matmul(x, tf.zeros([2, 3]))}\n"), Code.TRANSFORM_FAILED, "line 7"),
     "type": (module("    return 3\n"), Code.TRANSFORM_FAILED, "int"),
     "value": (module("    return {'a': 3}\n"), Code.TRANSFORM_FAILED, "'a'"),

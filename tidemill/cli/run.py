@@ -25,7 +25,7 @@ from tidemill.local.runner import Ended, Stopped, run_pipeline
 from tidemill.local.steps import Step, Steps
 
 _LOG_LINES = 20
-_STEP_PACKAGES = ("duckdb", "lightgbm", "pyarrow", "tensorflow", "tensorflow_transform")
+_STEP_PACKAGES = ("duckdb", "lightgbm", "polars", "pyarrow", "tensorflow", "tensorflow_transform")
 _TENSORFLOW = re.compile(r"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl|To enable the following")
 _METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 

@@ -47,7 +47,11 @@ class ModuleFunction:
         Raises:
             TidemillError: `transform-failed` or `unsupported`.
         """
-        outputs = _load(self.text)(dict(inputs))
+        try:
+            outputs = _load(self.text)(dict(inputs))
+        except KeyError as error:
+            want = _cut(f"mend the transform module; inputs has {', '.join(inputs)}")
+            raise _failed(reason([error]), want, _line([error], self.text)) from error
         _remember_lines(self.text)
         if not isinstance(outputs, dict):
             raise _failed(f"{_ENTRY} returning {type(outputs).__name__}", "return a dict of tensors by feature name")
@@ -74,9 +78,9 @@ def user_errors(text: str | None) -> Iterator[None]:
         if own := next((cause for cause in chain if isinstance(cause, TidemillError)), None):
             raise own from None
         line = None if text is None else _line(chain, text)
-        if text is None or (line is None and isinstance(chain[-1], OSError | MemoryError)):
+        if text is None or (line is None and _is_of_the_machine(chain[-1])):
             raise
-        raise _failed(_reason(chain), "mend the transform module", line) from error
+        raise _failed(reason(chain), "mend the transform module", line) from error
 
 
 def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -150,8 +154,7 @@ def _line(chain: list[BaseException], text: str) -> int | None:
     for error in reversed(chain):
         if isinstance(error, SyntaxError) and error.filename == FILE_NAME:
             return error.lineno
-        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILE_NAME]
-        if frames:
+        if frames := _frames(error):
             return frames[-1]
         for node in _NODE.findall(str(error)):
             while node:
@@ -161,11 +164,26 @@ def _line(chain: list[BaseException], text: str) -> int | None:
     return None
 
 
-def _reason(chain: list[BaseException]) -> str:
-    """The innermost error in one line."""
-    error = chain[-1]
+def _frames(error: BaseException) -> list[int | None]:
+    """The module's lines through which an error came."""
+    return [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILE_NAME]
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    """Whether a file, the disk or the memory is what is wrong."""
+    import tensorflow as tf
+
+    return isinstance(error, OSError | MemoryError | tf.errors.ResourceExhaustedError)
+
+
+def reason(chain: list[BaseException]) -> str:
+    """In one line the innermost error that left the module, or where none did the innermost of all."""
+    error = next((cause for cause in reversed(chain) if _frames(cause)), chain[-1])
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith(_NOISE)]
-    text = f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
+    return _cut(f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": "))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 1] + "…"
 
 

@@ -14,17 +14,19 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_transform.beam as tft_beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from tidemill.data.dataset import Dataset
+from tidemill.errors import TidemillError
 from tidemill.step import Progress
 from tidemill.transform.beam import files, runners
 from tidemill.transform.graph import TRANSFORM_FN, TRANSFORMED_METADATA, TransformGraph
@@ -42,7 +44,7 @@ class BeamEngine:
         flags: The runner's pipeline options.
 
     Raises:
-        TidemillError: `missing-package` or `invalid-value`.
+        TidemillError: `missing-package` or `invalid-value`; `invalid-value` later too, where the runner takes no job.
     """
 
     def __init__(self, runner: str, flags: Sequence[str]):
@@ -115,7 +117,20 @@ class BeamEngine:
 
     def _pipeline(self) -> beam.Pipeline:
         runner: PipelineRunner = self._open_runner()
-        return beam.Pipeline(runner=runner, options=self._options)
+        make = beam.Pipeline if self._is_local else _HandedOver
+        return make(runner=runner, options=self._options)
+
+
+class _HandedOver(beam.Pipeline):
+    """A pipeline for workers elsewhere. What fails in them is raised later, by the result that is waited for."""
+
+    def run(self, *arguments: Any, **named: Any) -> PipelineResult:
+        try:
+            return super().run(*arguments, **named)
+        except TidemillError:
+            raise
+        except Exception as error:
+            raise runners.unreached(error) from error
 
 
 def tensor_adapter_config(columns: Sequence[RawColumn]) -> TensorAdapterConfig:

@@ -13,6 +13,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from tidemill.errors import Code, TidemillError
+from tidemill.transform.module import reason
 
 WHERE = "compute.preprocess.options"
 _RUNNERS = {"dataflow": "DataflowRunner", "flink": "FlinkRunner", "spark": "SparkRunner"}
@@ -88,6 +89,13 @@ def open_runner(runner: str) -> PipelineRunner:
             f"{runner!r} ({error})",
             "install Tidemill with its extra beam",
         ) from error
+
+
+def unreached(error: Exception) -> TidemillError:
+    """What to tell where a runner did not take a pipeline."""
+    got = f"no job ({reason([error])})"
+    want = f"see that the runner can be reached, and mend {WHERE}"
+    return TidemillError(Code.INVALID_VALUE, "compute.preprocess.runner", got, want)
 
 
 def temp_location(options: PipelineOptions) -> str:
