@@ -16,9 +16,9 @@ from tidemill.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = sorted(p.parent.name for p in (ROOT / "components").glob("*/component.py"))
-OTHER_EXTRAS = {"jax"}
-"""Packages that what imports them asks for itself, by an extra of their own."""
 PIPELINES = sorted(p.parent.name for p in (ROOT / "pipelines").glob("*/pipeline.py"))
+OTHER_EXTRAS = {"jax"}
+"""Packages that come with an extra of their own, which whoever wants them is told of."""
 
 
 def test_nothing_is_stale():

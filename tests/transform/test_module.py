@@ -11,6 +11,7 @@ import pytest
 
 from tests.transform.runs import Run, run
 from tidemill.errors import Code, TidemillError
+from tidemill.transform.module import user_errors
 
 TAXI = Path(__file__).with_name("taxi_transform.py").read_text(encoding="utf-8")
 
@@ -189,6 +190,17 @@ def test_mistakes(tmp_path: Path, name: str):
         run(tmp_path, {"train": small_table()}, transform_module=text)
     assert caught.value.code is code
     assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema"]
+
+
+def test_a_full_disk_is_not_the_modules_mistake():
+    import tensorflow as tf
+
+    full = tf.errors.ResourceExhaustedError(None, None, "saved_model.pb; No space left on device")
+    for error in (full, OSError(28, "No space left on device")):
+        with pytest.raises(type(error), match="No space"), user_errors(module("    return {}\n")):
+            raise error
+    with pytest.raises(TidemillError, match="ValueError: no"), user_errors(module("    return {}\n")):
+        raise ValueError("no")
 
 
 COMPUTED = module(DENSE + "    return {'a': x, 'high': tf.cast(x > 1.0, tf.int64)}\n")
