@@ -6,6 +6,7 @@ A folder without `manifest.json`, or one whose files do not have the sizes that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -50,6 +51,7 @@ def write_folder(path: str | os.PathLike, metadata: dict | None = None) -> Itera
         The folder to write to.
     """
     path = Path(path)
+    refuse_file(path)
     partial = path.with_name(path.name + ".partial")
     remove_tree(partial)
     partial.mkdir(parents=True)
@@ -91,6 +93,8 @@ def open_folder(path: str | os.PathLike, *, deep: bool = False) -> dict:
         TidemillError: `incomplete-artifact`.
     """
     manifest = read_manifest(path)
+    if "files" not in manifest:
+        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), f"a {MANIFEST} without files", _REMEDY)
     for file in manifest["files"]:
         check_file(Path(path), FileEntry(**file), deep=deep)
     return manifest
@@ -100,13 +104,16 @@ def read_manifest(path: str | os.PathLike) -> dict:
     """The manifest of a finished folder.
 
     Raises:
-        TidemillError: `incomplete-artifact` where it is missing or not JSON.
+        TidemillError: `incomplete-artifact` where it is missing or no manifest.
     """
     file = Path(path) / MANIFEST
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError) as error:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), f"no readable {MANIFEST}", _REMEDY) from error
+    if not isinstance(manifest, dict) or not {"fingerprint", "metadata"} <= set(manifest):
+        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), f"a {MANIFEST} of something else", _REMEDY)
+    return manifest
 
 
 def check_files(path: str | os.PathLike) -> None:
@@ -142,6 +149,16 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def refuse_file(path: Path) -> None:
+    """Checks, before the work, that no file is where a folder is to be written.
+
+    Raises:
+        FileExistsError: one is.
+    """
+    if path.is_file():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def remove_tree(path: Path) -> None:

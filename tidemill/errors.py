@@ -7,8 +7,21 @@ raises one exits with code 2 and leaves nothing half-written; anything else that
 from __future__ import annotations
 
 import enum
+import errno
+import os
 
 EXIT_CODE = 2
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk, or choose another folder",
+    errno.EDQUOT: "make room in that quota, or choose another folder",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a path that this user may read and write",
+    errno.EPERM: "choose a path that this user may read and write",
+    errno.ENOTDIR: "choose a path that does not lie below a file",
+    errno.EEXIST: "remove what is there, or choose another path",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
 
 
 class Code(enum.Enum):
@@ -43,6 +56,7 @@ class Code(enum.Enum):
     NO_MODEL = ("no-model", "No published model of this name and version exists.")
     NO_RUN = ("no-run", "No recorded run matches.")
     INCOMPLETE_ARTIFACT = ("incomplete-artifact", "An artifact lacks its manifest, or its bytes do not match it.")
+    UNUSABLE_PATH = ("unusable-path", "The disk is full, or a path cannot be written to or read.")
     ROOT_BUSY = ("root-busy", "Another run is using the same root folder.")
 
     def __init__(self, code: str, help_line: str):
@@ -76,3 +90,11 @@ class TidemillError(Exception):
     def to_dict(self) -> dict:
         """The error for programs: `code`, `message`, `details`."""
         return {"code": self.code.code, "message": str(self), "details": self.details}
+
+
+def of_path(error: OSError) -> TidemillError | None:
+    """What to tell of an error of the file system that a user can mend: `unusable-path`. None of any other."""
+    if error.errno not in _REMEDIES:
+        return None
+    where = str(error.filename) if error.filename else "a file that is read or written"
+    return TidemillError(Code.UNUSABLE_PATH, where, os.strerror(error.errno).lower(), _REMEDIES[error.errno])

@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
-from tidemill.errors import EXIT_CODE, TidemillError
+from tidemill.errors import EXIT_CODE, TidemillError, of_path
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
@@ -68,8 +70,8 @@ def step(name: str) -> Iterator[Progress]:
     """Surrounds the body of a component.
 
     A `TidemillError` inside ends the process with exit code 2 after printing one line `error [code] message` and, when
-    the environment variable `TIDEMILL_ERROR_FILE` names a file, writing it there as JSON. `Preempted` ends it with
-    `PREEMPTED_EXIT_CODE`.
+    the environment variable `TIDEMILL_ERROR_FILE` names a file, writing it there as JSON. So does an error of the file
+    system that is the user's to mend. `Preempted` ends it with `PREEMPTED_EXIT_CODE`.
 
     Args:
         name: The component's name.
@@ -81,14 +83,23 @@ def step(name: str) -> Iterator[Progress]:
     try:
         yield Progress(name)
     except TidemillError as error:
-        if path := os.environ.get(ERROR_FILE):
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump({"step": name, **error.to_dict()}, file)
-        print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_CODE)
+        _refuse(name, error)
+    except OSError as error:
+        if (mistake := of_path(error)) is None:
+            raise
+        traceback.print_exception(error)
+        _refuse(name, mistake)
     except Preempted:
         print(f"{name} was told to end; the next attempt goes on from here", file=sys.stderr, flush=True)
         sys.exit(PREEMPTED_EXIT_CODE)
+
+
+def _refuse(name: str, error: TidemillError) -> NoReturn:
+    if path := os.environ.get(ERROR_FILE):
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"step": name, **error.to_dict()}, file)
+    print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_CODE)
 
 
 def die_with_run() -> None:

@@ -36,6 +36,15 @@ def toy(monkeypatch, tmp_path):
     return tmp_path
 
 
+def test_a_full_disk_ends_with_2_and_a_sentence():
+    # The device on which writing fails as on a full disk.
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "tidemill.cli.main", "schema"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error \[unusable-path\] .* no space left on device; make room .*\.\n", ended.stderr)
+
+
 class TestValidate:
     def test_a_valid_file_is_summed_up_in_a_line(self, capsys):
         assert main(["validate", str(FLIGHTS)]) == 0

@@ -45,6 +45,22 @@ def test_a_step_ends_with_2_and_tells_its_error(tmp_path, with_file):
         assert error == {"step": "x", "code": "drift", "message": "a: got b; c.", "details": {"d": 1}}
 
 
+def test_an_error_of_the_file_system_has_a_code_where_the_user_can_mend_it(tmp_path):
+    for raised, mended in (("ENOSPC", True), ("EINTR", False)):
+        code = (
+            "import errno\nfrom tidemill.step import step\n"
+            f"with step('x'):\n    raise OSError(errno.{raised}, 'as Python says it', '/data/part')"
+        )
+        env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / raised)}
+        ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+        assert ended.stderr.startswith("Traceback")
+        assert ended.returncode == (EXIT_CODE if mended else 1)
+        assert (tmp_path / raised).exists() == mended
+    told = json.loads((tmp_path / "ENOSPC").read_text())
+    want = "make room on that disk, or choose another folder"
+    assert (told["code"], told["message"]) == ("unusable-path", f"/data/part: got no space left on device; {want}.")
+
+
 def test_progress_goes_to_the_file_in_pieces_and_to_the_log_without_one(tmp_path):
     code = (
         "from tidemill.step import step\n"

@@ -174,11 +174,21 @@ BAD = {
     ),
     "leak": (module(Y + "    return {'a': y}\n"), Code.LEAKAGE, "'a'.*'y'"),
     "label value": (module(DENSE + "    return {'a': x, 'y': x}\n"), Code.LABEL_TYPE, "y"),
+    "one file": (
+        module(
+            "    word = tf.sparse.to_dense(inputs['word'])\n"
+            "    a = tft.compute_and_apply_vocabulary(word, vocab_filename='my words', top_k=1)\n"
+            "    b = tft.compute_and_apply_vocabulary(word, vocab_filename='my-words')\n"
+            "    return {'a': tf.squeeze(a, 1), 'b': tf.squeeze(b, 1)}\n"
+        ),
+        Code.TRANSFORM_FAILED,
+        "line 8.*a second vocabulary of vocab_filename 'my-words'",
+    ),
     "while running": (
         module(DENSE + "    with tf.control_dependencies([tf.debugging.assert_less(x, 3.0, 'too large')]):\n"
                "        x = tf.identity(x)\n    return {'a': x - tft.mean(x)}\n"),
         Code.TRANSFORM_FAILED,
-        "line 7.*too large",
+        "line 7: got InvalidArgumentError: assertion failed.*too large",
     ),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.transform.runs import FEATURES, Run, run, spec, write_examples, write_schema
+from tidemill.data.dataset import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.step import Progress
 from tidemill.transform.preprocess import preprocess
@@ -128,20 +129,65 @@ def test_mistakes(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize(
     ("train", "schema_text", "code"),
-    [(0, "", Code.EMPTY_SPLIT), (3, None, Code.MISSING_FILE), (3, "feature {", Code.UNREADABLE_FILE)],
+    [
+        (0, b"", Code.EMPTY_SPLIT),
+        (3, None, Code.MISSING_FILE),
+        (3, b"feature {", Code.UNREADABLE_FILE),
+        (3, b"\xff\xfe", Code.UNREADABLE_FILE),
+    ],
 )
-def test_inputs_that_are_not_whole(tmp_path: Path, train: int, schema_text: str | None, code: Code):
+def test_inputs_that_are_not_whole(tmp_path: Path, train: int, schema_text: bytes | None, code: Code):
     examples = write_examples(tmp_path / "examples", {"train": rows().slice(0, train), "test": rows()})
     schema = write_schema(tmp_path / "schema", rows().schema)
     if schema_text is None:
         (tmp_path / "schema" / "schema.pbtxt").unlink()
     else:
-        (tmp_path / "schema" / "schema.pbtxt").write_text(schema_text)
+        (tmp_path / "schema" / "schema.pbtxt").write_bytes(schema_text)
     targets = {"transform_graph": str(tmp_path / "graph"), "transformed": str(tmp_path / "made")}
     with pytest.raises(TidemillError) as caught:
         preprocess(spec(features=NUMERIC), examples, schema, progress=Progress("preprocess"), **targets)
     assert caught.value.code is code
     assert not list(tmp_path.glob("graph*")) and not list(tmp_path.glob("made*"))
+
+
+@pytest.mark.parametrize("engine", ["local", "beam"])
+@pytest.mark.parametrize("place", ["pages", "footer"])
+def test_damaged_bytes_of_the_size_that_they_had(tmp_path: Path, engine: str, place: str):
+    module = "def preprocessing_fn(inputs):\n    import tensorflow as tf\n    x = tf.sparse.to_dense(inputs['x'])\n"
+    module += "    return {'a': tf.squeeze(x, 1)}\n"
+    examples = write_examples(tmp_path / "examples", {"train": rows()})
+    schema = write_schema(tmp_path / "schema", rows().schema)
+    part = tmp_path / "examples" / "train" / "part-00000.parquet"
+    size, group = part.stat().st_size, pq.read_metadata(part).row_group(0)
+    column = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "x")
+    with open(part, "r+b") as file:
+        file.seek(size - 40 if place == "footer" else column.dictionary_page_offset or column.data_page_offset)
+        file.write(b"\xa5" * 30)
+    targets = {"transform_graph": str(tmp_path / "graph"), "transformed": str(tmp_path / "made")}
+    for what in ({"features": NUMERIC}, {"transform_module": module}):
+        with pytest.raises(TidemillError, match=r"part-00000\.parquet: got other bytes than") as caught:
+            preprocess(spec(engine=engine, **what), examples, schema, progress=Progress("preprocess"), **targets)
+        assert caught.value.code is Code.INCOMPLETE_ARTIFACT
+    assert part.stat().st_size == size
+    assert not list(tmp_path.glob("graph*")) and not list(tmp_path.glob("made*"))
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[]", b"\xff", b"", b'{"fingerprint": "", "files": [], "metadata": {}}'])
+def test_a_manifest_that_is_none_of_a_dataset(tmp_path: Path, text: bytes):
+    examples = write_examples(tmp_path / "examples", {"train": rows()})
+    (tmp_path / "examples" / "manifest.json").write_bytes(text)
+    with pytest.raises(TidemillError, match="run the step that made it again") as caught:
+        Dataset(examples)
+    assert caught.value.code is Code.INCOMPLETE_ARTIFACT
+
+
+@pytest.mark.parametrize("name", ["transform_graph", "transformed"])
+def test_a_file_where_a_folder_is_to_be_written(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=name):
+        run(tmp_path, {"train": rows()}, features=NUMERIC)
+    assert (tmp_path / name).read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema", name]
 
 
 def test_a_failure_leaves_the_old_artifacts(tmp_path: Path):

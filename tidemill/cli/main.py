@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import tidemill
-from tidemill.errors import EXIT_CODE, TidemillError
+from tidemill.errors import EXIT_CODE, TidemillError, of_path
 
 _DEFAULT_ROOT = ".tidemill"
 
@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return getattr(importlib.import_module(f"tidemill.cli.{module}"), function)(args)
     except TidemillError as error:
-        print(f"error [{error.code.code}] {error}", file=sys.stderr)
-        return EXIT_CODE
+        return _refused(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -38,6 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe, such as `head`, has gone. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if mistake := of_path(error):
+            return _refused(mistake)
+        raise
+
+
+def _refused(error: TidemillError) -> int:
+    print(f"error [{error.code.code}] {error}", file=sys.stderr)
+    return EXIT_CODE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ that the manifest says is refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidemill import fingerprint
-from tidemill.artifact import MANIFEST, FileEntry, check_file, read_manifest, remove_tree, write_json
+from tidemill.artifact import MANIFEST, FileEntry, check_file, read_manifest, refuse_file, remove_tree, write_json
 from tidemill.errors import Code, TidemillError
 
 SPLITS = ("train", "valid", "test")
 ROW_GROUP_ROWS = 1 << 16
 SHARD_ROWS = 1 << 20
 COMPRESSION = "zstd"
+_REMEDY = "run the step that made it again"
 
 
 def numbers_writer(path: str | os.PathLike, schema: pa.Schema) -> pq.ParquetWriter:
@@ -59,6 +61,8 @@ class Dataset:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         manifest = read_manifest(self.path)
+        if not {"columns", "splits"} <= set(manifest):
+            raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "an artifact without splits", _REMEDY)
         self.columns: dict[str, str] = manifest["columns"]
         self.fingerprint: str = manifest["fingerprint"]
         self.metadata: dict = manifest["metadata"]
@@ -84,13 +88,31 @@ class Dataset:
         """The Arrow schema that all shards share.
 
         Raises:
-            TidemillError: `incomplete-artifact` when the dataset has no shard.
+            TidemillError: `incomplete-artifact` when the dataset has no shard, or the first is damaged.
         """
         for split in self.splits:
             for path in self.files(split):
-                return pq.read_schema(path)
-        want = "run the step that made it again"
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "a dataset without shards", want)
+                with self.reading():
+                    return pq.read_schema(path)
+        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "a dataset without shards", _REMEDY)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Surrounds what reads the shards. Where it fails, and the bytes of a shard are not those that were written,
+        that is the reason: sizes are checked whenever a dataset is opened, bytes only then.
+
+        Raises:
+            TidemillError: `incomplete-artifact` instead of the block's own error.
+        """
+        try:
+            yield
+        except TidemillError:
+            raise
+        except Exception:
+            for split in self.splits.values():
+                for entry in split.files:
+                    check_file(self.path, entry, deep=True)
+            raise
 
     def batches(
         self, split: str, columns: Sequence[str] | None = None, batch_rows: int = ROW_GROUP_ROWS
@@ -104,10 +126,13 @@ class Dataset:
 
         Yields:
             Record batches of 1 to `batch_rows` rows.
+
+        Raises:
+            TidemillError: `incomplete-artifact` where a shard is damaged.
         """
         names = None if columns is None else list(columns)
         for path in self.files(split):
-            with pq.ParquetFile(path) as file:
+            with self.reading(), pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=batch_rows, columns=names, use_threads=True):
                     if batch.num_rows:
                         yield batch if names is None else batch.select(names)
@@ -158,6 +183,7 @@ class DatasetWriter:
         self._splits = tuple(splits)
 
     def __enter__(self) -> DatasetWriter:
+        refuse_file(self.path)
         remove_tree(self._partial)
         for split in self._splits:
             (self._partial / split).mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -35,7 +36,8 @@ class TransformEngine(Section):
     runner: Literal["direct", "dataflow", "flink", "spark"] | None = None
     """The Apache Beam runner. `direct`, which `beam` takes where none is named, runs in the step's own process."""
     options: list[str] = []
-    """Pipeline options of the runner, as on Beam's command line: `--project=…`, `--region=…`."""
+    """Pipeline options of the runner, as on Beam's command line: `--project=…`, `--region=…`. Every runner but `direct`
+    needs `--temp_location`, a folder that its workers and the step both reach."""
     spans: bool = False
     """Whether `local` keeps what it finds in each file of train below `ROOT/spans`, and takes it from there next time:
     then a daily run reads for the analysis the new day alone. See `split.span`."""
@@ -48,6 +50,10 @@ class TransformEngine(Section):
             raise ValueError("options are a runner's; name the runner, or remove them")
         if self.spans and (self.engine == "beam" or self.runner is not None):
             raise ValueError("spans are kept by the local engine alone; remove spans, or choose engine: local")
+        is_remote = self.runner not in (None, "direct")
+        if is_remote and not any(re.match(r"--temp_location(=.|$)", option) for option in self.options):
+            want = "a folder that Beam's workers and the step both reach"
+            raise ValueError(f"runner: {self.runner} needs the option --temp_location=…, {want}")
         return self
 
 

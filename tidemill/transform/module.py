@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FILE_NAME = "transform_module.py"
 _ENTRY = "preprocessing_fn"
 _MAX_REASON = 300
+_FUNCTION = re.compile(r"\{\{function_node [^}]+\}\} *")
 _NODE = re.compile(r"\{\{node ([^}]+)\}\}")
 _NOISE = (
     "Graph execution error",
@@ -57,6 +58,7 @@ class ModuleFunction:
             raise _failed(f"{_ENTRY} returning {type(outputs).__name__}", "return a dict of tensors by feature name")
         for name, tensor in outputs.items():
             _check_output(name, tensor)
+        _refuse_shared_files(self.text)
         return outputs
 
 
@@ -127,6 +129,25 @@ def _check_output(name: object, tensor: object) -> None:
         raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of shape {tensor.shape}", want)
 
 
+def _refuse_shared_files(text: str) -> None:
+    """Two vocabularies of one file: Beam's engine would let one overwrite the other, without a word."""
+    import tensorflow as tf
+    from tensorflow_transform import analyzer_nodes
+
+    made: set[tuple[str, str]] = set()
+    for sink in tf.compat.v1.get_default_graph().get_collection(analyzer_nodes.TENSOR_REPLACEMENTS):
+        definition = sink.future.parent_operation.operation_def
+        if not isinstance(definition, analyzer_nodes.VocabularyOrderAndWrite):
+            continue
+        file = definition.vocab_filename, definition.file_format
+        if file in made:
+            line = _lines[text].get(sink.tensor.op.name)
+            raise _failed(
+                f"a second vocabulary of vocab_filename {file[0]!r}", "give each its own vocab_filename", line
+            )
+        made.add(file)
+
+
 def _remember_lines(text: str) -> None:
     import tensorflow as tf
 
@@ -179,7 +200,8 @@ def _is_of_the_machine(error: BaseException) -> bool:
 def reason(chain: list[BaseException]) -> str:
     """In one line the innermost error that left the module, or where none did the innermost of all."""
     error = next((cause for cause in reversed(chain) if _frames(cause)), chain[-1])
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith(_NOISE)]
+    text = _FUNCTION.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(_NOISE)]
     return _cut(f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": "))
 
 

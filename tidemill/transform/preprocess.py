@@ -71,8 +71,8 @@ def preprocess(
     raw_schema = _read_schema(schema)
     function, columns, order = _what(spec, data)
     folders = _both_or_none(transform_graph, transformed)
-    with _spans(spec, data, root) as spans, module.user_errors(spec.transform_module), folders as written:
-        graph_folder, rows_folder = written
+    mistakes = module.user_errors(spec.transform_module)
+    with _spans(spec, data, root) as spans, folders as (graph_folder, rows_folder), mistakes, data.reading():
         engine = engine or open_engine(spec, data, spans)
         from tidemill.transform.canonical import canonicalise
         from tidemill.transform.describe import describe
@@ -147,7 +147,7 @@ def _read_schema(folder: str) -> schema_pb2.Schema:
         raise TidemillError(Code.MISSING_FILE, str(path), "no such file", "run the validate step before")
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
-    except text_format.ParseError as error:
+    except (text_format.ParseError, UnicodeDecodeError) as error:
         raise TidemillError(
             Code.UNREADABLE_FILE, str(path), f"no schema ({error})", "give a text protocol buffer"
         ) from error
@@ -159,6 +159,8 @@ def _both_or_none(graph: str, rows: str) -> Iterator[tuple[Path, Path]]:
     targets = [Path(graph), Path(rows)]
     partials = [path.with_name(path.name + ".partial") for path in targets]
     try:
+        for path in [*partials, *targets]:
+            artifact.refuse_file(path)
         for path in partials:
             artifact.remove_tree(path)
         yield partials[0], partials[1]

@@ -28,8 +28,7 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
 
     Raises:
         TidemillError: `invalid-value` for an option that Beam does not know or cannot read, for one that contradicts
-            the runner or another, and for one that the runner needs and is not given (`--temp_location` for all but
-            `direct`, `--project` for `dataflow`).
+            the runner or another, and for one that the runner needs and is not given (`--project` for `dataflow`).
     """
     flags = list(flags)
     if flags and not flags[0].startswith("--"):
@@ -50,9 +49,6 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
         raise _invalid(f"--runner={known['runner']}", "name the runner in compute.preprocess.runner")
     if runner == "direct":
         return options
-    if not known["temp_location"]:
-        want = "add --temp_location=…, a folder that Beam's workers and this step both reach"
-        raise _invalid(f"no --temp_location for the {runner} runner", want)
     options = PipelineOptions([*flags, f"--runner={_RUNNERS[runner]}"])
     if complaints := _complaints(runner, options):
         raise _invalid(" ".join(flags), f"mend the options for {runner} ({complaints[0].rstrip('.')})")
