@@ -152,12 +152,12 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 
 
 def refuse_file(path: Path) -> None:
-    """Checks, before the work, that no file is where a folder is to be written.
+    """Checks, before the work, that no file and no symbolic link is where a folder is to be written.
 
     Raises:
         FileExistsError: one is.
     """
-    if path.is_file():
+    if path.is_symlink() or path.is_file():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 

@@ -12,8 +12,8 @@ import os
 
 EXIT_CODE = 2
 _REMEDIES = {
-    errno.ENOSPC: "make room on that disk, or choose another folder",
-    errno.EDQUOT: "make room in that quota, or choose another folder",
+    errno.ENOSPC: "make room where outputs and temporary files (TMPDIR) are written",
+    errno.EDQUOT: "make room where outputs and temporary files (TMPDIR) are written",
     errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "choose a path that this user may read and write",
     errno.EPERM: "choose a path that this user may read and write",
@@ -22,6 +22,7 @@ _REMEDIES = {
     errno.EISDIR: "name a file, not a folder",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
+_MOST_WORDS = 300
 
 
 class Code(enum.Enum):
@@ -92,9 +93,20 @@ class TidemillError(Exception):
         return {"code": self.code.code, "message": str(self), "details": self.details}
 
 
-def of_path(error: OSError) -> TidemillError | None:
-    """What to tell of an error of the file system that a user can mend: `unusable-path`. None of any other."""
-    if error.errno not in _REMEDIES:
+def of_path(error: Exception) -> TidemillError | None:
+    """What to tell of an error of the file system that a user can mend: `unusable-path`. None of any other error.
+
+    Libraries have errors of their own for a full disk; they are known by the words of the operating system.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and os.strerror(errno.ENOSPC) in str(error):
+        number = errno.ENOSPC
+    if number not in _REMEDIES:
         return None
-    where = str(error.filename) if error.filename else "a file that is read or written"
-    return TidemillError(Code.UNUSABLE_PATH, where, os.strerror(error.errno).lower(), _REMEDIES[error.errno])
+    # Of a renaming the second is where the file was to go.
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    got = os.strerror(number).lower()
+    words = " ".join(str(error).split())
+    if name is None and words != str(OSError(number, os.strerror(number))):
+        got += f" ({words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS] + '…'})"
+    return TidemillError(Code.UNUSABLE_PATH, str(name or "a file that is read or written"), got, _REMEDIES[number])

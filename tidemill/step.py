@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
+from tidemill.artifact import write_json
 from tidemill.errors import EXIT_CODE, TidemillError, of_path
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
@@ -84,21 +85,22 @@ def step(name: str) -> Iterator[Progress]:
         yield Progress(name)
     except TidemillError as error:
         _refuse(name, error)
-    except OSError as error:
+    except Preempted:
+        print(f"{name} was told to end; the next attempt goes on from here", file=sys.stderr, flush=True)
+        sys.exit(PREEMPTED_EXIT_CODE)
+    except Exception as error:
         if (mistake := of_path(error)) is None:
             raise
         traceback.print_exception(error)
         _refuse(name, mistake)
-    except Preempted:
-        print(f"{name} was told to end; the next attempt goes on from here", file=sys.stderr, flush=True)
-        sys.exit(PREEMPTED_EXIT_CODE)
 
 
 def _refuse(name: str, error: TidemillError) -> NoReturn:
-    if path := os.environ.get(ERROR_FILE):
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({"step": name, **error.to_dict()}, file)
     print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
+    if path := os.environ.get(ERROR_FILE):
+        # On a full disk there is no place for it.
+        with contextlib.suppress(OSError):
+            write_json(path, {"step": name, **error.to_dict()})
     sys.exit(EXIT_CODE)
 
 

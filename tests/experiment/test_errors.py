@@ -1,5 +1,6 @@
 """The error codes, and how an error is told to people and to programs."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from tidemill.errors import EXIT_CODE, Code, TidemillError
+from tidemill.errors import EXIT_CODE, Code, TidemillError, of_path
 
 
 def test_codes_are_unique_words_with_a_line_of_help():
@@ -57,8 +58,29 @@ def test_an_error_of_the_file_system_has_a_code_where_the_user_can_mend_it(tmp_p
         assert ended.returncode == (EXIT_CODE if mended else 1)
         assert (tmp_path / raised).exists() == mended
     told = json.loads((tmp_path / "ENOSPC").read_text())
-    want = "make room on that disk, or choose another folder"
+    want = "make room where outputs and temporary files (TMPDIR) are written"
     assert (told["code"], told["message"]) == ("unusable-path", f"/data/part: got no space left on device; {want}.")
+
+
+def test_errors_of_the_file_system_say_where():
+    renamed = OSError(errno.ENOTDIR, "Not a directory", "a.partial", None, "b/a")
+    assert str(of_path(renamed)) == "b/a: got not a directory; choose a path that does not lie below a file."
+    wrapped = RuntimeError("OSError: [Errno 28]\n  No space left on device [while running Write]")
+    told = of_path(wrapped)
+    assert told.where == "a file that is read or written"
+    assert told.got == f"no space left on device ({' '.join(str(wrapped).split())})"
+    assert of_path(ValueError("no")) is None and of_path(FileNotFoundError(errno.ENOENT, "x", "y")) is None
+
+
+def test_a_full_disk_that_has_no_place_for_the_error_either(tmp_path):
+    code = (
+        "import errno\nfrom tidemill.step import step\nwith step('x'):\n    raise OSError(errno.ENOSPC, 'full', 'part')"
+    )
+    (tmp_path / "file").touch()
+    env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / "file" / "error.json")}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == EXIT_CODE
+    assert ended.stderr.splitlines()[-1].startswith("error [unusable-path] part: got no space left on device")
 
 
 def test_progress_goes_to_the_file_in_pieces_and_to_the_log_without_one(tmp_path):

@@ -126,7 +126,6 @@ def test_the_examples_are_valid():
         (PREPROCESS, {"local_limit": "64 gallons"}, f"{PREPROCESS}.local_limit", "'64 gallons'", "500MB or 2GiB"),
         (PREPROCESS, {"engine": "local", "runner": "flink"}, PREPROCESS, "flink", "remove runner: flink"),
         (PREPROCESS, {"runner": "spark"}, PREPROCESS, "spark", "needs the option --temp_location"),
-        (PREPROCESS, {"runner": "flink", "options": ["--temp_location="]}, PREPROCESS, "flink", "needs the option"),
         (PREPROCESS, {"options": ["--region=x"]}, PREPROCESS, "--region=x", "name the runner"),
         (PREPROCESS, {"engine": "beam", "options": ["--region=x"]}, PREPROCESS, "--region=x", "name the runner"),
         (PREPROCESS, {"spans": True, "runner": "flink"}, PREPROCESS, "flink", "remove spans"),

@@ -105,6 +105,7 @@ def test_the_workers_environment(runner: str, flags: list[str], urn: str, payloa
         ("dataflow", [TEMP], "project"),
         ("dataflow", ["--temp_location=/tmp/x", "--project=my-project"], "GCS path"),
         ("dataflow", [TEMP, "--project=Our project"], "Our project"),
+        ("flink", ["--temp_location="], "an empty --temp_location"),
         ("flink", [TEMP, "--environment_type=EXTERNAL"], "external_service_address"),
         ("spark", [TEMP, "--environment_type=LOOPBACK", "--environment_config=x"], "LOOPBACK"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from tests.transform.runs import Run, run
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.module import user_errors
+from tidemill.transform.module import FILE_NAME, user_errors
 
 TAXI = Path(__file__).with_name("taxi_transform.py").read_text(encoding="utf-8")
 
@@ -202,14 +202,28 @@ def test_mistakes(tmp_path: Path, name: str):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema"]
 
 
+def test_inputs_are_checked_where_no_line_is_to_blame(tmp_path: Path):
+    checks: list[str] = []
+    with (
+        pytest.raises(TidemillError, match="line 1: got ZeroDivisionError"),
+        user_errors("1 / 0", lambda: checks.append("line")),
+    ):
+        exec(compile("1 / 0", FILE_NAME, "exec"), {})
+    for text in ("1 / 0", None):
+        with pytest.raises(Exception, match="no"), user_errors(text, lambda: checks.append("no line")):
+            raise ValueError("no")
+    assert checks == ["no line", "no line"]
+
+
 def test_a_full_disk_is_not_the_modules_mistake():
     import tensorflow as tf
 
+    text = module("    return {}\n")
     full = tf.errors.ResourceExhaustedError(None, None, "saved_model.pb; No space left on device")
     for error in (full, OSError(28, "No space left on device")):
-        with pytest.raises(type(error), match="No space"), user_errors(module("    return {}\n")):
+        with pytest.raises(type(error), match="No space"), user_errors(text, lambda: None):
             raise error
-    with pytest.raises(TidemillError, match="ValueError: no"), user_errors(module("    return {}\n")):
+    with pytest.raises(TidemillError, match="ValueError: no"), user_errors(text, lambda: None):
         raise ValueError("no")
 
 

@@ -182,12 +182,17 @@ def test_a_manifest_that_is_none_of_a_dataset(tmp_path: Path, text: bytes):
 
 
 @pytest.mark.parametrize("name", ["transform_graph", "transformed"])
-def test_a_file_where_a_folder_is_to_be_written(tmp_path: Path, name: str):
-    (tmp_path / name).write_text("mine")
+@pytest.mark.parametrize("kind", ["file", "link", "link to nothing"])
+def test_a_file_or_a_link_where_a_folder_is_to_be_written(tmp_path: Path, name: str, kind: str):
+    target, mine = tmp_path / "run" / name, tmp_path / "mine"
+    target.parent.mkdir()
+    if kind == "link":
+        mine.mkdir()
+    target.write_text("mine") if kind == "file" else target.symlink_to(mine)
     with pytest.raises(FileExistsError, match=name):
-        run(tmp_path, {"train": rows()}, features=NUMERIC)
-    assert (tmp_path / name).read_text() == "mine"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema", name]
+        run(tmp_path / "run", {"train": rows()}, features=NUMERIC)
+    assert target.read_text() == "mine" if kind == "file" else target.is_symlink()
+    assert sorted(p.name for p in target.parent.iterdir()) == ["examples", "schema", name]
 
 
 def test_a_failure_leaves_the_old_artifacts(tmp_path: Path):

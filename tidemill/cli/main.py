@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 1 for anything else that went wrong.
     """
-    args = _parser().parse_args(argv)
-    module, _, function = args.command.partition(":")
     try:
+        args = _parser().parse_args(argv)
+        module, _, function = args.command.partition(":")
         return getattr(importlib.import_module(f"tidemill.cli.{module}"), function)(args)
     except TidemillError as error:
         return _refused(error)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe, such as `head`, has gone. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except Exception as error:
         if mistake := of_path(error):
             return _refused(mistake)
         raise

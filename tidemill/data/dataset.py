@@ -92,27 +92,30 @@ class Dataset:
         """
         for split in self.splits:
             for path in self.files(split):
-                with self.reading():
+                with self._reading():
                     return pq.read_schema(path)
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "a dataset without shards", _REMEDY)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Surrounds what reads the shards. Where it fails, and the bytes of a shard are not those that were written,
-        that is the reason: sizes are checked whenever a dataset is opened, bytes only then.
-
-        Raises:
-            TidemillError: `incomplete-artifact` instead of the block's own error.
-        """
+    def _reading(self) -> Iterator[None]:
+        """Surrounds what reads shards with Arrow: where they cannot be read, `check_bytes`."""
         try:
             yield
-        except TidemillError:
+        except (pa.ArrowException, OSError):
+            self.check_bytes()
             raise
-        except Exception:
-            for split in self.splits.values():
-                for entry in split.files:
-                    check_file(self.path, entry, deep=True)
-            raise
+
+    def check_bytes(self) -> None:
+        """Checks that the shards' bytes are those that were written. Reads them all.
+
+        Sizes are checked whenever a dataset is opened; this finds the reason where something failed.
+
+        Raises:
+            TidemillError: `incomplete-artifact`.
+        """
+        for split in self.splits.values():
+            for entry in split.files:
+                check_file(self.path, entry, deep=True)
 
     def batches(
         self, split: str, columns: Sequence[str] | None = None, batch_rows: int = ROW_GROUP_ROWS
@@ -132,7 +135,7 @@ class Dataset:
         """
         names = None if columns is None else list(columns)
         for path in self.files(split):
-            with self.reading(), pq.ParquetFile(path) as file:
+            with self._reading(), pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=batch_rows, columns=names, use_threads=True):
                     if batch.num_rows:
                         yield batch if names is None else batch.select(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -51,7 +50,7 @@ class TransformEngine(Section):
         if self.spans and (self.engine == "beam" or self.runner is not None):
             raise ValueError("spans are kept by the local engine alone; remove spans, or choose engine: local")
         is_remote = self.runner not in (None, "direct")
-        if is_remote and not any(re.match(r"--temp_location(=.|$)", option) for option in self.options):
+        if is_remote and not any(option.split("=")[0] == "--temp_location" for option in self.options):
             want = "a folder that Beam's workers and the step both reach"
             raise ValueError(f"runner: {self.runner} needs the option --temp_location=…, {want}")
         return self

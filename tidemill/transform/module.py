@@ -63,13 +63,14 @@ class ModuleFunction:
 
 
 @contextlib.contextmanager
-def user_errors(text: str | None) -> Iterator[None]:
+def user_errors(text: str | None, check_inputs: Callable[[], None]) -> Iterator[None]:
     """Turns what the user's code raises, while loaded, traced or run, into `transform-failed` with the code's line.
 
     An engine may wrap a `TidemillError` in errors of its own; it is taken out again.
 
     Args:
         text: The module's source. None where there is no user's code: other errors then pass.
+        check_inputs: Called where no line of the module is to blame. What it raises is told instead.
     """
     try:
         yield
@@ -80,6 +81,8 @@ def user_errors(text: str | None) -> Iterator[None]:
         if own := next((cause for cause in chain if isinstance(cause, TidemillError)), None):
             raise own from None
         line = None if text is None else _line(chain, text)
+        if line is None:
+            check_inputs()
         if text is None or (line is None and _is_of_the_machine(chain[-1])):
             raise
         raise _failed(reason(chain), "mend the transform module", line) from error
@@ -91,7 +94,7 @@ def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
     Raises:
         TidemillError: `transform-failed` when it does not run or has no such function.
     """
-    with user_errors(text):
+    with user_errors(text, lambda: None):
         return _load(text)
 
 

@@ -71,8 +71,8 @@ def preprocess(
     raw_schema = _read_schema(schema)
     function, columns, order = _what(spec, data)
     folders = _both_or_none(transform_graph, transformed)
-    mistakes = module.user_errors(spec.transform_module)
-    with _spans(spec, data, root) as spans, folders as (graph_folder, rows_folder), mistakes, data.reading():
+    mistakes = module.user_errors(spec.transform_module, data.check_bytes)
+    with _spans(spec, data, root) as spans, folders as (graph_folder, rows_folder), mistakes:
         engine = engine or open_engine(spec, data, spans)
         from tidemill.transform.canonical import canonicalise
         from tidemill.transform.describe import describe

@@ -49,6 +49,8 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
         raise _invalid(f"--runner={known['runner']}", "name the runner in compute.preprocess.runner")
     if runner == "direct":
         return options
+    if not known["temp_location"]:
+        raise _invalid("an empty --temp_location", "name a folder that Beam's workers and this step both reach")
     options = PipelineOptions([*flags, f"--runner={_RUNNERS[runner]}"])
     if complaints := _complaints(runner, options):
         raise _invalid(" ".join(flags), f"mend the options for {runner} ({complaints[0].rstrip('.')})")
