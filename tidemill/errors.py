@@ -96,10 +96,12 @@ class TidemillError(Exception):
 def of_path(error: Exception) -> TidemillError | None:
     """What to tell of an error of the file system that a user can mend: `unusable-path`. None of any other error.
 
-    Libraries have errors of their own for a full disk; they are known by the words of the operating system.
+    Libraries have errors of their own for a full disk; they are known by the words of the operating system. Tidemill's
+    own that quote these words say more.
     """
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and os.strerror(errno.ENOSPC) in str(error):
+    is_ours = type(error).__module__.startswith("tidemill.")
+    if number is None and not is_ours and os.strerror(errno.ENOSPC) in str(error):
         number = errno.ENOSPC
     if number not in _REMEDIES:
         return None

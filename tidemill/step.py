@@ -11,9 +11,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
-from tidemill.artifact import write_json
 from tidemill.errors import EXIT_CODE, TidemillError, of_path
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
@@ -96,11 +96,12 @@ def step(name: str) -> Iterator[Progress]:
 
 
 def _refuse(name: str, error: TidemillError) -> NoReturn:
-    print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
     if path := os.environ.get(ERROR_FILE):
         # On a full disk there is no place for it.
         with contextlib.suppress(OSError):
-            write_json(path, {"step": name, **error.to_dict()})
+            Path(f"{path}.partial").write_text(json.dumps({"step": name, **error.to_dict()}), encoding="ascii")
+            os.replace(f"{path}.partial", path)
+    print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
     sys.exit(EXIT_CODE)
 
 

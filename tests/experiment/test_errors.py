@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tidemill.errors import EXIT_CODE, Code, TidemillError, of_path
+from tidemill.training.attempts import GivenUp
 
 
 def test_codes_are_unique_words_with_a_line_of_help():
@@ -35,15 +36,15 @@ def test_an_error_is_one_sentence_and_json():
 def test_a_step_ends_with_2_and_tells_its_error(tmp_path, with_file):
     code = (
         "from tidemill.errors import Code, TidemillError\nfrom tidemill.step import step\n"
-        "with step('x'):\n    raise TidemillError(Code.DRIFT, 'a', 'b', 'c', {'d': 1})"
+        "with step('x'):\n    raise TidemillError(Code.DRIFT, 'a\\udce9', 'b', 'c', {'d': 1})"
     )
     env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / "error.json")} if with_file else {**os.environ}
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == EXIT_CODE
-    assert ended.stderr == "error [drift] a: got b; c.\n"
+    assert ended.stderr == "error [drift] a\\udce9: got b; c.\n"
     if with_file:
         error = json.loads((tmp_path / "error.json").read_text())
-        assert error == {"step": "x", "code": "drift", "message": "a: got b; c.", "details": {"d": 1}}
+        assert error == {"step": "x", "code": "drift", "message": "a\udce9: got b; c.", "details": {"d": 1}}
 
 
 def test_an_error_of_the_file_system_has_a_code_where_the_user_can_mend_it(tmp_path):
@@ -69,6 +70,7 @@ def test_errors_of_the_file_system_say_where():
     told = of_path(wrapped)
     assert told.where == "a file that is read or written"
     assert told.got == f"no space left on device ({' '.join(str(wrapped).split())})"
+    assert of_path(GivenUp(str(wrapped))) is None
     assert of_path(ValueError("no")) is None and of_path(FileNotFoundError(errno.ENOENT, "x", "y")) is None
 
 

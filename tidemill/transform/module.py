@@ -133,22 +133,14 @@ def _check_output(name: object, tensor: object) -> None:
 
 
 def _refuse_shared_files(text: str) -> None:
-    """Two vocabularies of one file: Beam's engine would let one overwrite the other, without a word."""
     import tensorflow as tf
-    from tensorflow_transform import analyzer_nodes
 
-    made: set[tuple[str, str]] = set()
-    for sink in tf.compat.v1.get_default_graph().get_collection(analyzer_nodes.TENSOR_REPLACEMENTS):
-        definition = sink.future.parent_operation.operation_def
-        if not isinstance(definition, analyzer_nodes.VocabularyOrderAndWrite):
-            continue
-        file = definition.vocab_filename, definition.file_format
-        if file in made:
-            line = _lines[text].get(sink.tensor.op.name)
-            raise _failed(
-                f"a second vocabulary of vocab_filename {file[0]!r}", "give each its own vocab_filename", line
-            )
-        made.add(file)
+    from tidemill.transform.vocabularies import clash
+
+    if found := clash(tf.compat.v1.get_default_graph()):
+        name, op = found
+        got = f"a second vocabulary of vocab_filename {name!r}"
+        raise _failed(got, "give each its own vocab_filename", _lines[text].get(op))
 
 
 def _remember_lines(text: str) -> None:
