@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from tidemill.experiment.training import Optimizer, Training
-from tidemill.models.parts.layers import Embeddings
-from tidemill.training.input import Layout, Rows
+from tidemill.models.core.inputs import Layout, Rows
+from tidemill.models.core.layers import Embeddings
 from tidemill.training.on_tensorflow import Steps
 
 DIM = 16

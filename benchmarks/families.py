@@ -20,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.training.metrics import log_loss
 
 TRUTH = "p"

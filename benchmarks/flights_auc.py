@@ -68,7 +68,7 @@ def plain_lightgbm(examples: str) -> float:
     import lightgbm
     from sklearn.metrics import roc_auc_score
 
-    from tidemill.data.dataset import Dataset
+    from tidemill.artifacts.examples import Dataset
     from tidemill.experiment import load
 
     experiment = load(FLIGHTS / "experiment.yaml")

@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from transforms.work import LABEL
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.experiment.training import Optimizer, Training
+from tidemill.models.core.base import Run
+from tidemill.models.core.inputs import Layout
 from tidemill.models.dcn_v2 import DcnV2
-from tidemill.models.parts.base import Run
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.training import backend
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
-from tidemill.training.input import Layout
 
 
 class Utilisation(threading.Thread):

@@ -31,8 +31,8 @@ def generate(work: Path, rows: int) -> None:
 def ingest(work: Path, rows: int) -> None:
     """`work/rows` to `work/examples`."""
     from tidemill.data.ingest import ingest
+    from tidemill.runtime import Progress
     from tidemill.specs import IngestSpec
-    from tidemill.step import Progress
 
     summary = ingest(
         IngestSpec.model_validate_json(_specs(work)["ingest"]),
@@ -47,8 +47,8 @@ def ingest(work: Path, rows: int) -> None:
 
 def validate(work: Path, rows: int) -> None:
     """`work/examples` to `work/{statistics,schema,anomalies,validation.html}`."""
+    from tidemill.runtime import Progress
     from tidemill.specs import ValidateSpec
-    from tidemill.step import Progress
     from tidemill.validation.validate import validate
 
     validate(
@@ -64,8 +64,8 @@ def validate(work: Path, rows: int) -> None:
 
 def preprocess(work: Path, rows: int) -> None:
     """`work/examples` and `work/schema` to `work/{transform_graph,transformed}`."""
+    from tidemill.runtime import Progress
     from tidemill.specs import PreprocessSpec
-    from tidemill.step import Progress
     from tidemill.transform.preprocess import preprocess
 
     preprocess(

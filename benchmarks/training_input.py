@@ -25,8 +25,9 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tidemill.data.dataset import Dataset, finish_dataset
-from tidemill.training.input import Layout, Rows, shuffled
+from tidemill.artifacts.examples import Dataset, finish_dataset
+from tidemill.models.core.inputs import Layout, Rows
+from tidemill.training.input import shuffled
 
 BATCH_ROWS = 4096
 
@@ -108,9 +109,9 @@ def through(batches) -> float:
 def dcn_v2_step(layout: Layout) -> Callable[[Rows], None]:
     """The training step of DCN-V2 with the defaults of its family."""
     from tidemill.experiment.training import Training
+    from tidemill.models.core.network import logits_of, tables_of
+    from tidemill.models.core.sizes import sizes
     from tidemill.models.dcn_v2 import DcnV2
-    from tidemill.models.parts.network import logits_of, tables_of
-    from tidemill.models.parts.sizes import sizes
     from tidemill.training import on_tensorflow
 
     on_tensorflow.prepare(0, None)

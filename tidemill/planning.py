@@ -18,8 +18,8 @@ from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.source import Source
 from tidemill.experiment.training import Ensemble
 from tidemill.models import config_of
+from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
-from tidemill.models.parts.family import Network
 from tidemill.placement import placement
 from tidemill.publishing import store
 from tidemill.specs import (

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlparse
 
 import fsspec
 
-from tidemill.artifact import MANIFEST, remove_tree
+from tidemill.artifacts.artifact import MANIFEST, remove_tree
 from tidemill.errors import Code, TidemillError
 
 _GLOB_CHARS = "*?["

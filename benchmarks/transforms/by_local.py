@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from tidemill import artifact
-from tidemill.data.dataset import Dataset
-from tidemill.step import Progress
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
+from tidemill.runtime import Progress
 from tidemill.transform.canonical import canonicalise
 from tidemill.transform.describe import describe
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph

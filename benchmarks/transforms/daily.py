@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tidemill.data.dataset import Dataset, finish_dataset
+from tidemill.artifacts.examples import Dataset, finish_dataset
 from transforms import by_local
 from transforms.work import preprocessing_fn, write_rows
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.artifacts.examples import Dataset, DatasetWriter
 
 if TYPE_CHECKING:
     import tensorflow as tf

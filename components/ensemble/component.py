@@ -33,8 +33,8 @@ def ensemble(
     from pathlib import Path
 
     from tidemill.ensembling.ensemble import ensemble as run
+    from tidemill.runtime import step
     from tidemill.specs import EnsembleSpec
-    from tidemill.step import step
 
     with step("ensemble") as progress:
         summary = run(

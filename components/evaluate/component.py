@@ -31,8 +31,8 @@ def evaluate(
     from pathlib import Path
 
     from tidemill.evaluation.evaluate import evaluate as run
+    from tidemill.runtime import step
     from tidemill.specs import EvaluateSpec
-    from tidemill.step import step
 
     with step("evaluate") as progress:
         summary = run(

@@ -15,8 +15,8 @@ def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: 
         quarantine: The rows that did not parse, one JSON object a line, with file, line and reason.
     """
     from tidemill.data.ingest import ingest as run
+    from tidemill.runtime import step
     from tidemill.specs import IngestSpec
-    from tidemill.step import step
 
     with step("ingest") as progress:
         summary = run(

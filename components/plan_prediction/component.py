@@ -29,7 +29,7 @@ def plan_prediction(
 
     from tidemill.experiment import parse
     from tidemill.planning import plan_prediction as run
-    from tidemill.step import step
+    from tidemill.runtime import step
 
     with step("plan_prediction"):
         specs = run(parse(experiment), root, model_version, output)

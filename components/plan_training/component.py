@@ -42,7 +42,7 @@ def plan_training(
 
     from tidemill.experiment import parse
     from tidemill.planning import plan_training as run
-    from tidemill.step import step
+    from tidemill.runtime import step
 
     with step("plan_training"):
         specs = run(parse(experiment), root, cross_validate)

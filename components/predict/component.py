@@ -14,8 +14,8 @@ def predict(spec: str, examples: dsl.Input[dsl.Dataset], predictions: dsl.Output
         predictions: The shards and a `_SUCCESS` manifest.
     """
     from tidemill.publishing.predict import predict as run
+    from tidemill.runtime import step
     from tidemill.specs import PredictSpec
-    from tidemill.step import step
 
     with step("predict") as progress:
         summary = run(

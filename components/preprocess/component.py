@@ -23,8 +23,8 @@ def preprocess(
         transform_graph: The transform graph in TFX's layout; `tft.TFTransformOutput` loads it.
         transformed: Parquet shards of each split, in the rows' order: ids as int32, numbers as float32.
     """
+    from tidemill.runtime import step
     from tidemill.specs import PreprocessSpec
-    from tidemill.step import step
     from tidemill.transform.preprocess import preprocess as run
 
     with step("preprocess") as progress:

@@ -28,8 +28,8 @@ def publish(
         leaderboard: A page with all members.
     """
     from tidemill.publishing.publish import publish as run
+    from tidemill.runtime import step
     from tidemill.specs import PublishSpec
-    from tidemill.step import step
 
     with step("publish"):
         summary = run(

@@ -29,8 +29,8 @@ def train(
     import json
     from pathlib import Path
 
+    from tidemill.runtime import step
     from tidemill.specs import TrainSpec
-    from tidemill.step import step
     from tidemill.training.attempts import attempt
 
     told = TrainSpec.model_validate_json(spec)

@@ -23,8 +23,8 @@ def validate(
         anomalies: `SchemaDiff.pb` and a readable `anomalies.json`.
         report: A page with the distributions.
     """
+    from tidemill.runtime import step
     from tidemill.specs import ValidateSpec
-    from tidemill.step import step
     from tidemill.validation.validate import validate as run
 
     with step("validate") as progress:

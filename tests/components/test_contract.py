@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 
 from tests.shop import Workspace, shop_experiment, shop_rows
-from tidemill.data.dataset import SPLITS, Dataset, DatasetWriter
+from tidemill.artifacts.examples import SPLITS, Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load
 from tidemill.planning import plan_training
+from tidemill.runtime import Progress
 from tidemill.specs import EvaluateSpec, IngestSpec, PredictSpec, PreprocessSpec, PublishSpec, TrainSpec, ValidateSpec
-from tidemill.step import Progress
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tidemill.artifacts.examples import Dataset
 from tidemill.data import sources
-from tidemill.data.dataset import Dataset
 from tidemill.data.ingest import IngestSummary, ingest
 from tidemill.experiment.source import Source, Split
+from tidemill.runtime import Progress
 from tidemill.specs import IngestSpec
-from tidemill.step import Progress
 
 
 @dataclass(frozen=True)

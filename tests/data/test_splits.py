@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.runs import Runner
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 
 COUNT = 2000
 FRACTIONS = {"train": 0.7, "valid": 0.2, "test": 0.1}

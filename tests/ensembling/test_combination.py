@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.ensembling.ensemble import OutOfFold, cross_fitted, fit
-from tidemill.models.parts.ensemble import Combination
+from tidemill.models.core.ensemble import Combination
 from tidemill.training.metrics import log_loss, measure
 
 METHODS = ("mean", "rank_mean", "stack")

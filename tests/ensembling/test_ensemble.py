@@ -10,14 +10,14 @@ import pytest
 
 from tests.training.conftest import MODELS, Shop
 from tests.training.test_own_family import OWN
-from tidemill import artifact
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.ensembling.ensemble import ensemble
 from tidemill.ensembling.report import interval
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
+from tidemill.runtime import Progress
 from tidemill.specs import EnsembleSpec, Fold
-from tidemill.step import Progress
 from tidemill.training.train import train
 
 FOLDS = 2

@@ -13,15 +13,15 @@ from sklearn.metrics import roc_auc_score
 
 from tests.evaluation.worlds import evaluate_spec, make_model, make_world, read_metrics
 from tests.publishing.tiny import member, publish_spec, save_tiny_model, tiny_score
-from tidemill import artifact
-from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation import leaderboard
 from tidemill.evaluation.evaluate import evaluate
 from tidemill.evaluation.metrics import METRICS
 from tidemill.models import load_model
 from tidemill.publishing.publish import publish
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 
 SIZES = {"train": 3000, "valid": 600, "test": 900}
 GATES = {"auc": {"min": 0.6, "better_than_baseline": -0.05}, "log_loss": {"max": 0.69}}

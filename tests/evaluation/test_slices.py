@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation.slices import MISSING, OTHER, slice_rows
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tidemill import artifact
-from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.experiment.training import Training
+from tidemill.models.core.base import Run
+from tidemill.models.core.boosting import GbdtModel
+from tidemill.models.core.inputs import Layout
 from tidemill.models.gbdt import Gbdt
-from tidemill.models.parts.base import Run
-from tidemill.models.parts.boosting import GbdtModel
+from tidemill.runtime import Progress
 from tidemill.specs import EvaluateSpec
-from tidemill.step import Progress
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
-from tidemill.training.input import Layout
 
 CITIES = ("Lyon", "Porto", "Oslo", None)
 FEATURES = [{"name": "city", "kind": "id", "num_ids": 4}, {"name": "x", "kind": "number"}]

@@ -35,7 +35,7 @@ def test_an_error_is_one_sentence_and_json():
 @pytest.mark.parametrize("with_file", [True, False])
 def test_a_step_ends_with_2_and_tells_its_error(tmp_path, with_file):
     code = (
-        "from tidemill.errors import Code, TidemillError\nfrom tidemill.step import step\n"
+        "from tidemill.errors import Code, TidemillError\nfrom tidemill.runtime import step\n"
         "with step('x'):\n    raise TidemillError(Code.DRIFT, 'a\\udce9', 'b', 'c', {'d': 1})"
     )
     env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / "error.json")} if with_file else {**os.environ}
@@ -50,7 +50,7 @@ def test_a_step_ends_with_2_and_tells_its_error(tmp_path, with_file):
 def test_an_error_of_the_file_system_has_a_code_where_the_user_can_mend_it(tmp_path):
     for raised, mended in (("ENOSPC", True), ("EINTR", False)):
         code = (
-            "import errno\nfrom tidemill.step import step\n"
+            "import errno\nfrom tidemill.runtime import step\n"
             f"with step('x'):\n    raise OSError(errno.{raised}, 'as Python says it', '/data/part')"
         )
         env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / raised)}
@@ -76,7 +76,8 @@ def test_errors_of_the_file_system_say_where():
 
 def test_a_full_disk_that_has_no_place_for_the_error_either(tmp_path):
     code = (
-        "import errno\nfrom tidemill.step import step\nwith step('x'):\n    raise OSError(errno.ENOSPC, 'full', 'part')"
+        "import errno\nfrom tidemill.runtime import step\n"
+        "with step('x'):\n    raise OSError(errno.ENOSPC, 'full', 'part')"
     )
     (tmp_path / "file").touch()
     env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / "file" / "error.json")}
@@ -87,7 +88,7 @@ def test_a_full_disk_that_has_no_place_for_the_error_either(tmp_path):
 
 def test_progress_goes_to_the_file_in_pieces_and_to_the_log_without_one(tmp_path):
     code = (
-        "from tidemill.step import step\n"
+        "from tidemill.runtime import step\n"
         "with step('x') as p:\n    p.phase('read')\n    [p.rows(i, 1000, 'read') for i in range(1001)]"
     )
     env = {**os.environ, "TIDEMILL_PROGRESS_FILE": str(tmp_path / "p.jsonl")}

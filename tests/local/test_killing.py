@@ -150,7 +150,7 @@ sys.exit(main(["run", sys.argv[2] + "/toy.yaml", "--root", sys.argv[2], "--param
 
 def test_a_step_without_its_run_ends_itself():
     """The shell between them died with the run before the step asked the kernel."""
-    code = "from tidemill.step import step\nwith step('x'):\n    print('alive')"
+    code = "from tidemill.runtime import step\nwith step('x'):\n    print('alive')"
     env = {**os.environ, "TIDEMILL_RUN_PID": "999999999"}
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL and ended.stdout == b""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.local.toy import SINGLE, TOY, experiment
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.local import record
 from tidemill.local.runner import Ended, run_pipeline, typed_arguments

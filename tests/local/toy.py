@@ -19,7 +19,7 @@ def plan(experiment: str, root: str, members: dsl.OutputPath(str)):
     from pathlib import Path
 
     from tidemill.experiment import parse
-    from tidemill.step import step
+    from tidemill.runtime import step
 
     with step("plan"):
         names = [model.name for model in parse(experiment).models]
@@ -40,9 +40,9 @@ def ingest(rows: int, seconds: float, root: str, examples: dsl.Output[dsl.Datase
     import time
     from pathlib import Path
 
-    from tidemill.artifact import write_folder
+    from tidemill.artifacts.artifact import write_folder
     from tidemill.errors import Code, TidemillError
-    from tidemill.step import step
+    from tidemill.runtime import step
 
     with step("ingest") as progress:
         Path(report.path).write_text("<p>rows</p>", encoding="utf-8")
@@ -66,9 +66,9 @@ def train(spec: str, seconds: float, examples: dsl.Input[dsl.Dataset], model: ds
     import signal
     import time
 
-    from tidemill.artifact import open_folder, write_folder
+    from tidemill.artifacts.artifact import open_folder, write_folder
     from tidemill.errors import Code, TidemillError
-    from tidemill.step import step
+    from tidemill.runtime import step
 
     with step("train") as progress:
         open_folder(examples.path)
@@ -88,8 +88,8 @@ def evaluate(model: dsl.Input[dsl.Model], evaluation: dsl.Output[dsl.Artifact], 
     import json
     from pathlib import Path
 
-    from tidemill.artifact import write_folder
-    from tidemill.step import step
+    from tidemill.artifacts.artifact import write_folder
+    from tidemill.runtime import step
 
     with step("evaluate"):
         name = (Path(model.path) / "model.txt").read_text(encoding="utf-8")
@@ -104,7 +104,7 @@ def evaluate(model: dsl.Input[dsl.Model], evaluation: dsl.Output[dsl.Artifact], 
 def publish(models: dsl.Input[List[dsl.Model]], root: str, published: dsl.Output[dsl.Model]):  # noqa: UP006
     from pathlib import Path
 
-    from tidemill.step import step
+    from tidemill.runtime import step
 
     with step("publish"):
         target = Path(root) / "models" / "toy"

@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.models.parts.forest import Forest
+from tidemill.models.core.forest import Forest
 
 TOLERANCE = 1e-6
 

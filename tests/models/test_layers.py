@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tidemill.models.parts.layers import BilinearFusion, Embeddings, PairwiseProducts, PairwiseSum
+from tidemill.models.core.layers import BilinearFusion, Embeddings, PairwiseProducts, PairwiseSum
 
 RNG = np.random.default_rng(0)
 FIELDS = RNG.normal(size=(5, 4, 3)).astype(np.float32)

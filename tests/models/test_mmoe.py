@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tidemill.models.core.inputs import Layout
+from tidemill.models.core.layers import Mixture
+from tidemill.models.core.sizes import sizes
 from tidemill.models.mmoe import Mmoe
-from tidemill.models.parts.layers import Mixture
-from tidemill.models.parts.sizes import sizes
-from tidemill.training.input import Layout
 
 RNG = np.random.default_rng(0)
 ROWS = {

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tidemill.errors import Code, TidemillError
+from tidemill.models.core.inputs import Layout
+from tidemill.models.core.sizes import FLOAT_BYTES, Sizes, report, sizes, within_budget
 from tidemill.models.dcn_v2 import DcnV2
 from tidemill.models.deepfm import DeepFm
 from tidemill.models.lr import LogisticRegression
-from tidemill.models.parts.sizes import FLOAT_BYTES, Sizes, report, sizes, within_budget
-from tidemill.training.input import Layout
 
 LAYOUT = Layout(("a", "b", "c"), (1000, 3, 1000), ("x",))
 

@@ -144,7 +144,7 @@ def test_killed_run_goes_on_and_ends_the_same(trained, tmp_path, rows, moment):
 def weights(workspace: Workspace) -> list[bytes]:
     import keras
 
-    import tidemill.models.parts.layers  # noqa: F401 - registers its layers
+    import tidemill.models.core.layers  # noqa: F401 - registers its layers
 
     model = keras.saving.load_model(workspace.outputs("train-dcn_v2")["model"]["uri"] + "/model.keras", compile=False)
     return [np.asarray(w).tobytes() for w in model.get_weights()]

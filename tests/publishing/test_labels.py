@@ -16,7 +16,7 @@ from tests.evaluation.worlds import evaluate_spec, read_metrics
 from tests.publishing.tiny import publish_spec
 from tests.training.conftest import Shop
 from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation.evaluate import EvaluationSummary, evaluate
 from tidemill.evaluation.metrics import METRICS
@@ -24,9 +24,9 @@ from tidemill.local.results import read_member
 from tidemill.models import load_model
 from tidemill.publishing.predict import predict
 from tidemill.publishing.publish import publish
-from tidemill.publishing.scorer import Scorer
+from tidemill.runtime import Progress
+from tidemill.serving.scorer import Scorer
 from tidemill.specs import PredictSpec
-from tidemill.step import Progress
 
 SIZES = {"train": 1500, "valid": 400, "test": 500}
 pytestmark = pytest.mark.slow

@@ -12,13 +12,13 @@ import pytest
 
 from tests.publishing.tiny import member, publish_spec, save_tiny_model, tiny_score
 from tidemill import fingerprint
-from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
 from tidemill.publishing.predict import predict
 from tidemill.publishing.publish import publish
-from tidemill.publishing.scorer import Scorer
+from tidemill.runtime import Progress
+from tidemill.serving.scorer import Scorer
 from tidemill.specs import PredictSpec
-from tidemill.step import Progress
 
 SCHEMA = pa.schema(
     [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.publishing.tiny import member, publish_spec
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.publishing import store
 from tidemill.publishing.publish import publish

@@ -11,14 +11,14 @@ import pytest
 
 from tests.evaluation.worlds import evaluate_spec, make_world, read_metrics
 from tests.publishing.tiny import publish_spec
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.evaluation.evaluate import evaluate
 from tidemill.experiment import parse
 from tidemill.models import load_model
 from tidemill.publishing.predict import predict
 from tidemill.publishing.publish import publish
+from tidemill.runtime import Progress
 from tidemill.specs import PredictSpec, PreprocessSpec, TrainSpec, ValidateSpec
-from tidemill.step import Progress
 from tidemill.training.train import train
 from tidemill.transform.preprocess import preprocess
 from tidemill.validation.validate import validate

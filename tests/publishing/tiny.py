@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.evaluation.metrics import METRICS
 from tidemill.specs import PublishSpec
 

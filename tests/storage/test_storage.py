@@ -4,7 +4,8 @@ import zipfile
 
 import pytest
 
-from tidemill import artifact, storage
+from tidemill import storage
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 
 

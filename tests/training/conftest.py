@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.experiment.source import Split
-from tidemill.models.parts.base import Model, Run
+from tidemill.models.core.base import Model, Run
+from tidemill.models.core.inputs import Layout
+from tidemill.runtime import Progress
 from tidemill.specs import PreprocessSpec, TrainSpec
-from tidemill.step import Progress
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
-from tidemill.training.input import Layout
 from tidemill.training.train import TrainSummary, train
 from tidemill.transform.preprocess import preprocess
 from tidemill.transform.raw import raw_columns

@@ -12,10 +12,10 @@ import numpy as np
 
 from tidemill.experiment.training import Training
 from tidemill.models import config_of
-from tidemill.models.parts.sizes import sizes, within_budget
-from tidemill.step import ERROR_FILE
+from tidemill.models.core.inputs import Layout, Rows
+from tidemill.models.core.sizes import sizes, within_budget
+from tidemill.runtime import ERROR_FILE
 from tidemill.training import backend
-from tidemill.training.input import Layout, Rows
 
 LAYOUT = Layout(("a", "b", "c"), (50, 7, 50), ("x", "y"), ("label",))
 BATCH, LAST = 64, 37
@@ -61,7 +61,7 @@ def batches(layout: Layout) -> list[Rows]:
 def trained(case: dict) -> dict[str, np.ndarray]:
     """Weights by path after the batches, the sum of losses as `loss`, the scores of the last batch as `scores`, and the
     number of `devices`."""
-    from tidemill.models.parts.network import logits_of, tables_of
+    from tidemill.models.core.network import logits_of, tables_of
 
     columns = case.get("columns", LAYOUT.columns)
     kept = [place for place, name in enumerate(LAYOUT.ids) if name in columns]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Preempted
+from tidemill.runtime import Preempted
 from tidemill.training.attempts import POD, GivenUp, attempt
 
 RUN = "tidemill-train-x7k2p-system-container-impl"

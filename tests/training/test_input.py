@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.data.dataset import Dataset, DatasetWriter
-from tidemill.training.input import Layout, in_order, read_labels, shuffled
+from tidemill.artifacts.examples import Dataset, DatasetWriter
+from tidemill.models.core.inputs import Layout, in_order, read_labels
+from tidemill.training.input import shuffled
 
 FEATURES = [{"name": "n", "kind": "number"}, {"name": "i", "kind": "id", "num_ids": 5}, {"name": "m", "kind": "number"}]
 LAYOUT = Layout.of(FEATURES, ["y"])

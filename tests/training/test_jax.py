@@ -20,12 +20,12 @@ from tests.training import frameworks
 from tests.training.conftest import DCN, MODELS, Shop
 from tests.training.test_resume import COUNTING
 from tests.training.test_warm_start import publish
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment.training import Training
 from tidemill.models import load_model
-from tidemill.training import serving
-from tidemill.training.replay import TOLERANCE, sample, to_examples
+from tidemill.serving import checked_export
+from tidemill.serving.replay import TOLERANCE, sample, to_examples
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import to_dense
 
@@ -143,7 +143,7 @@ def test_skew_comes_back_from_the_process_that_exports(shop):
     good = sample(load_model(folder), raw, Dataset(shop.transformed))
     shutil.rmtree(folder / "Format-Serving")
     with pytest.raises(TidemillError) as error:
-        serving.export_by_tensorflow(replace(good, scores=good.scores + 0.01), graph, raw, folder)
+        checked_export.export_by_tensorflow(replace(good, scores=good.scores + 0.01), graph, raw, folder)
     assert error.value.code is Code.SERVING_SKEW
     assert {"row", "serving", "training"} <= set(error.value.details)
 

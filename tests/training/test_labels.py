@@ -15,15 +15,15 @@ from tests.training.conftest import ROWS, Shop
 from tests.training.test_own_family import TEXT
 from tests.training.test_warm_start import publish
 from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
+from tidemill.models.core.inputs import read_labels
+from tidemill.runtime import Progress
+from tidemill.serving.export import score_names
+from tidemill.serving.replay import TOLERANCE, replay, sample, to_examples
 from tidemill.specs import Fold
-from tidemill.step import Progress
-from tidemill.training.export import score_names
-from tidemill.training.input import read_labels
 from tidemill.training.metrics import measure
-from tidemill.training.replay import TOLERANCE, replay, sample, to_examples
 from tidemill.training.train import train
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn, to_dense

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load
 from tidemill.models import load_model
@@ -17,8 +17,8 @@ from tidemill.models import load_model
 TEXT = '''
 from typing import Literal
 import keras
-from tidemill.models.parts.family import Network
-from tidemill.models.parts.layers import register
+from tidemill.models.core.family import Network
+from tidemill.models.core.layers import register
 
 @register
 class Doubled(keras.layers.Layer):
@@ -87,7 +87,7 @@ def test_mistakes(shop, changed, where):
 
 
 def test_the_base_can_be_imported_first():
-    for first in ("tidemill.models.parts.family", "tidemill.models", "tidemill.experiment"):
+    for first in ("tidemill.models.core.family", "tidemill.models", "tidemill.experiment"):
         subprocess.run([sys.executable, "-c", f"import {first}; import tidemill.models as m; m.families()"], check=True)
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from tests.training.conftest import DCN, FEATURES, MODELS, ROWS, Shop, make_shop, shop_rows
 from tidemill.models import load_model
+from tidemill.runtime import PREEMPTED_EXIT_CODE, Progress, step
 from tidemill.specs import TrainSpec
-from tidemill.step import PREEMPTED_EXIT_CODE, Progress, step
 from tidemill.training.train import train
 
 STOPPING = {"metric": "auc", "patience": 2, "rounds": 50}
@@ -83,7 +83,7 @@ def test_other_settings_do_not_take_the_checkpoint(shop):
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "tidemill.models.parts.neural", "tidemill.models.parts.boosting"])
+PROCESSES.set_forkserver_preload([__name__, "tidemill.models.core.neural", "tidemill.models.core.boosting"])
 """Processes that have all imports behind them when they start."""
 FRESH = multiprocessing.get_context("spawn")
 """Processes that have none."""
@@ -102,8 +102,8 @@ import dataclasses
 from typing import Literal
 import keras
 from keras import ops
-from tidemill.models.parts.family import Network
-from tidemill.models.parts.layers import register
+from tidemill.models.core.family import Network
+from tidemill.models.core.layers import register
 
 @register
 class Count(keras.layers.Layer):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training.conftest import MODELS, make_shop, shop_rows
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.transform.raw import RawColumn, to_dense
 
 ROWS = {"train": 60_000, "valid": 2_000, "test": 60_000}

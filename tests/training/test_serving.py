@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from tests.training.conftest import DCN, MODELS
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
-from tidemill.training.export import signature_names
-from tidemill.training.replay import TOLERANCE, replay, sample, to_examples
+from tidemill.serving.export import signature_names
+from tidemill.serving.replay import TOLERANCE, replay, sample, to_examples
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
 

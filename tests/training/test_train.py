@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.training.conftest import DCN, GBDT, KINDS, MODELS
-from tidemill import artifact
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import families, load_model
-from tidemill.step import Progress
-from tidemill.training.input import in_order
+from tidemill.models.core.inputs import in_order
+from tidemill.runtime import Progress
 from tidemill.training.metrics import measure
 from tidemill.training.threads import default_threads
 
@@ -186,7 +186,7 @@ def test_gbdt_needs_no_tensorflow(shop):
     """Fitting and predicting do not import TensorFlow; only the export does."""
     code = f"""
 import sys
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.models import load_model
 import tidemill.training.train
 model = load_model({str(shop.folder / "model")!r})

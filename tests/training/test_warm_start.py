@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.training.conftest import GBDT, MODELS, ROWS, Shop, make_shop, shop_rows
-from tidemill import artifact
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
-from tidemill.models.parts.sizes import Sizes, sizes
-from tidemill.training.input import Layout
+from tidemill.models.core.inputs import Layout
+from tidemill.models.core.sizes import Sizes, sizes
 from tidemill.training.warm_start import Earlier, take_over
 from tidemill.transform.graph import TransformGraph
 
@@ -123,7 +123,7 @@ def test_ids_that_share_a_row_keep_the_new_models_rows(shop, other):
 OWN = """
 from typing import Literal
 import keras
-from tidemill.models.parts.family import Network
+from tidemill.models.core.family import Network
 
 class TwoLayers(Network):
     family: Literal["two_layers"]

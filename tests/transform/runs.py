@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tidemill.data.dataset import Dataset, DatasetWriter
+from tidemill.artifacts.examples import Dataset, DatasetWriter
+from tidemill.runtime import Progress
 from tidemill.specs import PreprocessSpec
-from tidemill.step import Progress
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.preprocess import PreprocessSummary, preprocess
 from tidemill.transform.raw import raw_columns

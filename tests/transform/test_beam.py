@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from tests.transform.runs import FEATURES, run, spec, table, write_examples
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.compute import PreprocessResources
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.transform.engine import open_engine
 from tidemill.transform.preprocess import preprocess
 

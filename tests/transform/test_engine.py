@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.transform.runs import spec, table, write_examples
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.transform.beam.engine import BeamEngine
 from tidemill.transform.engine import open_engine
 from tidemill.transform.local import LocalEngine

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.transform.runs import FEATURES, spec, table, write_examples, write_schema
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 
@@ -23,7 +23,7 @@ KILLS, ATTEMPTS = 5, 20
 def step(folder: Path, out: Path, root: Path, events: Path, spans: bool) -> None:
     """The preprocess step. Its progress goes to `events`."""
     os.environ["TIDEMILL_PROGRESS_FILE"] = str(events)
-    from tidemill.step import Progress
+    from tidemill.runtime import Progress
     from tidemill.transform.preprocess import preprocess
 
     preprocess(

@@ -16,8 +16,8 @@ from tidemill.data.ingest import ingest
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import parse
 from tidemill.planning import plan_training
+from tidemill.runtime import Progress
 from tidemill.specs import IngestSpec, PreprocessSpec, TrainSpec, ValidateSpec
-from tidemill.step import Progress
 from tidemill.transform.preprocess import preprocess
 from tidemill.transform.raw import RawColumn, raw_columns, to_dense, to_lists
 from tidemill.validation.validate import validate

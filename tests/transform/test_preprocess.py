@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.transform.runs import FEATURES, Run, run, spec, write_examples, write_schema
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.transform.preprocess import preprocess
 
 

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from tests.transform.runs import spec
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.data.ingest import ingest
 from tidemill.experiment import parse
 from tidemill.planning import plan_training
+from tidemill.runtime import Progress
 from tidemill.specs import IngestSpec, PreprocessSpec, ValidateSpec
-from tidemill.step import Progress
 from tidemill.transform.features import FeaturesFunction, feature_columns
 from tidemill.transform.local import LocalEngine
 from tidemill.transform.preprocess import preprocess

@@ -7,9 +7,9 @@ import pytest
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from tests.validation.worlds import shop, spec, write
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.validation import columns, scan, statistics
 from tidemill.validation.statistics import Asked, SplitStatistics
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from tests.validation.worlds import Outputs, run, shop, spec, write
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.validation.validate import validate
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tidemill.data.dataset import DatasetWriter
+from tidemill.artifacts.examples import DatasetWriter
+from tidemill.runtime import Progress
 from tidemill.specs import ValidateSpec
-from tidemill.step import Progress
 from tidemill.validation.validate import ValidationSummary, validate
 
 FEATURES = {

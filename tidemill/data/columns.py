@@ -7,7 +7,7 @@ import difflib
 import duckdb
 
 from tidemill.data import inference
-from tidemill.data.engine import literal, quote
+from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.specs import SourceFile
 

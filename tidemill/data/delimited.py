@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from tidemill.data import inference
 from tidemill.data.columns import INTEGERS, check_declared, partition_types, same_columns
-from tidemill.data.engine import literal, quote
 from tidemill.data.groups import Group, Staged, group
 from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
+from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Table
 from tidemill.specs import SourceFile

@@ -12,7 +12,7 @@ from collections import Counter
 
 import duckdb
 
-from tidemill.data.engine import literal, quote
+from tidemill.duckdb_session import literal, quote
 
 TOLERANCE = 0.05
 """Largest share of a column's values that may contradict its type."""

@@ -18,19 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill import fingerprint
-from tidemill.artifact import remove_tree
-from tidemill.data import engine, parquet, split, tables
+from tidemill.artifacts.artifact import remove_tree
+from tidemill.artifacts.examples import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
+from tidemill.data import parquet, split, tables
 from tidemill.data.columns import nearest
-from tidemill.data.dataset import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
-from tidemill.data.engine import quote
 from tidemill.data.quarantine import QUERY, Quarantine
 from tidemill.data.result import Projection, check_range, project
 from tidemill.data.sources import check_unchanged, load_record
 from tidemill.data.staging import Stage
+from tidemill.duckdb_session import columns_of, connect, first_line, quote, shut_off
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Source
+from tidemill.runtime import Progress
 from tidemill.specs import IngestSpec, SourceFile, SourceRecord
-from tidemill.step import Progress
 
 _RESULT = "tidemill.result"
 _OWN_PREFIX = "tidemill_"
@@ -76,7 +76,7 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
     remove_tree(work)
     work.mkdir(parents=True)
     try:
-        with contextlib.closing(engine.connect(work)) as connection:
+        with contextlib.closing(connect(work)) as connection:
             _Ingest(connection, spec, progress, quarantine).run(record, work, examples)
     finally:
         remove_tree(work)
@@ -138,7 +138,7 @@ class _Ingest:
             parquet.check_readable(self._open)
             if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
                 raise
-            raise TidemillError(Code.SQL_ERROR, "source.sql", engine.first_line(error), "mend the query") from error
+            raise TidemillError(Code.SQL_ERROR, "source.sql", first_line(error), "mend the query") from error
 
     def _load(self, record: SourceRecord, work: Path) -> str:
         """Loads the tables, shuts the engine off from everything else, and gives the query."""
@@ -148,7 +148,7 @@ class _Ingest:
             self._progress.phase(f"read {table_name}")
             files = [f for f in record.files if f.table == table_name]
             self._open |= tables.load(self._connection, table_name, table, files, stage, self._quarantine)
-        engine.shut_off(self._connection, self._open)
+        shut_off(self._connection, self._open)
         for table_name in source.tables:
             good = self._connection.execute(f"SELECT count(*) FROM main.{quote(table_name)}").fetchall()[0][0]
             bad = self._quarantine.count(table_name)
@@ -166,7 +166,7 @@ class _Ingest:
         kind = "VIEW" if self._spec.source.sql is None else "TABLE"
         with self._sql_errors():
             self._connection.execute(f"CREATE {kind} {_RESULT} AS {query}", params)
-        columns = engine.columns_of(self._connection, _RESULT)
+        columns = columns_of(self._connection, _RESULT)
         check_range(self._connection, _RESULT, columns)
         return columns
 

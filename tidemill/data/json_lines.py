@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from tidemill.data import formats, inference
 from tidemill.data.columns import INTEGERS, check_declared, partition_types
-from tidemill.data.engine import literal, quote
 from tidemill.data.groups import Staged
 from tidemill.data.quarantine import Quarantine
+from tidemill.duckdb_session import literal, quote
 
 _CHUNK = 16 << 20
 

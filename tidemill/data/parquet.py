@@ -10,9 +10,9 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tidemill.data.columns import INTEGERS, check_declared, partition_types, same_columns
-from tidemill.data.engine import literal, quote
 from tidemill.data.groups import Group, Staged, group
 from tidemill.data.quarantine import Quarantine
+from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.specs import SourceFile
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import duckdb
 
-from tidemill.data.engine import literal, quote
 from tidemill.data.quarantine import QUERY
+from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
 
 _KEPT = re.compile(

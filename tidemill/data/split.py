@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import duckdb
 
+from tidemill.artifacts.examples import SPLITS
 from tidemill.data.columns import nearest
-from tidemill.data.dataset import SPLITS
-from tidemill.data.engine import literal, quote
+from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Split
 

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tidemill import artifact, models
-from tidemill.data.dataset import Dataset
+from tidemill import models
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.ensembling import report as page
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.base import Model
-from tidemill.models.parts.ensemble import Combination, EnsembleConfig, EnsembleModel
+from tidemill.models.core.base import Model
+from tidemill.models.core.ensemble import Combination, EnsembleConfig, EnsembleModel
+from tidemill.models.core.inputs import Layout, read_labels
+from tidemill.runtime import Progress
+from tidemill.serving.checked_export import export_checked
 from tidemill.specs import EnsembleSpec
-from tidemill.step import Progress
 from tidemill.training import folds
-from tidemill.training.input import Layout, read_labels
 from tidemill.training.metrics import measure
-from tidemill.training.serving import export_checked
 from tidemill.transform.graph import TransformGraph
 
 QUANTILES = 1001

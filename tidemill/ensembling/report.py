@@ -13,7 +13,7 @@ import numpy as np
 from tidemill.evaluation import plots
 from tidemill.evaluation.plots import Series
 from tidemill.evaluation.report import environment
-from tidemill.models.parts.ensemble import EnsembleModel
+from tidemill.models.core.ensemble import EnsembleModel
 from tidemill.specs import EnsembleSpec
 from tidemill.training.metrics import measure
 

@@ -33,16 +33,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tidemill import artifact
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation import bootstrap, curves, gates, metrics, report
 from tidemill.evaluation.slices import slice_rows
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.models import load_model
+from tidemill.models.core.inputs import read_labels
+from tidemill.runtime import Progress
 from tidemill.specs import EvaluateSpec
-from tidemill.step import Progress
-from tidemill.training.input import read_labels
 
 BLESSED, NOT_BLESSED = "BLESSED", "NOT_BLESSED"
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
@@ -151,7 +151,7 @@ def _checked(scores: np.ndarray, rows: int, where: str) -> np.ndarray:
 def _score_baseline(uri: str, raw: Dataset, labels: list[str]) -> dict[str, _Baseline]:
     """Of the raw test rows, by label; none for a label that the published model does not predict. Where both models
     have one label they are compared, whatever it is called."""
-    from tidemill.publishing.scorer import Scorer
+    from tidemill.serving.scorer import Scorer
 
     with Scorer(uri) as scorer:
         try:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tidemill.models import families
-from tidemill.models.parts.family import Family
+from tidemill.models.core.family import Family
 
 Model = Annotated[functools.reduce(operator.or_, families().values()), Field(discriminator="family")]
 """A member: the hyperparameters of one of the families."""

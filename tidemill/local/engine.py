@@ -24,8 +24,8 @@ from kfp import dsl, local
 from kfp.local import cache, config, logging_utils, status, subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator import task_executor
 
-import tidemill.step
-from tidemill import artifact
+import tidemill.runtime
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.local.process import Processes
 from tidemill.local.steps import State, Step, Steps, item_label
@@ -166,9 +166,9 @@ class Engine:
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self._temporary),
             **(env_vars or {}),
-            tidemill.step.RUN_PID: str(os.getpid()),
-            tidemill.step.PROGRESS_FILE: str(step.progress_file),
-            tidemill.step.ERROR_FILE: str(step.error_file),
+            tidemill.runtime.RUN_PID: str(os.getpid()),
+            tidemill.runtime.PROGRESS_FILE: str(step.progress_file),
+            tidemill.runtime.ERROR_FILE: str(step.error_file),
         }
         self._steps.run(step)
         self._current.exit_code = self.processes.run(full_command, env, step.log)

@@ -1,4 +1,4 @@
-"""How far a running step is, from the events that `tidemill.step.Progress` writes."""
+"""How far a running step is, from the events that `tidemill.runtime.Progress` writes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO
 
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.local.steps import State, Step
 

@@ -58,12 +58,12 @@ class Step:
 
     @property
     def progress_file(self) -> Path:
-        """The file to which `tidemill.step.Progress` writes."""
+        """The file to which `tidemill.runtime.Progress` writes."""
         return self.folder / f"{self.name}.progress.jsonl"
 
     @property
     def error_file(self) -> Path:
-        """The file to which `tidemill.step.step` writes a user's mistake."""
+        """The file to which `tidemill.runtime.step` writes a user's mistake."""
         return self.folder / f"{self.name}.error.json"
 
     def elapsed(self) -> float | None:

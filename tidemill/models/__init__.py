@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 
 if TYPE_CHECKING:
-    from tidemill.models.parts.base import Model
-    from tidemill.models.parts.family import Family
+    from tidemill.models.core.base import Model
+    from tidemill.models.core.family import Family
 
 DOCUMENT = "model.json"
 
@@ -37,7 +37,7 @@ def config_of(document: dict) -> Family:
         ValidationError: the hyperparameters are not the family's.
     """
     if document["family"] == "ensemble":
-        from tidemill.models.parts.ensemble import EnsembleConfig
+        from tidemill.models.core.ensemble import EnsembleConfig
 
         return EnsembleConfig.model_validate(document)
     if document["family"] not in families():
@@ -59,7 +59,7 @@ def load_model(path: str | os.PathLike) -> Model:
 
 def read_model(folder: Path) -> Model:
     """As `load_model`, of a folder that may still be written to: its model and `model.json` are there."""
-    from tidemill.training.input import Layout
+    from tidemill.models.core.inputs import Layout
 
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tidemill.models.parts.family import Deep
+from tidemill.models.core.family import Deep
 from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.parts.features import Features
+    from tidemill.models.core.features import Features
 
 
 class DcnV2(Deep):
@@ -29,8 +29,8 @@ class DcnV2(Deep):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.parts.features import concatenated, mlp
-        from tidemill.models.parts.layers import Cross
+        from tidemill.models.core.features import concatenated, mlp
+        from tidemill.models.core.layers import Cross
 
         x0 = features.flat(features.embedded())
         crossed = x0

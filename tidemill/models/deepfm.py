@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.models.parts.family import Deep
+from tidemill.models.core.family import Deep
 from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.parts.features import Features
+    from tidemill.models.core.features import Features
 
 
 class DeepFm(Deep):
@@ -26,8 +26,8 @@ class DeepFm(Deep):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.parts.features import added, mlp
-        from tidemill.models.parts.layers import PairwiseSum
+        from tidemill.models.core.features import added, mlp
+        from tidemill.models.core.layers import PairwiseSum
 
         fields = features.all_fields(features.embedded())
         pairs = PairwiseSum(name="pairs")(fields)

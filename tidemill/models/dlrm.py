@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.models.parts.family import Deep
+from tidemill.models.core.family import Deep
 from tidemill.section import Name, PositiveInt
 
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.parts.features import Features
+    from tidemill.models.core.features import Features
 
 
 class Dlrm(Deep):
@@ -27,8 +27,8 @@ class Dlrm(Deep):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.parts.features import concatenated, mlp
-        from tidemill.models.parts.layers import PairwiseProducts
+        from tidemill.models.core.features import concatenated, mlp
+        from tidemill.models.core.layers import PairwiseProducts
 
         fields, passed = features.fields(features.embedded()), []
         if features.numbers is not None:

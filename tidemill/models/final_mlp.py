@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from tidemill.models.parts.family import Dropout, Network
+from tidemill.models.core.family import Dropout, Network
 from tidemill.section import Name, PositiveInt
 
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.parts.features import Features
+    from tidemill.models.core.features import Features
 
 
 class FinalMlp(Network):
@@ -42,8 +42,8 @@ class FinalMlp(Network):
         return self
 
     def logit(self, features: Features) -> keras.KerasTensor:
-        from tidemill.models.parts.features import mlp
-        from tidemill.models.parts.layers import BilinearFusion, Gate
+        from tidemill.models.core.features import mlp
+        from tidemill.models.core.layers import BilinearFusion, Gate
 
         x = features.flat(features.embedded())
         one = other = x

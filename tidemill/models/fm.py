@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.models.parts.family import Network
+from tidemill.models.core.family import Network
 from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.parts.features import Features
+    from tidemill.models.core.features import Features
 
 
 class FactorisationMachine(Network):
@@ -23,8 +23,8 @@ class FactorisationMachine(Network):
     linear: ClassVar[bool] = True
 
     def logit(self, features: Features) -> keras.KerasTensor:
-        from tidemill.models.parts.features import added
-        from tidemill.models.parts.layers import PairwiseSum
+        from tidemill.models.core.features import added
+        from tidemill.models.core.layers import PairwiseSum
 
         pairs = PairwiseSum(name="pairs")(features.all_fields(features.embedded()))
         return added([features.linear(), pairs], "sum")

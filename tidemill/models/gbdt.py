@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tidemill.models.parts.family import Family
+from tidemill.models.core.family import Family
 from tidemill.section import Name, PositiveInt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tidemill.models.parts.boosting import GbdtModel
-    from tidemill.training.input import Layout
+    from tidemill.models.core.boosting import GbdtModel
+    from tidemill.models.core.inputs import Layout
 
 
 class Gbdt(Family):
@@ -42,12 +42,12 @@ class Gbdt(Family):
     """Features with more ids are taken as `ordinal` even where `native` is asked for."""
 
     def open(self, layout: Layout) -> GbdtModel:
-        from tidemill.models.parts.boosting import GbdtModel
+        from tidemill.models.core.boosting import GbdtModel
 
         return GbdtModel(self, layout)
 
     def load(self, folder: Path, layout: Layout) -> GbdtModel:
-        from tidemill.models.parts.boosting import GbdtModel
+        from tidemill.models.core.boosting import GbdtModel
 
         return GbdtModel.load(folder, self, layout)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tidemill.models.parts.family import Network
+from tidemill.models.core.family import Network
 from tidemill.section import Name
 
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.parts.features import Features
+    from tidemill.models.core.features import Features
 
 
 class LogisticRegression(Network):

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ValidationError, field_validator
 
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.family import Family
-from tidemill.models.parts.origin import module_name, own_errors
+from tidemill.models.core.family import Family
+from tidemill.models.core.origin import module_name, own_errors
 from tidemill.section import Name
 
 if TYPE_CHECKING:
-    from tidemill.models.parts.base import Model
-    from tidemill.training.input import Layout
+    from tidemill.models.core.base import Model
+    from tidemill.models.core.inputs import Layout
 
 _MAX_REASON = 200
 
 
 class OwnFamily(Family):
-    """A family of your own: a module that defines `FAMILY`, a subclass of `tidemill.models.parts.family.Network` with a
+    """A family of your own: a module that defines `FAMILY`, a subclass of `tidemill.models.core.family.Network` with a
     method `logit(features)`, as those of Tidemill are."""
 
     family: Literal["own"]
@@ -94,7 +94,7 @@ def _family(text: str, where: str) -> type[Family]:
     found = getattr(module, "FAMILY", None)
     if not (isinstance(found, type) and issubclass(found, Family)) or inspect.isabstract(found):
         got = "no FAMILY" if found is None else f"FAMILY = {found!r}"[:_MAX_REASON]
-        want = "define FAMILY, a subclass of tidemill.models.parts.family.Network with a method logit(self, features)"
+        want = "define FAMILY, a subclass of tidemill.models.core.family.Network with a method logit(self, features)"
         raise TidemillError(Code.INVALID_VALUE, where, got, want)
     found.origin = name
     return found

@@ -22,13 +22,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill import artifact, fingerprint, storage
-from tidemill.artifact import FileEntry
-from tidemill.data.dataset import COMPRESSION, ROW_GROUP_ROWS, SPLITS, Dataset
+from tidemill import fingerprint, storage
+from tidemill.artifacts import artifact
+from tidemill.artifacts.artifact import FileEntry
+from tidemill.artifacts.examples import COMPRESSION, ROW_GROUP_ROWS, SPLITS, Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.publishing.scorer import Scorer
+from tidemill.runtime import Progress
+from tidemill.serving.scorer import Scorer
 from tidemill.specs import PredictSpec
-from tidemill.step import Progress
 
 SUCCESS = "_SUCCESS"
 _OWN_FILE = re.compile(r"_SUCCESS|part-\d+-of-\d+\.parquet")

@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill import artifact, storage
+from tidemill import storage
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation import leaderboard
 from tidemill.evaluation.metrics import goodness

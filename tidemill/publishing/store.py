@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 
 from tidemill import storage
-from tidemill.artifact import MANIFEST
+from tidemill.artifacts.artifact import MANIFEST
 from tidemill.errors import Code, TidemillError
 
 CLAIMS = ".claims"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from tidemill import storage
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Preempted
+from tidemill.runtime import Preempted
 
 POD = "KFP_POD_NAME"
 """Where Kubeflow names the pod: the run's name, the template's, and the attempt's number of its own."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tidemill.data.dataset import Dataset
-from tidemill.training.input import read_labels
+from tidemill.artifacts.examples import Dataset
+from tidemill.models.core.inputs import read_labels
 
 ENOUGH = 5_000
 """Rows of label 1 of valid from which on train is not scored too: they give the base rate to within 1.5%."""

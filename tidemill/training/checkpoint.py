@@ -16,7 +16,8 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-from tidemill import artifact, storage
+from tidemill import storage
+from tidemill.artifacts import artifact
 from tidemill.errors import TidemillError
 
 KEPT = 2

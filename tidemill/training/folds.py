@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.data.dataset import COMPRESSION, Dataset, DatasetWriter
+from tidemill.artifacts.examples import COMPRESSION, Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
 from tidemill.specs import Fold
 

@@ -11,7 +11,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tidemill import artifact, storage
+from tidemill import storage
+from tidemill.artifacts import artifact
 from tidemill.training.metrics import better
 
 EVENTS_FILE = "events.out.tfevents.tidemill"

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Preempted
-from tidemill.training.input import Layout, Waited, read_labels, shuffled
+from tidemill.models.core.inputs import Layout, read_labels
+from tidemill.runtime import Preempted
+from tidemill.training.input import Waited, shuffled
 from tidemill.training.metrics import measure_labels
 from tidemill.training.stepper import Stepper
 
 if TYPE_CHECKING:
-    from tidemill.models.parts.base import Run
+    from tidemill.models.core.base import Run
 
 CHECK_STEPS = 50
 """Steps between two looks at the loss."""

@@ -17,10 +17,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tidemill.experiment.training import Training
-from tidemill.models.parts.layers import looked_up_by
-from tidemill.models.parts.network import network_inputs
+from tidemill.models.core.inputs import Layout, Rows
+from tidemill.models.core.layers import looked_up_by
+from tidemill.models.core.network import network_inputs
 from tidemill.training import jax_tables
-from tidemill.training.input import Layout, Rows
 from tidemill.training.schedules import dense_optimizer, learning_rate
 from tidemill.training.stepper import Stepper
 

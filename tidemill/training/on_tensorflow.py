@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tidemill.experiment.training import Training
-from tidemill.models.parts.layers import looked_up_by
-from tidemill.models.parts.network import network_inputs
-from tidemill.training.input import Layout, Rows
+from tidemill.models.core.inputs import Layout, Rows
+from tidemill.models.core.layers import looked_up_by
+from tidemill.models.core.network import network_inputs
 from tidemill.training.optimizers import Updates
 from tidemill.training.stepper import Stepper
 from tidemill.training.threads import default_threads

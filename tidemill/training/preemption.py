@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from tidemill.step import Preempted
+from tidemill.runtime import Preempted
 
 
 class Notice:

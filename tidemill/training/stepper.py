@@ -6,7 +6,7 @@ import abc
 
 import numpy as np
 
-from tidemill.training.input import Rows
+from tidemill.models.core.inputs import Rows
 
 
 class Stepper(abc.ABC):

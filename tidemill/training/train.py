@@ -9,22 +9,23 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from tidemill import artifact, fingerprint, models, storage
-from tidemill.data.dataset import Dataset
+from tidemill import fingerprint, models, storage
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
+from tidemill.models.core.base import Model, Run
+from tidemill.models.core.family import Network
+from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.models.own import OwnFamily
-from tidemill.models.parts.base import Model, Run
-from tidemill.models.parts.family import Network
+from tidemill.runtime import Progress
+from tidemill.serving.checked_export import export_checked
 from tidemill.specs import TrainSpec
-from tidemill.step import Progress
 from tidemill.training import backend, folds
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
-from tidemill.training.input import Layout, read_labels
 from tidemill.training.metrics import measure_labels
 from tidemill.training.preemption import notice
-from tidemill.training.serving import export_checked
 from tidemill.transform.graph import TransformGraph
 
 HISTORY = "history.json"

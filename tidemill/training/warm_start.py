@@ -16,12 +16,13 @@ import keras
 import numpy as np
 from pydantic import ValidationError
 
-from tidemill import artifact, models, storage
+from tidemill import models, storage
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.family import Network
-from tidemill.models.parts.layers import Embeddings
-from tidemill.models.parts.sizes import Sizes
-from tidemill.training.input import Layout
+from tidemill.models.core.family import Network
+from tidemill.models.core.inputs import Layout
+from tidemill.models.core.layers import Embeddings
+from tidemill.models.core.sizes import Sizes
 from tidemill.transform.features import vocabulary_name
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 

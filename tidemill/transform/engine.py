@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
+from tidemill.runtime import Progress
 from tidemill.specs import PreprocessSpec
-from tidemill.step import Progress
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import PreprocessingFn, RawColumn
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.transform.raw import RawColumn
 
 if TYPE_CHECKING:

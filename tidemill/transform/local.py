@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tidemill.data.dataset import Dataset
-from tidemill.step import Progress
+from tidemill.artifacts.examples import Dataset
+from tidemill.runtime import Progress
 from tidemill.transform.analysis.ahead import counts_ahead
 from tidemill.transform.analysis.analyse import analyse
 from tidemill.transform.analysis.counts import Counts

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidemill import artifact
-from tidemill.data.dataset import Dataset, finish_dataset
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset, finish_dataset
 from tidemill.errors import Code, TidemillError
+from tidemill.runtime import Progress
 from tidemill.specs import PreprocessSpec
-from tidemill.step import Progress
 from tidemill.transform import module, shards
 from tidemill.transform.engine import Engine, open_engine, uses_beam
 from tidemill.transform.features import FeaturesFunction, feature_columns

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.data.dataset import ROW_GROUP_ROWS, numbers_writer
+from tidemill.artifacts.examples import ROW_GROUP_ROWS, numbers_writer
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import raw_dtype, to_dense

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.validation import schema as schemas
 from tidemill.validation import statistics
 from tidemill.validation.columns import Column

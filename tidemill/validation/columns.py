@@ -10,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from tidemill.data.engine import quote
+from tidemill.duckdb_session import quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.features import Categorical, Cross
 from tidemill.specs import ValidateSpec

@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from tidemill.data.dataset import Dataset
-from tidemill.data.engine import quote
+from tidemill.artifacts.examples import Dataset
+from tidemill.duckdb_session import quote
 from tidemill.experiment.source import Leakage
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.validation.columns import Column
 from tidemill.validation.scan import table_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 
 MEMORY = "2GiB"
 

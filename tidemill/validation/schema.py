@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.validation import statistics
 from tidemill.validation.columns import Column

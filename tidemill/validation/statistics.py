@@ -19,10 +19,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from tidemill import artifact
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.validation import distribution
 from tidemill.validation.columns import Column
 from tidemill.validation.scan import table_of

@@ -10,11 +10,12 @@ from pathlib import Path
 import duckdb
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from tidemill import artifact, fingerprint
-from tidemill.data.dataset import Dataset
+from tidemill import fingerprint
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
+from tidemill.runtime import Progress
 from tidemill.specs import ValidateSpec
-from tidemill.step import Progress
 from tidemill.validation import anomalies as anomaly
 from tidemill.validation import columns as columns_
 from tidemill.validation import drift, gates, leakage, page, scan

@@ -11,9 +11,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from tests.transform.runs import FEATURES, TRAIN_ROWS, spec, table, write_examples
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.transform.analysis import tallies
 from tidemill.transform.canonical import canonicalise
 from tidemill.transform.features import FeaturesFunction, feature_columns

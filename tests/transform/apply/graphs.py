@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from tidemill import artifact
+from tidemill.artifacts import artifact
 from tidemill.transform.graph import FEATURES, TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import RawColumn
 from tidemill.transform.shards import ShardTransformer

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tidemill.data.dataset import ROW_GROUP_ROWS
+from tidemill.artifacts.examples import ROW_GROUP_ROWS
 from tidemill.transform.apply import lookup  # noqa: F401 - Polars, which changes what a signal does
 from tidemill.transform.apply.files import transform_files
 

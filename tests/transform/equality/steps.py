@@ -19,12 +19,12 @@ import pyarrow as pa
 from tests.transform.equality.case import rowwise
 from tests.transform.equality.compare import assert_same_artifact, far, farther
 from tests.transform.runs import spec, write_schema
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.data.ingest import ingest
 from tidemill.experiment import Experiment, load
 from tidemill.planning import plan_training
+from tidemill.runtime import Progress
 from tidemill.specs import IngestSpec
-from tidemill.step import Progress
 from tidemill.transform.preprocess import preprocess
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.data.engine import first_line, literal
+from tidemill.duckdb_session import first_line, literal
 from tidemill.errors import Code, TidemillError
 
 STREAM_ROWS = 1 << 16

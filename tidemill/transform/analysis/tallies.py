@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.data.engine import literal, quote
+from tidemill.duckdb_session import literal, quote
 from tidemill.transform.analysis.counts import STATE_FILE, Counts, Pieces
 from tidemill.transform.analysis.sums import sums
 from tidemill.transform.analysis.tokens import Tokens, as_bytes, blob, is_left_out, stays

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.data.dataset import ROW_GROUP_ROWS, numbers_writer
+from tidemill.artifacts.examples import ROW_GROUP_ROWS, numbers_writer
 
 _Path = str | os.PathLike
 _PLACE_BYTES = 4

@@ -25,9 +25,9 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import TidemillError
-from tidemill.step import Progress
+from tidemill.runtime import Progress
 from tidemill.transform.beam import files, runners
 from tidemill.transform.graph import TRANSFORM_FN, TRANSFORMED_METADATA, TransformGraph
 from tidemill.transform.raw import PreprocessingFn, RawColumn, list_schema, to_lists

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from tidemill import fingerprint
-from tidemill.data.engine import quote
+from tidemill.duckdb_session import quote
 from tidemill.transform.raw import SENTINELS, RawColumn, is_list, typed
 from tidemill.transform.rows import feeds
 from tidemill.transform.rows.adapter import Adapter, columns_of

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.base import Model
-from tidemill.step import Progress
+from tidemill.models.core.base import Model
+from tidemill.runtime import Progress
+from tidemill.serving.replay import Sample, replay, sample
 from tidemill.training import backend
-from tidemill.training.replay import Sample, replay, sample
 from tidemill.transform.graph import TransformGraph
 
-_PROCESS = "tidemill.training.export_process"
+_PROCESS = "tidemill.serving.export_process"
 
 
 def export_checked(
@@ -53,7 +53,7 @@ def export_checked(
 
 def export_to(folder: Path, model: Model, graph: TransformGraph) -> Path:
     """Writes `Format-Serving/`, and gives its path."""
-    from tidemill.training.export import FOLDER, export
+    from tidemill.serving.export import FOLDER, export
 
     export(model, graph, folder / FOLDER)
     return folder / FOLDER

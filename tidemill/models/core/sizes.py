@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.family import Network
-from tidemill.training.input import Layout
+from tidemill.models.core.family import Network
+from tidemill.models.core.inputs import Layout
 
 FLOAT_BYTES = 4
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import TypeAdapter
 
-from tidemill import artifact, fingerprint
+from tidemill import fingerprint
+from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.base import Model
-from tidemill.models.parts.family import Family
-from tidemill.training.input import Layout, Rows
+from tidemill.models.core.base import Model
+from tidemill.models.core.family import Family
+from tidemill.models.core.inputs import Layout, Rows
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     import keras
 
-    from tidemill.models.parts.base import Model
-    from tidemill.models.parts.features import Features
-    from tidemill.training.input import Layout
+    from tidemill.models.core.base import Model
+    from tidemill.models.core.features import Features
+    from tidemill.models.core.inputs import Layout
 
 Dim = Annotated[int, Field(gt=0, le=512)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -95,12 +95,12 @@ class Network(Family):
         return self
 
     def open(self, layout: Layout) -> Model:
-        from tidemill.models.parts.neural import NeuralModel
+        from tidemill.models.core.neural import NeuralModel
 
         return NeuralModel(self, layout)
 
     def load(self, folder: Path, layout: Layout) -> Model:
-        from tidemill.models.parts.neural import NeuralModel
+        from tidemill.models.core.neural import NeuralModel
 
         return NeuralModel.load(folder, self, layout)
 

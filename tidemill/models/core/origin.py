@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 
 from tidemill.errors import Code, TidemillError
-from tidemill.step import Preempted
+from tidemill.runtime import Preempted
 
 _MAX_REASON = 300
 

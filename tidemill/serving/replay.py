@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.base import Model
-from tidemill.training.input import to_rows
+from tidemill.models.core.base import Model
+from tidemill.models.core.inputs import to_rows
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
 
@@ -71,7 +71,7 @@ def replay(saved_model: str | os.PathLike, graph: TransformGraph, examples: Data
     """
     import tensorflow as tf
 
-    from tidemill.training.export import DENSE, EXAMPLES, score_names, signature_names
+    from tidemill.serving.export import DENSE, EXAMPLES, score_names, signature_names
 
     split, places, expected = sampled.split, sampled.places, sampled.scores
     columns = graph.raw_columns

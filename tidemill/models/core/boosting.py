@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from tidemill import fingerprint
 from tidemill.errors import Code, TidemillError
-from tidemill.models.parts.base import Model, Run
-from tidemill.models.parts.family import Family
-from tidemill.training.input import Layout, Rows, read_labels, to_rows
+from tidemill.models.core.base import Model, Run
+from tidemill.models.core.family import Family
+from tidemill.models.core.inputs import Layout, Rows, read_labels, to_rows
 from tidemill.training.metrics import auc
 from tidemill.training.threads import default_threads
 
@@ -128,7 +128,7 @@ class GbdtModel(Model):
         return fingerprint.of_json([self.config.model_dump(mode="json"), self.layout.columns, trees])
 
     def serving(self) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], Any]:
-        from tidemill.models.parts.forest import Forest
+        from tidemill.models.core.forest import Forest
 
         forest = Forest.parse(self.booster.model_to_string())
         columns = self.layout.columns

@@ -14,14 +14,14 @@ import keras
 import numpy as np
 
 from tidemill import fingerprint
-from tidemill.models.parts import sizes
-from tidemill.models.parts.base import Model, Run
-from tidemill.models.parts.family import Family, Network
-from tidemill.models.parts.network import build, logits_of, tables_of
-from tidemill.models.parts.origin import own_errors
+from tidemill.models.core import sizes
+from tidemill.models.core.base import Model, Run
+from tidemill.models.core.family import Family, Network
+from tidemill.models.core.inputs import Layout, Rows
+from tidemill.models.core.network import build, logits_of, tables_of
+from tidemill.models.core.origin import own_errors
 from tidemill.training import backend, loop
 from tidemill.training.calibration import remaining_shift
-from tidemill.training.input import Layout, Rows
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -1,6 +1,6 @@
 """Exports a model that another framework has trained, by TensorFlow, in a process of its own:
 
-    python -m tidemill.training.export_process '{"folder": …}'
+    python -m tidemill.serving.export_process '{"folder": …}'
 
 Its argument is JSON: paths of the model's `folder`, the transform `graph`, the `raw` rows, the `sample` of scored rows
 and of the file that an `error` goes to, and the sample's `split`.
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import EXIT_CODE, TidemillError
 from tidemill.models import read_model
-from tidemill.step import die_with_run
-from tidemill.training.replay import Sample, replay
-from tidemill.training.serving import export_to
+from tidemill.runtime import die_with_run
+from tidemill.serving.checked_export import export_to
+from tidemill.serving.replay import Sample, replay
 from tidemill.transform.graph import TransformGraph
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import keras
 
-from tidemill.models.parts.layers import Embeddings, FieldSum, NumberVectors
-from tidemill.models.parts.sizes import Sizes
+from tidemill.models.core.layers import Embeddings, FieldSum, NumberVectors
+from tidemill.models.core.sizes import Sizes
 
 EMBEDDINGS = "embeddings"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tidemill import artifact, storage
-from tidemill.data.dataset import Dataset
+from tidemill import storage
+from tidemill.artifacts import artifact
+from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.raw import RawColumn, to_dense
 

@@ -7,12 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tidemill.models.parts.family import Network
-from tidemill.models.parts.features import Features
-from tidemill.models.parts.layers import Embeddings
-from tidemill.models.parts.origin import own_errors
-from tidemill.models.parts.sizes import Sizes
-from tidemill.training.input import Layout
+from tidemill.models.core.family import Network
+from tidemill.models.core.features import Features
+from tidemill.models.core.inputs import Layout
+from tidemill.models.core.layers import Embeddings
+from tidemill.models.core.origin import own_errors
+from tidemill.models.core.sizes import Sizes
 
 LOGIT = "logit"
 

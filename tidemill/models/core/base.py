@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tidemill.data.dataset import Dataset
+from tidemill.artifacts.examples import Dataset
 from tidemill.experiment.training import Training
-from tidemill.models.parts.family import Family
-from tidemill.step import Progress
+from tidemill.models.core.family import Family
+from tidemill.models.core.inputs import Layout, Rows, in_order
+from tidemill.runtime import Progress
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
-from tidemill.training.input import Layout, Rows, in_order
 from tidemill.training.preemption import Notice
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tidemill.models.parts.base import Model
+from tidemill.models.core.base import Model
 from tidemill.transform.function import ExampleFunction, dense_spec
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn

@@ -19,7 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidemill import fingerprint
-from tidemill.artifact import MANIFEST, FileEntry, check_file, read_manifest, refuse_file, remove_tree, write_json
+from tidemill.artifacts.artifact import (
+    MANIFEST,
+    FileEntry,
+    check_file,
+    read_manifest,
+    refuse_file,
+    remove_tree,
+    write_json,
+)
 from tidemill.errors import Code, TidemillError
 
 SPLITS = ("train", "valid", "test")

@@ -1,0 +1,1 @@
+"""Artifacts on disk: one module for each kind, which owns its file names and its JSON."""

@@ -1,0 +1,1 @@
+"""Serving: what exports, replays and scores share."""
