@@ -17,7 +17,7 @@ def preprocess(
 
     Args:
         spec: The features or the transform module and the engine, from `plan_training`.
-        root: URI of the folder where the local engine keeps what it finds in each file, if `compute.preprocess.spans`.
+        root: URI of the folder that holds the analyzer cache, if `compute.preprocess.analyzer_cache` is set.
         examples: The examples of `ingest`.
         schema: The schema of `validate`.
         transform_graph: The transform graph in TFX's layout; `tft.TFTransformOutput` loads it.

@@ -128,8 +128,8 @@ def test_the_examples_are_valid():
         (PREPROCESS, {"runner": "spark"}, PREPROCESS, "spark", "needs the option --temp_location"),
         (PREPROCESS, {"options": ["--region=x"]}, PREPROCESS, "--region=x", "name the runner"),
         (PREPROCESS, {"engine": "beam", "options": ["--region=x"]}, PREPROCESS, "--region=x", "name the runner"),
-        (PREPROCESS, {"spans": True, "runner": "flink"}, PREPROCESS, "flink", "remove spans"),
-        (PREPROCESS, {"spans": True, "engine": "beam"}, PREPROCESS, "beam", "remove spans"),
+        (PREPROCESS, {"analyzer_cache": True, "runner": "flink"}, PREPROCESS, "flink", "remove analyzer_cache"),
+        (PREPROCESS, {"analyzer_cache": True, "engine": "beam"}, PREPROCESS, "beam", "remove analyzer_cache"),
         (
             "source.params.day",
             ["x"],
@@ -214,6 +214,11 @@ def test_a_module_of_a_single_line_stays_a_text(tmp_path, text):
     (tmp_path / "module.py").write_text(text)
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(data))
     assert parse(dump(load(tmp_path / "e.yaml"))).transform_module == text
+
+
+def test_a_renamed_key_is_refused_with_its_new_name():
+    error = mistake(changed(PREPROCESS, {"spans": True}))
+    assert (error.code, error.where, error.want) == (Code.UNKNOWN_KEY, f"{PREPROCESS}.spans", "write 'analyzer_cache'")
 
 
 def test_an_unknown_key_comes_before_what_it_causes():

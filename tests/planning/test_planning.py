@@ -51,7 +51,7 @@ def test_the_engine_reaches_the_step(tmp_path):
     settings = {"runner": "flink", "options": ["--temp_location=gs://b/t"], "local_limit": "2GiB"}
     spec = json.loads(plan(tmp_path, compute={"preprocess": settings | {"cpu": "8"}})["preprocess"])
     assert {name: spec[name] for name in settings} == settings | {"local_limit": 2 << 30}
-    assert (spec["engine"], spec["spans"]) == ("auto", False)
+    assert (spec["engine"], spec["analyzer_cache"]) == ("auto", False)
     assert "cpu" not in spec
 
 

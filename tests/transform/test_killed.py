@@ -27,7 +27,7 @@ def step(folder: Path, out: Path, root: Path, events: Path, spans: bool) -> None
     from tidemill.transform.preprocess import preprocess
 
     preprocess(
-        spec(features=FEATURES, engine="local", runner=None, spans=spans),
+        spec(features=FEATURES, engine="local", runner=None, analyzer_cache=spans),
         str(folder / "examples"),
         str(folder / "schema"),
         root=str(root),

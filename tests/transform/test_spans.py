@@ -71,7 +71,7 @@ class Daily:
         """Ingests, validates and preprocesses what is there; the folder of the artifacts."""
         at = self.folder / name
         at.mkdir()
-        compute = {"compute": {"preprocess": {"spans": spans}}}
+        compute = {"compute": {"preprocess": {"analyzer_cache": spans}}}
         plan = plan_training(parse(yaml.safe_dump(self.experiment | compute)), self.root)
         made = {n: str(at / n) for n in ("examples", "statistics", "schema", "transform_graph", "transformed")}
         ingest(IngestSpec.model_validate_json(plan["ingest"]), self.root, examples=made["examples"],

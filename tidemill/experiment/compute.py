@@ -37,9 +37,10 @@ class TransformEngine(Section):
     options: list[str] = []
     """Pipeline options of the runner, as on Beam's command line: `--project=…`, `--region=…`. Every runner but `direct`
     needs `--temp_location`, a folder that its workers and the step both reach."""
-    spans: bool = False
-    """Whether `local` keeps what it finds in each file of train below `ROOT/spans`, and takes it from there next time:
-    then a daily run reads for the analysis the new day alone. See `split.span`."""
+    analyzer_cache: bool = False
+    """Whether the local engine keeps the analyzers' result for each file of train at the root and reuses it. With
+    `split.span`, a daily run then analyzes only the files of the new day. Needs `engine: local`, or `auto` without a
+    `runner`; when `auto` selects Beam because train is larger than `local_limit`, nothing is kept."""
 
     @model_validator(mode="after")
     def _engine_and_runner(self) -> TransformEngine:
@@ -47,8 +48,8 @@ class TransformEngine(Section):
             raise ValueError(f"engine: local has no runner; remove runner: {self.runner} or choose engine: beam")
         if self.options and self.runner is None:
             raise ValueError("options are a runner's; name the runner, or remove them")
-        if self.spans and (self.engine == "beam" or self.runner is not None):
-            raise ValueError("spans are kept by the local engine alone; remove spans, or choose engine: local")
+        if self.analyzer_cache and (self.engine == "beam" or self.runner is not None):
+            raise ValueError("only the local engine has an analyzer cache; remove analyzer_cache, or set engine: local")
         is_remote = self.runner not in (None, "direct")
         if is_remote and not any(option.split("=")[0] == "--temp_location" for option in self.options):
             want = "a folder that Beam's workers and the step both reach"

@@ -14,6 +14,7 @@ from tidemill.models import families
 
 # The keys that say which of several sections is meant.
 _TAGS = {"kind": "numeric, categorical or cross", "family": " or ".join(", ".join(families()).rsplit(", ", 1))}
+_RENAMED_KEYS = {"compute.preprocess.spans": "analyzer_cache"}
 _WRONG_TYPE = {
     "string_type": "write a string",
     "int_type": "write an integer",
@@ -54,6 +55,9 @@ def translate(error: ValidationError, data: dict, root: type[BaseModel]) -> Tide
     path, first = (unknown or mistakes)[0]
     count = {"mistakes": len({path for path, _ in mistakes})}
     if _is_unknown_key(first):
+        if name := _RENAMED_KEYS.get(_dotted(path)):
+            got = f"the key {str(path[-1])!r}, which was renamed"
+            return TidemillError(Code.UNKNOWN_KEY, _dotted(path), got, f"write {name!r}", count)
         extra = first["type"] == "extra_forbidden"
         want = nearest(str(path[-1]), _known_keys(path[:-1], data, root) if extra else _words(first, "expected"))
         return TidemillError(Code.UNKNOWN_KEY, _dotted(path), f"the unknown key {str(path[-1])!r}", want, count)

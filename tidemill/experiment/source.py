@@ -108,9 +108,9 @@ class Split(Section):
     seed: Seed = 0
     """Seed of `hash` and `random`."""
     span: Column | None = None
-    """A column, such as a day, each of whose values gets files of its own within a split, in its order. Files of old
-    days then stay as they are when rows of a new day come, and `compute.preprocess.spans` reads only the new ones.
-    Defaults to none."""
+    """A column, such as a day. Ingest writes separate files for each of its values, in their order. Files of old days
+    then stay the same when rows of a new day arrive, and `compute.preprocess.analyzer_cache` analyzes only the new
+    ones. Defaults to none."""
 
     @model_validator(mode="after")
     def _column_needed(self) -> Split:

@@ -57,7 +57,7 @@ def preprocess(
             the examples; ids as int32, numbers and labels as float32. Its metadata holds `labels`, `features` and
             `transform_fingerprint`.
         progress: Told how far the step is.
-        root: URI of the folder where Tidemill keeps things. Needed where the spec asks for spans.
+        root: URI of the folder where Tidemill keeps things. Needed when the spec sets `analyzer_cache`.
         engine: Who computes it. Defaults to what the spec says.
 
     Raises:
@@ -112,7 +112,7 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
 
 def _spans(spec: PreprocessSpec, data: Dataset, root: str | None) -> contextlib.AbstractContextManager[Path | None]:
     """A folder for what is kept of each file of train; none where the spec does not ask for it."""
-    if not spec.spans or uses_beam(spec, data):
+    if not spec.analyzer_cache or uses_beam(spec, data):
         return contextlib.nullcontext()
     if root is None:
         raise ValueError("spans are kept below root, which is not given")
