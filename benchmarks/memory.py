@@ -32,7 +32,7 @@ def ingest(work: Path, rows: int) -> None:
     """`work/rows` to `work/examples`."""
     from tidemill.data.ingest import ingest
     from tidemill.runtime import Progress
-    from tidemill.specs import IngestSpec
+    from tidemill.steps.ingest import IngestSpec
 
     summary = ingest(
         IngestSpec.model_validate_json(_specs(work)["ingest"]),
@@ -48,7 +48,7 @@ def ingest(work: Path, rows: int) -> None:
 def validate(work: Path, rows: int) -> None:
     """`work/examples` to `work/{statistics,schema,anomalies,validation.html}`."""
     from tidemill.runtime import Progress
-    from tidemill.specs import ValidateSpec
+    from tidemill.steps.validate import ValidateSpec
     from tidemill.validation.validate import validate
 
     validate(
@@ -65,7 +65,7 @@ def validate(work: Path, rows: int) -> None:
 def preprocess(work: Path, rows: int) -> None:
     """`work/examples` and `work/schema` to `work/{transform_graph,transformed}`."""
     from tidemill.runtime import Progress
-    from tidemill.specs import PreprocessSpec
+    from tidemill.steps.preprocess import PreprocessSpec
     from tidemill.transform.preprocess import preprocess
 
     preprocess(

@@ -22,18 +22,14 @@ from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
 from tidemill.placement import placement
 from tidemill.publishing import store
-from tidemill.specs import (
-    EnsembleSpec,
-    EvaluateSpec,
-    Fold,
-    IngestSpec,
-    PredictSpec,
-    PreprocessSpec,
-    PublishSpec,
-    SourceRecord,
-    TrainSpec,
-    ValidateSpec,
-)
+from tidemill.steps.ensemble import EnsembleSpec
+from tidemill.steps.evaluate import EvaluateSpec
+from tidemill.steps.ingest import IngestSpec, SourceRecord
+from tidemill.steps.predict import PredictSpec
+from tidemill.steps.preprocess import PreprocessSpec
+from tidemill.steps.publish import PublishSpec
+from tidemill.steps.train import Fold, TrainSpec
+from tidemill.steps.validate import ValidateSpec
 
 DEFAULT_FOLDS = 5
 

@@ -35,3 +35,5 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Column = Annotated[str, Field(min_length=1)]
+Labels = Annotated[list[Column], Field(min_length=1)]
+"""The columns to predict, in the order of the experiment file."""

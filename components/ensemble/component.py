@@ -34,7 +34,7 @@ def ensemble(
 
     from tidemill.ensembling.ensemble import ensemble as run
     from tidemill.runtime import step
-    from tidemill.specs import EnsembleSpec
+    from tidemill.steps.ensemble import EnsembleSpec
 
     with step("ensemble") as progress:
         summary = run(

@@ -32,7 +32,7 @@ def evaluate(
 
     from tidemill.evaluation.evaluate import evaluate as run
     from tidemill.runtime import step
-    from tidemill.specs import EvaluateSpec
+    from tidemill.steps.evaluate import EvaluateSpec
 
     with step("evaluate") as progress:
         summary = run(

@@ -16,7 +16,7 @@ def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: 
     """
     from tidemill.data.ingest import ingest as run
     from tidemill.runtime import step
-    from tidemill.specs import IngestSpec
+    from tidemill.steps.ingest import IngestSpec
 
     with step("ingest") as progress:
         summary = run(

@@ -15,7 +15,7 @@ def predict(spec: str, examples: dsl.Input[dsl.Dataset], predictions: dsl.Output
     """
     from tidemill.publishing.predict import predict as run
     from tidemill.runtime import step
-    from tidemill.specs import PredictSpec
+    from tidemill.steps.predict import PredictSpec
 
     with step("predict") as progress:
         summary = run(

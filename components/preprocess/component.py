@@ -24,7 +24,7 @@ def preprocess(
         transformed: Parquet shards of each split, in the rows' order: ids as int32, numbers as float32.
     """
     from tidemill.runtime import step
-    from tidemill.specs import PreprocessSpec
+    from tidemill.steps.preprocess import PreprocessSpec
     from tidemill.transform.preprocess import preprocess as run
 
     with step("preprocess") as progress:

@@ -29,7 +29,7 @@ def publish(
     """
     from tidemill.publishing.publish import publish as run
     from tidemill.runtime import step
-    from tidemill.specs import PublishSpec
+    from tidemill.steps.publish import PublishSpec
 
     with step("publish"):
         summary = run(

@@ -30,7 +30,7 @@ def train(
     from pathlib import Path
 
     from tidemill.runtime import step
-    from tidemill.specs import TrainSpec
+    from tidemill.steps.train import TrainSpec
     from tidemill.training.attempts import attempt
 
     told = TrainSpec.model_validate_json(spec)

@@ -24,7 +24,7 @@ def validate(
         report: A page with the distributions.
     """
     from tidemill.runtime import step
-    from tidemill.specs import ValidateSpec
+    from tidemill.steps.validate import ValidateSpec
     from tidemill.validation.validate import validate as run
 
     with step("validate") as progress:

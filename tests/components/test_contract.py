@@ -19,7 +19,13 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load
 from tidemill.planning import plan_training
 from tidemill.runtime import Progress
-from tidemill.specs import EvaluateSpec, IngestSpec, PredictSpec, PreprocessSpec, PublishSpec, TrainSpec, ValidateSpec
+from tidemill.steps.evaluate import EvaluateSpec
+from tidemill.steps.ingest import IngestSpec
+from tidemill.steps.predict import PredictSpec
+from tidemill.steps.preprocess import PreprocessSpec
+from tidemill.steps.publish import PublishSpec
+from tidemill.steps.train import TrainSpec
+from tidemill.steps.validate import ValidateSpec
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from tidemill.data import sources
 from tidemill.data.ingest import IngestSummary, ingest
 from tidemill.experiment.source import Source, Split
 from tidemill.runtime import Progress
-from tidemill.specs import IngestSpec
+from tidemill.steps.ingest import IngestSpec
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from tidemill.ensembling.report import interval
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
 from tidemill.runtime import Progress
-from tidemill.specs import EnsembleSpec, Fold
+from tidemill.steps.ensemble import EnsembleSpec
+from tidemill.steps.train import Fold
 from tidemill.training.train import train
 
 FOLDS = 2

@@ -18,7 +18,7 @@ from tidemill.models.core.boosting import GbdtModel
 from tidemill.models.core.inputs import Layout
 from tidemill.models.gbdt import Gbdt
 from tidemill.runtime import Progress
-from tidemill.specs import EvaluateSpec
+from tidemill.steps.evaluate import EvaluateSpec
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
 

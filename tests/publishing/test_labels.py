@@ -26,7 +26,7 @@ from tidemill.publishing.predict import predict
 from tidemill.publishing.publish import publish
 from tidemill.runtime import Progress
 from tidemill.serving.scorer import Scorer
-from tidemill.specs import PredictSpec
+from tidemill.steps.predict import PredictSpec
 
 SIZES = {"train": 1500, "valid": 400, "test": 500}
 pytestmark = pytest.mark.slow

@@ -18,7 +18,10 @@ from tidemill.models import load_model
 from tidemill.publishing.predict import predict
 from tidemill.publishing.publish import publish
 from tidemill.runtime import Progress
-from tidemill.specs import PredictSpec, PreprocessSpec, TrainSpec, ValidateSpec
+from tidemill.steps.predict import PredictSpec
+from tidemill.steps.preprocess import PreprocessSpec
+from tidemill.steps.train import TrainSpec
+from tidemill.steps.validate import ValidateSpec
 from tidemill.training.train import train
 from tidemill.transform.preprocess import preprocess
 from tidemill.validation.validate import validate

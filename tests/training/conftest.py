@@ -14,7 +14,8 @@ from tidemill.experiment.source import Split
 from tidemill.models.core.base import Model, Run
 from tidemill.models.core.inputs import Layout
 from tidemill.runtime import Progress
-from tidemill.specs import PreprocessSpec, TrainSpec
+from tidemill.steps.preprocess import PreprocessSpec
+from tidemill.steps.train import TrainSpec
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History
 from tidemill.training.train import TrainSummary, train

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
-from tidemill.specs import Fold
+from tidemill.steps.train import Fold
 from tidemill.training.folds import HELD_OUT, assignments, write_fold
 
 

@@ -22,7 +22,7 @@ from tidemill.models.core.inputs import read_labels
 from tidemill.runtime import Progress
 from tidemill.serving.export import score_names
 from tidemill.serving.replay import TOLERANCE, replay, sample, to_examples
-from tidemill.specs import Fold
+from tidemill.steps.train import Fold
 from tidemill.training.metrics import measure
 from tidemill.training.train import train
 from tidemill.transform.graph import TransformGraph

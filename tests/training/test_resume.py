@@ -19,7 +19,7 @@ import pytest
 from tests.training.conftest import DCN, FEATURES, MODELS, ROWS, Shop, make_shop, shop_rows
 from tidemill.models import load_model
 from tidemill.runtime import PREEMPTED_EXIT_CODE, Progress, step
-from tidemill.specs import TrainSpec
+from tidemill.steps.train import TrainSpec
 from tidemill.training.train import train
 
 STOPPING = {"metric": "auc", "patience": 2, "rounds": 50}

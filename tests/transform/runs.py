@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.runtime import Progress
-from tidemill.specs import PreprocessSpec
+from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.preprocess import PreprocessSummary, preprocess
 from tidemill.transform.raw import raw_columns

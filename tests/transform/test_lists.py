@@ -17,7 +17,10 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import parse
 from tidemill.planning import plan_training
 from tidemill.runtime import Progress
-from tidemill.specs import IngestSpec, PreprocessSpec, TrainSpec, ValidateSpec
+from tidemill.steps.ingest import IngestSpec
+from tidemill.steps.preprocess import PreprocessSpec
+from tidemill.steps.train import TrainSpec
+from tidemill.steps.validate import ValidateSpec
 from tidemill.transform.preprocess import preprocess
 from tidemill.transform.raw import RawColumn, raw_columns, to_dense, to_lists
 from tidemill.validation.validate import validate

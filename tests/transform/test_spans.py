@@ -16,7 +16,9 @@ from tidemill.data.ingest import ingest
 from tidemill.experiment import parse
 from tidemill.planning import plan_training
 from tidemill.runtime import Progress
-from tidemill.specs import IngestSpec, PreprocessSpec, ValidateSpec
+from tidemill.steps.ingest import IngestSpec
+from tidemill.steps.preprocess import PreprocessSpec
+from tidemill.steps.validate import ValidateSpec
 from tidemill.transform.features import FeaturesFunction, feature_columns
 from tidemill.transform.local import LocalEngine
 from tidemill.transform.preprocess import preprocess

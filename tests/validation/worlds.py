@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tidemill.artifacts.examples import DatasetWriter
 from tidemill.runtime import Progress
-from tidemill.specs import ValidateSpec
+from tidemill.steps.validate import ValidateSpec
 from tidemill.validation.validate import ValidationSummary, validate
 
 FEATURES = {

@@ -9,7 +9,7 @@ import duckdb
 from tidemill.data import inference
 from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
-from tidemill.specs import SourceFile
+from tidemill.steps.ingest import SourceFile
 
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 """DuckDB's integer types up to 64 bits."""

@@ -19,7 +19,7 @@ from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
 from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Table
-from tidemill.specs import SourceFile
+from tidemill.steps.ingest import SourceFile
 
 _HEADER_BYTES = 1 << 20
 _EXACT = "DECIMAL(38,9)"

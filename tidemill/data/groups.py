@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill.data import formats
-from tidemill.specs import SourceFile
+from tidemill.steps.ingest import SourceFile
 
 Staged = list[tuple[Path, SourceFile]]
 """Files with the local paths where their plain bytes are."""

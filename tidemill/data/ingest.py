@@ -30,7 +30,7 @@ from tidemill.duckdb_session import columns_of, connect, first_line, quote, shut
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Source
 from tidemill.runtime import Progress
-from tidemill.specs import IngestSpec, SourceFile, SourceRecord
+from tidemill.steps.ingest import IngestSpec, SourceFile, SourceRecord
 
 _RESULT = "tidemill.result"
 _OWN_PREFIX = "tidemill_"

@@ -14,7 +14,7 @@ from tidemill.data.groups import Group, Staged, group
 from tidemill.data.quarantine import Quarantine
 from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
-from tidemill.specs import SourceFile
+from tidemill.steps.ingest import SourceFile
 
 
 def create_view(

@@ -16,7 +16,7 @@ from tidemill import fingerprint, storage
 from tidemill.data import formats
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Source
-from tidemill.specs import SourceFile, SourceRecord
+from tidemill.steps.ingest import SourceFile, SourceRecord
 
 _RACY_S = 2.0
 """A file changed this recently may change again within one tick of the clock, so its hash is not remembered."""

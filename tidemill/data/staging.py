@@ -17,7 +17,7 @@ import pyarrow as pa
 from tidemill import storage
 from tidemill.data import formats, sources
 from tidemill.errors import Code, TidemillError
-from tidemill.specs import SourceFile
+from tidemill.steps.ingest import SourceFile
 
 _CHUNK = 4 << 20
 _GLOB_CHARS = "*?["

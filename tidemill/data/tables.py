@@ -19,7 +19,7 @@ from tidemill.data.quarantine import Quarantine
 from tidemill.data.staging import Stage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Table
-from tidemill.specs import SourceFile
+from tidemill.steps.ingest import SourceFile
 
 
 def load(

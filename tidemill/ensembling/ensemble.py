@@ -20,7 +20,7 @@ from tidemill.models.core.ensemble import Combination, EnsembleConfig, EnsembleM
 from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.runtime import Progress
 from tidemill.serving.checked_export import export_checked
-from tidemill.specs import EnsembleSpec
+from tidemill.steps.ensemble import EnsembleSpec
 from tidemill.training import folds
 from tidemill.training.metrics import measure
 from tidemill.transform.graph import TransformGraph

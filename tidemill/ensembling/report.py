@@ -14,7 +14,7 @@ from tidemill.evaluation import plots
 from tidemill.evaluation.plots import Series
 from tidemill.evaluation.report import environment
 from tidemill.models.core.ensemble import EnsembleModel
-from tidemill.specs import EnsembleSpec
+from tidemill.steps.ensemble import EnsembleSpec
 from tidemill.training.metrics import measure
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from tidemill.experiment.evaluation import Evaluation
 from tidemill.models import load_model
 from tidemill.models.core.inputs import read_labels
 from tidemill.runtime import Progress
-from tidemill.specs import EvaluateSpec
+from tidemill.steps.evaluate import EvaluateSpec
 
 BLESSED, NOT_BLESSED = "BLESSED", "NOT_BLESSED"
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"

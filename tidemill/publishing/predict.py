@@ -29,7 +29,7 @@ from tidemill.artifacts.examples import COMPRESSION, ROW_GROUP_ROWS, SPLITS, Dat
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.serving.scorer import Scorer
-from tidemill.specs import PredictSpec
+from tidemill.steps.predict import PredictSpec
 
 SUCCESS = "_SUCCESS"
 _OWN_FILE = re.compile(r"_SUCCESS|part-\d+-of-\d+\.parquet")

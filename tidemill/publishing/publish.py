@@ -15,7 +15,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.evaluation import leaderboard
 from tidemill.evaluation.metrics import goodness
 from tidemill.publishing import store
-from tidemill.specs import PublishSpec
+from tidemill.steps.publish import PublishSpec
 
 SERVING = "Format-Serving"
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tidemill.artifacts.examples import COMPRESSION, Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
-from tidemill.specs import Fold
+from tidemill.steps.train import Fold
 
 HELD_OUT = "held_out"
 """The split with the rows that a fold's training leaves out."""

@@ -20,7 +20,7 @@ from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.models.own import OwnFamily
 from tidemill.runtime import Progress
 from tidemill.serving.checked_export import export_checked
-from tidemill.specs import TrainSpec
+from tidemill.steps.train import TrainSpec
 from tidemill.training import backend, folds
 from tidemill.training.checkpoint import Checkpoints
 from tidemill.training.history import History

@@ -9,7 +9,7 @@ from typing import Protocol
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
-from tidemill.specs import PreprocessSpec
+from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import PreprocessingFn, RawColumn
 

@@ -13,7 +13,7 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset, finish_dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
-from tidemill.specs import PreprocessSpec
+from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.transform import module, shards
 from tidemill.transform.engine import Engine, open_engine, uses_beam
 from tidemill.transform.features import FeaturesFunction, feature_columns

@@ -13,7 +13,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tidemill.duckdb_session import quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.features import Categorical, Cross
-from tidemill.specs import ValidateSpec
+from tidemill.steps.validate import ValidateSpec
 
 Role = Literal["feature", "label", "key", "other"]
 View = Literal["number", "category", "bytes", "opaque"]

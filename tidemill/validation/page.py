@@ -10,7 +10,7 @@ from markupsafe import Markup
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from tidemill.errors import TidemillError
-from tidemill.specs import ValidateSpec
+from tidemill.steps.validate import ValidateSpec
 from tidemill.validation import charts, statistics
 from tidemill.validation.anomalies import Anomaly
 from tidemill.validation.charts import Bar, number, percent

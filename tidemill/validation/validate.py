@@ -15,7 +15,7 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
-from tidemill.specs import ValidateSpec
+from tidemill.steps.validate import ValidateSpec
 from tidemill.validation import anomalies as anomaly
 from tidemill.validation import columns as columns_
 from tidemill.validation import drift, gates, leakage, page, scan

@@ -24,7 +24,7 @@ from tidemill.data.ingest import ingest
 from tidemill.experiment import Experiment, load
 from tidemill.planning import plan_training
 from tidemill.runtime import Progress
-from tidemill.specs import IngestSpec
+from tidemill.steps.ingest import IngestSpec
 from tidemill.transform.preprocess import preprocess
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

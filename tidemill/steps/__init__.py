@@ -1,0 +1,1 @@
+"""The steps of the pipelines. Each module holds one step's spec."""
