@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.experiment.evaluation import Evaluation
@@ -96,7 +97,7 @@ def make_model(
             "labels": ["late"],
             "unit": "round",
         }
-        artifact.write_json(target / "model.json", document)
+        storage.write_json(target / "model.json", document)
     return str(path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.evaluation.metrics import METRICS
 from tidemill.steps.publish import PublishSpec
@@ -52,7 +53,7 @@ def member(folder: Path, serving: Path, name: str, value: float | None, blessed:
     model, evaluation = folder / f"{name}-model", folder / f"{name}-evaluation"
     with artifact.write_folder(model, about) as target:
         shutil.copytree(serving, target / "Format-Serving")
-        artifact.write_json(target / "model.json", about)
+        storage.write_json(target / "model.json", about)
     reasons = ["auc 0.6000 is at least 0.5"] if blessed else ["auc 0.6000 is below 0.9"]
     facts = {**about, "blessed": blessed, "reasons": reasons, "objective": metric, "objective_value": value}
     estimate = {"value": 0.6, "low": 0.5, "high": 0.7}
@@ -70,7 +71,7 @@ def member(folder: Path, serving: Path, name: str, value: float | None, blessed:
         },
     }
     with artifact.write_folder(evaluation, facts) as target:
-        artifact.write_json(target / "metrics.json", document)
+        storage.write_json(target / "metrics.json", document)
         (target / "report.html").write_text(f"<p>{name}</p>")
         (target / ("BLESSED" if blessed else "NOT_BLESSED")).write_text("\n".join(reasons))
     return str(model), str(evaluation)

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.runs import Runner, rows, table
-from tidemill import storage
 from tidemill.data import sources
 from tidemill.errors import Code, TidemillError
+from tidemill.storage.files import google
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def runner(tmp_path, bucket):
 
 
 def put(uri, content):
-    with storage._gs().open(uri, "wb") as file:
+    with google().open(uri, "wb") as file:
         file.write(content)
 
 

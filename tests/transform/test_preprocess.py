@@ -176,7 +176,7 @@ def test_damaged_bytes_of_the_size_that_they_had(tmp_path: Path, engine: str, pl
 def test_a_manifest_that_is_none_of_a_dataset(tmp_path: Path, text: bytes):
     examples = write_examples(tmp_path / "examples", {"train": rows()})
     (tmp_path / "examples" / "manifest.json").write_bytes(text)
-    with pytest.raises(TidemillError, match="run the step that made it again") as caught:
+    with pytest.raises(TidemillError, match="run the step that wrote it again") as caught:
         Dataset(examples)
     assert caught.value.code is Code.INCOMPLETE_ARTIFACT
 

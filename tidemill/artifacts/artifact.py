@@ -1,29 +1,57 @@
-"""Artifacts on disk: folders that a manifest, written last, makes whole.
+"""Sealed folders: artifacts that a manifest makes whole.
 
-A folder without `manifest.json`, or one whose files do not have the sizes that it says, is refused by whoever reads it.
+`manifest.json` is written last and lists every file with its size and fingerprint. A folder without a manifest, or with
+a file of another size, is refused by every reader.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from tidemill import fingerprint
+from tidemill import fingerprint, storage
 from tidemill.errors import Code, TidemillError
+from tidemill.storage import MANIFEST
 
-MANIFEST = "manifest.json"
-_REMEDY = "run the step that made it again"
+__all__ = [
+    "MANIFEST",
+    "FileEntry",
+    "check_file",
+    "check_files",
+    "incomplete",
+    "open_folder",
+    "read_manifest",
+    "seal",
+    "write_folder",
+]
+_RERUN = "run the step that wrote it again"
+
+
+def incomplete(path: str | os.PathLike[str], got: str, want: str = _RERUN) -> TidemillError:
+    """Returns an `incomplete-artifact` error.
+
+    Args:
+        path: The artifact or the file in it.
+        got: What was read instead.
+        want: What to do. Defaults to running the step again that wrote the artifact.
+    """
+    return TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), got, want)
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: its name below the artifact, rows (None where it holds no rows), bytes and content fingerprint."""
+    """One file of a manifest.
+
+    Attributes:
+        name: Path below the artifact's folder.
+        rows: Number of rows; None if the file has no rows.
+        bytes: Size.
+        fingerprint: Of the content.
+    """
 
     name: str
     rows: int | None
@@ -32,39 +60,39 @@ class FileEntry:
 
     @classmethod
     def of(cls, root: Path, name: str, rows: int | None = None) -> FileEntry:
-        """The entry of an existing file."""
+        """Returns the entry of an existing file."""
         path = root / name
         return cls(name, rows, path.stat().st_size, fingerprint.of_file(path))
 
 
 @contextlib.contextmanager
-def write_folder(path: str | os.PathLike, metadata: dict | None = None) -> Iterator[Path]:
-    """Writes an artifact as a whole: the block fills a temporary folder, which is then sealed and renamed to `path`.
+def write_folder(path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """Writes an artifact as a whole. The block fills a temporary folder, which is then sealed and renamed to `path`.
 
-    When the block raises, nothing is left.
+    If the block raises, nothing is left.
 
     Args:
-        path: Where the artifact will be. What is there is replaced.
-        metadata: JSON-serialisable facts for the manifest. The dict may be filled inside the block.
+        path: Where the artifact will be. An artifact that is already there is replaced.
+        metadata: JSON-serialisable facts for the manifest. The block may still fill the dict.
 
     Yields:
-        The folder to write to.
+        The temporary folder.
     """
     path = Path(path)
-    refuse_file(path)
+    storage.refuse_file(path)
     partial = path.with_name(path.name + ".partial")
-    remove_tree(partial)
+    storage.remove_folder(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
         seal(partial, metadata)
-        remove_tree(path)
+        storage.remove_folder(path)
         os.replace(partial, path)
     finally:
-        remove_tree(partial)
+        storage.remove_folder(partial)
 
 
-def seal(folder: str | os.PathLike, metadata: dict | None = None) -> str:
+def seal(folder: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> str:
     """Writes the manifest of a folder's files.
 
     Returns:
@@ -74,17 +102,17 @@ def seal(folder: str | os.PathLike, metadata: dict | None = None) -> str:
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     entries = [FileEntry.of(root, name) for name in names if name != MANIFEST]
     content = fingerprint.of_json([[e.name, e.fingerprint] for e in entries])
-    manifest = {"format": 1, "fingerprint": content, "files": [asdict(e) for e in entries], "metadata": metadata or {}}
-    write_json(root / MANIFEST, manifest)
+    facts = {"format": 1, "fingerprint": content, "files": [asdict(e) for e in entries], "metadata": metadata or {}}
+    storage.write_json(root / MANIFEST, facts)
     return content
 
 
-def open_folder(path: str | os.PathLike, *, deep: bool = False) -> dict:
+def open_folder(path: str | os.PathLike[str], *, deep: bool = False) -> dict[str, Any]:
     """Checks that a sealed folder is whole.
 
     Args:
         path: The artifact.
-        deep: Also compare the bytes' fingerprints, not the sizes alone. Defaults to False.
+        deep: Whether to compare the fingerprint of each file, not only its size. Defaults to False.
 
     Returns:
         The manifest: `fingerprint`, `files`, `metadata`.
@@ -94,30 +122,29 @@ def open_folder(path: str | os.PathLike, *, deep: bool = False) -> dict:
     """
     manifest = read_manifest(path)
     if "files" not in manifest:
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), f"a {MANIFEST} without files", _REMEDY)
+        raise incomplete(path, f"a {MANIFEST} without files")
     for file in manifest["files"]:
         check_file(Path(path), FileEntry(**file), deep=deep)
     return manifest
 
 
-def read_manifest(path: str | os.PathLike) -> dict:
-    """The manifest of a finished folder.
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the manifest of a sealed folder without checking the files.
 
     Raises:
-        TidemillError: `incomplete-artifact` where it is missing or no manifest.
+        TidemillError: `incomplete-artifact` if the manifest is missing or is not one.
     """
-    file = Path(path) / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = storage.read_json(Path(path) / MANIFEST)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), f"no readable {MANIFEST}", _REMEDY) from error
+        raise incomplete(path, f"no readable {MANIFEST}") from error
     if not isinstance(manifest, dict) or not {"fingerprint", "metadata"} <= set(manifest):
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), f"a {MANIFEST} of something else", _REMEDY)
+        raise incomplete(path, f"a {MANIFEST} of something else")
     return manifest
 
 
-def check_files(path: str | os.PathLike) -> None:
-    """Checks that the files of a sealed folder or of a dataset have the sizes that its manifest says.
+def check_files(path: str | os.PathLike[str]) -> None:
+    """Checks the sizes of all files of a sealed folder or of a dataset.
 
     Raises:
         TidemillError: `incomplete-artifact`.
@@ -129,7 +156,7 @@ def check_files(path: str | os.PathLike) -> None:
 
 
 def check_file(root: Path, entry: FileEntry, *, deep: bool = False) -> None:
-    """Checks one file of a manifest: that it is there with its size, and with `deep` its bytes.
+    """Checks the size of one file and, if `deep`, its bytes.
 
     Raises:
         TidemillError: `incomplete-artifact`.
@@ -137,31 +164,6 @@ def check_file(root: Path, entry: FileEntry, *, deep: bool = False) -> None:
     path = root / entry.name
     size = path.stat().st_size if path.is_file() else None
     if size != entry.bytes:
-        got = "no such file" if size is None else f"{size} bytes where the manifest says {entry.bytes}"
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), got, _REMEDY)
+        raise incomplete(path, "no such file" if size is None else f"{size} bytes, {entry.bytes} in the manifest")
     if deep and fingerprint.of_file(path) != entry.fingerprint:
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), "other bytes than the manifest says", _REMEDY)
-
-
-def write_json(path: str | os.PathLike, value: object) -> None:
-    """Writes JSON under a temporary name and renames it."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def refuse_file(path: Path) -> None:
-    """Checks, before the work, that no file and no symbolic link is where a folder is to be written.
-
-    Raises:
-        FileExistsError: one is.
-    """
-    if path.is_symlink() or path.is_file():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-
-
-def remove_tree(path: Path) -> None:
-    """Removes a folder with what is in it; nothing happens where there is none."""
-    if path.is_dir():
-        shutil.rmtree(path)
+        raise incomplete(path, "other bytes than the manifest lists")

@@ -1,10 +1,10 @@
-"""Examples on disk: Parquet shards of each split and a manifest that makes them whole.
+"""Examples on disk: Parquet shards for each split, and a manifest.
 
     {train,valid,test}/part-00000.parquet …
     manifest.json
 
-The manifest is written last. A folder without one is not a dataset, and a dataset whose files do not have the sizes
-that the manifest says is refused.
+The manifest is written last. A folder without a manifest is not a dataset, and a dataset is refused if a file does not
+have the size that the manifest lists.
 """
 
 from __future__ import annotations
@@ -14,41 +14,32 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill import fingerprint
-from tidemill.artifacts.artifact import (
-    MANIFEST,
-    FileEntry,
-    check_file,
-    read_manifest,
-    refuse_file,
-    remove_tree,
-    write_json,
-)
-from tidemill.errors import Code, TidemillError
+from tidemill import fingerprint, storage
+from tidemill.artifacts.artifact import MANIFEST, FileEntry, check_file, incomplete, read_manifest
 
 SPLITS = ("train", "valid", "test")
 ROW_GROUP_ROWS = 1 << 16
 SHARD_ROWS = 1 << 20
 COMPRESSION = "zstd"
-_REMEDY = "run the step that made it again"
 
 
-def numbers_writer(path: str | os.PathLike, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of columns of numbers of four bytes that are read many times, an epoch each.
+def numbers_writer(path: str | os.PathLike[str], schema: pa.Schema) -> pq.ParquetWriter:
+    """Returns a Parquet writer for four-byte numbers that training reads once an epoch.
 
-    Streams of bytes take half the time that dictionaries take to write. With LZ4 a file is read in a third less time
-    than with zstd, and is 1.4 times as large.
+    It splits values into byte streams, which takes half as long as building dictionaries, and compresses with LZ4:
+    files are read in a third less time than with zstd, and are 1.4 times as large.
     """
     return pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False, use_byte_stream_split=True)
 
 
 @dataclass(frozen=True)
 class SplitEntry:
-    """One split: its shards in row order."""
+    """One split of a manifest: its size, its fingerprint and its shards in row order."""
 
     rows: int
     bytes: int
@@ -62,18 +53,24 @@ class Dataset:
     Args:
         path: The dataset's folder.
 
+    Attributes:
+        columns: Arrow types as text, by column.
+        fingerprint: Of the content: columns and rows.
+        metadata: Further facts of the step that wrote the dataset.
+        splits: Manifest entries by split.
+
     Raises:
-        TidemillError: `incomplete-artifact` when the manifest is missing or a shard is missing or has another size.
+        TidemillError: `incomplete-artifact` if the manifest or a shard is missing, or a shard has another size.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         manifest = read_manifest(self.path)
         if not {"columns", "splits"} <= set(manifest):
-            raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "an artifact without splits", _REMEDY)
+            raise incomplete(self.path, "an artifact without splits")
         self.columns: dict[str, str] = manifest["columns"]
         self.fingerprint: str = manifest["fingerprint"]
-        self.metadata: dict = manifest["metadata"]
+        self.metadata: dict[str, Any] = manifest["metadata"]
         self.splits: dict[str, SplitEntry] = {
             name: SplitEntry(s["rows"], s["bytes"], s["fingerprint"], tuple(FileEntry(**f) for f in s["files"]))
             for name, s in manifest["splits"].items()
@@ -83,30 +80,30 @@ class Dataset:
                 check_file(self.path, entry)
 
     def files(self, split: str) -> list[Path]:
-        """The split's shards in row order. Empty where the dataset has no such split."""
+        """Returns the shards of a split in row order; empty if the dataset does not have the split."""
         entry = self.splits.get(split)
         return [self.path / f.name for f in entry.files] if entry else []
 
     def rows(self, split: str) -> int:
-        """Number of rows of the split; 0 where the dataset has no such split."""
+        """Returns the number of rows of a split; 0 if the dataset does not have it."""
         entry = self.splits.get(split)
         return entry.rows if entry else 0
 
     def schema(self) -> pa.Schema:
-        """The Arrow schema that all shards share.
+        """Returns the Arrow schema that all shards share.
 
         Raises:
-            TidemillError: `incomplete-artifact` when the dataset has no shard, or the first is damaged.
+            TidemillError: `incomplete-artifact` if the dataset has no shard or the first shard is damaged.
         """
         for split in self.splits:
             for path in self.files(split):
                 with self._reading():
                     return pq.read_schema(path)
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(self.path), "a dataset without shards", _REMEDY)
+        raise incomplete(self.path, "a dataset without shards")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Surrounds what reads shards with Arrow: where they cannot be read, `check_bytes`."""
+        """Calls `check_bytes` if Arrow fails to read a shard inside the block."""
         try:
             yield
         except (pa.ArrowException, OSError):
@@ -114,9 +111,9 @@ class Dataset:
             raise
 
     def check_bytes(self) -> None:
-        """Checks that the shards' bytes are those that were written. Reads them all.
+        """Reads all shards and checks that their bytes match the manifest.
 
-        Sizes are checked whenever a dataset is opened; this finds the reason where something failed.
+        Opening a dataset checks only sizes. This finds the damaged file after a read has failed.
 
         Raises:
             TidemillError: `incomplete-artifact`.
@@ -128,18 +125,18 @@ class Dataset:
     def batches(
         self, split: str, columns: Sequence[str] | None = None, batch_rows: int = ROW_GROUP_ROWS
     ) -> Iterator[pa.RecordBatch]:
-        """Streams the split in row order.
+        """Streams a split in row order.
 
         Args:
             split: The split's name.
             columns: Columns to read, in this order. Defaults to all.
-            batch_rows: Most rows of a batch; fewer at the end of a shard.
+            batch_rows: Maximum number of rows of a batch; the last batch of a shard may have fewer. Defaults to 65,536.
 
         Yields:
             Record batches of 1 to `batch_rows` rows.
 
         Raises:
-            TidemillError: `incomplete-artifact` where a shard is damaged.
+            TidemillError: `incomplete-artifact` if a shard is damaged.
         """
         names = None if columns is None else list(columns)
         for path in self.files(split):
@@ -149,7 +146,12 @@ class Dataset:
                         yield batch if names is None else batch.select(names)
 
     def read(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The split as one table in memory."""
+        """Returns a split as one table in memory.
+
+        Args:
+            split: The split's name.
+            columns: Columns to read, in this order. Defaults to all.
+        """
         names = None if columns is None else list(columns)
         schema = self.schema()
         if names is not None:
@@ -158,17 +160,18 @@ class Dataset:
 
 
 class DatasetWriter:
-    """Writes a dataset: shards of the splits, then `close`, which makes it whole. Use it as a context manager.
+    """Writer of a dataset, used as a context manager.
 
-    Nothing is left at `path` when the block raises. Rows keep the order in which they are written.
+    Leaving the block writes the manifest and renames the folder to `path`. If the block raises, nothing is left. Rows
+    keep the order in which they are written.
 
     Args:
-        path: Where the dataset will be; must not exist, or be an empty folder.
+        path: Where the dataset will be. A dataset that is already there is replaced.
         schema: The Arrow schema of all splits.
-        splits: Names of the splits, all of which will exist, though perhaps without rows.
-        metadata: JSON-serialisable facts to record; they do not count for the content fingerprint.
-        row_group_rows: Rows of a row group.
-        shard_rows: Rows after which a new shard begins.
+        splits: Names of the splits. Each of them exists in the dataset, also without rows.
+        metadata: JSON-serialisable facts for the manifest, not part of the content fingerprint. Defaults to none.
+        row_group_rows: Rows of a row group. Defaults to 65,536.
+        shard_rows: Rows after which a new shard starts. Defaults to 1,048,576.
 
     Example:
         >>> with DatasetWriter(path, schema, ("train", "test")) as writer:
@@ -177,10 +180,10 @@ class DatasetWriter:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         schema: pa.Schema,
         splits: Sequence[str] = SPLITS,
-        metadata: dict | None = None,
+        metadata: dict[str, Any] | None = None,
         row_group_rows: int = ROW_GROUP_ROWS,
         shard_rows: int = SHARD_ROWS,
     ):
@@ -194,35 +197,35 @@ class DatasetWriter:
         self._splits = tuple(splits)
 
     def __enter__(self) -> DatasetWriter:
-        refuse_file(self.path)
-        remove_tree(self._partial)
+        storage.refuse_file(self.path)
+        storage.remove_folder(self._partial)
         for split in self._splits:
             (self._partial / split).mkdir(parents=True)
             self._shards[split] = _ShardWriter(self, self._partial, split)
         return self
 
     def write(self, split: str, data: pa.Table | pa.RecordBatch) -> None:
-        """Appends rows to a split. Columns are taken by name and must be castable to the schema."""
+        """Appends rows to a split. Columns are selected by name and cast to the schema."""
         self._shards[split].write(data)
 
     def cut(self, split: str) -> None:
-        """What is written to a split from now on goes to another shard than what was."""
+        """Starts a new shard: later rows of the split do not go to the shard of earlier rows."""
         self._shards[split].cut()
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is not None:
             for shard in self._shards.values():
                 shard.abort()
-            remove_tree(self._partial)
+            storage.remove_folder(self._partial)
             return
         manifest = _manifest(self.schema, {name: s.finish() for name, s in self._shards.items()}, self.metadata)
-        write_json(self._partial / MANIFEST, manifest)
-        remove_tree(self.path)
+        storage.write_json(self._partial / MANIFEST, manifest)
+        storage.remove_folder(self.path)
         os.replace(self._partial, self.path)
 
 
 class _ShardWriter:
-    """The shards of one split."""
+    """Writer of the shards of one split."""
 
     def __init__(self, owner: DatasetWriter, root: Path, split: str):
         self._owner, self._root, self._split = owner, root, split
@@ -246,7 +249,7 @@ class _ShardWriter:
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path(), self._owner.schema, compression=COMPRESSION)
-        # One chunk, or the file's pages would depend on how the rows arrived.
+        # With several chunks the pages would depend on how the rows arrived.
         self._writer.write_table(head.combine_chunks(), row_group_size=self._owner._row_group_rows)
         self._shard_rows += head.num_rows
         if self._shard_rows >= self._owner._shard_rows:
@@ -282,29 +285,32 @@ class _ShardWriter:
 
 
 def finish_dataset(
-    path: str | os.PathLike, schema: pa.Schema, splits: dict[str, list[str]], metadata: dict | None = None
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    splits: dict[str, list[str]],
+    metadata: dict[str, Any] | None = None,
 ) -> str:
-    """Makes a folder of Parquet shards, which something else wrote (DuckDB, Beam), whole by writing its manifest.
+    """Writes the manifest of a folder of Parquet shards that another engine (DuckDB, Beam) has written.
 
     Args:
         path: The folder.
         schema: The Arrow schema of all shards.
-        splits: For each split the shards' names below the folder, in row order.
+        splits: Names of the shards of each split, below the folder, in row order.
         metadata: As for `DatasetWriter`.
 
     Returns:
-        The dataset's content fingerprint.
+        The content fingerprint of the dataset.
     """
     root = Path(path)
     entries = {}
     for split, names in splits.items():
         entries[split] = [FileEntry.of(root, n, rows=pq.read_metadata(root / n).num_rows) for n in names]
     manifest = _manifest(schema, entries, metadata or {})
-    write_json(root / MANIFEST, manifest)
+    storage.write_json(root / MANIFEST, manifest)
     return manifest["fingerprint"]
 
 
-def _manifest(schema: pa.Schema, entries: dict[str, list[FileEntry]], metadata: dict) -> dict:
+def _manifest(schema: pa.Schema, entries: dict[str, list[FileEntry]], metadata: dict[str, Any]) -> dict[str, Any]:
     columns = {field.name: str(field.type) for field in schema}
     splits = {}
     for name, files in entries.items():

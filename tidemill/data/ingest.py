@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill import fingerprint
-from tidemill.artifacts.artifact import remove_tree
+from tidemill import fingerprint, storage
 from tidemill.artifacts.examples import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
 from tidemill.data import parquet, split, tables
 from tidemill.data.columns import nearest
@@ -73,13 +72,13 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
     record = load_record(root, spec.source_fingerprint)
     bytes_read = _check_files(record)
     work = Path(examples).with_name(Path(examples).name + ".work")
-    remove_tree(work)
+    storage.remove_folder(work)
     work.mkdir(parents=True)
     try:
         with contextlib.closing(connect(work)) as connection:
             _Ingest(connection, spec, progress, quarantine).run(record, work, examples)
     finally:
-        remove_tree(work)
+        storage.remove_folder(work)
     written = Dataset(examples)
     with open(quarantine, "rb") as file:
         quarantined = sum(1 for _ in file)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tidemill import models
+from tidemill import models, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.ensembling import report as page
@@ -133,7 +133,7 @@ def ensemble(
             "out_of_fold": held_out,
             "versions": made.versions(),
         }
-        artifact.write_json(folder / models.DOCUMENT, facts | document | made.facts())
+        storage.write_json(folder / models.DOCUMENT, facts | document | made.facts())
         export_checked(made, graph, raw, data, folder, progress)
     page.write(report, spec, found, out_of_fold, made, held_out)
     return EnsembleSummary(made.name, valid, held_out, facts["model_fingerprint"])

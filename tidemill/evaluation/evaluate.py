@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
@@ -300,7 +301,7 @@ def _write(spec: EvaluateSpec, document: dict, model: str, evaluation: str, page
     metadata = {key: document[key] for key in ("name", "family", "model_fingerprint", "blessed", "reasons")}
     metadata |= {"objective": spec.evaluation.objective, "objective_value": document["objective"]["value"]}
     with artifact.write_folder(evaluation, metadata) as folder:
-        artifact.write_json(folder / METRICS_FILE, document)
+        storage.write_json(folder / METRICS_FILE, document)
         verdict = folder / (BLESSED if document["blessed"] else NOT_BLESSED)
         verdict.write_text("".join(f"{line}\n" for line in document["reasons"]), encoding="utf-8")
         html = report.render(document, report.read_model(model))

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO
 
-from tidemill.artifacts import artifact
+from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.local.steps import State, Step
 
@@ -59,7 +59,7 @@ class Run:
 
     def write(self) -> None:
         """Replaces the file as a whole."""
-        artifact.write_json(self.folder / _FILE, asdict(self))
+        storage.write_json(self.folder / _FILE, asdict(self))
 
     def see(self, steps: Iterator[Step] | list[Step]) -> None:
         """Takes over the steps' states, and writes the file."""

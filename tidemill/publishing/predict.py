@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidemill import fingerprint, storage
-from tidemill.artifacts import artifact
 from tidemill.artifacts.artifact import FileEntry
 from tidemill.artifacts.examples import COMPRESSION, ROW_GROUP_ROWS, SPLITS, Dataset
 from tidemill.errors import Code, TidemillError
@@ -147,7 +146,7 @@ def _score_all(spec, scorer, data, splits, carried, rows, facts, predictions, pr
         progress.phase("publish")
         _publish(partial, manifest, spec.output)
     finally:
-        artifact.remove_tree(partial)
+        storage.remove_folder(partial)
     return manifest
 
 
@@ -198,7 +197,7 @@ def _publish(folder: Path, manifest: dict, uri: str) -> None:
     if target.exists():
         os.rename(target, old)
     os.rename(folder, target)
-    artifact.remove_tree(old)
+    storage.remove_folder(old)
 
 
 def _leave_pointer(manifest: dict, uri: str, predictions: str) -> None:
@@ -206,7 +205,7 @@ def _leave_pointer(manifest: dict, uri: str, predictions: str) -> None:
     if target is not None and target.resolve() == pointer.resolve():
         return
     partial = pointer.with_name(f"{pointer.name}.partial")
-    artifact.remove_tree(partial)
+    storage.remove_folder(partial)
     partial.mkdir(parents=True)
     (partial / SUCCESS).write_text(_text(manifest), encoding="utf-8")
     if pointer.is_dir():

@@ -149,5 +149,5 @@ def _assemble(spec: PublishSpec, member: _Member, members: list[_Member], folder
         "members": {m.facts["name"]: {"fingerprint": m.fingerprint, "blessed": m.facts["blessed"]} for m in members},
         **json.loads(json.dumps(spec.lineage)),
     }
-    artifact.write_json(extra / "lineage.json", lineage)
+    storage.write_json(extra / "lineage.json", lineage)
     artifact.seal(folder, {"experiment": spec.experiment, "run_fingerprint": spec.run_fingerprint, **facts})

@@ -90,7 +90,7 @@ class Checkpoints:
 
 def _write(path: Path, state: dict, arrays: dict[str, np.ndarray]) -> None:
     with artifact.write_folder(path) as folder:
-        artifact.write_json(folder / _STATE, state)
+        storage.write_json(folder / _STATE, state)
         np.savez(folder / _ARRAYS, allow_pickle=False, **arrays)
 
 

@@ -12,7 +12,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tidemill import storage
-from tidemill.artifacts import artifact
 from tidemill.training.metrics import better
 
 EVENTS_FILE = "events.out.tfevents.tidemill"
@@ -84,7 +83,7 @@ class History:
 
     def save(self, path: str | os.PathLike, kept: int) -> None:
         """Writes the entries as JSON with `unit` and `kept`, the number of epochs or rounds that the model keeps."""
-        artifact.write_json(path, {"unit": self.unit, "kept": kept, "entries": self.entries})
+        storage.write_json(path, {"unit": self.unit, "kept": kept, "entries": self.entries})
 
     def close(self) -> None:
         """Closes the event file."""

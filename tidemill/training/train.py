@@ -228,4 +228,4 @@ def _write_document(path: Path, spec: TrainSpec, fitted: Model, data: Dataset, f
         "versions": fitted.versions(),
         **fitted.facts(),
     }
-    artifact.write_json(path, facts | document)
+    storage.write_json(path, facts | document)

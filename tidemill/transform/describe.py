@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
-from tidemill.artifacts import artifact
+from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import FEATURES, RAW_METADATA, TRANSFORM_FN
 from tidemill.transform.needs import needed_inputs
@@ -71,7 +71,7 @@ def describe(
             if _is_id(outputs[name]) and outputs[name].int_domain.min
         },
     }
-    artifact.write_json(folder / FEATURES, facts)
+    storage.write_json(folder / FEATURES, facts)
 
 
 def _refuse_python(saved_model: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset, finish_dataset
 from tidemill.errors import Code, TidemillError
@@ -160,13 +161,13 @@ def _both_or_none(graph: str, rows: str) -> Iterator[tuple[Path, Path]]:
     partials = [path.with_name(path.name + ".partial") for path in targets]
     try:
         for path in [*partials, *targets]:
-            artifact.refuse_file(path)
+            storage.refuse_file(path)
         for path in partials:
-            artifact.remove_tree(path)
+            storage.remove_folder(path)
         yield partials[0], partials[1]
         for partial, target in zip(partials, targets, strict=True):
-            artifact.remove_tree(target)
+            storage.remove_folder(target)
             os.replace(partial, target)
     finally:
         for path in partials:
-            artifact.remove_tree(path)
+            storage.remove_folder(path)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
+from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.validation import schema as schemas
 from tidemill.validation import statistics
@@ -120,7 +121,7 @@ def write(
         info.description = reason.description if first else f"{info.description} {reason.description}"
     with artifact.write_folder(path, {"anomalies": len(anomalies)}) as root:
         (root / FILE).write_bytes(proto.SerializeToString(deterministic=True))
-        artifact.write_json(root / READABLE, [asdict(anomaly) for anomaly in anomalies])
+        storage.write_json(root / READABLE, [asdict(anomaly) for anomaly in anomalies])
 
 
 Finding = tuple[str, str, str]

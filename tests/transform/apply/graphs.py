@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.transform.graph import FEATURES, TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import RawColumn
@@ -82,7 +83,7 @@ def write_graph(folder: Path, function: Function, columns: Sequence[RawColumn] =
             "features": features,
             "offsets": {feature["name"]: 1 for feature in features if feature["kind"] == "id"},
         }
-        artifact.write_json(path / FEATURES, facts)
+        storage.write_json(path / FEATURES, facts)
     return TransformGraph(folder / "graph")
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import TypeAdapter
 
-from tidemill import fingerprint
-from tidemill.artifacts import artifact
+from tidemill import fingerprint, storage
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.base import Model
 from tidemill.models.core.family import Family
@@ -132,12 +131,12 @@ class EnsembleModel(Model):
         }
 
     def save(self, folder: Path) -> None:
-        artifact.write_json(folder / COMBINATION, asdict(self.combination) | {"members": list(self.members)})
+        storage.write_json(folder / COMBINATION, asdict(self.combination) | {"members": list(self.members)})
         for name, models in self.members.items():
             for place, model in enumerate(models):
                 path = folder / "members" / name / str(place)
                 path.mkdir(parents=True)
-                artifact.write_json(path / _CONFIG, model.told.model_dump(mode="json"))
+                storage.write_json(path / _CONFIG, model.told.model_dump(mode="json"))
                 model.save(path)
 
     @classmethod
