@@ -14,3 +14,13 @@ hypothesis.settings.load_profile("tidemill")
 def rows() -> pa.Table:
     """The rows of the small shop."""
     return shop_rows()
+
+
+_NOT_UNIT = {"tensorflow", "beam", "process", "pipeline", "container"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test that has none of the other markers as `unit`."""
+    for item in items:
+        if not _NOT_UNIT & {marker.name for marker in item.iter_markers()}:
+            item.add_marker(pytest.mark.unit)
