@@ -6,9 +6,11 @@ raises one exits with code 2 and leaves nothing half-written; anything else that
 
 from __future__ import annotations
 
+import difflib
 import enum
 import errno
 import os
+from collections.abc import Sequence
 
 EXIT_CODE = 2
 _REMEDIES = {
@@ -91,6 +93,19 @@ class TidemillError(Exception):
     def to_dict(self) -> dict:
         """The error for programs: `code`, `message`, `details`."""
         return {"code": self.code.code, "message": str(self), "details": self.details}
+
+
+def suggest_name(word: str, known: Sequence[str]) -> str:
+    """Returns the remedy for an unknown name: `did you mean 'x'` if a known name is similar, else the known names.
+
+    Args:
+        word: The unknown name.
+        known: The names that are valid. Up to 20 of them are listed, in this order.
+    """
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}"
+    return f"use one of {', '.join(known[:20])}" + (", …" if len(known) > 20 else "")
 
 
 def of_path(error: Exception) -> TidemillError | None:

@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tidemill.cli import readmes
-from tidemill.errors import Code, TidemillError
-from tidemill.experiment.mistakes import nearest
+from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.local.compiling import Source, sources
 
 
@@ -49,7 +48,7 @@ def _chosen(names: list[str]) -> list[Source]:
     known = sources()
     for name in names:
         if name not in {source.name for source in known}:
-            want = nearest(name, [source.name for source in known])
+            want = suggest_name(name, [source.name for source in known])
             raise TidemillError(Code.INVALID_VALUE, "NAME", repr(name), want)
     return [source for source in known if not names or source.name in names]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-
 import duckdb
 
 from tidemill.data import inference
 from tidemill.duckdb_session import literal, quote
-from tidemill.errors import Code, TidemillError
+from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.steps.ingest import SourceFile
 
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -44,16 +42,7 @@ def check_declared(table_name: str, types: dict[str, str], columns: list[str]) -
     for column in types:
         if column not in columns:
             where, got = f"source.tables.{table_name}.columns", f"{column!r}, which the files do not have"
-            raise TidemillError(Code.MISSING_COLUMN, where, got, nearest(column, columns))
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """The remedy for a wrong name: the one that was probably meant, or what there is."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}"
-    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    return f"use one of {shown}"
+            raise TidemillError(Code.MISSING_COLUMN, where, got, suggest_name(column, columns))
 
 
 def partition_types(

@@ -20,13 +20,12 @@ import pyarrow.compute as pc
 from tidemill import fingerprint, storage
 from tidemill.artifacts.examples import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
 from tidemill.data import parquet, split, tables
-from tidemill.data.columns import nearest
 from tidemill.data.quarantine import QUERY, Quarantine
 from tidemill.data.result import Projection, check_range, project
 from tidemill.data.sources import check_unchanged, load_record
 from tidemill.data.staging import Stage
 from tidemill.duckdb_session import columns_of, connect, first_line, quote, shut_off
-from tidemill.errors import Code, TidemillError
+from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.experiment.source import Source
 from tidemill.runtime import Progress
 from tidemill.steps.ingest import IngestSpec, SourceFile, SourceRecord
@@ -344,7 +343,7 @@ def _checked(connection: duckdb.DuckDBPyConnection, query: str, source: Source) 
     used = set(statements[0].named_parameters)
     for param in source.params:
         if param not in used:
-            want = nearest(param, sorted(used)) if used else "remove it, or write ${param} in the query"
+            want = suggest_name(param, sorted(used)) if used else "remove it, or write ${param} in the query"
             got = "a parameter that the query does not use"
             raise TidemillError(Code.INVALID_VALUE, f"source.params.{param}", got, want.replace("{param}", param))
     if missing := sorted(used - set(source.params)):
@@ -374,4 +373,4 @@ def _check_columns(columns: list[str], spec: IngestSpec) -> None:
     for where, column in needed:
         if column not in columns:
             got = f"{column!r}, which the query does not return"
-            raise TidemillError(Code.MISSING_COLUMN, where, got, nearest(str(column), columns))
+            raise TidemillError(Code.MISSING_COLUMN, where, got, suggest_name(str(column), columns))

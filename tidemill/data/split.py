@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import duckdb
 
 from tidemill.artifacts.examples import SPLITS
-from tidemill.data.columns import nearest
 from tidemill.duckdb_session import literal, quote
-from tidemill.errors import Code, TidemillError
+from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.experiment.source import Split
 
 _RANGE = 1 << 64
@@ -146,7 +145,9 @@ def _by_column(connection: duckdb.DuckDBPyConnection, relation: str, split: Spli
     if values:
         value, count = values[0]
         got = f"the split {value!r} in {count:,} rows"
-        raise TidemillError(Code.INVALID_VALUE, f"split.column {split.column!r}", got, nearest(value, list(SPLITS)))
+        raise TidemillError(
+            Code.INVALID_VALUE, f"split.column {split.column!r}", got, suggest_name(value, list(SPLITS))
+        )
     return Division(f"{index} - 1", (row,))
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tidemill.experiment.compute import Compute
 from tidemill.experiment.evaluation import Evaluation, Predict
-from tidemill.experiment.features import Cross, Feature
+from tidemill.experiment.features import Feature, raw_column_names
 from tidemill.experiment.models import Model, unique_names
 from tidemill.experiment.source import Source, Split, Validation
 from tidemill.experiment.training import Ensemble, Training, Tuning
@@ -109,10 +109,7 @@ class Experiment(Section):
 
     def feature_columns(self) -> list[str]:
         """The raw columns that `features` reads, each once, in the order of the file. Empty with `transform_module`."""
-        names: dict[str, None] = {}
-        for name, feature in (self.features or {}).items():
-            names.update(dict.fromkeys(feature.of if isinstance(feature, Cross) else [name]))
-        return list(names)
+        return raw_column_names(self.features or {})
 
 
 def json_schema() -> dict:

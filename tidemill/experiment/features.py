@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -76,3 +77,14 @@ class Cross(Section):
 
 
 Feature = Annotated[Numeric | Categorical | Cross, Field(discriminator="kind")]
+
+
+def raw_column_names(features: Mapping[str, Feature]) -> list[str]:
+    """Returns the names of the raw columns that features read, each once, in the features' order.
+
+    A cross reads the columns that it combines; any other feature reads the column of its own name.
+    """
+    names: dict[str, None] = {}
+    for name, feature in features.items():
+        names.update(dict.fromkeys(feature.of if isinstance(feature, Cross) else [name]))
+    return list(names)

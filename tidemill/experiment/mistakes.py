@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 
 from pydantic import BaseModel, ValidationError
 
-from tidemill.errors import Code, TidemillError
+from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.experiment.text import shown
 from tidemill.models import families
 
@@ -59,7 +58,8 @@ def translate(error: ValidationError, data: dict, root: type[BaseModel]) -> Tide
             got = f"the key {str(path[-1])!r}, which was renamed"
             return TidemillError(Code.UNKNOWN_KEY, _dotted(path), got, f"write {name!r}", count)
         extra = first["type"] == "extra_forbidden"
-        want = nearest(str(path[-1]), _known_keys(path[:-1], data, root) if extra else _words(first, "expected"))
+        known = _known_keys(path[:-1], data, root) if extra else _words(first, "expected")
+        want = suggest_name(str(path[-1]), sorted(known))
         return TidemillError(Code.UNKNOWN_KEY, _dotted(path), f"the unknown key {str(path[-1])!r}", want, count)
     if first["type"] in ("missing", "union_tag_not_found"):
         return _missing_key(path, first, count)
@@ -72,12 +72,6 @@ def translate(error: ValidationError, data: dict, root: type[BaseModel]) -> Tide
     same_place = [e for other, e in mistakes if other == path] or [first]
     want = _joined([_want(e, path, data, root) for e in same_place])
     return TidemillError(Code.INVALID_VALUE, _dotted(path), _got(first, got), want, count)
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """`did you mean 'x'` where a known word is close, else all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}" if close else f"use one of {', '.join(sorted(known))}"
 
 
 def _is_unknown_key(error: dict) -> bool:
@@ -96,9 +90,9 @@ def _missing_key(path: tuple, error: dict, count: dict) -> TidemillError:
 def _want(error: dict, path: tuple, data: dict, root: type[BaseModel]) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "literal_error":
-        return nearest(str(value), _words(error, "expected"))
+        return suggest_name(str(value), sorted(_words(error, "expected")))
     if kind == "union_tag_invalid":
-        return nearest(str(value[path[-1]]), _words(error, "expected_tags"))
+        return suggest_name(str(value[path[-1]]), sorted(_words(error, "expected_tags")))
     if kind in _WRONG_TYPE:
         want = _WRONG_TYPE[kind]
         keys = _known_keys(path, data, root) if want == "write a mapping" else []

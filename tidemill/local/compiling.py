@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from tidemill.errors import Code, TidemillError
-from tidemill.experiment.mistakes import nearest
+from tidemill.errors import Code, TidemillError, suggest_name
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def pipeline(name: str) -> Source:
     """
     known = {source.name: source for source in _of_kind("pipeline")}
     if name not in known:
-        raise TidemillError(Code.INVALID_VALUE, "--pipeline", repr(name), nearest(name, list(known)))
+        raise TidemillError(Code.INVALID_VALUE, "--pipeline", repr(name), suggest_name(name, list(known)))
     return known[name]
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import yaml
 
 from tidemill import fingerprint
-from tidemill.errors import Code, TidemillError
-from tidemill.experiment.mistakes import nearest
+from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.local import record
 from tidemill.local.compiling import Source
 from tidemill.local.engine import Engine
@@ -144,7 +143,7 @@ def typed_arguments(spec: dict, arguments: dict[str, str]) -> dict[str, Any]:
         if name in parameters:
             values[name] = _typed(name, text, parameters[name]["parameterType"])
         elif name not in ("experiment", "root"):
-            want = nearest(name, list(parameters))
+            want = suggest_name(name, list(parameters))
             raise TidemillError(Code.UNKNOWN_KEY, "--param", f"the unknown parameter {name!r}", want)
     for name, parameter in parameters.items():
         if name not in values and "defaultValue" not in parameter and not parameter.get("isOptional"):

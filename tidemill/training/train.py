@@ -7,11 +7,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from tidemill import fingerprint, models, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
+from tidemill.artifacts.labels import check_both_classes, count_ones
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
 from tidemill.models.core.base import Model, Run
@@ -189,23 +188,9 @@ def _check_label(data: Dataset, split: str, label: str, training: Training) -> N
         raise TidemillError(Code.EMPTY_SPLIT, split, "no rows", want)
     positives = 0
     for batch in data.batches(split, [label]):
-        column = batch.column(label)
-        if column.null_count or pc.any(pc.is_nan(column)).as_py():
-            raise TidemillError(
-                Code.LABEL_NULL, f"{label} in {split}", "nulls", "leave out rows without a label in the query"
-            )
-        ones = pc.sum(pc.equal(column, 1)).as_py()
-        if ones + pc.sum(pc.equal(column, 0)).as_py() != batch.num_rows:
-            other = next(v for v in column.unique().to_pylist() if v not in (0, 1))
-            raise TidemillError(
-                Code.LABEL_TYPE, f"{label} in {split}", f"the value {other:g}", "give a label of 0 and 1"
-            )
-        positives += ones
-    needed = split == "train" or training.early_stopping is not None
-    if positives in (0, rows) and needed:
-        got = f"{int(positives > 0)} in all {rows} rows"
-        want = "give the split rows of both classes"
-        raise TidemillError(Code.LABEL_ONE_CLASS, f"{label} in {split}", got, want, {"split": split, "rows": rows})
+        positives += count_ones(label, batch.column(label), split=split)
+    if split == "train" or training.early_stopping is not None:
+        check_both_classes(label, positives, rows, split=split)
     if split == "train" and (rows - positives) * training.negative_rate < 1:
         got = f"{training.negative_rate:g} of {rows - positives} rows with label 0, less than one row"
         raise TidemillError(Code.INVALID_VALUE, "training.negative_rate", got, "take a larger share")

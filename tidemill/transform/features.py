@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment.features import Bucketize, Categorical, Cross, Feature, Numeric, Vocabulary
+from tidemill.experiment.features import Bucketize, Categorical, Cross, Feature, Numeric, Vocabulary, raw_column_names
 from tidemill.transform.raw import RawColumn, raw_columns
 
 if TYPE_CHECKING:
@@ -62,12 +62,9 @@ def feature_columns(features: Mapping[str, Feature], schema: pa.Schema) -> list[
     Raises:
         TidemillError: `missing-column`, or `feature-type` when a column's type does not fit a feature's kind.
     """
-    names: dict[str, None] = {}
+    columns = {column.name: column for column in raw_columns(schema, raw_column_names(features))}
     for name, feature in features.items():
-        names.update(dict.fromkeys(feature.of if isinstance(feature, Cross) else [name]))
-    columns = {column.name: column for column in raw_columns(schema, list(names))}
-    for name, feature in features.items():
-        for column in feature.of if isinstance(feature, Cross) else [name]:
+        for column in raw_column_names({name: feature}):
             if columns[column].is_list:
                 want = "take one value in the SQL, or use a transform_module, which takes lists"
                 _refuse(name, schema.field(column), want)

@@ -13,6 +13,7 @@ from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset, finish_dataset
 from tidemill.errors import Code, TidemillError
+from tidemill.experiment.features import raw_column_names
 from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.transform import module, shards
@@ -106,7 +107,7 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
     _refuse_unknown_labels(spec.labels, data)
     if label := next((label for label in spec.labels if label in features), None):
         raise TidemillError(Code.INVALID_VALUE, f"features.{label}", "the label's name", "name the feature otherwise")
-    names = {column: None for name, f in features.items() for column in (f.of if f.kind == "cross" else [name])}
+    names = raw_column_names(features)
     _refuse_all_null(data, [name for name in names if name in schema.names])
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
 

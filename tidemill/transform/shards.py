@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidemill.artifacts.examples import ROW_GROUP_ROWS, numbers_writer
+from tidemill.artifacts.labels import count_ones, label_error
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import raw_dtype, to_dense
@@ -77,7 +78,7 @@ class ShardTransformer:
             check_ids(name, arrays[name], num_ids)
         arrays |= {label: given_label(batch, label) for label in self._graph.given_labels}
         for label in self._graph.labels:
-            check_label(label, arrays[label])
+            count_ones(label, arrays[label])
         return pa.RecordBatch.from_arrays([pa.array(arrays[name]) for name in self._schema.names], schema=self._schema)
 
 
@@ -87,24 +88,15 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def given_label(batch: pa.RecordBatch, name: str) -> np.ndarray:
-    """A label that is a raw column: float32 `[rows]`.
+    """Returns a label that is a raw column: float32 `[rows]`, NaN for nulls.
 
     Raises:
-        TidemillError: `label-type` or `label-null`.
+        TidemillError: `label-type` for a column that holds neither numbers nor booleans.
     """
     column = batch.column(name)
     if raw_dtype(column.type) not in ("int64", "float32"):
-        raise TidemillError(Code.LABEL_TYPE, name, f"a column of type {column.type}", "give 0 and 1, or false and true")
-    if column.null_count:
-        raise TidemillError(Code.LABEL_NULL, name, f"{column.null_count} nulls", "drop these rows in the SQL")
+        raise label_error(Code.LABEL_TYPE, name, f"a column of type {column.type}")
     return column.cast(pa.float32()).to_numpy(zero_copy_only=False)
-
-
-def check_label(name: str, values: np.ndarray) -> None:
-    """Raises `label-type` for a label that is neither 0 nor 1."""
-    wrong = values[(values != 0) & (values != 1)]
-    if len(wrong):
-        raise TidemillError(Code.LABEL_TYPE, name, f"the value {wrong[0]:g}", "give 0 and 1, or false and true")
 
 
 def check_ids(name: str, ids: np.ndarray, num_ids: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from tidemill.artifacts.labels import count_ones
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.apply.files import transform_files
 from tidemill.transform.apply.kernels import WINDOW_ROWS, ColumnFunction, ColumnValues, Window, make_windows
@@ -20,7 +21,7 @@ from tidemill.transform.apply.saved import SavedTransform
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import typed
 from tidemill.transform.rows.feeds import sparse_lists
-from tidemill.transform.shards import check_ids, check_label, given_label, transformed_schema
+from tidemill.transform.shards import check_ids, given_label, transformed_schema
 from tidemill.transform.tft.shortcuts import quick_ops
 
 __all__ = ["Transformer", "transform_batches"]
@@ -99,7 +100,7 @@ class Transformer:
                 outputs[name] = self._finish(name, values, batch.num_rows)
         outputs |= {label: given_label(batch, label) for label in self._given_labels}
         for label in self._labels:
-            check_label(label, outputs[label])
+            count_ones(label, outputs[label])
         return pa.RecordBatch.from_arrays([pa.array(outputs[name]) for name in self.schema.names], schema=self.schema)
 
     def files(
