@@ -6,24 +6,27 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT ?= .tidemill
 
-.PHONY: demo test test-fast lint format compile lock clean
+.PHONY: demo test-fast test test-all lint format compile lock clean
 
 demo: $(READY)  ## Trains, evaluates and publishes a model of real flights, and predicts a batch with it.
 	$(BIN)/tidemill run examples/flights/experiment.yaml --root $(ROOT)
 	$(BIN)/tidemill run examples/flights/experiment.yaml --root $(ROOT) --pipeline batch_predict
 
-test: $(READY)  ## All tests, whole pipelines included.
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test-fast: $(READY)  ## The tests that need no framework and no other process: below two minutes.
+	$(BIN)/python -m pytest -m "unit and not full"
+
+test: lint  ## What CI runs: everything but the tests marked `full`.
+	$(BIN)/tidemill compile --check
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full"
+
+test-all: lint  ## All tests: Beam again beside its recorded outputs, and TensorFlow Transform's own whole suite.
 	$(BIN)/tidemill compile --check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: $(READY)  ## The tests that take seconds.
-	$(BIN)/python -m pytest -m "not slow"
-
-lint: $(READY)
+lint: $(READY)  ## Style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pyright
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
