@@ -11,7 +11,7 @@ import json
 from pydantic import ValidationError
 
 from tidemill import fingerprint, storage
-from tidemill.data import sources
+from tidemill.data import source_record
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump
 from tidemill.experiment.compute import TransformEngine
@@ -276,8 +276,8 @@ def _check_fractions(experiment: Experiment) -> None:
 
 
 def _record(source: Source, root: str) -> SourceRecord:
-    record = sources.record(source)
-    sources.save_record(root, record)
+    record = source_record.record(source)
+    source_record.save_record(root, record)
     return record
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tidemill.artifacts.examples import Dataset
-from tidemill.data import sources
+from tidemill.data import source_record
 from tidemill.data.ingest import IngestSummary, ingest
 from tidemill.experiment.source import Source, Split
 from tidemill.runtime import Progress
@@ -47,8 +47,8 @@ class Runner:
 
     def spec(self, tables: dict, *, sql: str | None = None, source: dict | None = None, **fields) -> IngestSpec:
         made = Source(tables=tables, sql=sql, **(source or {}))
-        record = sources.record(made)
-        sources.save_record(self.root, record)
+        record = source_record.record(made)
+        source_record.save_record(self.root, record)
         fields = {"stage": "train", "labels": ["y"], "key": [], "columns": None, "schema_text": None, **fields}
         split = Split(**fields.pop("split", {}))
         stripped = {name: table.model_copy(update={"uri": ""}) for name, table in made.tables.items()}

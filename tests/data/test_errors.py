@@ -32,7 +32,7 @@ def constant(column_y):
 # Content of a.csv, fields of the spec, the code, and what the message must name.
 CASES = {
     "sql-syntax": (GOOD, {"sql": "SELEC * FROM t"}, Code.SQL_ERROR, ["source.sql", "syntax error"]),
-    "sql-unknown-table": (GOOD, {"sql": "SELECT * FROM u"}, Code.SQL_ERROR, ["'u'|name u", "mend"]),
+    "sql-unknown-table": (GOOD, {"sql": "SELECT * FROM u"}, Code.SQL_ERROR, ["'u'|name u", "correct"]),
     "sql-unknown-column": (GOOD, {"sql": "SELECT z FROM t"}, Code.SQL_ERROR, ['"z"']),
     "sql-cast-fails": (GOOD, {"sql": "SELECT 'a'::INT AS y FROM t"}, Code.SQL_ERROR, ["Could not convert"]),
     "sql-two-statements": (GOOD, {"sql": "SELECT 1; SELECT 2"}, Code.SQL_ERROR, ["2 statements"]),
@@ -72,7 +72,7 @@ CASES = {
     "label-nan": (GOOD, {"sql": "SELECT * REPLACE (if(id = 3, 'nan'::DOUBLE, y) AS y) FROM t"}, Code.LABEL_NULL, ["1"]),
     "label-one-class": (constant([1] * 50), {}, Code.LABEL_ONE_CLASS, ["single value 1"]),
     "label-one-class-in-train": (
-        constant([0] * 40 + [1] * 10), {"split": {"by": "time", "column": "id"}}, Code.LABEL_ONE_CLASS, ["of train"],
+        constant([0] * 40 + [1] * 10), {"split": {"by": "time", "column": "id"}}, Code.LABEL_ONE_CLASS, ["in train"],
     ),
     "label-three-values": (constant([0, 1, 2] * 9), {}, Code.LABEL_TYPE, ["label 'y'", "the value 2"]),
     "label-fraction": (constant([0, 1, 0.5] * 9), {}, Code.LABEL_TYPE, ["0.5"]),
@@ -172,7 +172,7 @@ TABLES = {
         lines((31, "29,2.5,0")),
         {"columns": {"x": "BIGINT"}},
         Code.MALFORMED_ROWS,
-        ["line 3", "declared as a whole"],
+        ["line 3", "declared as an integer"],
     ),
     "tiny-overflow": (lines((31, "300,1,0")), {"columns": {"id": "TINYINT"}}, Code.MALFORMED_ROWS, ["TINYINT"]),
     "headerless-ragged": ("1,0\n2\n3,1\n", HEADERLESS, Code.MALFORMED_ROWS, ["line 2", "1 of 3"]),

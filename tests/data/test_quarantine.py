@@ -64,11 +64,11 @@ def test_json_lines(runner):
     options = {"uri": path, "columns": {"id": "BIGINT", "y": "TINYINT"}}
     found = runner.run({"t": options}, key=["id"], source={"max_bad_share": 0.06})
     assert [(q["line"], q["reason"]) for q in found.quarantine] == [
-        (4, "No valid JSON"),
-        (6, "No JSON object"),
+        (4, "Not valid JSON"),
+        (6, "Not a JSON object"),
         (9, "Could not convert id to BIGINT"),
         (11, "Could not convert y to TINYINT"),
-        (101, "No UTF-8 text"),
+        (101, "Not UTF-8 text"),
     ]
     assert sum(found.summary.rows.values()) == 95
 

@@ -6,15 +6,15 @@ import zipfile
 import pytest
 
 from tests.data.runs import rows, table
-from tidemill.data import sources
-from tidemill.data.formats import partitions, split_member
+from tidemill.data import source_record
+from tidemill.data.source_files import partition_values, split_member
 from tidemill.experiment.source import Source
 
 TEXT = rows(50)
 
 
 def fingerprint(uri, **tables):
-    return sources.record(Source(tables=tables or {"t": uri})).fingerprint
+    return source_record.record(Source(tables=tables or {"t": uri})).fingerprint
 
 
 def test_same_bytes_elsewhere_are_the_same_source(runner):
@@ -46,15 +46,15 @@ def test_zip_is_recorded_with_its_member(runner):
         archive.writestr("folder/a.csv", TEXT)
         archive.writestr("__MACOSX/._a.csv", b"\x00")
     path = runner.write("some.zip", sink.getvalue())
-    (file,) = sources.record(Source(tables={"t": path})).files
+    (file,) = source_record.record(Source(tables={"t": path})).files
     assert file.uri == f"{path}#folder/a.csv"
     assert file.bytes == len(sink.getvalue())
 
 
 def test_record_is_kept(runner):
-    record = sources.record(Source(tables={"t": runner.write("a.csv", TEXT)}))
-    sources.save_record(runner.root, record)
-    assert sources.load_record(runner.root, record.fingerprint) == record
+    record = source_record.record(Source(tables={"t": runner.write("a.csv", TEXT)}))
+    source_record.save_record(runner.root, record)
+    assert source_record.load_record(runner.root, record.fingerprint) == record
     assert os.listdir(f"{runner.root}/sources") == [f"{record.fingerprint}.json"]
 
 
@@ -64,8 +64,8 @@ def test_unchanged_files_are_not_hashed_again(runner, monkeypatch):
     os.utime(path, (long_ago, long_ago))
     first = fingerprint(path)
     hashed = []
-    real = sources.hashlib.file_digest
-    monkeypatch.setattr(sources.hashlib, "file_digest", lambda *a: hashed.append(a) or real(*a))
+    real = source_record.hashlib.file_digest
+    monkeypatch.setattr(source_record.hashlib, "file_digest", lambda *a: hashed.append(a) or real(*a))
     assert fingerprint(path) == first
     assert hashed == []
     runner.write("a.csv", TEXT.replace("3,1.5,1", "3,1.5,0"))
@@ -103,8 +103,8 @@ def test_a_broken_memory_is_no_obstacle(runner):
         ("/t/1=2/p.csv", {}),
     ],
 )
-def test_partitions(uri, expected):
-    assert partitions(uri) == expected
+def test_partition_values(uri, expected):
+    assert partition_values(uri) == expected
 
 
 def test_split_member():

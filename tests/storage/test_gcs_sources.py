@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.runs import Runner, rows, table
-from tidemill.data import sources
+from tidemill.data import source_record
 from tidemill.errors import Code, TidemillError
 from tidemill.storage.files import google
 
@@ -62,4 +62,4 @@ def test_missing_object(runner, bucket):
 def test_record_in_the_bucket(runner, bucket):
     put(f"{bucket}/a.csv", rows(90).encode())
     spec = runner.spec({"t": f"{bucket}/a.csv"})
-    assert sources.load_record(runner.root, spec.source_fingerprint).files[0].version.startswith("md5:")
+    assert source_record.load_record(runner.root, spec.source_fingerprint).files[0].version.startswith("md5:")

@@ -1,1 +1,1 @@
-"""From sources to examples: reading tables, querying, splitting, and the examples' layout on disk."""
+"""Ingest: reads the source's tables, runs the query and writes examples."""

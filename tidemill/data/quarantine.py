@@ -1,11 +1,11 @@
-"""Rows that do not parse: kept aside with their place and the reason, counted, and refused beyond a share.
+"""Quarantine for malformed rows: stores them with position and reason, counts them, and limits their share.
 
-The quarantine file has one JSON object a line, sorted by table, URI and line:
+The quarantine file has one JSON object per line, sorted by table, URI and line:
 
     {"table": "t", "uri": "a.csv", "line": 9, "reason": "Expected Number of Columns: 9 Found: 8", "text": "…"}
 
-`line` counts the file's lines from 1, with its header; in Parquet, where there are no lines, it counts rows. Rows of
-the query's result that contradict the given schema have the table `(query)`, and neither URI nor line.
+`line` counts the file's lines from 1, including the header; in Parquet files it counts rows. Rows of the query's
+result that contradict the given schema have the table `(query)` and neither URI nor line.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ import pyarrow as pa
 from tidemill.errors import Code, TidemillError
 
 MAX_TEXT_CHARS = 1000
-"""How much of a row is kept."""
+"""Largest length of the text that is kept of a row, in characters."""
 
 REJECT_CHARS = 10_000
-"""How much of a rejected row DuckDB shows (its `rejects_line_size_limit`)."""
+"""Largest length of a rejected row in DuckDB's rejects table (`rejects_line_size_limit`), in characters."""
 
 QUERY = "(query)"
+"""Table name of rows that come from the query's result."""
 _CHUNK = 8 << 20
 _BATCH_ROWS = 50_000
 
 
 class Quarantine:
-    """The bad rows of one ingest, in a table of its database, so that their number is not bounded by memory."""
+    """Malformed rows of one ingest, in a table of its database, so that memory does not limit their number."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection):
         self._connection = connection
@@ -43,14 +44,14 @@ class Quarantine:
         )
 
     def take_csv_rejects(self, table: str, uris: Mapping[str, str]) -> None:
-        """Moves here what DuckDB's CSV reader rejected in the last scan.
+        """Takes the rows that DuckDB's CSV reader rejected in the last scan.
 
-        A row with several mistakes counts once, for the first. A quote that is never closed swallows the lines up to
-        the next quote: such a row counts as all of these, or as the file's rest where DuckDB does not show it whole.
+        A row with several mistakes counts once, with its first mistake. An unclosed quote swallows the lines up to the
+        next quote. Such a row counts as all of these lines, or as the rest of the file if DuckDB cuts its text off.
 
         Args:
             table: The table's name.
-            uris: The source URI of each path that was read.
+            uris: The source URI of each path in the scan.
         """
         self._connection.execute("""CREATE OR REPLACE TABLE tidemill.rejects AS
             SELECT file_path, line_byte_position - 1 AS position, arg_min(csv_line, byte_position) AS text,
@@ -61,21 +62,21 @@ class Quarantine:
         rejects = cursor.execute("FROM tidemill.rejects ORDER BY file_path, position")
         counter: _LineCounter | None = None
         while rows := rejects.fetchmany(_BATCH_ROWS):
-            places, lost = [], []
+            line_numbers, lost = [], []
             for path, position, text, _ in rows:
                 if counter is None or counter.path != path:
                     counter = _LineCounter(path)
                 text = text or ""
-                places.append(counter.line_at(position + len(text) - len(text.lstrip("\r\n"))))
+                line_numbers.append(counter.line_at(position + len(text) - len(text.lstrip("\r\n"))))
                 swallowed = text.strip("\r\n").count("\n")
                 if swallowed and len(text) >= REJECT_CHARS:
-                    swallowed = max(swallowed, counter.last_line() - places[-1])
+                    swallowed = max(swallowed, counter.last_line() - line_numbers[-1])
                 lost.append(1 + swallowed)
             batch = pa.table(
                 {
                     "table": [table] * len(rows),
                     "uri": [uris[path] for path, _, _, _ in rows],
-                    "line": pa.array(places, pa.int64()),
+                    "line": pa.array(line_numbers, pa.int64()),
                     "reason": [reason for _, _, _, reason in rows],
                     "text": [(text or "").strip("\r\n")[:MAX_TEXT_CHARS] for _, _, text, _ in rows],
                     "lost": pa.array(lost, pa.int64()),
@@ -97,22 +98,22 @@ class Quarantine:
             SELECT "table", uri, line, reason, text[1:{MAX_TEXT_CHARS}], 1 FROM ({query})""")
 
     def count(self, table: str | None = None) -> int:
-        """Bad rows of a table, or of all, with those that an unclosed quote swallowed."""
+        """Returns the number of malformed rows of a table, or of all tables. Lines in an unclosed quote count."""
         query = "SELECT coalesce(sum(lost), 0)::BIGINT FROM tidemill.quarantine"
         if table is None:
             return self._connection.execute(query).fetchall()[0][0]
         return self._connection.execute(f'{query} WHERE "table" = ?', [table]).fetchall()[0][0]
 
     def check(self, table: str, rows: int, max_share: float) -> None:
-        """Checks a table's share of bad rows.
+        """Checks the share of malformed rows of a table.
 
         Args:
             table: The table's name.
-            rows: All its rows, good and bad.
-            max_share: Largest share.
+            rows: Number of all rows of the table, malformed or not.
+            max_share: Largest share, 0 to 1.
 
         Raises:
-            TidemillError: `malformed-rows`, naming the first of them.
+            TidemillError: `malformed-rows` with the first malformed row.
         """
         bad = self.count(table)
         if bad <= max_share * rows:
@@ -122,13 +123,13 @@ class Quarantine:
         ).fetchall()[0]
         where = f"{table}: {uri}, line {line}" if uri else table
         share = bad / rows
-        got = f"{bad:,} of {rows:,} rows ({share:.3%}) that do not parse; the first: {reason} in {text[:80]!r}"
-        want = f"mend the rows, declare the column's type, or raise source.max_bad_share above {max_share:g}"
+        got = f"{bad:,} of {rows:,} rows ({share:.3%}) with errors; the first: {reason} in {text[:80]!r}"
+        want = f"fix the rows, declare the column's type, or raise source.max_bad_share above {max_share:g}"
         details = {"table": table, "uri": uri, "line": line, "rows": rows, "bad_rows": bad, "share": share}
         raise TidemillError(Code.MALFORMED_ROWS, where, got, want, details)
 
     def write(self, path: str | os.PathLike) -> int:
-        """Writes the quarantine file as a whole; returns its number of rows."""
+        """Writes the quarantine file under a temporary name and renames it. Returns its number of rows."""
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +148,7 @@ class Quarantine:
 
 
 class _LineCounter:
-    """Line numbers for ascending byte positions of one file, read once, in pieces."""
+    """Line numbers of ascending byte positions in one file, which is read once, in chunks."""
 
     def __init__(self, path: str):
         self.path = path

@@ -1,10 +1,10 @@
-"""Makes the source's tables known to DuckDB.
+"""Source tables in DuckDB: CSV, TSV and JSON lines as tables, Parquet as views.
 
-Text (CSV, TSV, JSON lines) is read once, all columns of it, into the database: which rows are bad then does not depend
-on which columns a query asks for. Parquet stays where it is, as a view.
+All columns of text files are read, whatever the query needs, so that the set of malformed rows does not depend on the
+query.
 
-Within a table, files are taken in the order of what they hold, not of their names, so that a query that depends on the
-order of rows does not depend on where the files lie.
+The files of a table are read in the order of their content versions, not of their names. A query that depends on the
+order of rows therefore returns the same result when the files are renamed or moved.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from pathlib import Path
 
 import duckdb
 
-from tidemill.data import delimited, formats, json_lines, parquet
+from tidemill.data import csv_table, json_lines_table, parquet_table, source_files
 from tidemill.data.quarantine import Quarantine
-from tidemill.data.staging import Stage
+from tidemill.data.staging import StagingFolder
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Table
 from tidemill.steps.ingest import SourceFile
 
 
-def load(
+def load_table(
     connection: duckdb.DuckDBPyConnection,
     table_name: str,
     table: Table,
     files: list[SourceFile],
-    stage: Stage,
+    staging: StagingFolder,
     quarantine: Quarantine,
 ) -> dict[Path, SourceFile]:
-    """Creates a table or view with the name that the query uses.
+    """Creates a table or a view for one table of the source.
 
     Args:
-        files: The table's files as recorded.
-        stage: Where files are brought.
-        quarantine: Takes the rows that do not parse.
+        files: The table's files from the source record.
+        staging: The folder for downloaded and uncompressed files.
+        quarantine: Takes the malformed rows.
 
     Returns:
-        The files that a query over this table will read, by their paths: those of a view.
+        The files that a query over this table reads, by local path: those of a view.
 
     Raises:
-        TidemillError: `unreadable-file`, `missing-column` for a declared column that the files lack, `invalid-value`
-            for an unknown type or files of several formats.
+        TidemillError: `unreadable-file`, `missing-column` for a declared column that the files do not have,
+            `invalid-value` for an unknown type or files of several formats.
     """
     types = _declared(table_name, table)
-    files = sorted(files, key=lambda f: (json.dumps(formats.partitions(f.uri)), f.version))
-    kinds = {formats.of_file(table_name, table.format, f.uri) for f in files}
+    files = sorted(files, key=lambda f: (json.dumps(source_files.partition_values(f.uri)), f.version))
+    kinds = {source_files.file_format(table_name, table.format, f.uri) for f in files}
     if len(kinds) > 1:
         where, got = f"source.tables.{table_name}", f"files of several formats ({', '.join(sorted(kinds))})"
-        raise TidemillError(Code.INVALID_VALUE, where, got, "make a table of each format")
+        raise TidemillError(Code.INVALID_VALUE, where, got, "put the files of each format into a table of their own")
     kind = kinds.pop()
     _check_partitions(table_name, files)
-    staged = [(stage.fetch(file), file) for file in files]
+    staged = [(staging.fetch(file), file) for file in files]
     if kind == "parquet":
-        parquet.create_view(connection, table_name, types, staged, quarantine)
+        parquet_table.create_view(connection, table_name, types, staged, quarantine)
         return dict(staged)
     if kind == "jsonl":
-        json_lines.load(connection, table_name, types, staged, quarantine)
+        json_lines_table.create_table(connection, table_name, types, staged, quarantine)
     else:
         delimiter = table.delimiter or ("\t" if kind == "tsv" else ",")
-        delimited.load(connection, table_name, table, types, delimiter, staged, quarantine)
+        csv_table.create_table(connection, table_name, table, types, delimiter, staged, quarantine)
     for path, _ in staged:
-        stage.drop(path)
+        staging.drop(path)
     return {}
 
 
@@ -80,6 +80,7 @@ def _declared(table_name: str, table: Table) -> dict[str, str]:
 
 def _check_partitions(table_name: str, files: list[SourceFile]) -> None:
     for file in files:
-        if set(formats.partitions(file.uri)) != set(formats.partitions(files[0].uri)):
-            got = f"other partition folders than {files[0].uri} has"
-            raise TidemillError(Code.UNREADABLE_FILE, f"{table_name}: {file.uri}", got, "lay all files out alike")
+        if set(source_files.partition_values(file.uri)) != set(source_files.partition_values(files[0].uri)):
+            got = f"partition folders that differ from those of {files[0].uri}"
+            want = "use the same partition folders for all files"
+            raise TidemillError(Code.UNREADABLE_FILE, f"{table_name}: {file.uri}", got, want)

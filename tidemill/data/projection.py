@@ -1,4 +1,4 @@
-"""The query's result on its way into examples: its columns' types, and the given schema's."""
+"""Projection of the query's result onto the columns of examples, with the types of a given schema."""
 
 from __future__ import annotations
 
@@ -21,35 +21,40 @@ _NARROWED = ("HUGEINT", "UHUGEINT", "UBIGINT")
 
 @dataclass(frozen=True)
 class Projection:
-    """The result's columns as examples have them, as SQL."""
+    """SQL expressions that convert the query's result to the columns of examples.
+
+    Attributes:
+        columns: An expression for each column.
+        bad: A condition for rows that contradict the schema. None if no row can.
+        reason: An expression for the first contradiction of such a row.
+    """
 
     columns: dict[str, str]
-    """An expression for each column."""
     bad: str | None
-    """A condition for rows that contradict the schema."""
     reason: str
-    """An expression for what is wrong with such a row."""
 
     def quarantine_query(self, relation: str, columns: list[str]) -> str:
-        """A query for the bad rows, as `Quarantine.take` wants it."""
+        """Returns a query for the bad rows with the columns that `Quarantine.take` expects."""
         text = "{" + ", ".join(f"{literal(c)}: {quote(c)}" for c in columns) + "}"
         return f"""SELECT {literal(QUERY)} AS "table", NULL AS uri, NULL AS line, {self.reason} AS reason,
             to_json({text})::VARCHAR AS text FROM {relation} WHERE {self.bad}"""
 
 
 def project(columns: dict[str, str], schema_text: str | None) -> Projection:
-    """Decides the types of the examples' columns.
+    """Chooses the types of the examples' columns.
 
-    NaN becomes null; DECIMAL double; integers of 128 bits and unsigned ones of 64 become signed ones of 64; ENUM, UUID,
-    INTERVAL, BIT and the like become strings; dates, times and timestamps stay, and so do lists and structs. A column
-    that the schema names becomes int64 (INT), double (FLOAT) or string (BYTES).
+    - NaN becomes null, and DECIMAL becomes double.
+    - HUGEINT, UHUGEINT and UBIGINT become signed integers of 64 bits.
+    - Dates, times, timestamps, lists and structs do not change.
+    - ENUM, UUID, INTERVAL, BIT and all other types become strings.
+    - A column that the schema names becomes int64 (INT), double (FLOAT) or string (BYTES).
 
     Args:
-        columns: The result's columns with their DuckDB types.
+        columns: The columns of the query's result with their DuckDB types.
         schema_text: A tensorflow_metadata Schema as a text protocol buffer.
 
     Raises:
-        TidemillError: `unreadable-file` when the schema does not parse.
+        TidemillError: `unreadable-file` if the schema does not parse.
     """
     wanted = _schema_types(schema_text) if schema_text is not None else {}
     expressions, bad = {}, {}
@@ -65,7 +70,7 @@ def project(columns: dict[str, str], schema_text: str | None) -> Projection:
 
 
 def check_range(connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str]) -> None:
-    """Checks that integers wider than 64 bits hold no value that needs them.
+    """Checks that all values of wider integer columns fit into signed 64 bits.
 
     Raises:
         TidemillError: `sql-error`.
@@ -77,7 +82,7 @@ def check_range(connection: duckdb.DuckDBPyConnection, relation: str, columns: d
     lost = connection.execute(f"SELECT {tests} FROM {relation}").fetchall()[0]
     for column, count in zip(wide, lost, strict=True):
         if count:
-            got = f"{count:,} whole numbers of {column!r} beyond 64 bits"
+            got = f"{count:,} integers of {column!r} that do not fit into 64 bits"
             raise TidemillError(Code.SQL_ERROR, "source.sql", got, "cast the column to DOUBLE or VARCHAR in the query")
 
 
@@ -96,7 +101,7 @@ def _plain(quoted: str, kind: str) -> str:
 
 
 def _cast(quoted: str, kind: str, wanted: str) -> tuple[str, str]:
-    """The cast column, and the condition under which it cannot be cast: a fraction is no whole number."""
+    """Returns the cast column and the condition for values that cannot be cast. Fractions do not cast to integers."""
     if wanted == "VARCHAR":
         return f"CAST({quoted} AS VARCHAR)", "false"
     value = quoted if _NUMERIC.match(kind) else f"CAST({quoted} AS VARCHAR)"
@@ -117,7 +122,7 @@ def _schema_types(text: str) -> dict[str, str]:
     try:
         schema = text_format.Parse(text, schema_pb2.Schema())
     except text_format.ParseError as error:
-        got, want = f"a text that is no Schema protocol buffer ({error})", "write a schema.pbtxt of tensorflow_metadata"
+        got, want = f"text that does not parse as a Schema ({error})", "write a schema.pbtxt of tensorflow_metadata"
         raise TidemillError(Code.UNREADABLE_FILE, "validation.schema", got, want) from error
     types = {schema_pb2.INT: "BIGINT", schema_pb2.FLOAT: "DOUBLE", schema_pb2.BYTES: "VARCHAR"}
     return {feature.name: types[feature.type] for feature in schema.feature if feature.type in types}

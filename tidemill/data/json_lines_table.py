@@ -1,7 +1,7 @@
-"""JSON lines: one object a line, to a table with a column for each key that occurs.
+"""JSON-lines files of a table: one object per line, one column for each key that occurs.
 
-DuckDB's own reader gives no line numbers for what it skips, so lines are split here and parsed by DuckDB's JSON
-functions. Nested values become their JSON text.
+DuckDB's own reader does not report the line numbers of rows that it skips. This module therefore splits the lines
+itself and parses them with DuckDB's JSON functions. Nested values become JSON text.
 """
 
 from __future__ import annotations
@@ -14,61 +14,61 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.data import formats, inference
-from tidemill.data.columns import INTEGERS, check_declared, partition_types
-from tidemill.data.groups import Staged
+from tidemill.data.column_types import INTEGERS, check_declared, count_kinds, infer_type, partition_types
 from tidemill.data.quarantine import Quarantine
+from tidemill.data.source_files import StagedFiles, partition_values
 from tidemill.duckdb_session import literal, quote
 
 _CHUNK = 16 << 20
 
 
-def load(
+def create_table(
     connection: duckdb.DuckDBPyConnection,
     table_name: str,
     types: dict[str, str],
-    staged: Staged,
+    staged: StagedFiles,
     quarantine: Quarantine,
 ) -> None:
-    """Creates a table of the objects in the files.
+    """Creates a table with the objects of JSON-lines files.
 
-    A key that a line lacks is null. Types that are not declared are found from all values; a column that holds a JSON
-    string anywhere does not become a number or a boolean.
+    A missing key is null. Types that are not declared are inferred from all values; a column with any JSON string does
+    not become a number or a boolean.
 
     Args:
-        types: Declared DuckDB types of some columns. Their rows go to quarantine where the value is of another type; a
-            fraction is not of an integer type.
+        types: Declared DuckDB types of some columns. Rows with a value of a different type go to quarantine, and so do
+            fractions in columns that are declared as integers.
     """
     _read_lines(connection, staged)
-    place = f"""{literal(table_name)} AS "table", {literal([file.uri for _, file in staged])}[tidemill_file + 1] AS uri,
-        tidemill_line AS line"""
-    broken = """CASE WHEN NOT utf8 THEN 'No UTF-8 text' WHEN NOT json_valid(tidemill_text) THEN 'No valid JSON'
-        WHEN json_type(tidemill_text) != 'OBJECT' THEN 'No JSON object' END"""
-    quarantine.take(f"""SELECT {place}, {broken} AS reason, tidemill_text AS text
+    position = f"""{literal(table_name)} AS "table", tidemill_line AS line,
+        {literal([file.uri for _, file in staged])}[tidemill_file + 1] AS uri"""
+    broken = """CASE WHEN NOT utf8 THEN 'Not UTF-8 text' WHEN NOT json_valid(tidemill_text) THEN 'Not valid JSON'
+        WHEN json_type(tidemill_text) != 'OBJECT' THEN 'Not a JSON object' END"""
+    quarantine.take(f"""SELECT {position}, {broken} AS reason, tidemill_text AS text
         FROM tidemill.lines WHERE {broken} IS NOT NULL""")
     connection.execute(f"DELETE FROM tidemill.lines WHERE {broken} IS NOT NULL")
     query = "SELECT DISTINCT unnest(json_keys(tidemill_text)) AS key FROM tidemill.lines ORDER BY key"
     keys = [key for (key,) in connection.execute(query).fetchall()]
-    partitions = [formats.partitions(file.uri) for _, file in staged]
-    given = [key for key in partitions[0] if key not in keys]
-    check_declared(table_name, types, [*keys, *given])
+    partitions = [partition_values(file.uri) for _, file in staged]
+    partition_keys = [key for key in partitions[0] if key not in keys]
+    check_declared(table_name, types, [*keys, *partition_keys])
     values = _values(keys)
     types = types | _inferred(connection, [key for key in keys if key not in types], values)
-    types = types | partition_types(connection, types, [{k: p[k] for k in given} for p in partitions])
+    types = types | partition_types(connection, types, [{k: p[k] for k in partition_keys} for p in partitions])
     columns = [f"CAST({quote(k)} AS {types[k]}) AS {quote(k)}" for k in keys]
     columns += [
-        f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {quote(k)}" for k in given
+        f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {quote(k)}"
+        for k in partition_keys
     ]
     reason = _contradiction(keys, types)
     connection.execute(f"""CREATE TABLE main.{quote(table_name)} AS
         SELECT {", ".join(columns) or "tidemill_line"} FROM ({values}) WHERE {reason} IS NULL""")
-    quarantine.take(f"""SELECT {place}, {reason} AS reason, tidemill_text AS text
+    quarantine.take(f"""SELECT {position}, {reason} AS reason, tidemill_text AS text
         FROM ({values}) WHERE {reason} IS NOT NULL""")
     connection.execute("DROP TABLE tidemill.lines")
 
 
 def _contradiction(keys: list[str], types: dict[str, str]) -> str:
-    """An expression for what is wrong with a row's values, null where nothing is."""
+    """Returns an expression for the first mistake among a row's values; null if there is none."""
     cases = ""
     for key in keys:
         value = quote(key)
@@ -79,7 +79,7 @@ def _contradiction(keys: list[str], types: dict[str, str]) -> str:
     return f"CASE{cases} END" if cases else "NULL"
 
 
-def _read_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+def _read_lines(connection: duckdb.DuckDBPyConnection, staged: StagedFiles) -> None:
     connection.execute("""CREATE OR REPLACE TABLE tidemill.lines
         (tidemill_file INTEGER, tidemill_line BIGINT, tidemill_text VARCHAR, utf8 BOOLEAN)""")
     for index, (path, _) in enumerate(staged):
@@ -90,12 +90,12 @@ def _read_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
 
 
 def _values(keys: list[str]) -> str:
-    """A query for the lines with a text column for each key; each line is parsed once."""
+    """Returns a query for the lines with a text column for each key. Each line is parsed once."""
     pointers = literal(["/" + key.replace("~", "~0").replace("/", "~1") for key in keys])
-    columns = "".join(f", found[{i + 1}] AS {quote(key)}" for i, key in enumerate(keys))
-    found = f"json_extract_string(tidemill_text, {pointers})" if keys else "NULL"
+    columns = "".join(f", extracted[{i + 1}] AS {quote(key)}" for i, key in enumerate(keys))
+    extracted = f"json_extract_string(tidemill_text, {pointers})" if keys else "NULL"
     return f"""SELECT tidemill_file, tidemill_line, tidemill_text{columns}
-        FROM (SELECT *, {found} AS found FROM tidemill.lines)"""
+        FROM (SELECT *, {extracted} AS extracted FROM tidemill.lines)"""
 
 
 def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: str) -> dict[str, str]:
@@ -105,8 +105,8 @@ def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: st
     is_text = ", ".join(f"bool_or(kinds[{i + 1}] IN ('VARCHAR', 'OBJECT', 'ARRAY'))" for i in range(len(keys)))
     query = f"SELECT {is_text} FROM (SELECT json_type(tidemill_text, {pointers}) AS kinds FROM tidemill.lines)"
     texts = connection.execute(query).fetchall()[0]
-    kinds: dict[str, Counter] = inference.count_kinds(connection, values, keys)
-    types = {key: inference.type_of(kinds[key]) for key in keys}
+    kinds: dict[str, Counter] = count_kinds(connection, values, keys)
+    types = {key: infer_type(kinds[key]) for key in keys}
     for key, text in zip(keys, texts, strict=True):
         if text and types[key] in ("BIGINT", "DOUBLE", "BOOLEAN"):
             types[key] = "VARCHAR"
@@ -114,7 +114,7 @@ def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: st
 
 
 def _lines(path: Path, index: int) -> Iterator[pa.Table]:
-    """The file's lines with their numbers, without blank ones."""
+    """Yields the file's lines with their numbers. Skips blank lines."""
     number, rest = 1, b""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

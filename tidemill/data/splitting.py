@@ -1,9 +1,9 @@
-"""Dividing rows into train, valid and test, and the order that they are written in.
+"""Splits: assigns each row to train, valid or test, and defines the order in which rows are written.
 
-Both come from what a row holds, never from where it stands: the MD5 of a text that is made of the row's key, or of all
-its columns where there is no key. MD5 (and not DuckDB's `hash`) because it is the same in every version and engine.
-Rows are written in the order of that hash, which is as good as shuffled; with `by: time` in the order of time, then
-hash; with a span's column in its order first. DuckDB sorts within its memory limit and spills.
+Both depend only on the content of a row, not on its position: on the MD5 of a text of the row's key, or of all columns
+if there is no key. MD5 is the same in every version and engine; DuckDB's `hash` is not. Rows are written in the order
+of that hash, which amounts to a shuffle. With `by: time` they are written in the order of time, then hash. A span
+column comes first. DuckDB sorts within its memory limit and spills to disk.
 """
 
 from __future__ import annotations
@@ -26,43 +26,46 @@ _MAX_SPANS = 10_000
 
 
 @dataclass(frozen=True)
-class Division:
-    """How a result is divided, as SQL over its columns."""
+class SplitExpressions:
+    """SQL expressions over a result's columns that define the splits.
+
+    Attributes:
+        split: The index of the row's split in `SPLITS`.
+        order: Expressions to order by within a split. Rows that tie in all of them are equal or have the same key.
+        span: The span of the row; each span gets separate files. If given, it is the first of `order`.
+    """
 
     split: str
-    """An expression for the index of the row's split in `SPLITS`."""
     order: tuple[str, ...]
-    """Expressions to order by within a split. Rows that tie in all of them are equal, or differ in no key column."""
     span: str | None = None
-    """An expression of which each value gets files of its own. Rows of a value follow each other within a split."""
 
 
-def divide(
+def split_rows(
     connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, key: list[str]
-) -> Division:
-    """Decides the split of each row.
+) -> SplitExpressions:
+    """Returns the expressions that assign each row to a split.
 
     Args:
-        relation: The table or view of the rows.
+        relation: The table or view with the rows.
         columns: Its columns with their DuckDB types.
-        split: What the experiment says; its columns are among `columns`.
+        split: The experiment's `split`. Its columns are among `columns`.
         key: The key columns; may be empty.
 
     Raises:
-        TidemillError: `invalid-value` when the split's column holds nulls, a type without an order in time, or names
-            that are no splits; or when the span's column holds nulls or more than 10,000 values.
+        TidemillError: `invalid-value` if the split column holds nulls, has a type without an order in time, or holds
+            names that are not splits; or if the span column holds nulls or more than 10,000 values.
     """
-    division = _divide(connection, relation, columns, split, key)
+    rows = _split_rows(connection, relation, columns, split, key)
     if split.span is None:
-        return division
+        return rows
     _check_span(connection, relation, split.span, columns[split.span])
     span = quote(split.span)
-    return Division(division.split, (span, *division.order), span)
+    return SplitExpressions(rows.split, (span, *rows.order), span)
 
 
-def _divide(
+def _split_rows(
     connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, key: list[str]
-) -> Division:
+) -> SplitExpressions:
     row = row_hash(columns, key)
     if split.by == "time":
         return _by_time(connection, relation, columns, split, row)
@@ -71,16 +74,16 @@ def _divide(
     identity = [split.column] if split.by == "hash" and split.column is not None else key
     text = _text({c: columns[c] for c in identity or columns})
     share = f"md5_number_lower({literal(f'{split.seed}|')} || {text})"
-    return Division(_threshold(share, split, _RANGE), (row,))
+    return SplitExpressions(_threshold(share, split, _RANGE), (row,))
 
 
 def row_hash(columns: dict[str, str], key: list[str]) -> str:
-    """An expression for the 128-bit hash of a row's key, or of the whole row."""
+    """Returns an expression for the 128-bit hash of a row's key, or of all columns if there is no key."""
     return f"md5_number({_text({c: columns[c] for c in key or columns})})"
 
 
 def _text(columns: dict[str, str]) -> str:
-    """One text for several values, different for different values: strings carry their length."""
+    """Returns an expression for an unambiguous text of several values: strings carry their length."""
     parts = []
     for column, kind in columns.items():
         quoted = quote(column)
@@ -97,7 +100,7 @@ def _text(columns: dict[str, str]) -> str:
 
 
 def _threshold(value: str, split: Split, total: int) -> str:
-    """Index of the split by how `value`, below `total`, lies to the cumulated fractions."""
+    """Returns an expression for the index of the split whose cumulative fraction contains `value`, 0 to `total`."""
     train = round(split.fractions.train * total)
     valid = round((split.fractions.train + split.fractions.valid) * total)
     cases = ""
@@ -110,10 +113,10 @@ def _threshold(value: str, split: Split, total: int) -> str:
 
 def _by_time(
     connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, row: str
-) -> Division:
+) -> SplitExpressions:
     column = str(split.column)
     if not columns[column].startswith(_TIMES):
-        got, want = f"{column!r} of type {columns[column]}", "cast it in the query to a timestamp, date or number"
+        got, want = f"{column!r} of type {columns[column]}", "cast it to a timestamp, a date or a number in the query"
         raise TidemillError(Code.INVALID_VALUE, "split.column", got, want)
     time = quote(column)
     rows, known = connection.execute(
@@ -123,19 +126,19 @@ def _by_time(
     starts = f"""SELECT instant, sum(n) OVER (ORDER BY instant) - n AS start
         FROM (SELECT {time} AS instant, count(*) AS n FROM {relation} GROUP BY instant)"""
     index = _threshold("start", split, rows)
-    # The bounds are compared as text of the instants' own type, so that they survive the way through Python.
+    # The bounds pass through Python as text of the column's own type, so that they stay exact.
     bounds = connection.execute(
         f"SELECT {index} AS split, min(instant)::VARCHAR FROM ({starts}) GROUP BY split ORDER BY split DESC"
     ).fetchall()
     cases = [f"WHEN {time} >= CAST({literal(bound)} AS {columns[column]}) THEN {i}" for i, bound in bounds if i > 0]
-    return Division(f"CASE {' '.join(cases)} ELSE 0 END" if cases else "0", (time, row))
+    return SplitExpressions(f"CASE {' '.join(cases)} ELSE 0 END" if cases else "0", (time, row))
 
 
 def _not_nan(column: str, kind: str) -> str:
     return f"NOT isnan({column})" if kind in ("FLOAT", "DOUBLE") else f"{column} IS NOT NULL"
 
 
-def _by_column(connection: duckdb.DuckDBPyConnection, relation: str, split: Split, row: str) -> Division:
+def _by_column(connection: duckdb.DuckDBPyConnection, relation: str, split: Split, row: str) -> SplitExpressions:
     column = quote(str(split.column))
     index = f"list_position({literal(list(SPLITS))}, {column}::VARCHAR)"
     values = connection.execute(
@@ -148,12 +151,12 @@ def _by_column(connection: duckdb.DuckDBPyConnection, relation: str, split: Spli
         raise TidemillError(
             Code.INVALID_VALUE, f"split.column {split.column!r}", got, suggest_name(value, list(SPLITS))
         )
-    return Division(f"{index} - 1", (row,))
+    return SplitExpressions(f"{index} - 1", (row,))
 
 
 def _check_span(connection: duckdb.DuckDBPyConnection, relation: str, name: str, kind: str) -> None:
     if not kind.startswith(_SPANS) or kind.endswith("]"):
-        got, want = f"{name!r} of type {kind}", "cast it in the query to a date, an integer or a string"
+        got, want = f"{name!r} of type {kind}", "cast it to a date, an integer or a string in the query"
         raise TidemillError(Code.INVALID_VALUE, "split.span", got, want)
     column = quote(name)
     values, nulls = connection.execute(
@@ -161,11 +164,11 @@ def _check_span(connection: duckdb.DuckDBPyConnection, relation: str, name: str,
     ).fetchall()[0]
     _check_known(name, nulls, "span")
     if values > _MAX_SPANS:
-        got, want = f"{values:,} values, more than {_MAX_SPANS:,}", "round it in the query, for example to a date"
+        got, want = f"{values:,} values, more than {_MAX_SPANS:,}", "round it in the query, such as to a date"
         raise TidemillError(Code.INVALID_VALUE, f"split.span {name!r}", got, want)
 
 
 def _check_known(column: str, nulls: int, what: str = "column") -> None:
     if nulls:
-        want = "leave such rows out in the query, or give them a value"
+        want = "leave out these rows in the query, or give them a value"
         raise TidemillError(Code.INVALID_VALUE, f"split.{what} {column!r}", f"{nulls:,} nulls", want, {"nulls": nulls})

@@ -1,0 +1,171 @@
+"""Checks of the query and of its result: columns, labels, key, splits and features without values."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.artifacts.examples import SPLITS
+from tidemill.artifacts.labels import label_error
+from tidemill.duckdb_session import quote
+from tidemill.errors import Code, TidemillError, suggest_name
+from tidemill.experiment.source import Source
+from tidemill.steps.ingest import IngestSpec
+
+RESERVED_PREFIX = "tidemill_"
+"""Prefix of the column names that ingest uses itself."""
+
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+
+
+def check_statement(connection: duckdb.DuckDBPyConnection, query: str, source: Source) -> tuple[str, dict]:
+    """Checks that the query is one SELECT and that `source.params` are exactly its parameters.
+
+    Returns:
+        The query and the values of its parameters.
+
+    Raises:
+        TidemillError: `sql-error` or `invalid-value`.
+    """
+    statements = connection.extract_statements(query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        kinds = ", ".join(s.type.name for s in statements) or "nothing"
+        raise TidemillError(Code.SQL_ERROR, "source.sql", f"{len(statements)} statements ({kinds})", "write one SELECT")
+    used = set(statements[0].named_parameters)
+    for param in source.params:
+        if param not in used:
+            want = suggest_name(param, sorted(used)) if used else f"remove it, or write ${param} in the query"
+            got = "a parameter that the query does not use"
+            raise TidemillError(Code.INVALID_VALUE, f"source.params.{param}", got, want)
+    if missing := sorted(used - set(source.params)):
+        got = f"no value for ${missing[0]}, which the query uses"
+        raise TidemillError(Code.INVALID_VALUE, "source.params", got, f"add {missing[0]}: …")
+    return statements[0].query, dict(source.params)
+
+
+def check_columns(columns: list[str], spec: IngestSpec) -> None:
+    """Checks the names of the result's columns: no duplicates, no reserved names, and all that the spec needs.
+
+    Raises:
+        TidemillError: `sql-error` or `missing-column`.
+    """
+    lowered = [c.lower() for c in columns]
+    if double := next((c for c in columns if lowered.count(c.lower()) > 1), None):
+        got, want = f"two columns called {double!r}", "rename one of them with AS"
+        raise TidemillError(Code.SQL_ERROR, "source.sql", got, want)
+    if reserved := next((c for c in lowered if c.startswith(RESERVED_PREFIX)), None):
+        want = f"rename it with AS; names that start with {RESERVED_PREFIX} are reserved"
+        raise TidemillError(Code.SQL_ERROR, "source.sql", f"a column called {reserved!r}", want)
+    needed = [("label" if len(spec.labels) == 1 else "labels", label) for label in spec.labels]
+    needed += [("key", column) for column in spec.key]
+    if spec.stage == "train" and spec.split.column is not None:
+        needed.append(("split.column", spec.split.column))
+    if spec.stage == "train" and spec.split.span is not None:
+        needed.append(("split.span", spec.split.span))
+    where = "features, evaluation.slices" if spec.stage == "train" else "predict.columns"
+    needed += [(where, column) for column in spec.columns or ()]
+    for where, column in needed:
+        if column not in columns:
+            got = f"{column!r}, which the query does not return"
+            raise TidemillError(Code.MISSING_COLUMN, where, got, suggest_name(column, columns))
+
+
+def check_label(connection: duckdb.DuckDBPyConnection, relation: str, label: str, kind: str) -> None:
+    """Checks that a label is 0 and 1, or false and true, without nulls, and that both values occur.
+
+    Args:
+        relation: The table or view with the result.
+        label: The label's column.
+        kind: The column's DuckDB type.
+
+    Raises:
+        TidemillError: `label-null`, `label-type` or `label-one-class`.
+    """
+    column = quote(label)
+    counts = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM {relation} GROUP BY value"
+    values = connection.execute(f"{counts} ORDER BY n DESC, value LIMIT 5").fetchall()
+    test = f"{column} IS NULL" + (f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else "")
+    nulls = connection.execute(f"SELECT count(*) FROM {relation} WHERE {test}").fetchall()[0][0]
+    if nulls:
+        raise label_error(Code.LABEL_NULL, label, f"{nulls:,} nulls", details={"nulls": nulls})
+    if kind != "BOOLEAN" and not kind.removeprefix("U").startswith(_NUMBERS):
+        got = f"a column of type {kind}, with values such as {', '.join(repr(v) for v, _ in values[:3])}"
+        raise label_error(Code.LABEL_TYPE, label, got)
+    if kind != "BOOLEAN" and (other := [v for v, _ in values if float(v) not in (0.0, 1.0)]):
+        raise label_error(Code.LABEL_TYPE, label, f"the value {other[0]}")
+    if len(values) == 1:
+        raise label_error(Code.LABEL_ONE_CLASS, label, f"the single value {values[0][0]} in all rows")
+
+
+def check_key(connection: duckdb.DuckDBPyConnection, relation: str, key: list[str]) -> None:
+    """Checks that the key columns identify each row: no nulls and no duplicates.
+
+    Raises:
+        TidemillError: `duplicate-key`.
+    """
+    if not key:
+        return
+    where = f"key {', '.join(key)}"
+    nulls = connection.execute(
+        f"SELECT count(*) FROM {relation} WHERE {' OR '.join(f'{quote(c)} IS NULL' for c in key)}"
+    ).fetchall()[0][0]
+    if nulls:
+        want = "leave out these rows in the query, or choose key columns without nulls"
+        raise TidemillError(Code.DUPLICATE_KEY, where, f"{nulls:,} rows with a null", want, {"nulls": nulls})
+    names = ", ".join(quote(c) for c in key)
+    double = f"SELECT {names}, count(*) AS n FROM {relation} GROUP BY {names} HAVING n > 1"
+    count, surplus = connection.execute(f"SELECT count(*), sum(n) FROM ({double})").fetchall()[0]
+    if count:
+        *values, rows = connection.execute(f"{double} ORDER BY ALL LIMIT 1").fetchall()[0]
+        got = f"{count:,} values that occur more than once, such as {', '.join(map(str, values))} in {rows} rows"
+        want = "add a column that distinguishes the rows, or make the query return each key once"
+        raise TidemillError(Code.DUPLICATE_KEY, where, got, want, {"values": count, "rows": int(surplus)})
+
+
+class SplitChecks:
+    """Checks of the splits, counted while the rows are written.
+
+    Each split must have rows; in train, each needed column must have a value and each label both classes.
+    """
+
+    def __init__(self, spec: IngestSpec):
+        self._spec = spec
+        self._rows: dict[str, int] = {}
+        self._present: dict[str, int] = dict.fromkeys(spec.columns or (), 0)
+        self._classes: dict[str, set[float]] = {label: set() for label in spec.labels}
+
+    def add(self, split: str, rows: pa.RecordBatch) -> None:
+        """Counts rows of a split."""
+        self._rows[split] = self._rows.get(split, 0) + rows.num_rows
+        if split == "train":
+            for column in self._present:
+                values = rows.column(column)
+                self._present[column] += len(values) - values.null_count
+            for label, classes in self._classes.items():
+                classes |= {float(v) for v in pc.unique(rows.column(label)).to_pylist()}
+
+    def check(self) -> None:
+        """Checks all rows that were added. Does nothing for the stage `predict`.
+
+        Raises:
+            TidemillError: `empty-split`, `label-one-class` or `feature-all-null`.
+        """
+        if self._spec.stage != "train":
+            return
+        by, fractions = self._spec.split.by, self._spec.split.fractions
+        for split in SPLITS:
+            wanted = split == "train" or by == "column" or getattr(fractions, split) > 0
+            if wanted and not self._rows.get(split):
+                rows = sum(self._rows.values())
+                got = f"no rows for {split} of {rows:,} in total"
+                want = "give the split a larger fraction or more rows, or choose another split.by"
+                raise TidemillError(Code.EMPTY_SPLIT, f"split by {by}", got, want, {"rows": self._rows})
+        for label, classes in self._classes.items():
+            if len(classes) == 1:
+                got = f"the single value {classes.pop():g} in all rows"
+                raise label_error(Code.LABEL_ONE_CLASS, label, got, split="train")
+        if empty := [column for column, present in self._present.items() if present == 0]:
+            got = f"no value in {self._rows['train']:,} rows of train for {', '.join(empty)}"
+            want = "leave out these columns, or correct the query or the files' columns"
+            raise TidemillError(Code.FEATURE_ALL_NULL, "features, evaluation.slices", got, want, {"columns": empty})
