@@ -37,8 +37,8 @@ def prepared(work: Path, rows: int) -> Dataset:
     from transforms import by_local
     from transforms.work import LABEL, preprocessing_fn, write_rows
 
-    from tidemill.transform.local import LocalEngine
-    from tidemill.transform.shards import transformed_schema
+    from tidemill.transform.local_engine import LocalEngine
+    from tidemill.transform.transformed import transformed_schema
 
     examples, made = work / f"rows-{rows}", work / f"transformed-{rows}"
     write_rows(examples, rows)

@@ -2,7 +2,7 @@
 
     python benchmarks/transform.py                    # local, Beam, DuckDB and Polars, side by side
     python benchmarks/transform.py --scale            # 1, 5 and 20 million rows; 30 million distinct values
-    python benchmarks/transform.py --spans            # the analysis of ten files of which nine were seen before
+    python benchmarks/transform.py --analyzer-cache   # ten files, nine of them analysed before
 
 Each measurement is a fresh process: only so is its peak of resident memory (`ru_maxrss`) its own, and nothing that an
 earlier one compiled or cached helps it. Its imports are done before the clock starts. The rows' files are read once
@@ -152,17 +152,17 @@ def scale(args: argparse.Namespace, work: Path) -> list[dict]:
     return results
 
 
-def spans(args: argparse.Namespace, work: Path) -> list[dict]:
+def analyzer_cache(args: argparse.Namespace, work: Path) -> list[dict]:
     """The analysis of ten files, with nothing known and with nine of them known."""
     threads, results = max(args.threads), []
-    ten, nine = work / f"ten-{args.span_rows}", work / f"nine-{args.span_rows}"
-    measure("daily:write", ten, nine, args.span_rows)
+    ten, nine = work / f"ten-{args.file_rows}", work / f"nine-{args.file_rows}"
+    measure("daily:write", ten, nine, args.file_rows)
     for _ in range(args.repeats):
-        shutil.rmtree(work / "spans", ignore_errors=True)
-        made, kept = work / "spans" / "made", work / "spans" / "kept"
+        shutil.rmtree(work / "analyzer-cache", ignore_errors=True)
+        made, kept = work / "analyzer-cache" / "made", work / "analyzer-cache" / "kept"
         seconds = {}
-        for name, examples, spans in (("all new", ten, None), ("nine", nine, kept), ("one new", ten, kept)):
-            seconds[name], *_ = measure("daily:analyse", examples, made / name, threads, spans)
+        for name, examples, cache in (("all new", ten, None), ("nine", nine, kept), ("one new", ten, kept)):
+            seconds[name], *_ = measure("daily:analyse", examples, made / name, threads, cache)
         if changed := differing(made / "all new", made / "one new"):
             raise SystemExit(f"the artifacts differ: {', '.join(changed)}")
         results.append(seconds)
@@ -198,14 +198,14 @@ def main() -> None:
     parser.add_argument("--scale-rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
     parser.add_argument("--wide-rows", type=int, default=60_000_000)
     parser.add_argument("--wide-values", type=int, default=40_000_000, help="of which each row draws one")
-    parser.add_argument("--spans", action="store_true")
-    parser.add_argument("--span-rows", type=int, default=5_000_000, help="rows of a file")
+    parser.add_argument("--analyzer-cache", action="store_true")
+    parser.add_argument("--file-rows", type=int, default=5_000_000, help="rows of a file")
     parser.add_argument("--work", type=Path, help="folder to keep rows and results in; defaults to a temporary one")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         work = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        mode = scale if args.scale else spans if args.spans else side_by_side
+        mode = scale if args.scale else analyzer_cache if args.analyzer_cache else side_by_side
         results = mode(args, work)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tidemill.artifacts.examples import ROW_GROUP_ROWS, Dataset, numbers_writer
-from tidemill.transform.beam.engine import tensor_adapter_config
+from tidemill.transform.beam.beam_engine import tensor_adapter_config
 from tidemill.transform.beam.runners import open_runner
 from tidemill.transform.raw import raw_columns, to_lists
 from transforms.work import LABEL, OUTPUTS, SCALED, preprocessing_fn

@@ -13,7 +13,7 @@ from tidemill.runtime import Progress
 from tidemill.transform.canonical import canonicalise
 from tidemill.transform.describe import describe
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
-from tidemill.transform.local import LocalEngine
+from tidemill.transform.local_engine import LocalEngine
 from tidemill.transform.raw import PreprocessingFn, raw_columns
 from transforms.work import LABEL, preprocessing_fn
 
@@ -27,14 +27,16 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
 
 
 def analyse(
-    function: PreprocessingFn, examples: Path, folder: Path, threads: int, spans: Path | None = None
+    function: PreprocessingFn, examples: Path, folder: Path, threads: int, analyzer_cache: Path | None = None
 ) -> tuple[TransformGraph, dict[str, float]]:
     """The transform graph, and the seconds of the analysis and of what the step adds to it."""
     data = Dataset(examples)
     columns = raw_columns(data.schema())
     started = time.perf_counter()
     with artifact.write_folder(folder) as partial:
-        LocalEngine(threads=threads, spans=spans).analyse(function, columns, data, partial, Quiet("analyse"))
+        LocalEngine(threads=threads, analyzer_cache=analyzer_cache).analyse(
+            function, columns, data, partial, Quiet("analyse")
+        )
         analysed = time.perf_counter()
         canonicalise(partial / TRANSFORM_FN)
         describe(partial, [LABEL], columns, None, schema_pb2.Schema())

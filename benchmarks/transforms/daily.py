@@ -30,6 +30,6 @@ def write(ten: Path, nine: Path, rows: int) -> None:
     finish_dataset(nine, Dataset(ten).schema(), {"train": [f"train/{path.name}" for path in files[:-1]]})
 
 
-def analyse(examples: Path, folder: Path, threads: int, spans: Path | None) -> float:
+def analyse(examples: Path, folder: Path, threads: int, analyzer_cache: Path | None) -> float:
     """Seconds of the analysis."""
-    return by_local.analyse(preprocessing_fn, examples, folder, threads, spans)[1]["analyse"]
+    return by_local.analyse(preprocessing_fn, examples, folder, threads, analyzer_cache)[1]["analyse"]

@@ -46,7 +46,7 @@ def analyse(examples: Path, out: Path, threads: int) -> float:
 def transform(examples: Path, out: Path, threads: int) -> float:
     """Seconds of the transform."""
     from tidemill.transform.graph import TransformGraph
-    from tidemill.transform.local import LocalEngine
+    from tidemill.transform.local_engine import LocalEngine
     from transforms.by_local import Quiet
 
     started = time.perf_counter()

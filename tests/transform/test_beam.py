@@ -131,7 +131,7 @@ def test_the_way_over_a_shared_folder(tmp_path: Path):
     """What Dataflow, Flink and Spark do, with Beam's in-process runner and a folder as the shared storage."""
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
-    from tidemill.transform.beam.engine import BeamEngine
+    from tidemill.transform.beam.beam_engine import BeamEngine
 
     class SharedFolderEngine(BeamEngine):
         def __init__(self, temp: Path):
@@ -193,14 +193,14 @@ def _runs_without_a_job_server(tmp_path: Path) -> None:
 
 
 def test_shared_names():
-    from tidemill.transform.beam.files import shared_uri
+    from tidemill.transform.beam.workspace import shared_uri
 
     assert shared_uri("/gcs/bucket/run/examples") == "gs://bucket/run/examples"
     assert shared_uri(Path("/data/examples")) == "/data/examples"
 
 
 def test_row_groups_are_read_in_pieces(all_kinds):
-    from tidemill.transform.beam.engine import _ReadRowGroups, _row_groups
+    from tidemill.transform.beam.beam_engine import _ReadRowGroups, _row_groups
 
     groups = _row_groups(all_kinds.examples, "train", str)
     assert [g.rows_before for g in groups] == [0, 512, 1024, 1536, 2048, 2560]

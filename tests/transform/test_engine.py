@@ -8,9 +8,9 @@ import pytest
 
 from tests.transform.runs import spec, table, write_examples
 from tidemill.artifacts.examples import Dataset
-from tidemill.transform.beam.engine import BeamEngine
+from tidemill.transform.beam.beam_engine import BeamEngine
 from tidemill.transform.engine import open_engine
-from tidemill.transform.local import LocalEngine
+from tidemill.transform.local_engine import LocalEngine
 
 
 @pytest.fixture(scope="module")
@@ -46,5 +46,5 @@ def test_the_local_engine_imports_no_beam(tmp_path: Path):
     import subprocess
     import sys
 
-    code = "import sys, tidemill.transform.local; sys.exit('apache_beam' in sys.modules)"
+    code = "import sys, tidemill.transform.local_engine; sys.exit('apache_beam' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

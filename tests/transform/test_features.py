@@ -12,7 +12,7 @@ import pytest
 from tests.transform.runs import FEATURES, Run
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.experiment import Experiment
-from tidemill.transform.features import LOG2_IDS, feature_columns
+from tidemill.transform.features_function import LOG2_IDS, feature_columns
 
 SPLITS = ("train", "valid", "test")
 

@@ -20,14 +20,14 @@ ROWS = 20_000
 KILLS, ATTEMPTS = 5, 20
 
 
-def step(folder: Path, out: Path, root: Path, events: Path, spans: bool) -> None:
+def step(folder: Path, out: Path, root: Path, events: Path, analyzer_cache: bool) -> None:
     """The preprocess step. Its progress goes to `events`."""
     os.environ["TIDEMILL_PROGRESS_FILE"] = str(events)
     from tidemill.runtime import Progress
     from tidemill.transform.preprocess import preprocess
 
     preprocess(
-        spec(features=FEATURES, engine="local", runner=None, analyzer_cache=spans),
+        spec(features=FEATURES, engine="local", runner=None, analyzer_cache=analyzer_cache),
         str(folder / "examples"),
         str(folder / "schema"),
         root=str(root),
@@ -41,7 +41,7 @@ def step(folder: Path, out: Path, root: Path, events: Path, spans: bool) -> None
 def processes():
     """Processes that have all imports behind them when they start."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "tidemill.transform.preprocess", "tidemill.transform.local"])
+    context.set_forkserver_preload([__name__, "tidemill.transform.preprocess", "tidemill.transform.local_engine"])
     return context
 
 
@@ -63,14 +63,14 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spans", [False, True], ids=["plain", "spans"])
-def test_sigkill_at_random_moments(tmp_path: Path, spans: bool, processes):
+@pytest.mark.parametrize("analyzer_cache", [False, True], ids=["plain", "analyzer_cache"])
+def test_sigkill_at_random_moments(tmp_path: Path, analyzer_cache: bool, processes):
     splits = {"train": table(ROWS, 1, 0.0), "valid": table(ROWS // 4, 2, 0.0), "test": table(ROWS // 4, 3, 0.0)}
     write_examples(tmp_path / "examples", splits)
     write_schema(tmp_path / "schema", splits["train"].schema)
     whole, out, root = (tmp_path / name for name in ("whole", "killed", "root"))
     whole.mkdir()
-    process = start(processes, tmp_path, whole, tmp_path / "root_whole", tmp_path / "events", spans)
+    process = start(processes, tmp_path, whole, tmp_path / "root_whole", tmp_path / "events", analyzer_cache)
     wait_for(tmp_path / "events", process)
     begun = time.monotonic()
     process.join()
@@ -80,7 +80,7 @@ def test_sigkill_at_random_moments(tmp_path: Path, spans: bool, processes):
     killed = 0
     for attempt in range(ATTEMPTS):
         events = tmp_path / f"events_{attempt}"
-        process = start(processes, tmp_path, out, root, events, spans)
+        process = start(processes, tmp_path, out, root, events, analyzer_cache)
         wait_for(events, process)
         time.sleep(random.uniform(0, longest))
         process.kill()
@@ -100,7 +100,7 @@ def test_sigkill_at_random_moments(tmp_path: Path, spans: bool, processes):
         if killed == KILLS:
             break
     assert killed == KILLS
-    process = start(processes, tmp_path, out, root, tmp_path / "events_last", spans)
+    process = start(processes, tmp_path, out, root, tmp_path / "events_last", analyzer_cache)
     process.join()
     assert process.exitcode == 0
     assert contents(out) == contents(whole)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.transform.runs import Run, run
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.module import FILE_NAME, user_errors
+from tidemill.transform.module_function import FILE_NAME, user_errors
 
 TAXI = Path(__file__).with_name("taxi_transform.py").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tidemill.models.core.base import Model
-from tidemill.transform.function import ExampleFunction, dense_spec
+from tidemill.transform.dense_function import ExampleFunction, dense_spec
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn
 

@@ -23,7 +23,7 @@ from tidemill.models.core.family import Network
 from tidemill.models.core.inputs import Layout
 from tidemill.models.core.layers import Embeddings
 from tidemill.models.core.sizes import Sizes
-from tidemill.transform.features import vocabulary_name
+from tidemill.transform.features_function import vocabulary_name
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 
 WHERE = "training.warm_start"

@@ -46,25 +46,25 @@ class Engine(Protocol):
         """
 
 
-def open_engine(spec: PreprocessSpec, examples: Dataset, spans: Path | None = None) -> Engine:
+def open_engine(spec: PreprocessSpec, examples: Dataset, analyzer_cache: Path | None = None) -> Engine:
     """The engine that a spec asks for.
 
     Args:
         spec: Engine, runner and options, and the size up to which `auto` means `local`.
         examples: The raw rows.
-        spans: Folder in which the local engine keeps what it finds in each file of train. Defaults to none.
+        analyzer_cache: Folder in which the local engine keeps what it finds in each file of train. Defaults to none.
 
     Raises:
         TidemillError: `missing-package` or `invalid-value` for a runner or options that cannot be used.
     """
     try:
         if uses_beam(spec, examples):
-            from tidemill.transform.beam.engine import BeamEngine
+            from tidemill.transform.beam.beam_engine import BeamEngine
 
             return BeamEngine(spec.runner or "direct", spec.options)
-        from tidemill.transform.local import LocalEngine
+        from tidemill.transform.local_engine import LocalEngine
 
-        return LocalEngine(spans=spans)
+        return LocalEngine(analyzer_cache=analyzer_cache)
     except ImportError as error:
         got = f"no module {error.name!r}"
         raise TidemillError(Code.MISSING_PACKAGE, "preprocess", got, "install Tidemill with its extra steps") from error

@@ -18,7 +18,7 @@ from tidemill.artifacts import artifact
 from tidemill.transform.raw import RawColumn
 
 if TYPE_CHECKING:
-    from tidemill.transform.function import DenseFunction, ExampleFunction
+    from tidemill.transform.dense_function import DenseFunction, ExampleFunction
 
 TRANSFORM_FN = "transform_fn"
 TRANSFORMED_METADATA = "transformed_metadata"
@@ -63,7 +63,7 @@ class TransformGraph:
 
     def example_function(self) -> ExampleFunction:
         """A `tf.Module` from serialized `tf.Example` protos `[batch]` to the features `[batch]`."""
-        from tidemill.transform.function import ExampleFunction
+        from tidemill.transform.dense_function import ExampleFunction
 
         return ExampleFunction(self.dense_function(), self.raw_columns)
 
@@ -85,6 +85,6 @@ class TransformGraph:
         return {f["name"]: "int32" if f["kind"] == "id" else "float32" for f in self.features}
 
     def _function(self, columns: Sequence[RawColumn], outputs: Mapping[str, str]) -> DenseFunction:
-        from tidemill.transform.function import DenseFunction
+        from tidemill.transform.dense_function import DenseFunction
 
         return DenseFunction(self.path / TRANSFORM_FN, columns, outputs, self.offsets)

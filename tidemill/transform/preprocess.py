@@ -16,11 +16,12 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment.features import raw_column_names
 from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
-from tidemill.transform import module, shards
+from tidemill.transform import module_function
 from tidemill.transform.engine import Engine, open_engine, uses_beam
-from tidemill.transform.features import FeaturesFunction, feature_columns
+from tidemill.transform.features_function import FeaturesFunction, feature_columns
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import PreprocessingFn, RawColumn, all_null, raw_columns
+from tidemill.transform.transformed import transformed_schema
 
 if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -73,9 +74,9 @@ def preprocess(
     raw_schema = _read_schema(schema)
     function, columns, order = _what(spec, data)
     folders = _both_or_none(transform_graph, transformed)
-    mistakes = module.user_errors(spec.transform_module, data.check_bytes)
-    with _spans(spec, data, root) as spans, folders as (graph_folder, rows_folder), mistakes:
-        engine = engine or open_engine(spec, data, spans)
+    mistakes = module_function.user_errors(spec.transform_module, data.check_bytes)
+    with _spans(spec, data, root) as analyzer_cache, folders as (graph_folder, rows_folder), mistakes:
+        engine = engine or open_engine(spec, data, analyzer_cache)
         from tidemill.transform.canonical import canonicalise
         from tidemill.transform.describe import describe
 
@@ -91,7 +92,7 @@ def preprocess(
         engine.transform(graph, data, rows_folder, progress)
         names = {name: [file.name for file in split.files] for name, split in data.splits.items()}
         metadata = {"labels": spec.labels, "features": graph.features, "transform_fingerprint": graph.fingerprint}
-        fingerprint = finish_dataset(rows_folder, shards.transformed_schema(graph), names, metadata)
+        fingerprint = finish_dataset(rows_folder, transformed_schema(graph), names, metadata)
     rows = {name: split.rows for name, split in data.splits.items()}
     return PreprocessSummary(rows, len(graph.features), fingerprint)
 
@@ -100,8 +101,8 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
     """The preprocessing_fn, its raw columns, and the features' order where it is known."""
     schema = data.schema()
     if spec.transform_module is not None:
-        module.load(spec.transform_module)
-        function = module.ModuleFunction(spec.transform_module)
+        module_function.load(spec.transform_module)
+        function = module_function.ModuleFunction(spec.transform_module)
         return function, raw_columns(schema, exclude=spec.key), None
     features = spec.features or {}
     _refuse_unknown_labels(spec.labels, data)
@@ -117,10 +118,10 @@ def _spans(spec: PreprocessSpec, data: Dataset, root: str | None) -> contextlib.
     if not spec.analyzer_cache or uses_beam(spec, data):
         return contextlib.nullcontext()
     if root is None:
-        raise ValueError("spans are kept below root, which is not given")
-    from tidemill.transform.spans import open_spans
+        raise ValueError("analyzer_cache are kept below root, which is not given")
+    from tidemill.transform.analyzer_cache import open_analyzer_cache
 
-    return open_spans(root, [file.fingerprint for file in data.splits["train"].files])
+    return open_analyzer_cache(root, [file.fingerprint for file in data.splits["train"].files])
 
 
 def _refuse_unknown_labels(labels: Sequence[str], data: Dataset) -> None:

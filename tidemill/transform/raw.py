@@ -102,7 +102,7 @@ def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, n
     """Columns of a record batch as dense arrays.
 
     Args:
-        batch: Rows; may hold more columns.
+        batch: RowSource; may hold more columns.
         columns: The columns to take. An integer column may stand where `float32` is expected, and a float column
             without fractions where `int64` is.
 
@@ -143,7 +143,7 @@ def all_null(batches: Iterable[pa.RecordBatch], names: list[str]) -> list[str]:
     """The columns without any value. Reads no further than until each has shown one.
 
     Args:
-        batches: Rows with at least these columns.
+        batches: RowSource with at least these columns.
         names: The columns to look at.
     """
     unseen = list(names)

@@ -188,8 +188,8 @@ def test_neither_threads_nor_files_nor_kept_spans_change_a_bit(function, tmp_pat
     keys = ["a", "b", "c"]
     for settings in (
         {"threads": 3},
-        {"spans": tmp_path, "keys": keys},
-        {"spans": tmp_path, "keys": keys, "threads": 3},
+        {"analyzer_cache": tmp_path, "keys": keys},
+        {"analyzer_cache": tmp_path, "keys": keys, "threads": 3},
     ):
         got = by_local(FUNCTIONS[function], files, **settings)
         assert got.keys() == want.keys()

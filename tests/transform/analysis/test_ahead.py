@@ -19,13 +19,12 @@ import tensorflow_transform as tft
 
 from tests.transform.here import analyse_here
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.analysis import ahead
-from tidemill.transform.analysis.ahead import counts_ahead
-from tidemill.transform.analysis.beside import Awaited, Beside
-from tidemill.transform.analysis.counts import Counts
-from tidemill.transform.analysis.tokens import Tokens
+from tidemill.transform.analysis import background
+from tidemill.transform.analysis.background import AwaitedValues, BackgroundThread, prefetch_counts
+from tidemill.transform.analysis.count_store import CountStore
+from tidemill.transform.analysis.vocabulary_table import VocabularyTable
 from tidemill.transform.raw import RawColumn
-from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.tft.trace import Trace
 
 COLUMNS = {"s": "string", "t": "string", "n": "int64", "x": "float32"}
@@ -62,8 +61,8 @@ def raw_and_others(inputs: dict[str, Any]) -> dict[str, Any]:
 def begun(rows: ParquetRows, folder: Path, **settings: Any) -> list[str]:
     """The queries that a trace begins."""
     settings = {"memory_bytes": 1 << 28, "threads": 2} | settings
-    with Counts(folder, **settings) as counts:
-        Trace(raw_and_others, rows.specs, folder, counts_ahead(rows, counts))
+    with CountStore(folder, **settings) as counts:
+        Trace(raw_and_others, rows.specs, folder, prefetch_counts(rows, counts))
         return list(counts._begun)
 
 
@@ -76,7 +75,7 @@ def test_columns_are_counted_that_a_vocabulary_provably_wants_as_they_are(rows: 
 def test_nothing_is_counted_where_it_does_not_help(rows: ParquetRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert begun(rows, tmp_path, threads=1) == []
     assert begun(rows, tmp_path, per_file=True) == []
-    monkeypatch.setattr(ahead, "_MOST_ROWS", 5)
+    monkeypatch.setattr(background, "_MOST_ROWS", 5)
     assert begun(rows, tmp_path) == []
 
 
@@ -113,18 +112,18 @@ ENDLESS = "SELECT sum(a.range * b.range) AS s FROM range(10000000) a, range(1000
 
 def test_what_nobody_asks_for_is_given_up(tmp_path: Path):
     """A query that would take hours does not keep the analysis from ending."""
-    with Counts(tmp_path, 1 << 28, 2) as counts:
-        counts.begin(ENDLESS)
-        counts.begin("SELECT 1 AS waiting")
+    with CountStore(tmp_path, 1 << 28, 2) as counts:
+        counts.prefetch(ENDLESS)
+        counts.prefetch("SELECT 1 AS waiting")
         with counts.source("SELECT 2 AS own") as source:
             assert counts.rows(f"FROM {source}") == [(2,)]
-    assert not counts.is_ahead
+    assert not counts.has_prefetched
 
 
 def test_an_interrupt_ends_the_waiting_for_a_query(tmp_path: Path):
     timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
-    with pytest.raises(KeyboardInterrupt), Counts(tmp_path, 1 << 28, 2) as counts:
-        counts.begin(ENDLESS)
+    with pytest.raises(KeyboardInterrupt), CountStore(tmp_path, 1 << 28, 2) as counts:
+        counts.prefetch(ENDLESS)
         timer.start()
         with counts.source(ENDLESS):
             pytest.fail("the query ended")
@@ -132,12 +131,12 @@ def test_an_interrupt_ends_the_waiting_for_a_query(tmp_path: Path):
 
 def test_what_does_not_fit_into_memory_is_counted_when_it_is_asked_for(tmp_path: Path):
     held = "SELECT list(i) AS all FROM range(3000000) t(i)"
-    with Counts(tmp_path, 20 << 20, 2) as counts:
-        counts.begin(held)
+    with CountStore(tmp_path, 20 << 20, 2) as counts:
+        counts.prefetch(held)
         counts._background.submit(int).result()
         with counts.source(held) as source:
             assert source == f"({held})"
-        assert not counts.is_ahead
+        assert not counts.has_prefetched
 
 
 def test_an_interrupt_ends_what_goes_on_beside(tmp_path: Path):
@@ -148,15 +147,15 @@ def test_an_interrupt_ends_what_goes_on_beside(tmp_path: Path):
         with counts.source(query) as source:
             counts.rows(f"SELECT count(*) FROM {source}")
 
-    with Counts(tmp_path, 1 << 28, 2) as counts:
-        counts.begin(ENDLESS)
-        with pytest.raises(KeyboardInterrupt), Beside(counts) as beside:
-            begun = [beside.begin(scan, query) for query in (ENDLESS, f"{ENDLESS} WHERE true")]
+    with CountStore(tmp_path, 1 << 28, 2) as counts:
+        counts.prefetch(ENDLESS)
+        with pytest.raises(KeyboardInterrupt), BackgroundThread(counts) as background:
+            begun = [background.submit(scan, query) for query in (ENDLESS, f"{ENDLESS} WHERE true")]
             timer.start()
             begun[0].result()
         assert begun[1].cancelled()
-        with pytest.raises(ArithmeticError), Beside(counts) as beside:
-            own = beside.begin(scan, f"{ENDLESS} WHERE true")
+        with pytest.raises(ArithmeticError), BackgroundThread(counts) as background:
+            own = background.submit(scan, f"{ENDLESS} WHERE true")
             raise ArithmeticError
         assert isinstance(own.exception(), duckdb.InterruptException)
         assert counts.rows("SELECT 1") == [(1,)]
@@ -177,18 +176,20 @@ def test_what_fails_beside_fails_the_analysis(rows: ParquetRows, tmp_path: Path,
 
 def test_a_value_is_waited_for_when_it_is_asked_for(tmp_path: Path):
     first = threading.Event()
-    with Counts(tmp_path, 1 << 28, 2) as counts, Beside(counts) as beside:
-        values = Awaited({"slow": beside.begin(first.wait, 30), "after": beside.begin(int, "7")})
+    with CountStore(tmp_path, 1 << 28, 2) as counts, BackgroundThread(counts) as background:
+        values = AwaitedValues({"slow": background.submit(first.wait, 30), "after": background.submit(int, "7")})
         assert (set(values), len(values), "slow" in values, "other" in values) == ({"slow", "after"}, 2, True, False)
         first.set()
         assert dict(values) == {"slow": True, "after": 7}
 
 
 def test_an_interrupt_ends_a_stream(tmp_path: Path):
-    with Counts(tmp_path, 1 << 28, 2) as counts:
-        with pytest.raises(ArithmeticError), Beside(counts) as beside:
+    with CountStore(tmp_path, 1 << 28, 2) as counts:
+        with pytest.raises(ArithmeticError), BackgroundThread(counts) as background:
             started = threading.Event()
-            begun = beside.begin(lambda: [started.set() for _ in counts.stream(f"SELECT range FROM range({10**12})")])
+            begun = background.submit(
+                lambda: [started.set() for _ in counts.stream(f"SELECT range FROM range({10**12})")]
+            )
             assert started.wait(60)
             raise ArithmeticError
         # Arrow's reader wraps DuckDB's error.
@@ -196,8 +197,8 @@ def test_an_interrupt_ends_a_stream(tmp_path: Path):
 
 
 def test_a_vocabulary_may_be_forgotten_while_a_result_is_fetched(tmp_path: Path):
-    with Counts(tmp_path, 1 << 28, 2) as counts:
-        tokens = [Tokens(counts, counts.create("SELECT 'a'::BLOB AS token, 1 AS metric"), is_integer=False)]
+    with CountStore(tmp_path, 1 << 28, 2) as counts:
+        tokens = [VocabularyTable(counts, counts.create("SELECT 'a'::BLOB AS token, 1 AS metric"), is_integer=False)]
         tokens.append(tokens)  # Only the collector finds out that nobody needs it.
         table = tokens[0].table
         del tokens

@@ -10,9 +10,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from tidemill.transform.analysis import nodes
-from tidemill.transform.analysis.feeding import Feeder
+from tidemill.transform.analysis.passes import Feeder
 from tidemill.transform.raw import RawColumn
-from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.tft.trace import Trace
 
 COLUMNS = [RawColumn("i", "int64"), RawColumn("f", "float32"), RawColumn("s", "string"), RawColumn("l", "int64", True)]

@@ -14,13 +14,13 @@ from tests.transform.runs import FEATURES, TRAIN_ROWS, spec, table, write_exampl
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
-from tidemill.transform.analysis import tallies
+from tidemill.transform.analysis import scan_tally
 from tidemill.transform.canonical import canonicalise
-from tidemill.transform.features import FeaturesFunction, feature_columns
+from tidemill.transform.features_function import FeaturesFunction, feature_columns
 from tidemill.transform.graph import TRANSFORM_FN
-from tidemill.transform.local import LocalEngine
+from tidemill.transform.local_engine import LocalEngine
 from tidemill.transform.raw import RawColumn
-from tidemill.transform.rows import parquet
+from tidemill.transform.rows import parquet_rows
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +53,22 @@ def analysed(examples: Dataset, folder: Path, **settings) -> dict[str, bytes]:
 
 
 def test_neither_threads_nor_spans_change_a_byte(examples: Dataset, tmp_path: Path):
-    spans = tmp_path / "spans"
+    analyzer_cache = tmp_path / "analyzer_cache"
     want = analysed(examples, tmp_path / "one", threads=1)
     assert any(name.startswith(f"{TRANSFORM_FN}/assets/") for name in want)
-    for number, settings in enumerate([{"threads": 4}, {"spans": spans}, {"spans": spans, "threads": 3}]):
+    for number, settings in enumerate(
+        [{"threads": 4}, {"analyzer_cache": analyzer_cache}, {"analyzer_cache": analyzer_cache, "threads": 3}]
+    ):
         assert analysed(examples, tmp_path / str(number), **settings) == want
 
 
 def test_files_that_were_seen_are_not_read_again(examples: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    spans = tmp_path / "spans"
-    want = analysed(examples, tmp_path / "first", spans=spans)
-    for reader in (parquet._RowGroup, tallies.ScanTally):
-        name = "batches" if reader is parquet._RowGroup else "run"
+    analyzer_cache = tmp_path / "analyzer_cache"
+    want = analysed(examples, tmp_path / "first", analyzer_cache=analyzer_cache)
+    for reader in (parquet_rows._RowGroupUnit, scan_tally.ScanTally):
+        name = "batches" if reader is parquet_rows._RowGroupUnit else "run"
         monkeypatch.setattr(reader, name, lambda *_, **__: pytest.fail("read"))
-    assert analysed(examples, tmp_path / "second", spans=spans) == want
+    assert analysed(examples, tmp_path / "second", analyzer_cache=analyzer_cache) == want
 
 
 def test_an_analyzer_for_beam_alone_is_refused_before_any_row_is_read(

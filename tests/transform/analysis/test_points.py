@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_transform import analyzers
 
-from tidemill.transform.analysis.points import Points
+from tidemill.transform.analysis.accumulators import WeightedPoints
 from tidemill.transform.tft import combiners
 
 VALUES = st.lists(st.floats(width=32, allow_nan=True) | st.integers(-3, 3).map(float), max_size=40)
@@ -30,7 +30,7 @@ def of_points(combiner, points):
 def test_quantiles_of_few_values_are_those_of_the_values(parts, buckets):
     combiner = analyzers.QuantilesCombiner(buckets, 0.01, np.float32)
     arrays = [np.array(part, np.float32) for part in parts]
-    points = Points.merged([Points.of(array) for array in arrays]).thinned(0.01)
+    points = WeightedPoints.merged([WeightedPoints.of(array) for array in arrays]).thinned(0.01)
     want = quantiles(combiner, *([array] for array in arrays))
     np.testing.assert_array_equal(of_points(combiner, points), want)
 
@@ -39,7 +39,9 @@ def test_quantiles_of_few_values_are_those_of_the_values(parts, buckets):
 def test_what_has_no_weight_is_not_there(rows, buckets):
     combiner = analyzers.QuantilesCombiner(buckets, 0.01, np.float32, has_weights=True)
     values, weights = np.array(rows, np.float32).reshape(-1, 2).T.copy()
-    points = Points.merged([Points.of(values[::2], weights[::2]), Points.of(values[1::2], weights[1::2])])
+    points = WeightedPoints.merged(
+        [WeightedPoints.of(values[::2], weights[::2]), WeightedPoints.of(values[1::2], weights[1::2])]
+    )
     assert np.all(points.weights > 0)
     np.testing.assert_array_equal(of_points(combiner, points), quantiles(combiner, [values, weights]))
 
@@ -47,8 +49,8 @@ def test_what_has_no_weight_is_not_there(rows, buckets):
 @given(rows=st.lists(st.tuples(st.integers(0, 4), st.integers(-3, 3)), max_size=40), cut=st.integers(0, 40))
 def test_groups_are_kept_apart(rows, cut):
     groups, values = np.array(rows, np.int64).reshape(-1, 2).T
-    parts = [Points.of(values[s].astype(np.float32), None, groups[s]) for s in (slice(cut), slice(cut, None))]
-    points = Points.merged(parts)
+    parts = [WeightedPoints.of(values[s].astype(np.float32), None, groups[s]) for s in (slice(cut), slice(cut, None))]
+    points = WeightedPoints.merged(parts)
     got = [(int(g), float(v), float(w)) for v, w, g in zip(*points, strict=True)]
     pairs = sorted(set(rows))
     assert got == [(g, v, rows.count((g, v))) for g, v in pairs]
@@ -66,7 +68,7 @@ def test_thinning_moves_no_rank_by_much(kind, epsilon):
     if kind == "groups":
         groups = random.integers(0, 3, count)
         groups[:9] = 7
-    thinned = Points.of(values, None, groups).thinned(epsilon)
+    thinned = WeightedPoints.of(values, None, groups).thinned(epsilon)
     most = max(8192, int(np.ceil(50 / epsilon)))
     for group in np.unique(groups):
         exact = np.sort(values[groups == group])
@@ -87,12 +89,12 @@ def test_quantiles_of_many_values_are_within_epsilon():
     random = np.random.default_rng(1)
     values = random.lognormal(size=300_000).astype(np.float32)
     combiner = analyzers.QuantilesCombiner(20, 0.01, np.float32)
-    parts = [Points.of(part).thinned(0.01) for part in np.split(values, 10)]
-    got = of_points(combiner, Points.merged(parts).thinned(0.01)).ravel()
+    parts = [WeightedPoints.of(part).thinned(0.01) for part in np.split(values, 10)]
+    got = of_points(combiner, WeightedPoints.merged(parts).thinned(0.01)).ravel()
     ranks = np.searchsorted(np.sort(values), got) / len(values)
     assert np.abs(ranks - np.arange(1, 20) / 20).max() <= 0.01
 
 
 def test_as_many_weights_as_values():
     with pytest.raises(ValueError, match="1 weights for 2 values"):
-        Points.of(np.zeros(2), np.ones(1))
+        WeightedPoints.of(np.zeros(2), np.ones(1))

@@ -14,7 +14,7 @@ from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.transform.graph import FEATURES, TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import RawColumn
-from tidemill.transform.shards import ShardTransformer
+from tidemill.transform.transformed import ShardTransformer
 
 TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 COLUMNS = (

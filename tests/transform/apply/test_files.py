@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidemill.artifacts.examples import ROW_GROUP_ROWS
-from tidemill.transform.apply import lookup  # noqa: F401 - Polars, which changes what a signal does
-from tidemill.transform.apply.files import transform_files
+from tidemill.transform.apply import value_index  # noqa: F401 - Polars, which changes what a signal does
+from tidemill.transform.apply.transform_files import transform_files
 
 SCHEMA = pa.schema([("x", pa.int32()), ("y", pa.float32())])
 SIZES = {"a": [10, 20, 30], "empty": [], "large": [ROW_GROUP_ROWS + 5, 7], "b": [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 1]}

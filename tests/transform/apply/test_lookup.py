@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.transform.apply import lookup
-from tidemill.transform.apply.lookup import NOT_FOUND, Index
+from tidemill.transform.apply import value_index
+from tidemill.transform.apply.value_index import NOT_FOUND, ValueIndex
 
 _BINARY = st.binary(max_size=20) | st.sampled_from(
     [b"", b"\x00", b"\x00\x00", b"a" * 12, b"a" * 13, b"a" * 12 + b"\x00"]
@@ -24,7 +24,7 @@ def assert_found(known: pa.Array, asked: pa.Array) -> None:
     positions = {value: position for position, value in enumerate(known.to_pylist())}
     expected = [positions.get(value, NOT_FOUND) for value in asked.to_pylist()]
     valid = np.flatnonzero(asked.is_valid().to_numpy(zero_copy_only=False))
-    assert Index(known).find(asked)[valid].tolist() == np.array(expected, int)[valid].tolist()
+    assert ValueIndex(known).find(asked)[valid].tolist() == np.array(expected, int)[valid].tolist()
 
 
 @pytest.mark.parametrize(("type_", "values"), [(pa.large_binary(), _BINARY), (pa.int64(), _NUMBERS)])
@@ -51,13 +51,13 @@ def test_many(length: int):
 @pytest.mark.parametrize("type_", [pa.large_binary(), pa.int64()])
 def test_hashes_that_collide(type_: pa.DataType, monkeypatch: pytest.MonkeyPatch):
     """Exact even where many values share a hash, or the half of it that is compared."""
-    plain = lookup._Keys.__init__
+    plain = value_index._Keys.__init__
 
-    def poor(self: lookup._Keys, array: pa.Array) -> None:
+    def poor(self: value_index._Keys, array: pa.Array) -> None:
         plain(self, array)
         self.hashes = self.hashes & np.uint64(0x0000000300000007)
 
-    monkeypatch.setattr(lookup._Keys, "__init__", poor)
+    monkeypatch.setattr(value_index._Keys, "__init__", poor)
     numbers = list(range(300))
     values = numbers if pa.types.is_int64(type_) else [b"value number %d" % number for number in numbers]
     assert_found(pa.array(values[:200], type_), pa.array(values * 2, type_))

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.transform.apply.test_facts import dense
-from tidemill.transform.apply import eager
-from tidemill.transform.apply.rowwise import Substitution, substitution
+from tidemill.transform.apply import probes
+from tidemill.transform.apply.substitution import Substitution, substitution
 from tidemill.transform.tft.trace import Trace
 
 SPECS = {
@@ -165,8 +165,8 @@ def test_the_graph_is_run_once_for_columns_that_are_treated_alike(tmp_path: Path
         tokens["f"] = tf.where(tf.equal(dense(inputs["f"], ""), "x"), "z", dense(inputs["f"], ""))
         return tokens
 
-    runs, run_on = [], eager._run_on
-    monkeypatch.setattr(eager, "_run_on", lambda *arguments: (runs.append(None), run_on(*arguments))[1])
+    runs, run_on = [], probes._run_on
+    monkeypatch.setattr(probes, "_run_on", lambda *arguments: (runs.append(None), run_on(*arguments))[1])
     trace = Trace(function, {name: tf.SparseTensorSpec([None, None], tf.string) for name in "abcdef"}, tmp_path)
     found = {name: substitution(trace, tensor, "abcdef") for name, tensor in trace.outputs.items()}
     same = {name: Substitution(name, "string", False, {}, b"") for name in "abc"}

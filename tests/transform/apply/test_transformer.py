@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.transform.apply.functions import functions
 from tests.transform.apply.graphs import WORDS, Function, by_tensorflow, rows_of, write_graph
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.apply import loading
+from tidemill.transform.apply import saved_transform
 from tidemill.transform.apply.transformer import Transformer
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import RawColumn
@@ -271,7 +271,7 @@ def test_no_rows(tmp_path: Path):
 def test_the_graph_that_preprocess_writes(all_kinds, tmp_path: Path):
     """All kinds of features; loaded without `tf.saved_model.load`, and with the same result."""
     transformer = Transformer(all_kinds.graph, threads=2)
-    assert loading._Plain.load(all_kinds.graph.path / TRANSFORM_FN) is not None
+    assert saved_transform._PlainSavedModel.load(all_kinds.graph.path / TRANSFORM_FN) is not None
     for split, entry in all_kinds.examples.splits.items():
         pairs = [(all_kinds.examples.path / f.name, tmp_path / f"{split}-{n}") for n, f in enumerate(entry.files)]
         transformer.files(pairs)

@@ -28,7 +28,7 @@ _NUMBERS = st.one_of(
 
 @st.composite
 def rows(draw) -> tuple[pa.Table, list[int], int]:
-    """Rows, how many of them are in each file, and how many in a row group."""
+    """RowSource, how many of them are in each file, and how many in a row group."""
     count = draw(st.integers(1, MOST_ROWS))
 
     def column(values: st.SearchStrategy, type_: pa.DataType) -> pa.Array:

@@ -48,14 +48,14 @@ def transformed(folder: Path, rows) -> pa.Table | None:
 
 def parquet_rows(given: Given, **settings):
     """The Parquet files as the local engine reads them."""
-    from tidemill.transform.rows.parquet import ParquetRows
+    from tidemill.transform.rows.parquet_rows import ParquetRows
 
     return ParquetRows(given.files, given.columns, representations=given.representations, **settings)
 
 
 def batch_rows(given: Given, **settings):
     """Beam's record batches as the local engine reads them."""
-    from tidemill.transform.rows.batches import BatchRows
+    from tests.transform.batch_rows import BatchRows
 
     return BatchRows(given.batches, given.config, **settings)
 

@@ -72,11 +72,11 @@ def keys(version: int = 0) -> list[str]:
 def test_nine_of_ten_files_are_kept(case: Case, given: Given, tmp_path: Path):
     whole = by_local(case, given, tmp_path / "whole", parquet_rows(given, keys=keys()))
     nine = replace(given, files=given.files[:-1])
-    spans = tmp_path / "spans"
-    by_local(case, nine, tmp_path / "nine", parquet_rows(nine, keys=keys()[:-1]), spans=spans)
-    kept = by_local(case, given, tmp_path / "kept", parquet_rows(given, keys=keys()), spans=spans)
+    analyzer_cache = tmp_path / "analyzer_cache"
+    by_local(case, nine, tmp_path / "nine", parquet_rows(nine, keys=keys()[:-1]), analyzer_cache=analyzer_cache)
+    kept = by_local(case, given, tmp_path / "kept", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
     assert_same_bits(tmp_path / "whole", whole, tmp_path / "kept", kept)
-    again = by_local(case, given, tmp_path / "again", parquet_rows(given, keys=keys()), spans=spans)
+    again = by_local(case, given, tmp_path / "again", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
     assert_same_bits(tmp_path / "whole", whole, tmp_path / "again", again)
 
 
@@ -87,14 +87,14 @@ ONE_PHASE = [case for case in CASES if case.name in ("reductions", "moments", "q
 def test_what_is_kept_is_not_read(case: Case, given: Given, tmp_path: Path):
     """Files are changed behind the back of their keys: nobody notices. With another key, one is read anew."""
     told = other_files(given, tmp_path)
-    spans = tmp_path / "spans"
-    first = by_local(case, given, tmp_path / "first", parquet_rows(given, keys=keys()), spans=spans)
-    unseen = by_local(case, given, tmp_path / "unseen", parquet_rows(told, keys=keys()), spans=spans)
+    analyzer_cache = tmp_path / "analyzer_cache"
+    first = by_local(case, given, tmp_path / "first", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
+    unseen = by_local(case, given, tmp_path / "unseen", parquet_rows(told, keys=keys()), analyzer_cache=analyzer_cache)
     # The rows themselves are transformed as they are now.
     assert_same_bits(tmp_path / "first", first, tmp_path / "unseen", unseen, is_row_wise=False)
     one = replace(given, files=[*given.files[:3], told.files[3], *given.files[4:]])
     expected = by_local(case, one, tmp_path / "expected", parquet_rows(one))
-    seen = by_local(case, one, tmp_path / "seen", parquet_rows(one, keys=keys(1)), spans=spans)
+    seen = by_local(case, one, tmp_path / "seen", parquet_rows(one, keys=keys(1)), analyzer_cache=analyzer_cache)
     assert_same_bits(tmp_path / "expected", expected, tmp_path / "seen", seen)
 
 
@@ -111,8 +111,8 @@ def other_files(given: Given, folder: Path) -> Given:
 
 @pytest.mark.parametrize("case", marked([case for case in CASES if case.name in ("moments", "vocabularies", "phases")]))
 def test_what_is_damaged_is_not_used(case: Case, given: Given, tmp_path: Path):
-    spans, moments = tmp_path / "spans", random.Random(0)
-    whole = by_local(case, given, tmp_path / "whole", parquet_rows(given, keys=keys()), spans=spans)
+    analyzer_cache, moments = tmp_path / "analyzer_cache", random.Random(0)
+    whole = by_local(case, given, tmp_path / "whole", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
     damages = [
         lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
         lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
@@ -120,9 +120,9 @@ def test_what_is_damaged_is_not_used(case: Case, given: Given, tmp_path: Path):
         lambda path: path.unlink(),
         lambda path: path.write_bytes(b"[]"),
     ]
-    files = [path for path in sorted(spans.rglob("*")) if path.is_file() and path.stat().st_size]
+    files = [path for path in sorted(analyzer_cache.rglob("*")) if path.is_file() and path.stat().st_size]
     assert files
     for path in files:
         moments.choice(damages)(path)
-    mended = by_local(case, given, tmp_path / "mended", parquet_rows(given, keys=keys()), spans=spans)
+    mended = by_local(case, given, tmp_path / "mended", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
     assert_same_bits(tmp_path / "whole", whole, tmp_path / "mended", mended)

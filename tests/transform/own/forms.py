@@ -19,9 +19,9 @@ from tfx_bsl.coders import example_coder
 from tfx_bsl.tfxio import tf_example_record
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
+from tests.transform.batch_rows import BatchRows
 from tidemill.transform.raw import SENTINELS, is_list, raw_columns
-from tidemill.transform.rows.batches import BatchRows
-from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.rows.parquet_rows import ParquetRows
 
 _MOST_BATCHES = 500
 

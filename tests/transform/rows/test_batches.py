@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapter, TensorAdapterConfig
 
-from tidemill.transform.rows.batches import BatchRows
+from tests.transform.batch_rows import BatchRows
 
 BATCH = pa.record_batch(
     {

@@ -15,7 +15,7 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapter, TensorAdapterConfig
 
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.raw import RawColumn, list_schema, to_lists, typed
-from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.rows.parquet_rows import ParquetRows
 
 INTS = st.none() | st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-(2**63), 2**63 - 1, 0])
 FLOATS = st.none() | st.floats(width=32) | st.sampled_from([float("nan"), float("inf"), -float("inf"), -0.0])

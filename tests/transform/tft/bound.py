@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow_transform import analyzer_nodes, impl_helper
 
 from tests.transform.tft import functions
-from tidemill.transform.tft import Sink, Trace
+from tidemill.transform.tft.trace import Sink, Trace
 
 SPECS = impl_helper.get_type_specs_from_feature_specs(functions.FEATURE_SPEC)
 WORDS = ["a", "dd", "größe", "x y"]

@@ -15,7 +15,8 @@ import tensorflow_transform as tft
 from tests.transform.tft import functions
 from tests.transform.tft.bound import SPECS, assert_same, batch, bind_phases
 from tests.transform.tft.conftest import Reference
-from tidemill.transform.tft import Sink, Trace, save
+from tidemill.transform.tft.save import save
+from tidemill.transform.tft.trace import Sink, Trace
 
 pytestmark = pytest.mark.slow
 BY_NAME = {function.__name__: function for function in functions.ALL}

@@ -15,9 +15,10 @@ from tensorflow_transform import graph_tools, tf2_utils
 from tests.transform.tft import functions
 from tests.transform.tft.bound import SPECS, assert_same, batch, bind_phases, made_up
 from tidemill.transform.canonical import canonicalise
+from tidemill.transform.describe import needed_inputs
 from tidemill.transform.graph import TRANSFORM_FN
-from tidemill.transform.needs import needed_inputs
-from tidemill.transform.tft import Trace, save
+from tidemill.transform.tft.save import save
+from tidemill.transform.tft.trace import Trace
 
 RANDOM_NAMES = ("tables_and_objects",)
 """TensorFlow gives a table of the user's own a random name."""

@@ -11,9 +11,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context
 
-from tidemill.transform.tft import pruning, sections
+from tidemill.transform.tft import subgraph
 from tidemill.transform.tft.private import FuncGraph
-from tidemill.transform.tft.sections import Section
+from tidemill.transform.tft.subgraph import Subgraph
 
 
 def traced(function: Callable[..., dict[str, tf.Tensor]]) -> FuncGraph:
@@ -23,14 +23,14 @@ def traced(function: Callable[..., dict[str, tf.Tensor]]) -> FuncGraph:
 
 def run(graph: FuncGraph, feeds: list[str], fetches: list[str], *values: object) -> list[np.ndarray]:
     tensors = [[graph.get_tensor_by_name(name) for name in names] for names in (feeds, fetches)]
-    return [value.numpy() for value in Section(graph, *tensors)([tf.constant(value) for value in values])]
+    return [value.numpy() for value in Subgraph(graph, *tensors)([tf.constant(value) for value in values])]
 
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows with each copy that is made."""
-    made, prune = [], pruning.prune
-    monkeypatch.setattr(sections, "prune", lambda *arguments: (made.append(None), prune(*arguments))[1])
+    made, prune = [], subgraph.prune
+    monkeypatch.setattr(subgraph, "prune", lambda *arguments: (made.append(None), prune(*arguments))[1])
     return made
 
 
@@ -81,7 +81,7 @@ def test_an_op_of_which_one_output_is_fed_is_copied(copies: list[None]):
 
 def test_tensorflow_forgets_a_section_with_it():
     graph = traced(lambda x: tf.identity(x, name="out"))
-    section = Section(graph, graph.inputs, [graph.get_tensor_by_name("out:0")])
+    section = Subgraph(graph, graph.inputs, [graph.get_tensor_by_name("out:0")])
     name = section._name
     assert context.context().has_function(name)
     del section
@@ -130,7 +130,7 @@ def test_grappler_is_left_out_where_nothing_is_a_float():
     branch = next(op.name for op in graph.get_operations() if op.type in ("If", "StatelessIf"))
     is_large = graph.get_tensor_by_name("is_large:0")
     for name, is_left_out in {"number": True, "float": False, branch: False}.items():
-        section = Section(graph, [is_large], [graph.get_tensor_by_name(f"{name}:0")])
+        section = Subgraph(graph, [is_large], [graph.get_tensor_by_name(f"{name}:0")])
         config = config_pb2.ConfigProto.FromString(section._attributes[-1])
         assert config.graph_options.rewrite_options.disable_meta_optimizer == is_left_out
 
@@ -158,7 +158,7 @@ def test_a_copy_has_each_constant_once_and_nothing_that_only_passes_a_tensor_on(
         return tf.identity(sum_, name="out")
 
     graph = traced(function)
-    pruned = pruning.prune(graph, graph.inputs, {"out": graph.get_tensor_by_name("out:0"), "x": graph.inputs[0]})
+    pruned = subgraph.prune(graph, graph.inputs, {"out": graph.get_tensor_by_name("out:0"), "x": graph.inputs[0]})
     names = {
         kind: [op.name for op in pruned.graph.get_operations() if op.type == kind] for kind in ("Identity", "Const")
     }
@@ -180,9 +180,9 @@ def test_a_copy_may_be_cut_anywhere():
 
     graph = traced(function)
     out, high, offset = (graph.get_tensor_by_name(name) for name in ("handle_0:0", "halves:1", "feed_0:0"))
-    whole = pruning.prune(graph, graph.inputs[:1], [out])
+    whole = subgraph.prune(graph, graph.inputs[:1], [out])
     assert whole(tf.constant([4.0, 6.0]))[0].numpy().tolist() == [29.0, 32.0]
-    cut = pruning.prune(graph, [high, offset], [out, high])
+    cut = subgraph.prune(graph, [high, offset], [out, high])
     assert [value.numpy().tolist() for value in cut(tf.constant([5.0]), tf.constant([10.0, 20.0]))] == [
         [25.0, 35.0],
         [5.0],

@@ -13,14 +13,14 @@ from tensorflow.python.framework import func_graph, ops
 from tensorflow.python.util import tf_stack
 
 from tidemill.transform.tft.trace import Trace
-from tidemill.transform.tft.tracing import Traced, trace
+from tidemill.transform.tft.traced_function import TracedFunction, trace_function
 
 SPECS = {"x": tf.TensorSpec([None, 4], tf.float32), "s": tf.TensorSpec([None], tf.string)}
 X = tf.reshape(tf.range(8.0), [2, 4])
 
 
-def traced(function: Callable[[dict], Any], tmp_path: Path) -> Traced:
-    return trace(function, SPECS, tmp_path, {})
+def traced(function: Callable[[dict], Any], tmp_path: Path) -> TracedFunction:
+    return trace_function(function, SPECS, tmp_path, {})
 
 
 def values(function: Callable[[dict], dict[str, tf.Tensor]], tmp_path: Path) -> dict[str, list]:

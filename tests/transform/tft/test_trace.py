@@ -19,7 +19,10 @@ import tensorflow_transform as tft
 from tests.transform.tft import functions
 from tests.transform.tft.bound import SPECS, WORDS, batch, bind_phases, made_up, sources
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.tft import Trace, fingerprint, private, save
+from tidemill.transform.tft import private
+from tidemill.transform.tft.path_fingerprint import fingerprint
+from tidemill.transform.tft.save import save
+from tidemill.transform.tft.trace import Trace
 
 
 @pytest.mark.parametrize(

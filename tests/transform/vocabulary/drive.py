@@ -11,7 +11,8 @@ import numpy as np
 from tensorflow_transform import analyzer_nodes, analyzers
 
 from tidemill.transform.analysis import vocabulary
-from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.analysis.count_store import CountStore
+from tidemill.transform.analysis.partial_counts import PartialCounts
 from tidemill.transform.analysis.tallies import BatchTally, CooccurrenceTally, CountTally, WeightTally
 
 Ordering = analyzers._VocabOrderingType
@@ -131,7 +132,7 @@ def by_local(
         is_filtered: Whether TFT's filter for text files applies to tokens that are counted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with Counts(folder, memory, threads, per_file=through_disk) as store:
+    with CountStore(folder, memory, threads, per_file=through_disk) as store:
         tally = reduction(want, store, is_filtered)
         parts = np.array_split(np.arange(len(batches)), files)
         for file, part in enumerate(parts):
@@ -151,14 +152,14 @@ def by_local(
         return finish(want, tally.result(), folder)
 
 
-def reduction(want: Wanted, store: Counts, is_filtered: bool = False) -> BatchTally:
+def reduction(want: Wanted, store: CountStore, is_filtered: bool = False) -> BatchTally:
     """The reduction of batches."""
     token = "BLOB" if want.input_dtype == "string" else "BIGINT"
     if want.ordering == Ordering.FREQUENCY:
-        return CountTally(store.pieces(token, "BIGINT", ordered=False), (), is_filtered)
+        return CountTally(PartialCounts(store, token, "BIGINT", ordered=False), (), is_filtered)
     if want.ordering == Ordering.WEIGHTED_FREQUENCY:
-        return WeightTally(store.pieces(token, "DOUBLE", ordered=True), ())
-    return CooccurrenceTally(store.pieces(token, "DOUBLE", ordered=True), ())
+        return WeightTally(PartialCounts(store, token, "DOUBLE", ordered=True), ())
+    return CooccurrenceTally(PartialCounts(store, token, "DOUBLE", ordered=True), ())
 
 
 def finish(want: Wanted, result: object, folder: Path) -> Made:

@@ -119,8 +119,8 @@ def reduced(rows: list[tuple[set[bytes], int, float]], weighted: bool) -> Batch:
 @pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @FEW
-@given(data=st.data(), spans=st.booleans())
-def test_mutual_information(weighted: bool, data: st.DataObject, spans: bool):
+@given(data=st.data(), analyzer_cache=st.booleans())
+def test_mutual_information(weighted: bool, data: st.DataObject, analyzer_cache: bool):
     batches = data.draw(labelled_batches(weighted))
     ordering = Ordering.WEIGHTED_MUTUAL_INFORMATION if weighted else Ordering.MUTUAL_INFORMATION
     kinds = {
@@ -135,4 +135,4 @@ def test_mutual_information(weighted: bool, data: st.DataObject, spans: bool):
     }
     changed = {"ordering": ordering, "store_frequency": True}
     wanted = {name: (dataclasses.replace(kind, **changed), batches) for name, kind in kinds.items()}
-    assert_same(wanted, unit=99, through_disk=spans)
+    assert_same(wanted, unit=99, through_disk=analyzer_cache)

@@ -14,10 +14,11 @@ import tensorflow_transform as tft
 
 from tests.transform.here import analyse_here
 from tidemill.transform.analysis import nodes
-from tidemill.transform.analysis.counts import Counts
-from tidemill.transform.analysis.tallies import CountTally, ScanTally
+from tidemill.transform.analysis.count_store import CountStore
+from tidemill.transform.analysis.scan_tally import ScanTally
+from tidemill.transform.analysis.tallies import CountTally
 from tidemill.transform.raw import RawColumn
-from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.tft.trace import Trace
 
 WORDS = ["a", "b", "", None, "größe", "line\nbreak", "missing", "a", "word" * 9, "\x00"]
@@ -76,7 +77,7 @@ def vocabularies(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(("function", "kind"), [(scanned, ScanTally), (counted, CountTally)])
 def test_who_counts(function, kind: type, rows: ParquetRows, tmp_path: Path):
     trace = Trace(function, rows.specs, tmp_path)
-    with Counts(tmp_path, 1 << 28, 1) as counts:
+    with CountStore(tmp_path, 1 << 28, 1) as counts:
         operations = [o for o in nodes.operations(trace.sinks) if nodes.is_accumulate(o)]
         assert [type(nodes.reduction(o, trace, rows, counts)) for o in operations] == [kind] * 6
 
@@ -86,9 +87,9 @@ def test_both_ways_of_counting_give_the_same_files(rows: ParquetRows, tmp_path: 
     made = vocabularies(tmp_path / "scanned")
     for name, function, settings in (
         ("counted", counted, {"threads": 3}),
-        ("spans", scanned, {"spans": tmp_path / "kept"}),
-        ("spans again", scanned, {"spans": tmp_path / "kept"}),
-        ("counted spans", counted, {"spans": tmp_path / "kept"}),
+        ("analyzer_cache", scanned, {"analyzer_cache": tmp_path / "kept"}),
+        ("analyzer_cache again", scanned, {"analyzer_cache": tmp_path / "kept"}),
+        ("counted analyzer_cache", counted, {"analyzer_cache": tmp_path / "kept"}),
     ):
         analyse_here(function, rows, tmp_path / name, **settings)
         assert vocabularies(tmp_path / name) == made, name

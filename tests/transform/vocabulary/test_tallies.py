@@ -19,11 +19,11 @@ from tests.transform.vocabulary.drive import Made, Ordering, Wanted, by_local, f
 from tests.transform.vocabulary.reference import expected
 from tests.transform.vocabulary.tokens import AWKWARD, BYTES, INTEGERS, TEXTS, VOCABULARIES
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.analysis.counts import Counts
-from tidemill.transform.analysis.tallies import ScanTally
-from tidemill.transform.apply.rowwise import Substitution
+from tidemill.transform.analysis.count_store import CountStore
+from tidemill.transform.analysis.scan_tally import ScanTally
+from tidemill.transform.apply.substitution import Substitution
 from tidemill.transform.raw import RawColumn
-from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.rows.parquet_rows import ParquetRows
 
 SOME = settings(max_examples=60, deadline=None)
 KINDS = st.sampled_from(sorted(VOCABULARIES)).map(VOCABULARIES.__getitem__)
@@ -37,25 +37,25 @@ def by_scan(
     *,
     is_filtered: bool,
     threads: int = 1,
-    spans: bool = False,
+    analyzer_cache: bool = False,
 ) -> Made:
-    """The vocabulary of a Parquet column. With `spans` each file is dumped and loaded."""
+    """The vocabulary of a Parquet column. With `analyzer_cache` each file is dumped and loaded."""
     with tempfile.TemporaryDirectory() as name:
         folder, paths = Path(name), []
         for number, table in enumerate(files):
             paths.append(folder / f"{number}.parquet")
             pq.write_table(table, paths[-1], row_group_size=7)
         scan = ParquetRows(paths, [RawColumn(substitution.column, substitution.dtype)]).scan(substitution.column)
-        with Counts(folder, 1 << 28, threads, per_file=spans) as store:
+        with CountStore(folder, 1 << 28, threads, per_file=analyzer_cache) as store:
             tally = ScanTally(store, scan, substitution, is_filtered)
-            if spans:
+            if analyzer_cache:
                 before = ScanTally(store, scan, substitution, is_filtered)
                 before.run(range(1, len(files)), threads, print)
                 for number in range(1, len(files)):
                     (folder / str(number)).mkdir()
                     before.dump(number, folder / str(number))
                     tally.load(number, folder / str(number))
-            tally.run([0] if spans else range(len(files)), threads, print)
+            tally.run([0] if analyzer_cache else range(len(files)), threads, print)
             return finish(want, tally.result(), folder)
 
 
@@ -91,27 +91,27 @@ def substitutions(draw, values: st.SearchStrategy, tokens: st.SearchStrategy, **
     tokens=st.lists(BYTES, max_size=60),
     size=st.integers(1, 30),
     files=st.integers(1, 3),
-    spans=st.booleans(),
+    analyzer_cache=st.booleans(),
     frequency=st.booleans(),
     is_filtered=st.booleans(),
 )
 def test_batches(
-    want: Wanted, tokens: list[bytes], size: int, files: int, spans: bool, frequency: bool, is_filtered: bool
+    want: Wanted, tokens: list[bytes], size: int, files: int, analyzer_cache: bool, frequency: bool, is_filtered: bool
 ):
     want = dataclasses.replace(want, store_frequency=frequency)
     batches = [(np.array(tokens[start : start + size], object),) for start in range(0, len(tokens), size)]
     with tempfile.TemporaryDirectory() as folder:
-        made = by_local(want, batches, Path(folder), files=files, through_disk=spans, is_filtered=is_filtered)
+        made = by_local(want, batches, Path(folder), files=files, through_disk=analyzer_cache, is_filtered=is_filtered)
     stay = [token for token in tokens if not is_filtered or re.fullmatch(rb"[^\n\r]+", token)]
     assert made == expected(want, Counter(stay))
 
 
 @SOME
-@given(want=INTEGER_KINDS, tokens=st.lists(INTEGERS | st.just(-(2**63)), max_size=60), spans=st.booleans())
-def test_batches_of_integers(want: Wanted, tokens: list[int], spans: bool):
+@given(want=INTEGER_KINDS, tokens=st.lists(INTEGERS | st.just(-(2**63)), max_size=60), analyzer_cache=st.booleans())
+def test_batches_of_integers(want: Wanted, tokens: list[int], analyzer_cache: bool):
     batches = [(np.array(tokens[start : start + 9], np.int64),) for start in range(0, len(tokens), 9)]
     with tempfile.TemporaryDirectory() as folder:
-        made = by_local(want, batches, Path(folder), files=2, through_disk=spans)
+        made = by_local(want, batches, Path(folder), files=2, through_disk=analyzer_cache)
     assert made == expected(want, Counter(tokens))
 
 
@@ -122,11 +122,13 @@ def test_batches_of_integers(want: Wanted, tokens: list[int], spans: bool):
     substitution=substitutions(TEXTS, BYTES, dtype="string", as_string=False),
     type_=st.sampled_from([pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]),
     is_filtered=st.booleans(),
-    spans=st.booleans(),
+    analyzer_cache=st.booleans(),
 )
-def test_text_column(want: Wanted, values: list, substitution: Substitution, type_, is_filtered: bool, spans: bool):
+def test_text_column(
+    want: Wanted, values: list, substitution: Substitution, type_, is_filtered: bool, analyzer_cache: bool
+):
     texts = [None if value is None else value.decode() for value in values]
-    made = by_scan(want, column(texts, type_, 20), substitution, is_filtered=is_filtered, spans=spans)
+    made = by_scan(want, column(texts, type_, 20), substitution, is_filtered=is_filtered, analyzer_cache=analyzer_cache)
     raw = [None if value == b"\x00" else value for value in values]
     assert made == expected(want, stream(raw, substitution, is_filtered))
 
@@ -137,10 +139,12 @@ def test_text_column(want: Wanted, values: list, substitution: Substitution, typ
     values=st.lists(st.none() | BYTES, max_size=60),
     substitution=substitutions(BYTES, BYTES, dtype="string", as_string=False),
     is_filtered=st.booleans(),
-    spans=st.booleans(),
+    analyzer_cache=st.booleans(),
 )
-def test_binary_column(want: Wanted, values: list, substitution: Substitution, is_filtered: bool, spans: bool):
-    made = by_scan(want, column(values, pa.binary(), 20), substitution, is_filtered=is_filtered, spans=spans)
+def test_binary_column(want: Wanted, values: list, substitution: Substitution, is_filtered: bool, analyzer_cache: bool):
+    made = by_scan(
+        want, column(values, pa.binary(), 20), substitution, is_filtered=is_filtered, analyzer_cache=analyzer_cache
+    )
     raw = [None if value == b"\x00" else value for value in values]
     assert made == expected(want, stream(raw, substitution, is_filtered))
 
@@ -150,10 +154,10 @@ def test_binary_column(want: Wanted, values: list, substitution: Substitution, i
     want=INTEGER_KINDS,
     values=st.lists(st.none() | INTEGERS | st.just(-(2**63)), max_size=60),
     substitution=substitutions(INTEGERS, INTEGERS, dtype="int64", as_string=False),
-    spans=st.booleans(),
+    analyzer_cache=st.booleans(),
 )
-def test_integer_column(want: Wanted, values: list, substitution: Substitution, spans: bool):
-    made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=False, spans=spans)
+def test_integer_column(want: Wanted, values: list, substitution: Substitution, analyzer_cache: bool):
+    made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=False, analyzer_cache=analyzer_cache)
     raw = [None if value == -(2**63) else value for value in values]
     assert made == expected(want, stream(raw, substitution, False))
 
@@ -193,7 +197,7 @@ def test_batches_load_what_a_scan_has_dumped_and_the_other_way_round(tmp_path: P
     plain = Substitution("Column", "string", False, {}, None)
     for folder in ("scan", "batches"):
         (tmp_path / folder).mkdir()
-    with Counts(tmp_path, 1 << 28, 1, per_file=True) as store:
+    with CountStore(tmp_path, 1 << 28, 1, per_file=True) as store:
         scanned = ScanTally(store, scan, plain, True)
         scanned.run([0], 1, print)
         scanned.dump(0, tmp_path / "scan")
@@ -234,8 +238,19 @@ def test_any_number_of_threads_and_little_memory_give_the_same(weighted: bool, t
         exact.update(tokens)
     want = Wanted(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY if weighted else Ordering.FREQUENCY)
     made = [
-        by_local(want, batches, tmp_path / str(i), files=3, unit=4, threads=threads, memory=memory, through_disk=spans)
-        for i, (threads, memory, spans) in enumerate([(1, 1 << 28, False), (2, 1 << 25, False), (3, 1 << 28, True)])
+        by_local(
+            want,
+            batches,
+            tmp_path / str(i),
+            files=3,
+            unit=4,
+            threads=threads,
+            memory=memory,
+            through_disk=analyzer_cache,
+        )
+        for i, (threads, memory, analyzer_cache) in enumerate(
+            [(1, 1 << 28, False), (2, 1 << 25, False), (3, 1 << 28, True)]
+        )
     ]
     assert made[0] == made[1] == made[2]
     if not weighted:

@@ -6,37 +6,37 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tidemill.transform.analysis import nodes, passes
-from tidemill.transform.analysis.beside import Awaited, Beside
-from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.analysis.background import AwaitedValues, BackgroundThread
+from tidemill.transform.analysis.count_store import CountStore
 from tidemill.transform.analysis.reduction import Reduction
-from tidemill.transform.analysis.spans import Spans, entry_key
-from tidemill.transform.rows.rows import RowFile, Rows
+from tidemill.transform.analyzer_cache import AnalyzerCache, entry_key
+from tidemill.transform.rows.row_source import RowFile, RowSource
 from tidemill.transform.tft import combiners
-from tidemill.transform.tft.trace import Trace, fingerprint
+from tidemill.transform.tft.path_fingerprint import fingerprint
+from tidemill.transform.tft.trace import Trace
 
 
 def analyse(
     trace: Trace,
-    rows: Rows,
-    counts: Counts,
+    rows: RowSource,
+    counts: CountStore,
     *,
     threads: int,
-    spans: Path | None = None,
+    analyzer_cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Computes all that a trace's sinks want from the rows, and binds it.
 
     A phase is one pass over the rows for all sinks that can be computed by then. The results do not depend on the
-    number of threads, nor on what `spans` holds.
+    number of threads, nor on what `analyzer_cache` holds.
 
     Args:
         trace: A fresh trace, whose inputs are the rows' specs.
         rows: The rows.
-        counts: Where vocabularies are counted, with files kept apart where there are `spans`. Nothing else may use it
-            meanwhile.
+        counts: Counts vocabularies, per file if `analyzer_cache` is given. Nothing else may use it meanwhile.
         threads: How many threads read and reduce.
-        spans: A folder in which each file's reduced state is kept, and looked for before the file is read. Defaults to
-            none. Files without a key are always read.
+        analyzer_cache: A folder with the reduced state of each file, which is looked up before the file is read.
+            Defaults to none. Files without a key are always read.
         progress: Told how many rows of the phase's are through, and how many there are.
 
     Raises:
@@ -44,7 +44,7 @@ def analyse(
             `missing-column` or `feature-type` for rows that do not fit.
     """
     nodes.refuse_unknown(trace.sinks)
-    kept = None if spans is None else Spans(spans)
+    kept = None if analyzer_cache is None else AnalyzerCache(analyzer_cache)
     while trace.sinks:
         ready = [sink for sink in trace.sinks if nodes.is_ready(sink, trace)]
         if not ready:
@@ -52,12 +52,12 @@ def analyse(
         accumulates = [operation for operation in nodes.operations(ready) if nodes.is_accumulate(operation)]
         reductions = {o: nodes.reduction(o, trace, rows, counts) for o in accumulates}
         phase = _Phase(trace, rows, reductions, kept, threads, progress)
-        at_once = counts.is_ahead
+        at_once = counts.has_prefetched
         phase.run(counts, at_once=at_once)
         interpreter = nodes.Interpreter(trace, phase.results(), ready)
         if at_once:
-            with Beside(counts) as beside:
-                trace.bind(Awaited({sink.name: beside.begin(interpreter.value, sink) for sink in ready}))
+            with BackgroundThread(counts) as background:
+                trace.bind(AwaitedValues({sink.name: background.submit(interpreter.value, sink) for sink in ready}))
         else:
             trace.bind({sink.name: interpreter.value(sink) for sink in ready})
 
@@ -74,21 +74,21 @@ class _Phase:
     def __init__(
         self,
         trace: Trace,
-        rows: Rows,
+        rows: RowSource,
         reductions: dict[nodes.Operation, Reduction],
-        spans: Spans | None,
+        analyzer_cache: AnalyzerCache | None,
         threads: int,
         progress: Callable[[int, int], None],
     ):
-        self._trace, self._rows, self._reductions, self._spans = trace, rows, reductions, spans
+        self._trace, self._rows, self._reductions, self._cache = trace, rows, reductions, analyzer_cache
         self._threads, self._progress = threads, progress
         self._done = 0
         self._total = sum(file.rows for file in rows.files)
-        self._graphs = {} if spans is None else {o: self._describe(o) for o in reductions}
+        self._graphs = {} if analyzer_cache is None else {o: self._describe(o) for o in reductions}
         self._summed: dict[nodes.Operation, int] = {}
         """How many of the first files come from an entry of all of them together."""
 
-    def run(self, counts: Counts, *, at_once: bool) -> None:
+    def run(self, counts: CountStore, *, at_once: bool) -> None:
         """Reads what has to be read, so that all reductions are closed for all files.
 
         Args:
@@ -101,8 +101,8 @@ class _Phase:
             self._scan(missing)
             self._feed(missing)
         else:
-            with Beside(counts) as beside:
-                scanned = beside.begin(self._scan, missing)
+            with BackgroundThread(counts) as background:
+                scanned = background.submit(self._scan, missing)
                 self._feed(missing)
                 scanned.result()
         for file, wanting in missing:
@@ -130,7 +130,7 @@ class _Phase:
             if len(files) < max(_LEAST_SUMMED, _MORE_SUMMED * self._summed.get(operation, 0)):
                 continue
             if reduction.scans and (key := self._key(operation, *files)):
-                self._spans.keep(key, reduction.dump_sum)
+                self._cache.save(key, reduction.dump_sum)
         return found
 
     def _load_sums(self) -> None:
@@ -138,7 +138,7 @@ class _Phase:
         for operation, reduction in self._reductions.items():
             for count in range(len(files), _LEAST_SUMMED - 1, -1) if reduction.scans else []:
                 key = self._key(operation, *files[:count])
-                if key is not None and self._spans.load(key, reduction.load_sum):
+                if key is not None and self._cache.load(key, reduction.load_sum):
                     self._summed[operation] = count
                     break
 
@@ -151,7 +151,7 @@ class _Phase:
                 continue
             key = self._key(operation, file)
             load = lambda folder, r=reduction: r.load(file.index, folder)  # noqa: E731
-            if key is None or not self._spans.load(key, load):
+            if key is None or not self._cache.load(key, load):
                 found.append(reduction)
         return found
 
@@ -159,7 +159,7 @@ class _Phase:
         for operation, reduction in self._reductions.items():
             key = self._key(operation, file)
             if key is not None and reduction in wanting:
-                self._spans.keep(key, lambda folder, r=reduction: r.dump(file.index, folder))
+                self._cache.save(key, lambda folder, r=reduction: r.dump(file.index, folder))
 
     def _describe(self, operation: nodes.Operation) -> tuple[str, object] | None:
         """What a reduction's state depends on beside the file; None where it is not known to be the same next time."""

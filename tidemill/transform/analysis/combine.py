@@ -8,23 +8,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tidemill.transform.analysis import moments
-from tidemill.transform.analysis.points import Points
-from tidemill.transform.analysis.reduction import Merging
+from tidemill.transform.analysis.accumulators import MomentsAccumulator, WeightedPoints, merge_moments
+from tidemill.transform.analysis.reduction import MergingReduction
 from tidemill.transform.tft import combiners
 
 
-def combine_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> Merging:
+def combine_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingReduction:
     """The reduction of a combiner. Its result is the list of outputs that CacheableCombineMerge hands on."""
     if combiners.numpy_fold(combiner):
-        return _Fold(combiner, tensors)
+        return _FoldReduction(combiner, tensors)
     if combiners.mean_and_var_dtype(combiner):
-        return _MeanAndVar(combiner, tensors)
+        return _MeanAndVarReduction(combiner, tensors)
     if combiners.quantiles(combiner):
-        return _Quantiles(combiner, tensors)
+        return _QuantilesReduction(combiner, tensors)
     if combiners.is_covariance(combiner):
-        return _Covariance(combiner, tensors)
-    return _Combine(combiner, tensors)
+        return _CovarianceReduction(combiner, tensors)
+    return _CombineReduction(combiner, tensors)
 
 
 def encode_accumulator(accumulator: Any) -> dict[str, np.ndarray]:
@@ -49,7 +48,7 @@ def decode_accumulator(combiner: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return type(empty)(*parts) if hasattr(empty, "_fields") else parts
 
 
-class _Combine(Merging[Any]):
+class _CombineReduction(MergingReduction[Any]):
     """Any combiner, by its own methods."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
@@ -79,7 +78,7 @@ class _Combine(Merging[Any]):
         return decode_accumulator(self._combiner, arrays)
 
 
-class _Fold(Merging[list[np.ndarray]]):
+class _FoldReduction(MergingReduction[list[np.ndarray]]):
     """`NumPyCombiner`. The batches of a unit are folded at once, which for sums is also more exact.
 
     A state is empty where there was no batch. TFT takes an accumulator that begins with the default for one of no batch
@@ -120,7 +119,7 @@ class _Fold(Merging[list[np.ndarray]]):
         return [arrays[str(index)] for index in range(len(arrays))]
 
 
-class _Covariance(_Combine):
+class _CovarianceReduction(_CombineReduction):
     """`CovarianceCombiner` and `PCACombiner`. Products of float32 lose digits, so the batch is widened before."""
 
     def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
@@ -130,39 +129,39 @@ class _Covariance(_Combine):
         return self._combiner.merge_accumulators(states or [self._combiner.create_accumulator()])
 
 
-class _MeanAndVar(Merging["moments.Moments"]):
+class _MeanAndVarReduction(MergingReduction["MomentsAccumulator"]):
     """`WeightedMeanAndVarCombiner` without weights: the moments of all batches together, in float64."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
         self._combiner = combiner
 
-    def start(self) -> list[moments.Moments]:
+    def start(self) -> list[MomentsAccumulator]:
         return []
 
-    def add(self, partial: list[moments.Moments], values: tuple[np.ndarray, ...]) -> list[moments.Moments]:
+    def add(self, partial: list[MomentsAccumulator], values: tuple[np.ndarray, ...]) -> list[MomentsAccumulator]:
         # As TFT: what overflows its type becomes the type's largest number.
-        partial.append(moments.Moments(*map(np.nan_to_num, values[:3])))
+        partial.append(MomentsAccumulator(*map(np.nan_to_num, values[:3])))
         return partial
 
-    def finish(self, partial: list[moments.Moments]) -> moments.Moments:
+    def finish(self, partial: list[MomentsAccumulator]) -> MomentsAccumulator:
         return self.merge(partial)
 
-    def merge(self, states: Sequence[moments.Moments]) -> moments.Moments:
-        return moments.merge([moments.Moments(*self._combiner.create_accumulator()[:3]), *states])
+    def merge(self, states: Sequence[MomentsAccumulator]) -> MomentsAccumulator:
+        return merge_moments([MomentsAccumulator(*self._combiner.create_accumulator()[:3]), *states])
 
-    def encode(self, state: moments.Moments) -> dict[str, np.ndarray]:
+    def encode(self, state: MomentsAccumulator) -> dict[str, np.ndarray]:
         return state._asdict()
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> moments.Moments:
-        return moments.Moments(*(arrays[name] for name in moments.Moments._fields))
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> MomentsAccumulator:
+        return MomentsAccumulator(*(arrays[name] for name in MomentsAccumulator._fields))
 
-    def extract(self, state: moments.Moments) -> list[np.ndarray]:
+    def extract(self, state: MomentsAccumulator) -> list[np.ndarray]:
         dtype = combiners.mean_and_var_dtype(self._combiner)
         return [dtype(state.mean), dtype(state.variance)]
 
 
-class _Quantiles(Merging[Points]):
+class _QuantilesReduction(MergingReduction[WeightedPoints]):
     """`QuantilesCombiner` for one feature: a sketch only of what is left of all rows."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
@@ -170,24 +169,24 @@ class _Quantiles(Merging[Points]):
         self._combiner = combiner
         self._parameters = combiners.quantiles(combiner)
 
-    def start(self) -> list[Points]:
+    def start(self) -> list[WeightedPoints]:
         return []
 
-    def add(self, partial: list[Points], values: tuple[np.ndarray, ...]) -> list[Points]:
-        partial.append(Points.of(values[0], values[1] if self._parameters.has_weights else None))
+    def add(self, partial: list[WeightedPoints], values: tuple[np.ndarray, ...]) -> list[WeightedPoints]:
+        partial.append(WeightedPoints.of(values[0], values[1] if self._parameters.has_weights else None))
         return partial
 
-    def finish(self, partial: list[Points]) -> Points:
+    def finish(self, partial: list[WeightedPoints]) -> WeightedPoints:
         return self.merge(partial)
 
-    def merge(self, states: Sequence[Points]) -> Points:
-        return Points.merged(states).thinned(self._parameters.epsilon)
+    def merge(self, states: Sequence[WeightedPoints]) -> WeightedPoints:
+        return WeightedPoints.merged(states).thinned(self._parameters.epsilon)
 
-    def encode(self, state: Points) -> dict[str, np.ndarray]:
+    def encode(self, state: WeightedPoints) -> dict[str, np.ndarray]:
         return state._asdict()
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> Points:
-        return Points(*(arrays[name] for name in Points._fields))
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> WeightedPoints:
+        return WeightedPoints(*(arrays[name] for name in WeightedPoints._fields))
 
-    def extract(self, state: Points) -> list[np.ndarray]:
+    def extract(self, state: WeightedPoints) -> list[np.ndarray]:
         return list(self._combiner.extract_output(state.sketch(self._parameters)))

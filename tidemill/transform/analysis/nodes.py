@@ -16,10 +16,10 @@ from tensorflow_transform import analyzer_nodes, nodes
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.analysis import vocabulary
 from tidemill.transform.analysis.combine import combine_reduction
-from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.analysis.count_store import CountStore
 from tidemill.transform.analysis.per_key import KeyedOutputs, per_key_reduction
 from tidemill.transform.analysis.reduction import Reduction
-from tidemill.transform.rows.rows import Rows
+from tidemill.transform.rows.row_source import RowSource
 from tidemill.transform.tft.trace import Sink, Trace
 
 _ACCUMULATE = (
@@ -93,7 +93,7 @@ def is_accumulate(operation: Operation) -> bool:
     return isinstance(operation.operation_def, _ACCUMULATE)
 
 
-def reduction(operation: Operation, trace: Trace, rows: Rows, counts: Counts) -> Reduction:
+def reduction(operation: Operation, trace: Trace, rows: RowSource, counts: CountStore) -> Reduction:
     """What does an accumulate operation's work.
 
     Raises:
@@ -150,7 +150,7 @@ class Interpreter:
             case analyzer_nodes.CacheableCombinePerKeyFormatKeys():
                 return _format_keys(inputs[0], definition)
             case analyzer_nodes.CacheableCombinePerKeyFormatLarge():
-                return [vocabulary.Tokens.from_pairs(_format_large(inputs[0]), "string")]
+                return [vocabulary.VocabularyTable.from_pairs(_format_large(inputs[0]), "string")]
             case analyzer_nodes.ScaleAndFlattenPerKeyBucketBouandaries():
                 return _join_boundary_rows(inputs[0])
             case analyzer_nodes.VocabularyMerge():
@@ -163,7 +163,7 @@ class Interpreter:
                 path = self._trace.vocabulary_path(definition.vocab_filename, definition.file_format)
                 tokens = inputs[0]
                 if isinstance(tokens, list):
-                    tokens = vocabulary.Tokens.from_pairs(tokens, definition.input_dtype)
+                    tokens = vocabulary.VocabularyTable.from_pairs(tokens, definition.input_dtype)
                 vocabulary.order_and_write(definition, tokens, path, inputs[1] if len(inputs) > 1 else None)
                 return [path]
         raise ValueError(f"not known: {type(definition).__name__}")

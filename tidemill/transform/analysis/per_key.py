@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tidemill.transform.analysis import moments
+from tidemill.transform.analysis.accumulators import MomentsAccumulator, WeightedPoints, merge_moment_groups
 from tidemill.transform.analysis.combine import decode_accumulator, encode_accumulator
-from tidemill.transform.analysis.points import Points
-from tidemill.transform.analysis.reduction import Merging, decode_bytes, encode_bytes
+from tidemill.transform.analysis.reduction import MergingReduction, decode_bytes, encode_bytes
 from tidemill.transform.tft import combiners
 
 
@@ -33,22 +32,22 @@ class KeyedOutputs(NamedTuple):
     outputs: list[np.ndarray]
 
 
-class Keyed(NamedTuple):
+class KeyedTable(NamedTuple):
     """A table: `keys` (large_binary, distinct) and arrays `[keys, …]`."""
 
     keys: pa.LargeBinaryArray
     columns: tuple[np.ndarray, ...]
 
 
-def per_key_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> Merging:
+def per_key_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingReduction:
     """The reduction of a combiner per key. The first tensor has the keys. Its result is a `KeyedOutputs`."""
     if combiners.numpy_fold(combiner):
-        return _Folds(combiner, tensors)
+        return _FoldPerKey(combiner, tensors)
     if combiners.mean_and_var_dtype(combiner):
-        return _MeansAndVars(combiner, tensors)
+        return _MeanAndVarPerKey(combiner, tensors)
     if combiners.quantiles(combiner):
-        return _Quantiles(combiner, tensors)
-    return _Combines(combiner, tensors)
+        return _QuantilesPerKey(combiner, tensors)
+    return _CombinePerKey(combiner, tensors)
 
 
 def check_inputs(values: tuple[np.ndarray, ...]) -> None:
@@ -70,8 +69,8 @@ def check_inputs(values: tuple[np.ndarray, ...]) -> None:
             )
 
 
-class _Groups(NamedTuple):
-    """Rows sorted by key, in their order within a key.
+class _KeyGroups(NamedTuple):
+    """RowSource sorted by key, in their order within a key.
 
     Attributes:
         keys: The distinct keys, in the order in which they came.
@@ -86,7 +85,7 @@ class _Groups(NamedTuple):
     starts: np.ndarray
 
     @classmethod
-    def of(cls, keys: pa.LargeBinaryArray) -> _Groups:
+    def of(cls, keys: pa.LargeBinaryArray) -> _KeyGroups:
         encoded = keys.dictionary_encode()
         codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         order = np.argsort(codes, kind="stable")
@@ -109,64 +108,64 @@ def _sorted(keys: pa.LargeBinaryArray) -> tuple[np.ndarray, np.ndarray]:
     return objects[order], order
 
 
-class _Tables(Merging[Keyed]):
+class _TableReduction(MergingReduction[KeyedTable]):
     """What the combiners whose accumulators are arrays have in common."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
         self._combiner = combiner
 
-    def start(self) -> list[Keyed]:
+    def start(self) -> list[KeyedTable]:
         return []
 
-    def add(self, partial: list[Keyed], values: tuple[np.ndarray, ...]) -> list[Keyed]:
+    def add(self, partial: list[KeyedTable], values: tuple[np.ndarray, ...]) -> list[KeyedTable]:
         check_inputs(values)
-        partial.append(Keyed(_binary(values[0]), tuple(values[1:])))
+        partial.append(KeyedTable(_binary(values[0]), tuple(values[1:])))
         return partial
 
-    def finish(self, partial: list[Keyed]) -> Keyed:
+    def finish(self, partial: list[KeyedTable]) -> KeyedTable:
         return self.merge(partial)
 
-    def merge(self, states: Sequence[Keyed]) -> Keyed:
+    def merge(self, states: Sequence[KeyedTable]) -> KeyedTable:
         states = [state for state in states if len(state.keys)]
         if not states:
-            return Keyed(_binary(np.zeros(0, object)), ())
+            return KeyedTable(_binary(np.zeros(0, object)), ())
         keys = pa.concat_arrays([state.keys for state in states])
         columns = [np.concatenate(parts) for parts in zip(*(state.columns for state in states), strict=True)]
-        groups = _Groups.of(keys)
-        return Keyed(groups.keys, self.fold(groups, [column[groups.order] for column in columns]))
+        groups = _KeyGroups.of(keys)
+        return KeyedTable(groups.keys, self.fold(groups, [column[groups.order] for column in columns]))
 
     @abc.abstractmethod
-    def fold(self, groups: _Groups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def fold(self, groups: _KeyGroups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """One row a key, from arrays whose rows stand in the order of the groups."""
 
     @abc.abstractmethod
     def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The combiner's outputs of one row a key. There is at least one key."""
 
-    def extract(self, state: Keyed) -> KeyedOutputs:
+    def extract(self, state: KeyedTable) -> KeyedOutputs:
         keys, order = _sorted(state.keys)
         if not len(keys):
             return KeyedOutputs(keys, _no_outputs(self._combiner))
         return KeyedOutputs(keys, [output[order] for output in self.outputs(state.columns)])
 
-    def encode(self, state: Keyed) -> dict[str, np.ndarray]:
+    def encode(self, state: KeyedTable) -> dict[str, np.ndarray]:
         columns = {f"column_{index}": column for index, column in enumerate(state.columns)}
         return encode_bytes(state.keys.to_pylist()) | columns
 
-    def decode(self, arrays: Mapping[str, np.ndarray]) -> Keyed:
+    def decode(self, arrays: Mapping[str, np.ndarray]) -> KeyedTable:
         columns = tuple(arrays[f"column_{index}"] for index in range(len(arrays) - 2))
-        return Keyed(pa.array(decode_bytes(arrays), pa.large_binary()), columns)
+        return KeyedTable(pa.array(decode_bytes(arrays), pa.large_binary()), columns)
 
 
-class _Folds(_Tables):
+class _FoldPerKey(_TableReduction):
     """`NumPyCombiner` for each key: the first rows of all keys at once, then the second ones, and so on."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(combiner, tensors)
         self._parameters = combiners.numpy_fold(combiner)
 
-    def fold(self, groups: _Groups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def fold(self, groups: _KeyGroups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         codes, places = groups.codes[groups.order], groups.places
         folded = tuple(
             np.empty((len(groups.keys), *column.shape[1:]), dtype)
@@ -189,21 +188,21 @@ class _Folds(_Tables):
         return outputs
 
 
-class _MeansAndVars(_Tables):
+class _MeanAndVarPerKey(_TableReduction):
     """`WeightedMeanAndVarCombiner` without weights for each key."""
 
-    def add(self, partial: list[Keyed], values: tuple[np.ndarray, ...]) -> list[Keyed]:
+    def add(self, partial: list[KeyedTable], values: tuple[np.ndarray, ...]) -> list[KeyedTable]:
         return super().add(partial, values[:4])
 
-    def fold(self, groups: _Groups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        return tuple(moments.merge_groups(moments.Moments(*columns), groups.starts))
+    def fold(self, groups: _KeyGroups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return tuple(merge_moment_groups(MomentsAccumulator(*columns), groups.starts))
 
     def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         dtype = combiners.mean_and_var_dtype(self._combiner)
         return [column.astype(dtype) for column in columns[1:]]
 
 
-class _Quantiles(Merging["_KeyedPoints"]):
+class _QuantilesPerKey(MergingReduction["_KeyedPoints"]):
     """`QuantilesCombiner` for each key."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
@@ -217,9 +216,11 @@ class _Quantiles(Merging["_KeyedPoints"]):
     def add(self, partial: list[_KeyedPoints], values: tuple[np.ndarray, ...]) -> list[_KeyedPoints]:
         check_inputs(values)
         keys, x, *weights = values
-        groups = _Groups.of(_binary(keys))
+        groups = _KeyGroups.of(_binary(keys))
         width = int(np.prod(x.shape[1:], dtype=np.int64))
-        points = Points.of(x, weights[0] if self._parameters.has_weights else None, np.repeat(groups.codes, width))
+        points = WeightedPoints.of(
+            x, weights[0] if self._parameters.has_weights else None, np.repeat(groups.codes, width)
+        )
         partial.append(_KeyedPoints(groups.keys, points))
         return partial
 
@@ -228,21 +229,21 @@ class _Quantiles(Merging["_KeyedPoints"]):
 
     def merge(self, states: Sequence[_KeyedPoints]) -> _KeyedPoints:
         if len(states) < 2:
-            return states[0] if states else _KeyedPoints(_binary(np.zeros(0, object)), Points.merged([]))
-        groups = _Groups.of(pa.concat_arrays([state.keys for state in states]))
+            return states[0] if states else _KeyedPoints(_binary(np.zeros(0, object)), WeightedPoints.merged([]))
+        groups = _KeyGroups.of(pa.concat_arrays([state.keys for state in states]))
         ends = np.cumsum([len(state.keys) for state in states])
         parts = []
         for state, end in zip(states, ends, strict=True):
             codes = groups.codes[end - len(state.keys) : end]
             parts.append(state.points._replace(groups=codes[state.points.groups]))
-        return _KeyedPoints(groups.keys, Points.merged(parts).thinned(self._parameters.epsilon))
+        return _KeyedPoints(groups.keys, WeightedPoints.merged(parts).thinned(self._parameters.epsilon))
 
     def extract(self, state: _KeyedPoints) -> KeyedOutputs:
         keys, order = _sorted(state.keys)
         bounds = np.searchsorted(state.points.groups, np.arange(len(keys) + 1))
         outputs = []
         for group in order:
-            points = Points(*(field[bounds[group] : bounds[group + 1]] for field in state.points))
+            points = WeightedPoints(*(field[bounds[group] : bounds[group + 1]] for field in state.points))
             outputs.append(self._combiner.extract_output(points.sketch(self._parameters))[0])
         return KeyedOutputs(keys, [np.array(outputs)] if outputs else _no_outputs(self._combiner))
 
@@ -250,7 +251,7 @@ class _Quantiles(Merging["_KeyedPoints"]):
         return encode_bytes(state.keys.to_pylist()) | state.points._asdict()
 
     def decode(self, arrays: Mapping[str, np.ndarray]) -> _KeyedPoints:
-        points = Points(*(arrays[name] for name in Points._fields))
+        points = WeightedPoints(*(arrays[name] for name in WeightedPoints._fields))
         return _KeyedPoints(pa.array(decode_bytes(arrays), pa.large_binary()), points)
 
 
@@ -258,10 +259,10 @@ class _KeyedPoints(NamedTuple):
     """Keys, and the points whose groups are the keys' places."""
 
     keys: pa.LargeBinaryArray
-    points: Points
+    points: WeightedPoints
 
 
-class _Combines(Merging[dict[bytes, Any]]):
+class _CombinePerKey(MergingReduction[dict[bytes, Any]]):
     """Any combiner for each key, row by row, by its own methods."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):

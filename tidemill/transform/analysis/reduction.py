@@ -15,12 +15,12 @@ _MOST_PENDING = 64
 
 
 class Reduction(Protocol):
-    """One accumulate node of TFT's: what becomes of the rows before TFT's later nodes see them. It is `Fed` or
-    `Scanning`.
+    """One accumulate node of TFT's: what becomes of the rows before TFT's later nodes see them. It is `FedReduction` or
+    `ScanningReduction`.
 
     Attributes:
         tensors: What each batch gives it.
-        scans: Whether it is `Scanning`.
+        scans: Whether it is `ScanningReduction`.
     """
 
     tensors: Sequence[tf.Tensor]
@@ -39,7 +39,7 @@ class Reduction(Protocol):
         """All files' states together, as the node's consumer takes it."""
 
 
-class Fed(Reduction, Protocol):
+class FedReduction(Reduction, Protocol):
     """A reduction that is given batches of the rows.
 
     Units are reduced by threads, each from `start` over `add` to `finish`. The rest happens on one thread, units and
@@ -64,7 +64,7 @@ class Fed(Reduction, Protocol):
         """Takes a unit's result."""
 
 
-class Scanning(Reduction, Protocol):
+class ScanningReduction(Reduction, Protocol):
     """A reduction that reads the rows by itself, and gets no units."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
@@ -83,8 +83,8 @@ class Scanning(Reduction, Protocol):
         """Reads what `dump_sum` wrote, instead of each of its files. Called at most once, before all else."""
 
 
-class Merging(abc.ABC, Generic[State]):
-    """A `Fed` reduction whose states are merged unit after unit, then file after file."""
+class MergingReduction(abc.ABC, Generic[State]):
+    """A `FedReduction` reduction whose states are merged unit after unit, then file after file."""
 
     scans = False
 

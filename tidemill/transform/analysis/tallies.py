@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.duckdb_session import literal, quote
-from tidemill.transform.analysis.counts import STATE_FILE, Counts, Pieces
-from tidemill.transform.analysis.sums import sums
-from tidemill.transform.analysis.tokens import Tokens, as_bytes, blob, is_left_out, stays
-from tidemill.transform.apply.rowwise import Substitution
-from tidemill.transform.raw import SENTINELS
-from tidemill.transform.rows.rows import Scan
+from tidemill.transform.analysis.partial_counts import PartialCounts, sums
+from tidemill.transform.analysis.vocabulary_table import VocabularyTable, stays
 
 _MOST_ROWS = 1 << 20
 _MOST_BYTES = 1 << 28
@@ -36,7 +31,7 @@ class Tally:
     tensors: Sequence[Any] = ()
     scans = False
 
-    def __init__(self, pieces: Pieces):
+    def __init__(self, pieces: PartialCounts):
         self._pieces, self._store, self._is_integer = pieces, pieces.store, pieces.is_integer
 
     def close(self, file: int) -> None:
@@ -51,10 +46,10 @@ class Tally:
         self._pieces.load(file, folder)
 
     def result(self) -> Any:
-        """See `Reduction`: the `Tokens`."""
+        """See `Reduction`: the `VocabularyTable`."""
         table = self._store.create(self._counts("true", "metric"))
-        self._pieces.forget()
-        return Tokens(self._store, table, is_integer=self._is_integer)
+        self._pieces.discard()
+        return VocabularyTable(self._store, table, is_integer=self._is_integer)
 
     def _file(self, file: int) -> Iterable[pa.Table]:
         for batch in self._store.stream(self._counts(f"file = {file}", "value")):
@@ -64,152 +59,6 @@ class Tally:
         self._pieces.flush()
         total = f"CAST(sum(value) AS BIGINT) AS {name}"
         return f"SELECT token, {total} FROM {self._pieces.table} WHERE {where} GROUP BY token"
-
-
-class ScanTally(Tally):
-    """Counts the tokens of a substitution in SQL, without feeding the rows through the graph.
-
-    Args:
-        store: Where to count.
-        scan: The column.
-        substitution: How its values become tokens.
-        is_filtered: Whether TFT's filter for text files applies to the tokens.
-    """
-
-    scans = True
-
-    def __init__(self, store: Counts, scan: Scan, substitution: Substitution, is_filtered: bool):
-        is_integer = substitution.dtype == "int64" and not substitution.as_string
-        super().__init__(store.pieces("BIGINT" if is_integer else "BLOB", "BIGINT", ordered=False))
-        self._scan, self._is_filtered = scan, is_filtered and not is_integer
-        self._missing = self._token(substitution.missing)
-        self._replaced = {self._token(k): self._token(v) for k, v in substitution.replaced.items()}
-        self._tables: dict[int, str] = {}
-        """Of a file's tokens and counts; of all files together under the first one's number, if none is kept apart."""
-        self._known: dict[int, str] = {}
-        """The same of files that were counted before, which are read when all are added up."""
-        self._sum: str | None = None
-        """The same of many such files together."""
-        self._whole: str | None = None
-        """The same of all files."""
-
-    def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """See `Scanning`. DuckDB's threads were chosen when it was opened."""
-        del threads, progress
-        for together in [[file] for file in files] if self._store.per_file else [files]:
-            self._tables[together[0]] = self._count(together)
-
-    def dump(self, file: int, folder: Path) -> None:
-        """See `Reduction`. Nothing comes through Python."""
-        self._copy(self._tables[file], folder)
-
-    def load(self, file: int, folder: Path) -> None:
-        """See `Reduction`."""
-        self._known[file] = self._store.hold_file(folder / STATE_FILE)
-
-    def dump_sum(self, folder: Path) -> None:
-        """See `Scanning`."""
-        self._copy(self._whole, folder)
-
-    def load_sum(self, folder: Path) -> None:
-        """See `Scanning`."""
-        self._sum = f"(SELECT token, value AS metric FROM {self._store.hold_file(folder / STATE_FILE)})"
-
-    def result(self) -> Tokens:
-        """See `Reduction`."""
-        known = [f"(SELECT token, value AS metric FROM {source})" for source in self._known.values()]
-        sources = [*self._tables.values(), *known]
-        if not sources and self._sum is None:
-            return super().result()
-        self._pieces.forget()
-        if self._sum is None and sources == list(self._tables.values())[:1]:
-            self._whole = sources[0]
-        else:
-            self._whole = self._store.create(self._added(sources))
-            for table in self._tables.values():
-                self._store.drop(table)
-        return Tokens(self._store, self._whole, is_integer=self._is_integer)
-
-    def _added(self, sources: Sequence[str]) -> str:
-        """SQL of the tokens and counts of all sources and the sum together."""
-        parts = " UNION ALL ".join(f"FROM {source}" for source in sources)
-        added = f"SELECT token, CAST(sum(metric) AS BIGINT) AS metric FROM ({parts}) GROUP BY token"
-        if self._sum is None:
-            return added
-        if not sources:
-            return f"FROM {self._sum}"
-        # A sum of many files has each token once: it is joined with what is new, which costs a third of a grouping.
-        both = f"{self._sum} a FULL JOIN ({added if len(sources) > 1 else f'FROM {sources[0]}'}) b ON a.token = b.token"
-        total = "coalesce(a.metric, 0) + coalesce(b.metric, 0)"
-        return f"SELECT coalesce(a.token, b.token) AS token, {total} AS metric FROM {both}"
-
-    def _copy(self, table: str | None, folder: Path) -> None:
-        target = literal(str(folder / STATE_FILE))
-        # Named as `Pieces.dump` does: either may load what the other wrote.
-        query = f"SELECT token, metric AS value FROM {table}"
-        self._store.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
-
-    def _token(self, value: bytes | int | None) -> bytes | int | None:
-        return value if value is None or self._is_integer else as_bytes(value)
-
-    def _count(self, files: Sequence[int]) -> str:
-        """A table of files' tokens and counts.
-
-        The column is grouped as it stands, and looked at value by value afterwards. Few values are replaced, and those
-        are mended in the table, which is cheaper than grouping again.
-        """
-        count = _count_column(self._scan)
-        # A filter would be run below the grouping, row by row.
-        token = f"SELECT {self._token_sql()} AS token, {count} AS metric FROM"
-        with self._store.source(grouped(self._scan, files)) as source:
-            table = self._store.create(f"{token} (SELECT {self._value_sql()} AS v, {count} FROM {source})")
-        self._replace(table)
-        return table
-
-    def _value_sql(self) -> str:
-        """SQL of a value, in which missing ones, where they have a token, are the dtype's sentinel."""
-        if self._missing is None:
-            return self._scan.sql
-        sentinel = SENTINELS[self._scan.dtype]
-        literal_sql = f"'{sentinel}'::BIGINT" if isinstance(sentinel, int) else blob(sentinel)
-        if self._scan.dtype == "string" and _is_text(self._scan.arrow_type):
-            literal_sql = f"decode({literal_sql})"
-        return f"coalesce({self._scan.sql}, {literal_sql})"
-
-    def _token_sql(self) -> str:
-        """SQL of the token of a value `v`, before it is replaced; NULL where the value gives none."""
-        if self._is_integer:
-            return "v"
-        if self._scan.dtype == "int64":
-            return "encode(CAST(v AS VARCHAR))"
-        is_text = _is_text(self._scan.arrow_type)
-        token = "encode(v)" if is_text else "v"
-        if not self._is_filtered:
-            return token
-        odd = [value for value in self._replaced if is_left_out(value)]
-        kept = _is_kept(is_text) + (f" OR {token} IN ({self._literals(odd)})" if odd else "")
-        return f"CASE WHEN {kept} THEN {token} END"
-
-    def _replace(self, table: str) -> None:
-        missing = self._token(SENTINELS[self._scan.dtype])
-        ours = {missing, *self._replaced, *self._replaced.values()}
-        ours |= set() if self._missing is None else {self._missing}
-        counts: dict[bytes | int, int] = {}
-        if self._replaced or self._missing is not None:
-            touched = f"token IN ({self._literals(ours)})"
-            for value, count in self._store.rows(f"SELECT token, metric FROM {table} WHERE {touched}"):
-                token = self._missing if value == missing else self._replaced.get(value, value)
-                if not (self._is_filtered and is_left_out(token)):
-                    counts[token] = counts.get(token, 0) + count
-            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL OR {touched}")
-        else:
-            self._store.execute(f"DELETE FROM {table} WHERE token IS NULL")
-        if counts:
-            rows = ", ".join(f"({self._literals([token])}, {count})" for token, count in counts.items())
-            self._store.execute(f"INSERT INTO {table} VALUES {rows}")
-
-    def _literals(self, tokens: Iterable[bytes | int]) -> str:
-        return ", ".join(str(token) if isinstance(token, int) else blob(token) for token in tokens)
 
 
 class BatchTally(Tally, abc.ABC):
@@ -222,7 +71,7 @@ class BatchTally(Tally, abc.ABC):
 
     _keys: Sequence[str] = ("token",)
 
-    def __init__(self, pieces: Pieces, tensors: Sequence[Any]):
+    def __init__(self, pieces: PartialCounts, tensors: Sequence[Any]):
         super().__init__(pieces)
         self.tensors = tuple(tensors)
 
@@ -268,7 +117,7 @@ class CountTally(BatchTally):
         is_filtered: Whether TFT's filter for text files applies to the tokens.
     """
 
-    def __init__(self, pieces: Pieces, tensors: Sequence[Any], is_filtered: bool):
+    def __init__(self, pieces: PartialCounts, tensors: Sequence[Any], is_filtered: bool):
         super().__init__(pieces, tensors)
         self._is_filtered = is_filtered and not self._is_integer
 
@@ -300,7 +149,7 @@ class WeightTally(BatchTally):
     def _keys(self) -> Sequence[str]:
         return ("token", "label") if self._pieces.ordered else ("token",)
 
-    def result(self) -> Tokens:
+    def result(self) -> VocabularyTable:
         """See `Reduction`."""
         if not self._pieces.ordered:
             return super().result()
@@ -310,8 +159,8 @@ class WeightTally(BatchTally):
         for part in sums(self._pieces):
             # Python's sum begins with 0, so that it never gives the negative zero.
             self._store.insert(table, pa.table({"token": part["token"], "metric": pc.add(part["value"], 0.0)}))
-        self._pieces.forget()
-        return Tokens(self._store, table, is_integer=self._is_integer, is_float=True)
+        self._pieces.discard()
+        return VocabularyTable(self._store, table, is_integer=self._is_integer, is_float=True)
 
     def _file(self, file: int) -> Iterable[pa.Table]:
         return sums(self._pieces, f"file = {file}") if self._pieces.ordered else super()._file(file)
@@ -349,40 +198,12 @@ class CooccurrenceTally(BatchTally):
             }
         )
 
-    def result(self) -> Pieces:
-        """See `Reduction`: the pieces, for `information.informative`."""
+    def result(self) -> PartialCounts:
+        """See `Reduction`: the pieces, for `information.vocabulary_by_information`."""
         return self._pieces
 
     def _file(self, file: int) -> Iterable[pa.Table]:
         return sums(self._pieces, f"file = {file}")
-
-
-def grouped(scan: Scan, files: Sequence[int]) -> str:
-    """SQL of a column's distinct values in files, as they stand there, and how often each occurs."""
-    column = quote(scan.column)
-    source = f"read_parquet({literal([scan.files[file] for file in files])}, hive_partitioning = false)"
-    return f"SELECT {column}, count(*) AS {_count_column(scan)} FROM {source} GROUP BY {column}"
-
-
-def _count_column(scan: Scan) -> str:
-    return quote(f"{scan.column} count")
-
-
-def _is_kept(is_text: bool) -> str:
-    """SQL of TFT's filter for text files."""
-    if is_text:
-        return "v <> '' AND NOT contains(v, chr(10)) AND NOT contains(v, chr(13))"
-    # Bytes as text escape what cannot be printed, and the backslash itself.
-    text = "CAST(v AS VARCHAR)"
-    return f"octet_length(v) > 0 AND NOT contains({text}, '\\x0A') AND NOT contains({text}, '\\x0D')"
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    """Whether DuckDB reads a column of the type as VARCHAR, not as BLOB."""
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    is_a = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    return any(check(type_) for check in is_a)
 
 
 def _repeated(label: int, rows: int) -> pa.Array:

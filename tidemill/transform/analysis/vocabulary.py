@@ -7,33 +7,37 @@ has the same bytes as Beam's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 from tensorflow_transform import analyzer_nodes, analyzers
 
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.analysis.counts import Counts, Pieces
-from tidemill.transform.analysis.information import informative
+from tidemill.transform.analysis.count_store import CountStore
+from tidemill.transform.analysis.mutual_information import vocabulary_by_information
+from tidemill.transform.analysis.partial_counts import PartialCounts
 from tidemill.transform.analysis.reduction import Reduction
-from tidemill.transform.analysis.tallies import CooccurrenceTally, CountTally, ScanTally, WeightTally
-from tidemill.transform.analysis.tokens import Pairs, Tokens, as_bytes, blob, dummy
-from tidemill.transform.analysis.vocabulary_file import text_query, write_vocabulary
-from tidemill.transform.apply.rowwise import substitution
-from tidemill.transform.rows.rows import Rows
+from tidemill.transform.analysis.scan_tally import ScanTally
+from tidemill.transform.analysis.tallies import CooccurrenceTally, CountTally, WeightTally
+from tidemill.transform.analysis.vocabulary_table import VocabularyPairs, VocabularyTable, as_bytes, blob, dummy
+from tidemill.transform.apply.substitution import substitution
+from tidemill.transform.rows.row_source import RowSource
 from tidemill.transform.tft.trace import Trace
 
-__all__ = ["Tokens", "count", "merge", "order_and_write", "prune", "vocabulary_reduction"]
+__all__ = ["VocabularyTable", "count", "merge", "order_and_write", "prune", "vocabulary_reduction"]
 
 _Ordering = analyzers._VocabOrderingType
 _INFORMATIVE = (_Ordering.MUTUAL_INFORMATION, _Ordering.WEIGHTED_MUTUAL_INFORMATION)
 _RESERVED_COUNT = -1
 
 
-def vocabulary_reduction(operation: Any, trace: Trace, rows: Rows, store: Counts) -> Reduction:
+def vocabulary_reduction(operation: Any, trace: Trace, rows: RowSource, store: CountStore) -> Reduction:
     """What counts the tokens of a vocabulary.
 
     Where the tokens are provably the values of one Parquet column, SQL counts them, and otherwise batches do.
@@ -56,19 +60,19 @@ def vocabulary_reduction(operation: Any, trace: Trace, rows: Rows, store: Counts
         is_filtered = trace.token_filter.get(tensors[0].name)
         # Of tokens that TFT did not tell of nothing is known.
         scan = None if is_filtered is None else _scan(tensors[0], is_filtered, trace, rows, store)
-        return scan or CountTally(store.pieces(token, "BIGINT", ordered=False), tensors, bool(is_filtered))
+        return scan or CountTally(PartialCounts(store, token, "BIGINT", ordered=False), tensors, bool(is_filtered))
     if ordering == _Ordering.WEIGHTED_FREQUENCY:
         is_float = tensors[1].dtype.is_floating
-        pieces = store.pieces(token, "DOUBLE" if is_float else "BIGINT", ordered=is_float)
+        pieces = PartialCounts(store, token, "DOUBLE" if is_float else "BIGINT", ordered=is_float)
         return WeightTally(pieces, tensors)
     if ordering in _INFORMATIVE:
-        return CooccurrenceTally(store.pieces(token, "DOUBLE", ordered=True), tensors)
+        return CooccurrenceTally(PartialCounts(store, token, "DOUBLE", ordered=True), tensors)
     got = "a vocabulary with weights by label"
     raise TidemillError(Code.UNSUPPORTED, "preprocessing_fn", got, "use the beam engine")
 
 
-def merge(definition: analyzer_nodes.VocabularyMerge, result: Tokens | Pieces) -> Tokens:
-    """Tokens with their metric: a count, a sum of weights, or mutual information.
+def merge(definition: analyzer_nodes.VocabularyMerge, result: VocabularyTable | PartialCounts) -> VocabularyTable:
+    """VocabularyTable with their metric: a count, a sum of weights, or mutual information.
 
     Args:
         definition: TFT's node.
@@ -76,10 +80,10 @@ def merge(definition: analyzer_nodes.VocabularyMerge, result: Tokens | Pieces) -
     """
     if definition.vocab_ordering_type not in _INFORMATIVE:
         return result
-    return informative(result, definition.use_adjusted_mutual_info, definition.min_diff_from_avg)
+    return vocabulary_by_information(result, definition.use_adjusted_mutual_info, definition.min_diff_from_avg)
 
 
-def prune(definition: analyzer_nodes.VocabularyPrune, tokens: Tokens) -> Tokens:
+def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -> VocabularyTable:
     """The tokens that reach the thresholds and are among the first, of all or of their key.
 
     Args:
@@ -110,10 +114,10 @@ def prune(definition: analyzer_nodes.VocabularyPrune, tokens: Tokens) -> Tokens:
     more = [name for name in tokens.more if name == "text"]
     names = ", ".join(["token", "metric", *more])
     table = tokens.store.create(f"SELECT {names} FROM {standard.table} UNION SELECT {names} FROM ({covered})")
-    return Tokens(tokens.store, table, is_integer=tokens.is_integer, is_float=tokens.is_float, more=more)
+    return VocabularyTable(tokens.store, table, is_integer=tokens.is_integer, is_float=tokens.is_float, more=more)
 
 
-def count(definition: analyzer_nodes.VocabularyCount, tokens: Tokens | Pairs) -> np.int64:
+def count(definition: analyzer_nodes.VocabularyCount, tokens: VocabularyTable | VocabularyPairs) -> np.int64:
     """The number of tokens in the file: an empty vocabulary has one.
 
     Args:
@@ -126,7 +130,7 @@ def count(definition: analyzer_nodes.VocabularyCount, tokens: Tokens | Pairs) ->
 
 def order_and_write(
     definition: analyzer_nodes.VocabularyOrderAndWrite,
-    tokens: Tokens | Pairs,
+    tokens: VocabularyTable | VocabularyPairs,
     path: Path,
     reserved_tokens: Sequence[bytes] | np.ndarray | None = None,
 ) -> Path:
@@ -136,7 +140,7 @@ def order_and_write(
         definition: TFT's node; says whether to order by hash, and whether to write metrics.
         tokens: The tokens.
         path: The file.
-        reserved_tokens: Tokens to put first. Defaults to none.
+        reserved_tokens: VocabularyTable to put first. Defaults to none.
 
     Returns:
         The file.
@@ -145,7 +149,7 @@ def order_and_write(
     line = _with_metric if definition.store_frequency else lambda metric, token: token
     head = [line(_RESERVED_COUNT, token) for token in reserved or ()]
     store, query = None, ""
-    if isinstance(tokens, Pairs):
+    if isinstance(tokens, VocabularyPairs):
         head += [line(*pair) for pair in _ordered(tokens, definition, reserved)]
     else:
         store, query = tokens.store, _ordered_query(tokens, definition, reserved)
@@ -154,13 +158,13 @@ def order_and_write(
     return path
 
 
-def _scan(tokens: Any, is_filtered: bool, trace: Trace, rows: Rows, store: Counts) -> ScanTally | None:
+def _scan(tokens: Any, is_filtered: bool, trace: Trace, rows: RowSource, store: CountStore) -> ScanTally | None:
     scans = {name: scan for name in rows.specs if (scan := rows.scan(name)) is not None}
     found = substitution(trace, tokens, scans) if scans else None
     return None if found is None else ScanTally(store, scans[found.column], found, is_filtered)
 
 
-def _above(tokens: Tokens, least_frequency: float, least_information: float) -> str:
+def _above(tokens: VocabularyTable, least_frequency: float, least_information: float) -> str:
     """SQL of TFT's thresholds."""
     if not (least_frequency > 0 or least_information > float("-inf")):
         return "true"
@@ -171,14 +175,14 @@ def _above(tokens: Tokens, least_frequency: float, least_information: float) -> 
     return " AND ".join(f"{name} >= '{float(b)!r}'::DOUBLE AND NOT isnan({name}::DOUBLE)" for name, b in bounds.items())
 
 
-def _only_dummy(tokens: Tokens, input_dtype: str) -> Tokens:
+def _only_dummy(tokens: VocabularyTable, input_dtype: str) -> VocabularyTable:
     metric, token = dummy(input_dtype)
     token_sql = token.decode() if tokens.is_integer else blob(token)
     table = tokens.store.create(f"SELECT {token_sql} AS token, {metric}::BIGINT AS metric, '{metric}' AS text")
-    return Tokens(tokens.store, table, is_integer=tokens.is_integer, more=("text",))
+    return VocabularyTable(tokens.store, table, is_integer=tokens.is_integer, more=("text",))
 
 
-def _keyed(tokens: Tokens, kept: str, key_fn: Callable[[bytes], Any]) -> str:
+def _keyed(tokens: VocabularyTable, kept: str, key_fn: Callable[[bytes], Any]) -> str:
     """A table of the tokens with the number of each one's key."""
     store, numbers = tokens.store, {}
     table = store.create(f"SELECT {tokens.columns}, 0::BIGINT AS key FROM {tokens.table} WHERE false")
@@ -188,7 +192,7 @@ def _keyed(tokens: Tokens, kept: str, key_fn: Callable[[bytes], Any]) -> str:
     return table
 
 
-def _ordered_query(tokens: Tokens, definition: Any, reserved: Sequence[bytes] | None) -> str:
+def _ordered_query(tokens: VocabularyTable, definition: Any, reserved: Sequence[bytes] | None) -> str:
     written = tokens.written
     expression = f"encode({tokens.metric_text} || ' ') || {written}" if definition.store_frequency else written
     where = f"WHERE {written} NOT IN ({', '.join(map(blob, reserved))})" if reserved else ""
@@ -196,7 +200,7 @@ def _ordered_query(tokens: Tokens, definition: Any, reserved: Sequence[bytes] | 
     return text_query(expression, f"FROM {tokens.table} {where} ORDER BY {order}", definition.file_format)
 
 
-def _ordered(pairs: Pairs, definition: Any, reserved: Sequence[bytes] | None) -> list[tuple[Any, bytes]]:
+def _ordered(pairs: VocabularyPairs, definition: Any, reserved: Sequence[bytes] | None) -> list[tuple[Any, bytes]]:
     if definition.input_is_sorted and reserved is None:
         return pairs.items
     taken = set(reserved or ())
@@ -208,3 +212,80 @@ def _ordered(pairs: Pairs, definition: Any, reserved: Sequence[bytes] | None) ->
 
 def _with_metric(metric: Any, token: bytes) -> bytes:
     return f"{metric} ".encode() + token
+
+
+_MASK_DELTA = 0xA282EAD8
+_UINT32 = 0xFFFFFFFF
+
+
+def write_vocabulary(path: Path, file_format: str, head: Iterable[bytes], store: CountStore | None, query: str) -> int:
+    """Writes a vocabulary.
+
+    Args:
+        path: The file.
+        file_format: `text`, or `tfrecord_gzip` as Beam writes it.
+        head: The first tokens, as they are written.
+        store: Where the other tokens are. None where there are no more.
+        query: SQL that gives them in one column of type BLOB, in order.
+
+    Returns:
+        The number of tokens that were written.
+    """
+    head = list(head)
+    write = _write_text if file_format == "text" else _write_records
+    batches = iter(()) if store is None else (batch.column(0) for batch in store.stream(query))
+    return write(path, head, batches)
+
+
+def text_query(expression: str, rest: str, file_format: str) -> str:
+    """SQL for `write_vocabulary`: lines of text end with a line break there.
+
+    Args:
+        expression: SQL of a token as it is written, of type BLOB.
+        rest: The query from FROM on.
+        file_format: As for `write_vocabulary`.
+    """
+    ending = r" || '\x0A'::BLOB" if file_format == "text" else ""
+    return f"SELECT {expression}{ending} AS line {rest}"
+
+
+def _write_text(path: Path, head: list[bytes], batches: Iterator[pa.Array]) -> int:
+    rows = len(head)
+    with open(path, "wb") as file:
+        file.writelines(token + b"\n" for token in head)
+        for batch in batches:
+            rows += len(batch)
+            # The lines lie one after the other in Arrow's memory: no need to touch each.
+            offsets = np.frombuffer(batch.buffers()[1], np.int32)[batch.offset : batch.offset + len(batch) + 1]
+            if offsets[-1] > offsets[0]:
+                file.write(memoryview(batch.buffers()[2])[offsets[0] : offsets[-1]])
+    return rows
+
+
+def _write_records(path: Path, head: list[bytes], batches: Iterator[pa.Array]) -> int:
+    rows = 0
+    # As Beam's: a header without time and name.
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    with open(path, "wb") as file:
+        for tokens in _chunks(head, batches):
+            rows += len(tokens)
+            file.write(compressor.compress(b"".join(map(_record, tokens))))
+        file.write(compressor.flush())
+    return rows
+
+
+def _chunks(head: list[bytes], batches: Iterator[pa.Array]) -> Iterator[list[bytes]]:
+    yield head
+    for batch in batches:
+        yield batch.to_pylist()
+
+
+def _record(token: bytes) -> bytes:
+    """A TFRecord: length, its checksum, data, their checksum."""
+    length = struct.pack("<Q", len(token))
+    return b"".join((length, _checksum(length), token, _checksum(token)))
+
+
+def _checksum(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & _UINT32)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tidemill.transform.apply import ops
-from tidemill.transform.apply.effects import LOOP, Effects
+from tidemill.transform.apply.ops import LOOP, Effects
 
 ROWS = ""
 """The stream of one element a row. Other streams are named by a column and have one element a present value."""

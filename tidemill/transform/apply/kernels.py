@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tidemill.transform.apply.plan import ColumnPlan
 from tidemill.transform.apply.probes import PACKET
-from tidemill.transform.apply.saved import GraphFunction
+from tidemill.transform.apply.saved_transform import GraphFunction
 
 _TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 _HARMLESS = {"int64": 0, "float32": 0.0, "string": b""}
@@ -76,7 +76,7 @@ class ColumnFunction:
 
 
 def _probe(plan: ColumnPlan, values: np.ndarray, has_missing: bool) -> tf.SparseTensor:
-    """Rows with the values, then rows without one. Where no error can come of it, there are some of each."""
+    """RowSource with the values, then rows without one. Where no error can come of it, there are some of each."""
     dtype = plan.column.dtype
     if not len(values) and plan.is_total:
         values = np.full(PACKET, _HARMLESS[dtype], object if dtype == "string" else dtype)
@@ -117,7 +117,7 @@ def make_windows(function: ColumnFunction, arrays: Mapping[str, pa.Array]) -> di
 
     Args:
         function: A function that cannot fail.
-        arrays: Rows to judge by: columns as `raw.typed` gives them.
+        arrays: RowSource to judge by: columns as `raw.typed` gives them.
     """
     lows, ranges = {}, {}
     for name, plan in function.plans.items():

@@ -18,11 +18,10 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tidemill.transform.apply.eager import run_on
 from tidemill.transform.apply.facts import ROWS, Elements, Facts, Level
-from tidemill.transform.apply.lookup import Index
-from tidemill.transform.apply.probes import PACKET, named_values, other_values, sparse_probe
-from tidemill.transform.apply.saved import GraphFunction, SavedTransform
+from tidemill.transform.apply.probes import PACKET, named_values, other_values, run_on, sparse_probe
+from tidemill.transform.apply.saved_transform import GraphFunction, SavedTransform
+from tidemill.transform.apply.value_index import ValueIndex
 from tidemill.transform.raw import RawColumn
 
 _MOST_NAMED = 1 << 22
@@ -44,7 +43,7 @@ class ColumnPlan:
     """
 
     column: RawColumn
-    index: Index | None = None
+    index: ValueIndex | None = None
     tables: dict[int, np.ndarray] = field(default_factory=dict)
     fills: dict[int, object] = field(default_factory=dict)
     by_value: list[int] = field(default_factory=list)
@@ -200,7 +199,7 @@ class _Planner:
             return
         named = named_values(self._facts, sources, plan.column.dtype, self._saved.keys)
         if named is not None:
-            plan.index = Index(named)
+            plan.index = ValueIndex(named)
             plan.tables = dict.fromkeys(finite, np.empty(0))
             plan.by_value = [number for number in plan.by_value if number not in finite]
 

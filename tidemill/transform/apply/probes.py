@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+import inspect
+import weakref
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,3 +96,123 @@ def _of_dtype(values: pa.Array, dtype: str) -> pa.Array | None:
     digits = values.filter(pc.match_substring_regex(values, _INTEGER))
     numbers = [int(digit) for digit in digits.to_pylist()]
     return pa.array([number for number in numbers if -(2**63) <= number < 2**63], pa.int64())
+
+
+_PARTS = ("indices", "values", "dense_shape")
+_found: MutableMapping[tf.Graph, dict[tuple, tuple[list[Any], Any]]] = weakref.WeakKeyDictionary()
+"""What `run_on` found in a graph."""
+_RENAMED = {
+    ("ExpandDims", "dim"): "axis",
+    ("Select", "e"): "y",
+    ("Select", "t"): "x",
+    ("Squeeze", "squeeze_dims"): "axis",
+}
+"""Names of inputs and attributes that `tf.raw_ops` calls otherwise than the op does."""
+
+
+def run_on(
+    graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor, raw: list[bytes | int], has_missing: bool
+) -> tuple[list[Any], Any]:
+    """The elements of a tensor that `Facts` calls `Elements` of one column.
+
+    Args:
+        graph: The tensor's graph.
+        column: The column's placeholders.
+        tensor: The tensor.
+        raw: Values of the column.
+        has_missing: Whether the tensor has an element for a missing value.
+
+    Returns:
+        An element for each of the values, and the one for a missing value; None where there is none.
+    """
+    form = _form(graph, column, tensor)
+    if form is None:
+        return _run_on(graph, column, tensor, raw, has_missing)
+    found = _found.setdefault(graph, {})
+    key = form, tuple(raw), has_missing
+    if key not in found:
+        found[key] = _run_on(graph, column, tensor, raw, has_missing)
+    return found[key]
+
+
+def _form(graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor) -> tuple | None:
+    """What a tensor is made of, whatever its column and its ops are called.
+
+    The same for many columns, as a rule, and to compare is quicker than to run.
+
+    Returns:
+        Each op's type, attributes, and inputs by their places; None where what the graph captured is among them.
+    """
+    places = {getattr(column, part).name: place for place, part in enumerate(_PARTS)}
+    captured = {inner.name for _, inner in graph.captures}
+    form: list[tuple] = [(column.dtype,)]
+    stack = [tensor]
+    while stack:
+        top = stack[-1]
+        if top.name in places:
+            stack.pop()
+        elif top.name in captured:
+            return None
+        elif missing := [part for part in top.op.inputs if part.name not in places]:
+            stack.extend(missing)
+        else:
+            attributes = sorted((name, value.SerializeToString()) for name, value in top.op.node_def.attr.items())
+            inputs = [places[part.name] for part in top.op.inputs]
+            places |= {part.name: len(places) + index for index, part in enumerate(top.op.outputs)}
+            form.append((top.op.type, tuple(attributes), tuple(inputs)))
+    return (*form, places[tensor.name])
+
+
+def _run_on(
+    graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor, raw: list[bytes | int], has_missing: bool
+) -> tuple[list[Any], Any]:
+    values = np.array(raw, object if column.dtype == tf.string else column.dtype.as_numpy_dtype)
+    probe = sparse_probe(values, int(has_missing), column.dtype)
+    known = {getattr(column, part).name: getattr(probe, part) for part in _PARTS}
+    known |= {inner.name: outer for outer, inner in graph.captures}
+    found = _eager(tensor, known).numpy().reshape(-1).tolist()
+    return found[: len(raw)], found[-1] if has_missing else None
+
+
+def _eager(tensor: tf.Tensor, known: dict[str, tf.Tensor]) -> tf.Tensor:
+    """A tensor's value by running the ops that lead to it, which are few, one by one.
+
+    Args:
+        tensor: A tensor of a graph.
+        known: Values of tensors by name, among them those of the placeholders that are needed. Added to.
+    """
+    stack = [tensor]
+    while stack:
+        top = stack[-1]
+        if top.name in known:
+            stack.pop()
+        elif missing := [part for part in top.op.inputs if part.name not in known]:
+            stack.extend(missing)
+        else:
+            results = _run_op(top.op, [known[part.name] for part in top.op.inputs])
+            known |= {part.name: result for part, result in zip(top.op.outputs, results, strict=True)}
+    return known[tensor.name]
+
+
+def _run_op(op: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    if op.type == "Const":
+        return [tf.constant(tf.make_ndarray(op.get_attr("value")))]
+    function, parameters = _raw_op(op.type)
+    arguments: dict[str, Any] = {}
+    for argument in op.op_def.input_arg:
+        is_list = argument.number_attr or argument.type_list_attr
+        count = op.get_attr(argument.number_attr) if argument.number_attr else len(inputs) if is_list else 1
+        arguments[_RENAMED.get((op.type, argument.name), argument.name)] = inputs[:count] if is_list else inputs[0]
+        inputs = inputs[count:]
+    for attribute in op.op_def.attr:
+        name = _RENAMED.get((op.type, attribute.name), attribute.name)
+        if name in parameters:
+            arguments[name] = op.get_attr(attribute.name)
+    result = function(**arguments)
+    return list(result) if isinstance(result, tuple | list) else [result]
+
+
+@functools.cache
+def _raw_op(type_: str) -> tuple[Callable[..., Any], Collection[str]]:
+    function = getattr(tf.raw_ops, type_)
+    return function, frozenset(inspect.signature(function).parameters)

@@ -12,17 +12,16 @@ import tensorflow as tf
 
 from tidemill.artifacts.labels import count_ones
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.apply.files import transform_files
 from tidemill.transform.apply.kernels import WINDOW_ROWS, ColumnFunction, ColumnValues, Window, make_windows
 from tidemill.transform.apply.plan import RowFunction, fill_tables, make_plan
 from tidemill.transform.apply.probes import PACKET
-from tidemill.transform.apply.records import transform_batches
-from tidemill.transform.apply.saved import SavedTransform
+from tidemill.transform.apply.saved_transform import SavedTransform, transform_batches
+from tidemill.transform.apply.transform_files import transform_files
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import typed
-from tidemill.transform.rows.feeds import sparse_lists
-from tidemill.transform.shards import check_ids, given_label, transformed_schema
+from tidemill.transform.rows.tensors import sparse_lists
 from tidemill.transform.tft.shortcuts import quick_ops
+from tidemill.transform.transformed import check_ids, given_label, transformed_schema
 
 __all__ = ["Transformer", "transform_batches"]
 
@@ -80,7 +79,7 @@ class Transformer:
         """Transforms rows.
 
         Args:
-            batch: Rows with at least `columns`.
+            batch: RowSource with at least `columns`.
 
         Returns:
             The same rows, in the same order, with the columns of `schema`.

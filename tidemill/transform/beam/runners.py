@@ -13,7 +13,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.module import reason
+from tidemill.transform.module_function import reason
 
 WHERE = "compute.preprocess.options"
 _RUNNERS = {"dataflow": "DataflowRunner", "flink": "FlinkRunner", "spark": "SparkRunner"}

@@ -1,1 +1,1 @@
-"""Rows for an analysis: what is read, in which units, and how it becomes tensors."""
+"""RowSource for an analysis: what is read, in which units, and how it becomes tensors."""

@@ -51,7 +51,7 @@ class NumPyFold:
 
 
 @dataclass(frozen=True)
-class Quantiles:
+class QuantilesParameters:
     """What `QuantilesCombiner` does for a single feature.
 
     Attributes:
@@ -79,11 +79,11 @@ def mean_and_var_dtype(combiner: Any) -> type | None:
     return combiner._output_numpy_dtype if combiner._compute_variance and not combiner._compute_weighted else None
 
 
-def quantiles(combiner: Any) -> Quantiles | None:
+def quantiles(combiner: Any) -> QuantilesParameters | None:
     """What a combiner for the quantiles of one feature does; None for others, and for several features at a time."""
     if type(combiner) is not analyzers.QuantilesCombiner or combiner._num_features != 1:
         return None
-    return Quantiles(combiner._epsilon, combiner._max_num_values, combiner._has_weights)
+    return QuantilesParameters(combiner._epsilon, combiner._max_num_values, combiner._has_weights)
 
 
 def is_covariance(combiner: Any) -> bool:

@@ -15,13 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.tft import private, schemas, tracing
-from tidemill.transform.tft.paths import fingerprint
-from tidemill.transform.tft.sections import Section
+from tidemill.transform.tft import private, traced_function
+from tidemill.transform.tft.subgraph import GraphFunction, Subgraph, TensorType, parts
+from tidemill.transform.tft.traced_function import TracedFunction
 
-__all__ = ["Sink", "TensorFunction", "Trace", "fingerprint"]
-
-TensorType = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 _CHECKED_OPS = 500
 """A graph below this size is traced twice, to find out whether the function calls its analyzers in the same order each
 time, as Beam needs it. A larger one is traced once, which such a function does not hurt."""
@@ -44,30 +41,6 @@ class Sink:
     is_asset: bool
 
 
-class TensorFunction:
-    """A function of a part of a trace's graph. May be called from several threads.
-
-    Attributes:
-        inputs: The names of the raw inputs that it needs.
-        feeds: The tensors inside the graph that it takes beside them.
-    """
-
-    def __init__(self, section: Section, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
-        self._section = section
-        self.inputs = list(inputs)
-        self.feeds = list(feeds)
-
-    def __call__(self, inputs: Mapping[str, TensorType], feeds: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
-        """The fetched tensors.
-
-        Args:
-            inputs: Raw inputs by name, of at least the names in `self.inputs`.
-            feeds: The values of `self.feeds`.
-        """
-        flat = [part for name in self.inputs for part in _parts(inputs[name])]
-        return self._section([*flat, *feeds])
-
-
 class Trace:
     """A traced preprocessing_fn.
 
@@ -78,14 +51,14 @@ class Trace:
         preprocessing_fn: The function, as TFT takes it.
         specs: What its inputs are.
         work: An existing folder for vocabularies and temporary files, as long as the trace is in use.
-        on_tokens: Told of a vocabulary's tokens while the function is traced, see `tracing.trace`. Defaults to nobody.
+        on_tokens: See `trace_function`. Defaults to None.
 
     Attributes:
         graph: The `FuncGraph`.
         inputs: The raw inputs' placeholders, by name.
         outputs: The transformed features, by name.
         sinks: Those that are not bound, in the order in which the function made them.
-        token_filter: See `tracing.Traced`.
+        token_filter: See `traced_function.Traced`.
         digests: What `fingerprint` remembers until the next `bind`.
 
     Raises:
@@ -98,7 +71,7 @@ class Trace:
         preprocessing_fn: Callable[[Mapping[str, TensorType]], Any],
         specs: Mapping[str, tf.TypeSpec],
         work: Path,
-        on_tokens: tracing.OnTokens | None = None,
+        on_tokens: traced_function.OnTokens | None = None,
     ):
         if not specs:
             raise ValueError("The input metadata is empty.")
@@ -117,7 +90,7 @@ class Trace:
         self._trace(on_tokens)
         if len(self.graph.get_operations()) < _CHECKED_OPS:
             self.retrace()
-        schemas.check_outputs(self.traced)
+        _check_outputs(self.traced)
         for sink in self.sinks:
             _refuse_ptransforms(sink.node)
 
@@ -172,7 +145,7 @@ class Trace:
         self.digests.clear()
         self._ready.clear()
         bound = [sink for sink in self.sinks if sink.name in names]
-        if any(sink.is_asset and tracing.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
+        if any(sink.is_asset and traced_function.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
             self._values.update(values)
             self.retrace()
             return
@@ -189,10 +162,10 @@ class Trace:
         self.sinks = [sink for sink in self.sinks if sink.name not in names]
 
     def _bind_asset(self, sink: Sink, path: Path) -> None:
-        tracing.replace_asset(self.graph, sink.tensor, tf.constant(str(path)))
+        traced_function.replace_asset(self.graph, sink.tensor, tf.constant(str(path)))
         for lookup in self.traced.lookups:
             if lookup.asset is sink.tensor:
-                values, size = tracing.close_lookup(self.traced, lookup, self.current(lookup.keys), path)
+                values, size = traced_function.close_lookup(self.traced, lookup, self.current(lookup.keys), path)
                 self._replace(lookup.values, values)
                 self._replace(lookup.size, size)
 
@@ -204,7 +177,7 @@ class Trace:
         """What stands for a tensor of the trace after what has been bound."""
         return self._replaced.get(tensor.name, tensor)
 
-    def function(self, fetches: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor] = ()) -> TensorFunction:
+    def function(self, fetches: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor] = ()) -> GraphFunction:
         """A function that computes tensors of the graph.
 
         Args:
@@ -213,12 +186,12 @@ class Trace:
         """
         fetches, cut = [self.current(tensor) for tensor in fetches], {tensor.name for tensor in feeds}
         needed = {op.name for op in private.ancestors(fetches, cut)}
-        names = [name for name, value in self.inputs.items() if any(p.op.name in needed for p in _parts(value))]
+        names = [name for name, value in self.inputs.items() if any(p.op.name in needed for p in parts(value))]
         for outer, inner in self.graph.captures:
             if inner.op.name in needed:
-                tracing.fill(self.traced, outer)
-        placeholders = [part for name in names for part in _parts(self.inputs[name])]
-        return TensorFunction(Section(self.graph, [*placeholders, *feeds], fetches), names, feeds)
+                traced_function.fill(self.traced, outer)
+        placeholders = [part for name in names for part in parts(self.inputs[name])]
+        return GraphFunction(Subgraph(self.graph, [*placeholders, *feeds], fetches), names, feeds)
 
     def reserved_tokens(self, name: str) -> np.ndarray:
         """The tokens that a vocabulary reserves: `[tokens]` bytes.
@@ -239,12 +212,12 @@ class Trace:
         """Traces the function anew, with what is bound, as TFT does before it saves."""
         self._trace()
 
-    def _trace(self, on_tokens: tracing.OnTokens | None = None) -> None:
+    def _trace(self, on_tokens: traced_function.OnTokens | None = None) -> None:
         evaluated = {}
         for name, value in self._values.items():
             sink = self._known[name]
             evaluated[name] = tf.constant(str(value) if sink.is_asset else value, sink.tensor.dtype)
-        self.traced = tracing.trace(self._function, self.specs, self._work, evaluated, on_tokens)
+        self.traced = traced_function.trace_function(self._function, self.specs, self._work, evaluated, on_tokens)
         sources = self._input_sources()
         if self._sources is not None and sources != self._sources:
             moved = sorted(set(sources.items()) ^ set(self._sources.items()))[0][0]
@@ -262,7 +235,7 @@ class Trace:
     def _input_sources(self) -> dict[str, frozenset[str]]:
         """By the name of each analyzer's result the raw inputs that it depends on, through lookups that wait too."""
         keys = {lookup.values.op.name: lookup.keys for lookup in self.traced.lookups}
-        names = {part.op.name: name for name, value in self.inputs.items() for part in _parts(value)}
+        names = {part.op.name: name for name, value in self.inputs.items() for part in parts(value)}
 
         def inputs_of(tensors: Sequence[tf.Tensor]) -> frozenset[str]:
             seen: set[str] = set()
@@ -275,6 +248,24 @@ class Trace:
         return {name: inputs_of(tensors) for name, tensors in private.sources(self.graph).items()}
 
 
+def _check_outputs(traced: TracedFunction) -> None:
+    """Refuses what a preprocessing_fn must not return, as TFT does on Beam.
+
+    Raises:
+        ValueError: no dict, an empty one, a dtype or shape that no feature can have, or trainable variables.
+        TypeError: an output that is no tensor.
+    """
+    outputs = traced.outputs
+    if not isinstance(outputs, dict):
+        want = "Dict[str, Union[tf.Tensor, tf.SparseTensor, tf.RaggedTensor]]"
+        raise ValueError(f"A `preprocessing_fn` must return a {want}. Got: {outputs}")
+    if not outputs:
+        raise ValueError("The preprocessing function returned an empty dict")
+    if traced.trainable:
+        raise ValueError(f"The preprocessing function contained trainable variables {traced.trainable}")
+    private.infer_schema(outputs, {}, {}, [], None, is_evaluation_complete=False)
+
+
 def _refuse_ptransforms(node: private.ValueNode) -> None:
     operation = node.parent_operation
     if private.is_ptransform(operation.operation_def):
@@ -282,7 +273,3 @@ def _refuse_ptransforms(node: private.ValueNode) -> None:
         raise TidemillError(Code.UNSUPPORTED, "preprocessing_fn", got, "use the beam engine, which can run it")
     for value in operation.inputs:
         _refuse_ptransforms(value)
-
-
-def _parts(value: TensorType) -> list[tf.Tensor]:
-    return tf.nest.flatten(value, expand_composites=True)

@@ -1,0 +1,160 @@
+"""Vocabularies between TFT's nodes: tokens with what they are ordered by."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.transform.analysis.count_store import CountStore
+
+_DUMMIES = {"string": b"49d0cd50-04bb-48c0-bc6f-5b575dce351a"}
+_INTEGER_DUMMY = b"-1"
+_NEWLINES = (b"\n", b"\r")
+
+
+@dataclass(frozen=True)
+class VocabularyPairs:
+    """A vocabulary in memory, in the order in which it is to be written where that is asked for.
+
+    Attributes:
+        items: The metric, of any type that can be ordered and formatted, and the token.
+    """
+
+    items: list[tuple[Any, bytes]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class VocabularyTable:
+    """A vocabulary in DuckDB: a table with the columns `token` (BLOB or BIGINT) and `metric` (BIGINT or DOUBLE).
+
+    Args:
+        store: Where the table is. It is dropped with the last reference to this object.
+        table: Its name.
+        is_integer: Whether tokens are BIGINT.
+        is_float: Whether metrics are DOUBLE.
+        more: More columns: `frequency` (DOUBLE) where the metric is mutual information; `text` (VARCHAR), the metric as
+            it is written. Defaults to none.
+        rows: The table's rows, where they are known. Defaults to counting them when they are asked for.
+    """
+
+    def __init__(
+        self,
+        store: CountStore,
+        table: str,
+        *,
+        is_integer: bool,
+        is_float: bool = False,
+        more: Sequence[str] = (),
+        rows: int | None = None,
+    ):
+        self.store, self.table = store, table
+        self.is_integer, self.is_float, self.more = is_integer, is_float, tuple(more)
+        self._rows = rows
+        weakref.finalize(self, store.drop_later, table).atexit = False
+
+    @staticmethod
+    def from_pairs(pairs: Sequence[Sequence[Any]], dtype: str) -> VocabularyPairs:
+        """Metrics and tokens that were computed elsewhere, such as keys with their outputs.
+
+        Args:
+            pairs: A metric and a token each; a token that is no bytes is written as text.
+            dtype: What the tokens stand for; not needed.
+        """
+        del dtype
+        return VocabularyPairs([(_plain(metric), as_bytes(token)) for metric, token in pairs])
+
+    def derived(self, query: str) -> VocabularyTable:
+        """A vocabulary of the same kind from a query on this one's table."""
+        table, rows = self.store.create_counted(query)
+        return VocabularyTable(
+            self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=self.more, rows=rows
+        )
+
+    def with_text(self) -> VocabularyTable:
+        """The same vocabulary with the column `text`."""
+        if "text" in self.more:
+            return self
+        table = self.store.create(f"SELECT {self.columns}, {self.metric_text} AS text FROM {self.table}")
+        return VocabularyTable(
+            self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=(*self.more, "text")
+        )
+
+    def __len__(self) -> int:
+        if self._rows is None:
+            ((self._rows,),) = self.store.rows(f"SELECT count(*) FROM {self.table}")
+        return self._rows
+
+    @property
+    def columns(self) -> str:
+        """The columns' names, for SQL."""
+        return ", ".join(("token", "metric", *self.more))
+
+    @property
+    def written(self) -> str:
+        """SQL of a token as it stands in a vocabulary file, of type BLOB."""
+        return "encode(CAST(token AS VARCHAR))" if self.is_integer else "token"
+
+    @property
+    def metric_text(self) -> str:
+        """SQL of the metric as Python formats it, of type VARCHAR."""
+        if "text" in self.more:
+            return "text"
+        # DuckDB knows a sign of NaN.
+        text = "CAST(metric AS VARCHAR)"
+        return f"CASE WHEN isnan(metric) THEN 'nan' ELSE {text} END" if self.is_float else text
+
+    @property
+    def largest_first(self) -> str:
+        """SQL of TFT's order: by metric, then by the bytes that are written, both descending."""
+        return f"metric DESC, {self.written} DESC"
+
+
+def dummy(input_dtype: str) -> tuple[int, bytes]:
+    """What stands in a vocabulary that would be empty, as `analyzers.get_empy_vocabulary_dummy_value` gives it.
+
+    Args:
+        input_dtype: The name of the tokens' dtype, `string` or that of an integer.
+
+    Returns:
+        A count and a token.
+    """
+    return 1, _DUMMIES.get(input_dtype, _INTEGER_DUMMY)
+
+
+def as_bytes(token: Any) -> bytes:
+    """A token as it is written to a vocabulary."""
+    if isinstance(token, bytes):
+        return token
+    return (token if isinstance(token, str) else str(token)).encode()
+
+
+def blob(value: bytes) -> str:
+    """Bytes as a literal of SQL."""
+    return "'" + "".join(f"\\x{byte:02X}" for byte in value) + "'::BLOB"
+
+
+def is_left_out(token: bytes) -> bool:
+    """Whether TFT's filter for text files drops a token: those that are empty or have a line break."""
+    return not token or any(newline in token for newline in _NEWLINES)
+
+
+def stays(tokens: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which of some tokens TFT's filter for text files does not drop.
+
+    Args:
+        tokens: Binary.
+    """
+    breaks = [pc.match_substring(tokens, newline) for newline in _NEWLINES]
+    return pc.and_not(pc.greater(pc.binary_length(tokens), 0), pc.or_(*breaks))
+
+
+def _plain(metric: Any) -> Any:
+    return metric.item() if isinstance(metric, np.generic) else metric

@@ -1,0 +1,104 @@
+"""What an analysis reads: files of units of rows, as record batches and as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+BATCH_ROWS = 1 << 13
+"""Rows of a batch. TFT reduces a batch in float32, which loses digits where it is larger."""
+
+
+class Unit(Protocol):
+    """RowSource that one thread reads, in order: a row group, or a batch in memory.
+
+    Attributes:
+        rows: Their number.
+    """
+
+    rows: int
+
+    def batches(self, names: Sequence[str], batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows in order.
+
+        Args:
+            names: The inputs whose columns are read. None may be named: then the batches only have a length.
+            batch_rows: Most rows of a batch. Defaults to that of the `RowSource`.
+        """
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """One file of rows.
+
+    Attributes:
+        index: Its place among the files, from 0.
+        key: What identifies its content. None where that is not known.
+        units: In row order. A file without rows may have none.
+        rows: Their number.
+    """
+
+    index: int
+    key: str | None
+    units: tuple[Unit, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How DuckDB reads a flat Parquet column as an input of the graph.
+
+    Attributes:
+        files: The Parquet files, by `RowFile.index`.
+        column: The column's name.
+        dtype: `int64`, `float32` or `string`.
+        arrow_type: The column's type in the files.
+        sql: An expression over the column that gives BIGINT, FLOAT, or for strings VARCHAR or BLOB, and NULL where the
+            value is missing.
+    """
+
+    files: tuple[str, ...]
+    column: str
+    dtype: str
+    arrow_type: pa.DataType
+    sql: str
+
+
+class RowSource(Protocol):
+    """The rows of an analysis.
+
+    Attributes:
+        specs: The inputs of a preprocessing_fn by name, as `tf.TypeSpec`.
+        files: In row order.
+        batch_rows: Rows of a batch that TFT reduces in float32.
+        fingerprint: Identifies how a file's content becomes tensors. Two sources with the same fingerprint return the
+            same tensors for a file with the same key.
+    """
+
+    specs: Mapping[str, Any]
+    files: Sequence[RowFile]
+    batch_rows: int
+    fingerprint: str
+
+    def feed(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Any]:
+        """The inputs that are named, as the tensors that tfx_bsl's `TensorAdapter` gives for the batch.
+
+        Raises:
+            TidemillError: `missing-column` or `feature-type`.
+        """
+
+    def is_flat(self, name: str) -> bool:
+        """Whether an input is a sparse tensor of one value or none a row, which `typed` gives."""
+
+    def typed(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        """A flat input as `[rows]` of int64, float32 or large_binary, null where a row has no value.
+
+        Raises:
+            TidemillError: `missing-column` or `feature-type`.
+        """
+
+    def scan(self, name: str) -> Scan | None:
+        """How DuckDB reads an input. None where it cannot: lists, batches in memory, columns with a representation."""
