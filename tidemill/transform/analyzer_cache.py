@@ -1,8 +1,13 @@
-"""What the rows of a file were reduced to, kept on disk, so that an analysis over more files reads only the new ones.
+"""The analyzer cache: accumulators of each file of train, so that an analysis over more files reads only the new ones.
 
-An entry is a folder whose name says all that its content depends on: the file's content, how it becomes tensors, the
-graph from there to the reduction, the reduction, and the versions of what computes them. It is written under another
-name and renamed, and its manifest holds a hash of each of its files: half an entry, or a damaged one, is not used.
+A cache entry is a folder. Its name is a hash of everything that its content depends on: the file's content, how the
+content becomes tensors, the graph from there to the reduction, the reduction, and the versions of the libraries and of
+this package. An entry is written under a temporary name and renamed. Its manifest holds a hash of each file, so
+incomplete or damaged entries are ignored. Entries may be removed at any time.
+
+A local root holds the entries in `ROOT/analyzer_cache/<file>/`. On an object store each run writes one archive per file
+with its new entries, `ROOT/analyzer_cache/<file>/<random>.tar`. Archives are never changed, and only those of the files
+of a run are fetched.
 """
 
 from __future__ import annotations
@@ -21,7 +26,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-import tidemill.transform
 from tidemill import fingerprint, storage
 
 _MANIFEST = "manifest.json"
@@ -32,17 +36,17 @@ _PACKAGES = ("tensorflow", "tensorflow-transform", "tfx-bsl", "numpy", "pyarrow"
 
 
 class AnalyzerCache:
-    """A folder of entries. Several processes may use it at a time.
+    """A folder of cache entries. Several processes may use it at the same time.
 
     Args:
-        folder: Where the entries are; made where it does not exist.
+        folder: The folder, which is created if it does not exist.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self._root = Path(folder)
         self._root.mkdir(parents=True, exist_ok=True)
         for left in self._root.glob(f"{_TEMPORARY}*"):
-            # What a process that was killed has left; one that is at work is faster.
+            # Left by a process that was killed; a live process takes less time than this.
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _STALE_S:
                     shutil.rmtree(left)
@@ -51,11 +55,11 @@ class AnalyzerCache:
         """Reads an entry.
 
         Args:
-            key: Its name.
-            read: Called with its folder, if it is there and whole.
+            key: The entry's name.
+            read: Called with the entry's folder if the entry exists and is complete.
 
         Returns:
-            Whether it was read.
+            Whether the entry was read.
         """
         entry = self._entry(key)
         if not _is_whole(entry):
@@ -63,15 +67,15 @@ class AnalyzerCache:
         try:
             read(entry)
         except OSError:
-            # Another process may remove entries.
+            # Another process may have removed the entry.
             return False
         return True
 
     def save(self, key: str, write: Callable[[Path], None]) -> None:
-        """Writes an entry, in place of one that is not whole.
+        """Writes an entry. Replaces an entry that is not complete.
 
         Args:
-            key: Its name.
+            key: The entry's name.
             write: Called with an empty folder to write files to.
         """
         entry = self._entry(key)
@@ -82,7 +86,7 @@ class AnalyzerCache:
             entry.parent.mkdir(exist_ok=True)
             if entry.exists() and not _is_whole(entry):
                 shutil.rmtree(entry)
-            # Fails where another process was faster, whose entry is as good.
+            # Fails if another process was faster; its entry is as good.
             with contextlib.suppress(OSError):
                 os.rename(folder, entry)
 
@@ -100,28 +104,28 @@ class AnalyzerCache:
 
 
 def entry_key(file: str, rows: str, graph: str, operation: object, before: Sequence[str] = ()) -> str:
-    """The name of an entry.
+    """Returns the name of an entry.
 
     Args:
-        file: What identifies the file's content. Its entries share a folder, see `file_folder`.
+        file: Identifies the file's content. Its entries share a folder, see `file_folder`.
         rows: How the content becomes tensors: `RowSource.fingerprint`.
-        graph: How the reduction's tensors come from these, known results of earlier analyzers included.
+        graph: How the reduction's tensors are computed from the inputs, including known results of earlier analyzers.
         operation: What the reduction does, as JSON.
-        before: The same as `file` of files before it, where the entry is of all of them together. Defaults to none.
+        before: For an entry of several files together, the values of `file` for the earlier ones. Defaults to none.
     """
     text = json.dumps([_FORMAT, _versions(), [*before, file], rows, graph, operation], sort_keys=True)
     return f"{file_folder(file)}/{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def file_folder(file: str) -> str:
-    """The name of the folder with a file's entries."""
+    """Returns the name of the folder with a file's entries."""
     return fingerprint.of_json(file)
 
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    """Of the packages that compute an entry, and of this one's code."""
-    root = Path(tidemill.transform.__file__).parent
+    """Returns the versions of the packages that compute an entry, and a fingerprint of this package's code."""
+    root = Path(__file__).parent
     code = fingerprint.of_json(
         [[p.relative_to(root).as_posix(), fingerprint.of_file(p)] for p in sorted(root.rglob("*.py"))]
     )
@@ -143,10 +147,10 @@ def _digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def open_analyzer_cache(root: str, files: Sequence[str]) -> Iterator[Path]:
-    """A local folder with what is kept of some files. What is added to it in the block is kept, also when it raises.
+    """Opens the analyzer cache of some files as a local folder. Entries added in the block are kept, even if it raises.
 
     Args:
-        root: URI of the folder where Tidemill keeps things.
+        root: URI of the run's root folder.
         files: The files' content fingerprints.
     """
     uri = storage.join(root, "analyzer_cache")
@@ -155,38 +159,39 @@ def open_analyzer_cache(root: str, files: Sequence[str]) -> Iterator[Path]:
         yield local
         return
     names = sorted({file_folder(file) for file in files})
-    with tempfile.TemporaryDirectory(prefix="tidemill-analyzer_cache-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="tidemill-analyzer-cache-") as temporary:
         folder = Path(temporary)
         for name in names:
-            _fetch(storage.join(uri, name), folder / name)
+            _fetch_archives(storage.join(uri, name), folder / name)
         known = _entries(folder)
         try:
             yield folder
         finally:
             for name in names:
                 if new := sorted(_entries(folder / name) - known):
-                    _keep(new, storage.join(uri, name))
+                    _upload_archive(new, storage.join(uri, name))
 
 
 def _entries(folder: Path) -> set[Path]:
-    """The entries' folders at or below a folder, which hold files alone."""
+    """Returns the entries' folders at or below a folder."""
     return {path.parent for path in folder.rglob("*") if path.is_file()}
 
 
-def _fetch(uri: str, folder: Path) -> None:
+def _fetch_archives(uri: str, folder: Path) -> None:
     for archive in storage.list_files(storage.join(uri, "*.tar")):
         with storage.open_file(archive.uri) as file, tarfile.open(fileobj=file) as entries:
             for entry in filter(tarfile.TarInfo.isfile, entries):
-                # An entry's folder and a file in it. Python 3.11.2, as Debian has it, knows no extraction filters.
+                # The name of an entry's folder and of a file in it. Python 3.11.2, as in Debian, has no extraction
+                # filters.
                 parent, name = PurePosixPath(entry.name).parts
                 if parent in ("/", "..") or name == "..":
-                    raise ValueError(f"{archive.uri} holds {entry.name!r}, which is no entry's file")
+                    raise ValueError(f"{archive.uri} holds {entry.name!r}, which is not a file of an entry")
                 (folder / parent).mkdir(parents=True, exist_ok=True)
                 (folder / parent / name).write_bytes(entries.extractfile(entry).read())
 
 
-def _keep(entries: Sequence[Path], uri: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="tidemill-analyzer_cache-") as folder:
+def _upload_archive(entries: Sequence[Path], uri: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="tidemill-analyzer-cache-") as folder:
         with tarfile.open(Path(folder) / f"{uuid.uuid4().hex}.tar", "w") as archive:
             for entry in entries:
                 archive.add(entry, entry.name)

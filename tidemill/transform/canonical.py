@@ -1,8 +1,8 @@
-"""Makes the bytes of a transform graph a function of its content. Imports TensorFlow.
+"""Makes the bytes of a transform graph depend only on its content. Imports TensorFlow.
 
-TFT writes the temporary folder's name into the shared names of the lookup tables, TensorFlow orders the nodes of a
-pruned function by their addresses in memory and numbers functions within a process, and `fingerprint.pb` holds a random
-number.
+Four things vary between equal graphs: TFT writes the name of a temporary folder into the shared names of lookup tables,
+TensorFlow orders the nodes of a pruned function by their memory addresses, it numbers functions within a process, and
+`fingerprint.pb` holds a random number.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
@@ -23,11 +24,11 @@ _TABLE_PATH = re.compile(rb"hash_table_tf\.Tensor\(b'(?P<folder>[^']*/)(?P<file>
 
 
 def canonicalise(saved_model: Path) -> None:
-    """Rewrites a SavedModel written by TensorFlow Transform, without a change of what it computes.
+    """Rewrites a SavedModel that TensorFlow Transform wrote, without changing what it computes.
 
-    Functions are numbered anew, and nodes and functions sorted by name, which their references do not depend on. A
-    table's shared name gets the fingerprint of its vocabulary, so that models loaded in one process share a table only
-    where its content is the same. What a call says about the process that made it is left out.
+    Functions are renumbered, and nodes and functions are sorted by name; references do not depend on the order. A
+    table's shared name gets the fingerprint of its vocabulary, so that models in one process share a table only if its
+    content is the same. Settings of the process that wrote the model are removed.
 
     Args:
         saved_model: The SavedModel's folder.
@@ -43,7 +44,7 @@ def canonicalise(saved_model: Path) -> None:
         for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
             for node in nodes:
                 _rename_table(node, content)
-                # The settings of this process's TensorFlow, such as its number of threads.
+                # The settings of the writing process, such as its number of threads.
                 node.attr.pop("config_proto", None)
         for function in graph.library.function:
             _sort(function.node_def)
@@ -52,7 +53,7 @@ def canonicalise(saved_model: Path) -> None:
 
 
 def _number_functions(meta_graph: meta_graph_pb2.MetaGraphDef) -> None:
-    """Numbers the functions from 0, in the order in which TensorFlow made them."""
+    """Renumbers the functions from 0, in the order in which TensorFlow made them."""
     functions = meta_graph.graph_def.library.function
     numbered = [match for f in functions if (match := _NUMBERED.fullmatch(f.signature.name))]
     numbered.sort(key=lambda match: int(match["number"]))
@@ -69,7 +70,7 @@ def _number_functions(meta_graph: meta_graph_pb2.MetaGraphDef) -> None:
     for function in functions:
         signature = function.signature
         signature.name = renamed(signature.name)
-        # Arguments of a loop's body are named after it.
+        # A loop's body has arguments named after the loop.
         for argument in (*signature.input_arg, *signature.output_arg):
             argument.name = renamed(argument.name)
         _rename_nodes(function.node_def, renamed)
@@ -99,7 +100,7 @@ def _rename_nodes(nodes: Iterable[node_def_pb2.NodeDef], renamed: Callable[[str]
                     function.name = renamed(function.name)
 
 
-def _sort(items, key=lambda node: node.name) -> None:
+def _sort(items: Any, key: Callable[[Any], str] = lambda node: node.name) -> None:
     ordered = sorted(items, key=key)
     del items[:]
     items.extend(ordered)
@@ -109,7 +110,7 @@ def _rename_table(node: node_def_pb2.NodeDef, content: dict[str, str]) -> None:
     if "shared_name" not in node.attr:
         return
 
-    def named_by_content(match: re.Match) -> bytes:
+    def named_by_content(match: re.Match[bytes]) -> bytes:
         name = match["file"].decode()
         return f"hash_table_tf.Tensor(b'{content.get(name, '')}/{name}'".encode()
 

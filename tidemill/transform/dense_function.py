@@ -1,4 +1,4 @@
-"""The transform as a TensorFlow function, for writing rows and for the serving model. Imports TensorFlow."""
+"""The transform graph as a TensorFlow function of dense tensors or serialized examples. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ _TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 
 
 def dense_spec(column: RawColumn, name: str | None = None) -> tf.TensorSpec:
-    """The dense tensor of a raw column: `[batch]`, or `[batch, longest]` for lists."""
+    """Returns the spec of a raw column's dense tensor: `[batch]`, or `[batch, longest]` for lists."""
     return tf.TensorSpec([None, None] if column.is_list else [None], _TF_DTYPES[column.dtype], name)
 
 
 class DenseFunction(tf.Module):
-    """Raw columns as dense tensors to features. Can be traced in a tf.function and saved with tf.saved_model.save,
-    which takes the vocabularies along.
+    """A function from raw columns as dense tensors to features.
+
+    It can be traced in a tf.function and saved with `tf.saved_model.save`, vocabularies included.
 
     Args:
         transform_fn: The SavedModel's folder.
-        columns: The raw columns that are given.
-        outputs: The names of the graph's outputs to return, with `int32` for ids and `float32` for numbers.
-        offsets: What is added to an output's ids so that they begin at 0.
+        columns: The raw columns that callers pass.
+        outputs: The graph's outputs to return, with their dtypes: `int32` for ids, `float32` for numbers.
+        offsets: By output, the number that is added to its ids so that they start at 0.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class DenseFunction(tf.Module):
         """Transforms rows.
 
         Args:
-            inputs: By raw column a tensor of int64, float32 or string, `[batch]` or, for lists, `[batch, any]`, with
-                sentinels for missing values.
+            inputs: By raw column, a tensor of int64, float32 or string: `[batch]`, or `[batch, any]` for lists.
+                Sentinels stand for missing values.
 
         Returns:
-            By feature a tensor `[batch]` of int32 ids or float32 numbers.
+            By feature, a tensor `[batch]` of int32 ids or float32 numbers.
         """
         dense = {name: tf.convert_to_tensor(inputs[name], _TF_DTYPES[c.dtype]) for name, c in self._columns.items()}
         rows = tf.shape(next(iter(dense.values())), out_type=tf.int64)[0]
@@ -62,7 +63,7 @@ class DenseFunction(tf.Module):
         return {name: self._flat(name, transformed[name], dtype) for name, dtype in self._outputs.items()}
 
     def concrete(self) -> tf.types.experimental.ConcreteFunction:
-        """The function traced once for any number of rows."""
+        """Returns the function traced once for any number of rows."""
         signature = {name: dense_spec(column) for name, column in self._columns.items()}
         return tf.function(self.__call__, autograph=False).get_concrete_function(signature)
 
@@ -74,11 +75,11 @@ class DenseFunction(tf.Module):
 
 
 class ExampleFunction(tf.Module):
-    """Serialized `tf.Example` protos to features.
+    """A function from serialized `tf.Example` protos to features.
 
     Args:
-        dense: What is applied to the parsed columns.
-        columns: The raw columns to parse. One that an example lacks, or has without a value, is missing.
+        dense: The function that is applied to the parsed columns.
+        columns: The raw columns to parse. A column is missing if an example lacks it or has it without a value.
     """
 
     def __init__(self, dense: DenseFunction, columns: Sequence[RawColumn]):
@@ -87,15 +88,15 @@ class ExampleFunction(tf.Module):
         self._columns = {column.name: column for column in columns}
 
     def __call__(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Transforms `examples`, a string tensor `[batch]`, to what `DenseFunction` returns.
+        """Transforms `examples`, a string tensor `[batch]`, to the outputs of `DenseFunction`.
 
         Raises:
-            tf.errors.InvalidArgumentError: a proto does not parse, or a feature that is no list has several values.
+            tf.errors.InvalidArgumentError: A proto does not parse, or a feature that is not a list has several values.
         """
         return self._dense(self.parse(examples))
 
     def parse(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The raw columns of serialized examples as dense tensors with sentinels, see `dense_spec`."""
+        """Returns the raw columns of serialized examples as dense tensors with sentinels, see `dense_spec`."""
         specs = {name: tf.io.VarLenFeature(_TF_DTYPES[column.dtype]) for name, column in self._columns.items()}
         parsed = tf.io.parse_example(examples, specs)
         return {name: _parsed(parsed[name], column) for name, column in self._columns.items()}
@@ -116,10 +117,10 @@ def _parsed(column: tf.SparseTensor, raw: RawColumn) -> tf.Tensor:
 
 def _sparse(values: tf.Tensor, column: RawColumn) -> tf.SparseTensor:
     is_number = column.dtype == "float32"
-    is_there = tf.math.is_finite(values) if is_number else tf.not_equal(values, SENTINELS[column.dtype])
+    is_present = tf.math.is_finite(values) if is_number else tf.not_equal(values, SENTINELS[column.dtype])
     if column.is_list:
-        return tf.ragged.boolean_mask(values, is_there).to_sparse()
-    where = tf.where(is_there)
+        return tf.ragged.boolean_mask(values, is_present).to_sparse()
+    where = tf.where(is_present)
     indices = tf.concat([where, tf.zeros_like(where)], axis=1)
     rows = tf.shape(values, out_type=tf.int64)[0]
     return tf.SparseTensor(indices, tf.gather(values, where[:, 0]), tf.stack([rows, tf.constant(1, tf.int64)]))

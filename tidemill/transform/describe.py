@@ -1,9 +1,8 @@
-"""Completes a transform graph that an engine has written: what goes in, what comes out. Imports TensorFlow."""
+"""Completes a transform graph that an engine has written: lists its inputs and outputs. Imports TensorFlow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import tensorflow_transform as tft
@@ -12,9 +11,8 @@ from tensorflow.core.protobuf import saved_model_pb2, saved_object_graph_pb2, st
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
-from tidemill import storage
 from tidemill.errors import Code, TidemillError
-from tidemill.transform.graph import FEATURES, RAW_METADATA, TRANSFORM_FN
+from tidemill.transform.graph import RAW_METADATA, TRANSFORM_FN, GraphFacts, TransformedFeature
 from tidemill.transform.raw import RawColumn
 
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
@@ -28,20 +26,20 @@ def describe(
     order: Sequence[str] | None,
     raw: schema_pb2.Schema,
 ) -> None:
-    """Writes `metadata/` and `features.json` beside what the engine wrote.
+    """Writes `metadata/` and `features.json` next to the engine's files.
 
-    An output is an id where TFT knows it as a category (a vocabulary or buckets), and a number elsewhere.
+    An output that TFT knows as a category (by a vocabulary or buckets) is an id. Every other output is a number.
 
     Args:
         folder: The folder with `transform_fn/` and `transformed_metadata/`.
-        labels: The labels' names. An output of such a name is the label and no feature.
+        labels: The labels' names. An output with such a name is a label, not a feature.
         columns: The raw columns that the graph takes.
-        order: The features' names in the order to list them in. Defaults to the transformed schema's.
+        order: The features' names in the order to list them. Defaults to the order of the transformed schema.
         raw: The examples' schema.
 
     Raises:
-        TidemillError: `transform-failed` when the graph has no feature or no input, `leakage` when a feature is
-            computed from a label.
+        TidemillError: `transform-failed` if the graph has no feature or no input, `leakage` if a feature is computed
+            from a label, `unsupported` if the graph calls a Python function.
     """
     metadata_io.write_metadata(dataset_metadata.DatasetMetadata(_raw_schema(raw, columns)), str(folder / RAW_METADATA))
     outputs = {f.name: f for f in tft.TFTransformOutput(str(folder)).transformed_metadata.schema.feature}
@@ -51,36 +49,29 @@ def describe(
     of_features = set().union(*(needed[name] for name in names))
     if label := next((label for label in labels if label in of_features), None):
         guilty = ", ".join(repr(name) for name in names if label in needed[name])
-        raise TidemillError(
-            Code.LEAKAGE, f"output {guilty}", f"a value computed from the label {label!r}", "leave the label out of it"
-        )
+        got = f"a value computed from the label {label!r}"
+        raise TidemillError(Code.LEAKAGE, f"output {guilty}", got, "compute it without the label")
     if not of_features:
-        got = "outputs that depend on no column" if names else "no output but the label"
+        got = "outputs that depend on no column" if names else "no output except the label"
         raise TidemillError(Code.TRANSFORM_FAILED, "preprocessing_fn", got, "return at least one feature")
-    facts = {
-        "format": 1,
-        "labels": list(labels),
-        "computed_labels": {
-            label: [asdict(c) for c in columns if c.name in needed[label]] for label in labels if label in outputs
-        },
-        "raw_columns": [asdict(c) for c in columns if c.name in of_features],
-        "features": [_feature(outputs[name]) for name in names],
-        "offsets": {
-            name: -outputs[name].int_domain.min
-            for name in names
-            if _is_id(outputs[name]) and outputs[name].int_domain.min
-        },
-    }
-    storage.write_json(folder / FEATURES, facts)
+    computed = [label for label in labels if label in outputs]
+    shifted = [name for name in names if _is_id(outputs[name]) and outputs[name].int_domain.min]
+    GraphFacts(
+        labels=list(labels),
+        computed_labels={label: [c for c in columns if c.name in needed[label]] for label in computed},
+        raw_columns=[column for column in columns if column.name in of_features],
+        features=[_feature(outputs[name]) for name in names],
+        offsets={name: -outputs[name].int_domain.min for name in shifted},
+    ).write(folder)
 
 
 def _refuse_python(saved_model: Path) -> None:
-    """Refuses a graph that only this process can run: its Python functions are not in the file."""
+    """Rejects a graph that calls Python functions, which the SavedModel does not hold."""
     saved = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
     graph = saved.meta_graphs[0].graph_def
     for node in [*graph.node, *(node for function in graph.library.function for node in function.node_def)]:
         if node.op in _PYTHON_OPS:
-            got = f"the Python function {node.name!r}, which the saved transform cannot hold"
+            got = f"the Python function {node.name!r}, which a saved transform cannot hold"
             raise TidemillError(Code.UNSUPPORTED, "preprocessing_fn", got, "write it with TensorFlow's ops")
 
 
@@ -88,14 +79,15 @@ def _is_id(feature: schema_pb2.Feature) -> bool:
     return feature.HasField("int_domain") and feature.int_domain.is_categorical
 
 
-def _feature(feature: schema_pb2.Feature) -> dict:
+def _feature(feature: schema_pb2.Feature) -> TransformedFeature:
     if not _is_id(feature):
         return {"name": feature.name, "kind": "number"}
     return {"name": feature.name, "kind": "id", "num_ids": feature.int_domain.max - feature.int_domain.min + 1}
 
 
 def _raw_schema(given: schema_pb2.Schema, columns: Sequence[RawColumn]) -> schema_pb2.Schema:
-    """The given features that the graph takes, all of variable length as the graph takes them."""
+    """Returns the schema of the raw columns, which keeps what the given schema says about them. All have variable
+    length."""
     known = {feature.name: feature for feature in given.feature}
     schema = schema_pb2.Schema()
     for column in columns:
@@ -112,9 +104,9 @@ _FUNCTION = "transform_fn"
 
 
 def needed_inputs(saved_model: Path) -> dict[str, set[str]]:
-    """For each output of a transform graph the names of the inputs that it is computed from.
+    """Returns the names of the inputs that each output of a transform graph is computed from.
 
-    Reading the file takes a tenth of the time of loading the model. Control dependencies do not count.
+    Reads only the file, in a tenth of the time of loading the model. Control dependencies do not count.
 
     Args:
         saved_model: The SavedModel's folder, as TensorFlow Transform writes it.
@@ -125,7 +117,7 @@ def needed_inputs(saved_model: Path) -> dict[str, set[str]]:
     name = _function_name(graph.object_graph_def)
     signature = graph.object_graph_def.concrete_functions[name]
     function = next(f for f in graph.graph_def.library.function if f.signature.name == name)
-    # The signature's inputs are ((dict,), {}); what the function captures comes after them.
+    # The signature's inputs are ((dict,), {}). Captured tensors come after them.
     inputs = list(_names(signature.canonicalized_input_signature.tuple_value.values[0].tuple_value.values[0]))
     arguments = dict(zip((argument.name for argument in function.signature.input_arg), inputs, strict=False))
     outputs = zip(_names(signature.output_signature), function.signature.output_arg, strict=True)
@@ -146,7 +138,7 @@ def _function_name(objects: saved_object_graph_pb2.SavedObjectGraph) -> str:
 
 
 def _names(features: struct_pb2.StructuredValue) -> Iterator[str]:
-    """The name of each feature, once for each tensor that it consists of, in the function's order."""
+    """Yields the name of each feature in the function's order, once for each tensor that it consists of."""
     fields = features.dict_value.fields
     for name in sorted(fields):
         for _ in range(_tensors(fields[name])):
@@ -164,7 +156,7 @@ def _tensors(spec: struct_pb2.StructuredValue) -> int:
 
 
 def _sources(nodes: Mapping[str, node_def_pb2.NodeDef], tensor: str) -> set[str]:
-    """The names of the arguments and nodes that a tensor of a function depends on."""
+    """Returns the names of the arguments and nodes that a tensor of a function depends on."""
     seen: set[str] = set()
     stack = [tensor]
     while stack:

@@ -1,4 +1,4 @@
-"""Who computes a transform: the interface behind which the engines stand."""
+"""The interface of transform engines, and the choice between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidemill.transform.raw import PreprocessingFn, RawColumn
 
 
 class Engine(Protocol):
-    """Computes what a preprocessing_fn asks for. All engines write the same files from the same input."""
+    """An engine that analyses and applies a preprocessing_fn. All engines write the same files from the same input."""
 
     def analyse(
         self,
@@ -25,14 +25,14 @@ class Engine(Protocol):
         folder: Path,
         progress: Progress,
     ) -> None:
-        """Runs the analyzers over the train split, and writes `transform_fn/` and `transformed_metadata/` to a folder.
+        """Runs the analyzers over the train split and writes `transform_fn/` and `transformed_metadata/`.
 
         Args:
-            preprocessing_fn: What to compute, with TensorFlow Transform's analyzers.
-            columns: The raw columns that it is given, all as sparse tensors.
+            preprocessing_fn: A function that uses TensorFlow Transform's analyzers.
+            columns: The raw columns that it takes, all as sparse tensors.
             examples: The raw rows.
-            folder: An existing folder.
-            progress: Told how far the first pass over the rows is.
+            folder: An existing folder to write to.
+            progress: Reports the rows of the first pass.
         """
 
     def transform(self, graph: TransformGraph, examples: Dataset, folder: Path, progress: Progress) -> None:
@@ -42,20 +42,20 @@ class Engine(Protocol):
             graph: The graph.
             examples: The raw rows.
             folder: An existing folder, to which `{split}/part-*.parquet` are written.
-            progress: Told how many rows are through.
+            progress: Reports the rows that are written.
         """
 
 
 def open_engine(spec: PreprocessSpec, examples: Dataset, analyzer_cache: Path | None = None) -> Engine:
-    """The engine that a spec asks for.
+    """Returns the engine that a spec selects.
 
     Args:
-        spec: Engine, runner and options, and the size up to which `auto` means `local`.
+        spec: Engine, runner and options, and the size up to which `auto` selects `local`.
         examples: The raw rows.
-        analyzer_cache: Folder in which the local engine keeps what it finds in each file of train. Defaults to none.
+        analyzer_cache: Folder in which the local engine keeps the accumulators of each file of train. Defaults to none.
 
     Raises:
-        TidemillError: `missing-package` or `invalid-value` for a runner or options that cannot be used.
+        TidemillError: `missing-package` or `invalid-value` if the runner or its options cannot be used.
     """
     try:
         if uses_beam(spec, examples):
@@ -67,11 +67,11 @@ def open_engine(spec: PreprocessSpec, examples: Dataset, analyzer_cache: Path | 
         return LocalEngine(analyzer_cache=analyzer_cache)
     except ImportError as error:
         got = f"no module {error.name!r}"
-        raise TidemillError(Code.MISSING_PACKAGE, "preprocess", got, "install Tidemill with its extra steps") from error
+        raise TidemillError(Code.MISSING_PACKAGE, "preprocess", got, "install tidemill[steps]") from error
 
 
 def uses_beam(spec: PreprocessSpec, examples: Dataset) -> bool:
-    """Whether a spec means Beam: it says so, names a runner, or leaves it to the size of train."""
+    """Returns whether a spec selects Beam: by name, by a runner, or with `auto` by the size of train."""
     if spec.engine != "auto":
         return spec.engine == "beam"
     return spec.runner is not None or examples.splits["train"].bytes > spec.local_limit

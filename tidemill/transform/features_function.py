@@ -1,8 +1,8 @@
 """The experiment's `features` as a TensorFlow Transform preprocessing_fn.
 
-Statistics (mean, variance, minimum, maximum, quantiles, vocabularies) are taken from the train split's values that are
-there; what stands in for a missing number then goes through the same transform as a number. All analyzers depend on the
-raw columns alone, so that one pass over the data serves them.
+Statistics (mean, variance, minimum, maximum, quantiles, vocabularies) come from the present values of the train split.
+The value that replaces a missing number goes through the same transform as a present number. All analyzers depend only
+on raw columns, so one pass over the data serves them all.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ LOG2_SMALLEST = -10
 LOG2_LARGEST = 63 * 63
 LOG2_IDS = 2 - LOG2_SMALLEST + 2 + LOG2_LARGEST
 """Number of ids of `log2_squared`: 0 for a missing value; 1 to 13 for floor(x) = -10 (and below) to 2; 13 + k for x
-above 2, where k = floor(log2(x)^2) is 1 to 63^2, which the largest int64 reaches and larger floats share."""
+above 2, where k = floor(log2(x)^2) is 1 to 63^2. The largest int64 has k = 63^2, which larger floats share."""
 _LOG2_ROUNDING = 1e-9
 _QUANTILE_ERROR = 0.1
 _EMPTY = b"\x00"
-"""How the empty string stands in a vocabulary, whose text file could not hold it. As a raw value it means `missing`."""
+"""Stands for the empty string in a vocabulary, whose text file cannot hold it. As a raw value it means `missing`."""
 _SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
 class FeaturesFunction:
-    """A preprocessing_fn made from `features`. Travels to Beam's workers by value.
+    """A preprocessing_fn made from `features`. Picklable, as Beam's workers need it.
 
     Args:
         features: The features by name, as in the experiment file.
@@ -44,7 +44,8 @@ class FeaturesFunction:
     features: Mapping[str, Feature]
 
     def __call__(self, inputs: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-        """The features: `[batch]` int64 ids or float32 numbers, from raw columns as sparse tensors `[batch, 1]`."""
+        """Returns the features, `[batch]` int64 ids or float32 numbers, from raw columns as sparse tensors `[batch,
+        1]`."""
         outputs = {}
         for index, (name, feature) in enumerate(self.features.items()):
             if isinstance(feature, Numeric):
@@ -57,10 +58,10 @@ class FeaturesFunction:
 
 
 def feature_columns(features: Mapping[str, Feature], schema: pa.Schema) -> list[RawColumn]:
-    """The raw columns that features read, each once, in the features' order.
+    """Returns the raw columns that features read, each once, in the features' order.
 
     Raises:
-        TidemillError: `missing-column`, or `feature-type` when a column's type does not fit a feature's kind.
+        TidemillError: `missing-column`, or `feature-type` if a column's type does not fit a feature's kind.
     """
     columns = {column.name: column for column in raw_columns(schema, raw_column_names(features))}
     for name, feature in features.items():
@@ -78,12 +79,12 @@ def feature_columns(features: Mapping[str, Feature], schema: pa.Schema) -> list[
 
 
 def vocabulary_name(index: int, name: str) -> str:
-    """The file name of a feature's vocabulary: unique by the feature's index, and plain ASCII."""
+    """Returns the file name of a feature's vocabulary: plain ASCII, and unique by the feature's index."""
     return f"vocabulary_{index:03d}_{re.sub('[^A-Za-z0-9]', '_', name)}"
 
 
 def _number(missing: str | float) -> float | None:
-    """The policy's number; None where a missing value keeps its own id, or becomes the mean."""
+    """Returns the number that replaces missing values; None if they get their own id or the mean."""
     if missing == "zero":
         return 0.0
     return None if isinstance(missing, str) else float(missing)
@@ -113,7 +114,7 @@ def _numeric(column: tf.SparseTensor, feature: Numeric) -> tf.Tensor:
 
 
 def _bucketize(column: tf.SparseTensor, buckets: int, number: float | None) -> tf.Tensor:
-    """Ids 0 to N-1 by train's quantiles, N for a missing value."""
+    """Returns ids 0 to N-1 by the quantiles of train, and N for a missing value."""
     import tensorflow as tf
     import tensorflow_transform as tft
 
@@ -132,7 +133,7 @@ def _log2_squared(column: tf.SparseTensor, number: float | None) -> tf.Tensor:
     def apply(x: tf.Tensor) -> tf.Tensor:
         small = tf.clip_by_value(tf.floor(x), LOG2_SMALLEST, 2) - LOG2_SMALLEST + 1
         log2 = tf.math.log(tf.maximum(x, 2.0)) / math.log(2)
-        # An exact power of two must not fall to the rounding of the logarithm.
+        # Rounding of the logarithm must not move an exact power of two into the bucket below.
         large = tf.minimum(tf.floor(log2 * log2 + _LOG2_ROUNDING), LOG2_LARGEST) + (2 - LOG2_SMALLEST + 1)
         return tf.cast(tf.where(x > 2, large, small), tf.int64)
 
@@ -141,7 +142,8 @@ def _log2_squared(column: tf.SparseTensor, number: float | None) -> tf.Tensor:
 
 
 def _categorical(column: tf.SparseTensor, feature: Categorical, file_name: str) -> tf.Tensor:
-    """Ids by a vocabulary or by hash. TFT's text files have no place for a value with a line break: it is unknown."""
+    """Returns ids by vocabulary or by hash. A value with a line break is unknown, because TFT's text files cannot hold
+    it."""
     import tensorflow as tf
     import tensorflow_transform as tft
 
@@ -166,7 +168,7 @@ def _cross(columns: Sequence[tf.SparseTensor], buckets: int) -> tf.Tensor:
 
 
 def _ids(ids: tf.Tensor, count: int) -> tf.Tensor:
-    """Notes in the transformed metadata, as TFT does for vocabularies, that the values are ids below `count`."""
+    """Records in the transformed metadata, as TFT does for vocabularies, that the values are ids below `count`."""
     import tensorflow as tf
     from tensorflow_transform import schema_inference
 
@@ -181,7 +183,7 @@ def _text(values: tf.Tensor) -> tf.Tensor:
 
 
 def _dense(column: tf.SparseTensor, values: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
-    """`[batch]` with `values` where the column has a value, and `fill` elsewhere."""
+    """Returns `[batch]` with `values` in rows that have a value, and `fill` in the others."""
     import tensorflow as tf
 
     row_wise = tf.SparseTensor(column.indices, values, tf.stack([column.dense_shape[0], tf.constant(1, tf.int64)]))

@@ -1,9 +1,12 @@
-"""The transform graph on disk: a TFX transform output with a list of what goes in and what comes out.
+"""The transform graph artifact: its file names, its JSON and its functions.
+
+A transform graph is the output of TensorFlow Transform with a list of its inputs and outputs:
 
 transform_fn/             SavedModel
-transformed_metadata/     the schema of what it gives
-metadata/                 the schema of the raw columns
-features.json  manifest.json
+transformed_metadata/     schema of the outputs
+metadata/                 schema of the raw columns
+features.json             see `GraphFacts`
+manifest.json
 """
 
 from __future__ import annotations
@@ -11,19 +14,67 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
+from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.transform.raw import RawColumn
 
 if TYPE_CHECKING:
-    from tidemill.transform.dense_function import DenseFunction, ExampleFunction
+    from tidemill.transform.dense_function import DenseFunction
 
 TRANSFORM_FN = "transform_fn"
 TRANSFORMED_METADATA = "transformed_metadata"
 RAW_METADATA = "metadata"
 FEATURES = "features.json"
+_FORMAT = 1
+
+
+class TransformedFeature(TypedDict):
+    """A feature as models take it: an id below `num_ids`, or a number."""
+
+    name: str
+    kind: Literal["id", "number"]
+    num_ids: NotRequired[int]
+    """Only for ids, which are 0 to `num_ids - 1`, including those of unknown and missing values."""
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """The inputs and outputs of a transform graph: the content of `features.json`.
+
+    Attributes:
+        labels: The labels' names.
+        computed_labels: The raw columns of each label that the graph computes. Other labels are raw columns themselves.
+        raw_columns: The columns that the features are computed from, without labels.
+        features: The features in the order in which models list them.
+        offsets: By output, the number that is added to its ids so that they start at 0.
+    """
+
+    labels: list[str]
+    computed_labels: dict[str, list[RawColumn]]
+    raw_columns: list[RawColumn]
+    features: list[TransformedFeature]
+    offsets: dict[str, int]
+
+    def write(self, folder: Path) -> None:
+        """Writes `features.json` to a folder."""
+        storage.write_json(folder / FEATURES, {"format": _FORMAT, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> GraphFacts:
+        """Reads `features.json` from a folder."""
+        facts: dict[str, Any] = json.loads((folder / FEATURES).read_text(encoding="utf-8"))
+        computed = facts["computed_labels"]
+        return cls(
+            labels=facts["labels"],
+            computed_labels={name: [RawColumn(**column) for column in computed[name]] for name in computed},
+            raw_columns=[RawColumn(**column) for column in facts["raw_columns"]],
+            features=facts["features"],
+            offsets=facts["offsets"],
+        )
 
 
 class TransformGraph:
@@ -33,53 +84,46 @@ class TransformGraph:
         path: The artifact's folder.
 
     Attributes:
-        raw_columns: The columns that the features are computed from; labels are not among them.
-        features: `{"name": …, "kind": "id", "num_ids": …}` or `{"name": …, "kind": "number"}`, in the file's order.
-            Ids are 0 to num_ids - 1, those for unknown and for missing values included.
-        labels: The labels' names.
-        computed_labels: For each label that the graph computes the columns that it is computed from. The others are raw
-            columns themselves.
-        offsets: What is added to an output's ids so that they begin at 0, by the output's name.
-        fingerprint: Of the folder's content.
+        path: As given.
+        raw_columns, features, labels, computed_labels, offsets: See `GraphFacts`.
+        fingerprint: Fingerprint of the folder's content.
 
     Raises:
         TidemillError: `incomplete-artifact`.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self.fingerprint: str = artifact.open_folder(self.path)["fingerprint"]
-        facts = json.loads((self.path / FEATURES).read_text(encoding="utf-8"))
-        self.features: list[dict] = facts["features"]
-        self.raw_columns = [RawColumn(**column) for column in facts["raw_columns"]]
-        self.labels: list[str] = facts["labels"]
-        computed = facts["computed_labels"]
-        self.computed_labels = {name: [RawColumn(**column) for column in computed[name]] for name in computed}
-        self.offsets: dict[str, int] = facts["offsets"]
+        facts = GraphFacts.read(self.path)
+        self.features = facts.features
+        self.raw_columns = facts.raw_columns
+        self.labels = facts.labels
+        self.computed_labels = facts.computed_labels
+        self.offsets = facts.offsets
 
-    def dense_function(self) -> DenseFunction:
-        """A `tf.Module` from raw columns as dense tensors `[batch]` with sentinels to the features `[batch]`."""
-        return self._function(self.raw_columns, self._dtypes())
-
-    def example_function(self) -> ExampleFunction:
-        """A `tf.Module` from serialized `tf.Example` protos `[batch]` to the features `[batch]`."""
-        from tidemill.transform.dense_function import ExampleFunction
-
-        return ExampleFunction(self.dense_function(), self.raw_columns)
-
-    def row_columns(self) -> list[RawColumn]:
-        """The columns that `row_function` needs: those of the features, and of labels that are computed."""
-        of_labels = [column for columns in self.computed_labels.values() for column in columns]
-        return list(dict.fromkeys([*self.raw_columns, *of_labels]))
-
-    def row_function(self) -> DenseFunction:
-        """As `dense_function`, with the labels (float32) that the graph computes: for transformed examples."""
-        return self._function(self.row_columns(), self._dtypes() | dict.fromkeys(self.computed_labels, "float32"))
+    @property
+    def num_ids(self) -> dict[str, int]:
+        """The number of ids of each id feature."""
+        return {feature["name"]: feature["num_ids"] for feature in self.features if "num_ids" in feature}
 
     @property
     def given_labels(self) -> list[str]:
         """The labels that are raw columns."""
         return [name for name in self.labels if name not in self.computed_labels]
+
+    def dense_function(self) -> DenseFunction:
+        """Returns a `tf.Module` from raw columns, dense tensors `[batch]` with sentinels, to the features `[batch]`."""
+        return self._function(self.raw_columns, self._dtypes())
+
+    def row_columns(self) -> list[RawColumn]:
+        """Returns the columns that `row_function` needs: those of the features and of computed labels."""
+        of_labels = [column for columns in self.computed_labels.values() for column in columns]
+        return list(dict.fromkeys([*self.raw_columns, *of_labels]))
+
+    def row_function(self) -> DenseFunction:
+        """Returns `dense_function` with the computed labels (float32) added, for transformed examples."""
+        return self._function(self.row_columns(), self._dtypes() | dict.fromkeys(self.computed_labels, "float32"))
 
     def _dtypes(self) -> dict[str, str]:
         return {f["name"]: "int32" if f["kind"] == "id" else "float32" for f in self.features}

@@ -1,6 +1,7 @@
-"""The engine of TensorFlow Transform on this machine, without Beam. Imports TensorFlow.
+"""The transform engine for one machine, without Beam. Imports TensorFlow.
 
-The analysis is passes over the row groups of the train split, by threads, on whose number nothing depends.
+The analysis makes passes over the row groups of the train split on several threads. The result does not depend on the
+number of threads.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ MEMORY_BYTES = 3 << 29
 
 
 class LocalEngine:
-    """TensorFlow Transform by the threads of this process.
+    """A transform engine that runs on the threads of this process.
 
     Args:
-        threads: How many threads read, reduce and transform. Defaults to the cores that this process may use.
-        memory_bytes: What the counting of vocabularies may hold in memory before it spills to the temporary folder.
-            Defaults to 1.5 GiB.
-        analyzer_cache: A folder with the reduced state of each file of train, so that an analysis over more files reads
+        threads: Number of threads that read, reduce and transform. Defaults to the cores that this process may use.
+        memory_bytes: Memory that counting vocabularies may use before it spills to the temporary folder. Defaults to
+            1.5 GiB.
+        analyzer_cache: A folder with the accumulators of each file of train, so that an analysis over more files reads
             only the new ones. The result has the same bytes. Created if it does not exist. Defaults to none.
     """
 
@@ -63,7 +64,7 @@ class LocalEngine:
         use_threads(self._threads)
         keys = [file.fingerprint for file in examples.splits["train"].files] if "train" in examples.splits else []
         rows = ParquetRows(examples.files("train"), columns, keys=keys)
-        with _older_objects_left_alone(), tempfile.TemporaryDirectory(prefix="tidemill-") as work:
+        with _frozen_garbage_collector(), tempfile.TemporaryDirectory(prefix="tidemill-") as work:
             with CountStore(work, self._memory_bytes, self._threads, per_file=self._spans is not None) as counts:
                 trace = Trace(preprocessing_fn, rows.specs, Path(work), prefetch_counts(rows, counts))
                 analyse(
@@ -90,18 +91,18 @@ class LocalEngine:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         files = [(examples.path / name, folder / name) for name in names]
-        with _older_objects_left_alone():
+        with _frozen_garbage_collector():
             transformer = Transformer(graph, self._threads)
         progress.phase(f"transform ({transformer.summary})")
         transformer.files(files, on_rows)
 
 
 @contextlib.contextmanager
-def _older_objects_left_alone() -> Iterator[None]:
-    """Lets the garbage collector pass over what is there already.
+def _frozen_garbage_collector() -> Iterator[None]:
+    """Excludes existing objects from garbage collection during the block.
 
-    A trace makes so many objects that the collector goes several times through all, and most of all are those that
-    importing TensorFlow made: 5% of the time of a small transform.
+    A trace creates so many objects that the collector runs several times, mostly over objects that importing TensorFlow
+    made. That takes 5% of the time of a small transform.
     """
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""A TFX-style module with a `preprocessing_fn(inputs)` of the user, taken as it is."""
+"""A user's module with a TFX-style `preprocessing_fn(inputs)`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _NOISE = (
     "An error occurred while trying to apply",
 )
 _lines: dict[str, dict[str, int]] = {}
-"""By the module's text, for each op of its last trace the line that made it. A saved graph no longer knows it."""
+"""By the module's text, the line that made each op of its last trace. A saved graph no longer has this information."""
 
 
 @dataclass(frozen=True)
 class ModuleFunction:
-    """The preprocessing_fn of a module. Travels to Beam's workers as the module's text.
+    """The preprocessing_fn of a module. Beam's workers receive it as the module's text.
 
     Args:
         text: The module's source.
@@ -43,7 +43,7 @@ class ModuleFunction:
     text: str
 
     def __call__(self, inputs: Mapping[str, tf.SparseTensor]) -> dict[str, Any]:
-        """What the user's function returns, checked to be dense with one value a row.
+        """Returns the outputs of the user's function, checked to be dense with one value per row.
 
         Raises:
             TidemillError: `transform-failed` or `unsupported`.
@@ -51,11 +51,13 @@ class ModuleFunction:
         try:
             outputs = _load(self.text)(dict(inputs))
         except KeyError as error:
-            want = _cut(f"mend the transform module; inputs has {', '.join(inputs)}")
+            want = _cut(f"fix the transform module; inputs has {', '.join(inputs)}")
             raise _failed(reason([error]), want, _line([error], self.text)) from error
         _remember_lines(self.text)
         if not isinstance(outputs, dict):
-            raise _failed(f"{_ENTRY} returning {type(outputs).__name__}", "return a dict of tensors by feature name")
+            raise _failed(
+                f"a {_ENTRY} that returns {type(outputs).__name__}", "return a dict of tensors by feature name"
+            )
         for name, tensor in outputs.items():
             _check_output(name, tensor)
         _refuse_shared_files(self.text)
@@ -64,13 +66,14 @@ class ModuleFunction:
 
 @contextlib.contextmanager
 def user_errors(text: str | None, check_inputs: Callable[[], None]) -> Iterator[None]:
-    """Turns what the user's code raises, while loaded, traced or run, into `transform-failed` with the code's line.
+    """Converts errors that the user's code raises while it is loaded, traced or run to `transform-failed` with the
+    line.
 
-    An engine may wrap a `TidemillError` in errors of its own; it is taken out again.
+    A `TidemillError` that an engine has wrapped in its own errors is unwrapped.
 
     Args:
-        text: The module's source. None where there is no user's code: other errors then pass.
-        check_inputs: Called where no line of the module is to blame. What it raises is told instead.
+        text: The module's source. None if there is no user code; other errors then pass through.
+        check_inputs: Called if no line of the module caused the error. An error that it raises replaces the first one.
     """
     try:
         yield
@@ -83,16 +86,16 @@ def user_errors(text: str | None, check_inputs: Callable[[], None]) -> Iterator[
         line = None if text is None else _line(chain, text)
         if line is None:
             check_inputs()
-        if text is None or (line is None and _is_of_the_machine(chain[-1])):
+        if text is None or (line is None and _is_machine_error(chain[-1])):
             raise
-        raise _failed(reason(chain), "mend the transform module", line) from error
+        raise _failed(reason(chain), "fix the transform module", line) from error
 
 
 def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
-    """Executes a module's source and takes its `preprocessing_fn`.
+    """Executes a module's source and returns its `preprocessing_fn`.
 
     Raises:
-        TidemillError: `transform-failed` when it does not run or has no such function.
+        TidemillError: `transform-failed` if the module does not run or has no such function.
     """
     with user_errors(text, lambda: None):
         return _load(text)
@@ -100,7 +103,7 @@ def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
 
 @functools.lru_cache(maxsize=8)
 def _load(text: str) -> Callable[[Mapping[str, Any]], Any]:
-    # Tracebacks and inspect.getsource find the source there.
+    # Tracebacks and inspect.getsource read the source from here.
     linecache.cache[FILE_NAME] = (len(text), None, text.splitlines(keepends=True), FILE_NAME)
     namespace = {"__name__": "transform_module", "__file__": FILE_NAME}
     exec(compile(text, FILE_NAME, "exec"), namespace)
@@ -116,19 +119,19 @@ def _check_output(name: object, tensor: object) -> None:
     where = f"output {name!r}"
     if not isinstance(name, str) or not name:
         raise TidemillError(
-            Code.TRANSFORM_FAILED, where, f"a key of type {type(name).__name__}", "name outputs by strings"
+            Code.TRANSFORM_FAILED, where, f"a key of type {type(name).__name__}", "use strings as names of outputs"
         )
     if isinstance(tensor, tf.SparseTensor | tf.RaggedTensor):
         kind = "sparse" if isinstance(tensor, tf.SparseTensor) else "ragged"
-        want = "make it dense with one value a row, for example with tf.sparse.to_dense"
+        want = "make it dense with one value per row, for example with tf.sparse.to_dense"
         raise TidemillError(Code.UNSUPPORTED, where, f"a {kind} tensor", want)
     if not tf.is_tensor(tensor):
         raise TidemillError(Code.TRANSFORM_FAILED, where, f"a {type(tensor).__name__}", "return a tensor")
     if tensor.dtype not in (tf.int64, tf.float32):
-        want = "return int64 or float32: ids by tft.compute_and_apply_vocabulary, numbers by tf.cast"
+        want = "return int64 or float32, for example by tft.compute_and_apply_vocabulary or tf.cast"
         raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of {tensor.dtype.name}", want)
     if tensor.shape.rank not in (1, 2) or tensor.shape[1:].as_list() not in ([], [1]):
-        want = "return one value a row: shape [batch] or [batch, 1], for example by tf.squeeze(tensor, axis=1)"
+        want = "return one value per row: shape [batch] or [batch, 1], for example by tf.squeeze(tensor, axis=1)"
         raise TidemillError(Code.UNSUPPORTED, where, f"a tensor of shape {tensor.shape}", want)
 
 
@@ -137,10 +140,10 @@ def _refuse_shared_files(text: str) -> None:
 
     from tidemill.transform.vocabulary_clashes import clash
 
-    if found := clash(tf.compat.v1.get_default_graph()):
-        name, op = found
+    if clashing := clash(tf.compat.v1.get_default_graph()):
+        name, op = clashing
         got = f"a second vocabulary of vocab_filename {name!r}"
-        raise _failed(got, "give each its own vocab_filename", _lines[text].get(op))
+        raise _failed(got, "use a different vocab_filename for each", _lines[text].get(op))
 
 
 def _remember_lines(text: str) -> None:
@@ -156,7 +159,7 @@ def _remember_lines(text: str) -> None:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and what it came from, outermost first."""
+    """Returns the error and its causes, outermost first."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
@@ -166,7 +169,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _line(chain: list[BaseException], text: str) -> int | None:
-    """The line of the module where an error began: from a traceback, or by the op that failed."""
+    """Returns the line of the module that caused an error, from a traceback or from the name of the op that failed."""
     for error in reversed(chain):
         if isinstance(error, SyntaxError) and error.filename == FILE_NAME:
             return error.lineno
@@ -181,19 +184,19 @@ def _line(chain: list[BaseException], text: str) -> int | None:
 
 
 def _frames(error: BaseException) -> list[int | None]:
-    """The module's lines through which an error came."""
+    """Returns the module's lines in an error's traceback."""
     return [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILE_NAME]
 
 
-def _is_of_the_machine(error: BaseException) -> bool:
-    """Whether a file, the disk or the memory is what is wrong."""
+def _is_machine_error(error: BaseException) -> bool:
+    """Returns whether a file, the disk or the memory caused the error."""
     import tensorflow as tf
 
     return isinstance(error, OSError | MemoryError | tf.errors.ResourceExhaustedError)
 
 
 def reason(chain: list[BaseException]) -> str:
-    """In one line the innermost error that left the module, or where none did the innermost of all."""
+    """Returns one line with the innermost error raised in the module, or the innermost of all if none was."""
     error = next((cause for cause in reversed(chain) if _frames(cause)), chain[-1])
     text = _FUNCTION.sub("", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(_NOISE)]

@@ -1,10 +1,9 @@
-"""Raw columns as a transform graph takes them, and how a missing value looks in a dense tensor.
+"""Raw columns as a transform graph takes them, and the sentinels of missing values.
 
-A graph knows three dtypes: `int64`, `float32` and `string`, and a column holds one value a row or a list of them.
-Where a tensor has to be dense, a value that is missing is written as the dtype's sentinel. Reading goes the other way
-by the same rule, so the sentinels themselves, and floats that are not finite, are missing values everywhere: in the
-analysis, in the transform and in serving. A list is what is left of it without its missing values; a missing list is
-an empty one.
+A graph takes three dtypes, `int64`, `float32` and `string`. A row of a column holds one value or a list of values. In a
+dense tensor, the dtype's sentinel stands for a missing value. The same rule applies when reading: sentinels, and floats
+that are not finite, are missing values in the analysis, in the transform and in serving. Missing values are removed
+from lists, and a missing list is an empty list.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from tidemill.errors import Code, TidemillError
 
 RAW_DTYPES = ("int64", "float32", "string")
 SENTINELS: dict[str, int | float | bytes] = {"int64": -(2**63), "float32": float("nan"), "string": b"\x00"}
-"""What stands for a missing value in a dense tensor, by dtype."""
+"""The value that stands for a missing value in a dense tensor, by dtype."""
 _ARROW = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
 
 
 PreprocessingFn = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Raw columns by name, each a sparse tensor `[batch, 1]` or, for lists, `[batch, longest]`, to output tensors by name.
-Must be picklable."""
+"""Takes raw columns by name, each a sparse tensor `[batch, 1]` or, for lists, `[batch, longest]`, and returns output
+tensors by name. Must be picklable."""
 
 
 @dataclass(frozen=True)
 class RawColumn:
-    """A raw column: its name, one of `RAW_DTYPES`, and whether a row holds a list of such values. Defaults to one."""
+    """A raw column: its name, its dtype (one of `RAW_DTYPES`), and whether each row holds a list of values."""
 
     name: str
     dtype: str
@@ -40,12 +39,12 @@ class RawColumn:
 
 
 def raw_dtype(type_: pa.DataType) -> str | None:
-    """The dtype that a column of an Arrow type has in a transform graph.
+    """Returns the dtype that a column of an Arrow type has in a transform graph.
 
     Returns:
-        `int64` for integers and booleans, `float32` for floats and decimals, `string` for strings, binaries and a
-        column of nulls alone; for a dictionary that of its values. None for what TFT cannot take as one value a row
-        (times, lists).
+        `int64` for integers and booleans, `float32` for floats and decimals, `string` for strings, binaries and columns
+        that are only null; for a dictionary, the dtype of its values. None for types that TFT cannot take as one value
+        per row (times, lists).
     """
     if pa.types.is_dictionary(type_):
         return raw_dtype(type_.value_type)
@@ -59,19 +58,19 @@ def raw_dtype(type_: pa.DataType) -> str | None:
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Whether an Arrow type is a list, of any length or of a fixed one."""
+    """Returns whether an Arrow type is a list, of any length or of a fixed length."""
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
 def raw_column(field: pa.Field) -> RawColumn | None:
-    """The raw column of an Arrow field; None for what TFT cannot take (times, structs, lists of lists)."""
+    """Returns the raw column of an Arrow field; None if TFT cannot take it (times, structs, lists of lists)."""
     lists = is_list(field.type)
     dtype = raw_dtype(field.type.value_type if lists else field.type)
     return None if dtype is None else RawColumn(field.name, dtype, lists)
 
 
 def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: Sequence[str] = ()) -> list[RawColumn]:
-    """The raw columns of an Arrow schema.
+    """Returns the raw columns of an Arrow schema.
 
     Args:
         schema: The examples' schema.
@@ -79,11 +78,11 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
         exclude: Columns to leave out.
 
     Raises:
-        TidemillError: `missing-column`, or `feature-type` when a column that is named has a type that TFT cannot take.
+        TidemillError: `missing-column`, or `feature-type` if a column in `names` has a type that TFT cannot take.
     """
     if names is None:
-        found = [raw_column(field) for field in schema if field.name not in exclude]
-        return [column for column in found if column is not None]
+        possible = [raw_column(field) for field in schema if field.name not in exclude]
+        return [column for column in possible if column is not None]
     columns = []
     for name in names:
         if name not in schema.names:
@@ -99,16 +98,16 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
 
 
 def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, np.ndarray]:
-    """Columns of a record batch as dense arrays.
+    """Returns columns of a record batch as dense arrays.
 
     Args:
-        batch: RowSource; may hold more columns.
-        columns: The columns to take. An integer column may stand where `float32` is expected, and a float column
-            without fractions where `int64` is.
+        batch: Rows; may hold more columns.
+        columns: The columns to take. An integer column is accepted as `float32`, and a float column without fractions
+            as `int64`.
 
     Returns:
-        By name an array `[rows]` of int64, float32 or object (bytes), with sentinels where a value is missing; for a
-        list `[rows, longest]`, where longest is at least 1 and shorter lists are filled up with sentinels.
+        By name, an array `[rows]` of int64, float32 or object (bytes), with sentinels for missing values; for a list
+        `[rows, longest]`, where `longest` is at least 1 and shorter lists are padded with sentinels.
 
     Raises:
         TidemillError: `missing-column` or `feature-type`.
@@ -121,7 +120,8 @@ def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, n
 
 
 def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBatch:
-    """Columns of a record batch as lists, of no or one value where a row holds one, as tfx_bsl represents them.
+    """Returns columns of a record batch as lists, as tfx_bsl represents them. A scalar becomes a list of zero or one
+    value.
 
     Returns:
         A record batch of `large_list` columns of int64, float32 or large_binary, in the order of `columns`.
@@ -135,16 +135,16 @@ def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBa
 
 
 def list_schema(columns: Sequence[RawColumn]) -> pa.Schema:
-    """The Arrow schema of what `to_lists` returns."""
+    """Returns the Arrow schema of the result of `to_lists`."""
     return pa.schema([(column.name, pa.large_list(_ARROW[column.dtype])) for column in columns])
 
 
 def all_null(batches: Iterable[pa.RecordBatch], names: list[str]) -> list[str]:
-    """The columns without any value. Reads no further than until each has shown one.
+    """Returns the columns without any value. Stops reading when each column has shown a value.
 
     Args:
-        batches: RowSource with at least these columns.
-        names: The columns to look at.
+        batches: Rows with at least these columns.
+        names: The columns to check.
     """
     unseen = list(names)
     for batch in batches:
@@ -155,11 +155,11 @@ def all_null(batches: Iterable[pa.RecordBatch], names: list[str]) -> list[str]:
 
 
 def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
-    """One column in the Arrow type of its dtype, where null is the only missing value.
+    """Returns one column in the Arrow type of its dtype, in which every missing value is null.
 
     Returns:
-        An array `[rows]` of int64, float32 or large_binary, or a dictionary of large_binary; for a list column a
-        large_list of the former without nulls on either level.
+        An array `[rows]` of int64, float32 or large_binary, or a dictionary of large_binary; for a list column, a
+        large_list of the former without nulls at either level.
 
     Raises:
         TidemillError: `missing-column` or `feature-type`.
@@ -168,7 +168,7 @@ def typed(batch: pa.RecordBatch, column: RawColumn) -> pa.Array:
     if index < 0:
         have = ", ".join(batch.schema.names)
         raise TidemillError(
-            Code.MISSING_COLUMN, column.name, f"no such column among {have}", "give a column of this name"
+            Code.MISSING_COLUMN, column.name, f"no such column among {have}", "add a column of this name"
         )
     array = batch.column(index)
     return _typed_list(array, column) if column.is_list else _typed(array, column)
@@ -189,7 +189,7 @@ def _typed_list(array: pa.Array, column: RawColumn) -> pa.Array:
         array = array.cast(pa.large_list(_ARROW[column.dtype]))
     if not is_list(array.type):
         raise _type_error(column.name, array.type, "a list")
-    # Both leave out what lies under a null, and what a slice does not show.
+    # Both skip values below a null and outside a slice.
     values, rows = _typed(array.flatten(), column), pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -256,7 +256,7 @@ def _padded(lists: pa.LargeListArray, dtype: str) -> np.ndarray:
     lengths = np.diff(lists.offsets.to_numpy())
     longest = max(1, int(lengths.max(initial=0)))
     padded = np.empty((len(lists), longest), object if dtype == "string" else dtype)
-    # np.full would take the byte 0 off the string's end.
+    # np.full would strip the byte 0 from the end of the string.
     padded.fill(SENTINELS[dtype])
     padded[np.arange(longest) < lengths[:, None]] = lists.flatten().to_numpy(zero_copy_only=False)
     return padded
@@ -295,4 +295,4 @@ def _is_text(type_: pa.DataType) -> bool:
 
 def _type_error(name: str, type_: pa.DataType, want: str, why: str = "") -> TidemillError:
     got = f"a column of type {type_}" + (f" ({why})" if why else "")
-    return TidemillError(Code.FEATURE_TYPE, name, got, f"give {want}")
+    return TidemillError(Code.FEATURE_TYPE, name, got, f"use {want}")

@@ -1,4 +1,4 @@
-"""Transforming one shard of examples to one shard of features: row by row in order, and in bounded memory."""
+"""Transformed examples: their schema, their checks, and the transform of one shard after another."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ _CALL_ROWS = 1 << 14
 
 
 def transformed_schema(graph: TransformGraph) -> pa.Schema:
-    """The columns of transformed examples: ids as int32, numbers and, last, the labels as float32. None is null, which
-    is declared: files without marks of nulls are read and written in a fifth less time."""
+    """Returns the columns of transformed examples: ids as int32, numbers as float32 and, last, the labels as float32.
+
+    The columns are declared as not nullable, because files without null marks are read and written in a fifth less
+    time.
+    """
     columns = [(f["name"], pa.int32() if f["kind"] == "id" else pa.float32()) for f in graph.features]
     columns += [(label, pa.float32()) for label in graph.labels]
     return pa.schema([pa.field(name, dtype, nullable=False) for name, dtype in columns])
 
 
 class ShardTransformer:
-    """Applies a transform graph to shards.
+    """Transforms shards with TensorFlow only, row by row. Beam's workers use it.
 
     Args:
         graph: The graph, which is loaded once.
@@ -39,18 +42,18 @@ class ShardTransformer:
         self._columns = graph.row_columns()
         self._module = graph.row_function()
         self._function = self._module.concrete()
-        self._num_ids = {f["name"]: f["num_ids"] for f in graph.features if f["kind"] == "id"}
+        self._num_ids = graph.num_ids
 
     def run(self, source: str | os.PathLike, target: str | os.PathLike, on_rows: Callable[[int], None]) -> None:
-        """Transforms one Parquet file to another with the same rows in the same order.
+        """Transforms one Parquet file to another with the same rows in the same order, in bounded memory.
 
         Args:
             source: The shard of examples.
             target: The file to write.
-            on_rows: Called with the number of rows of each batch that is through.
+            on_rows: Called with the number of rows of each finished batch.
 
         Raises:
-            TidemillError: `label-null` or `label-type`; `transform-failed` when an id is outside of its domain.
+            TidemillError: `label-null` or `label-type`; `transform-failed` if an id is outside its domain.
         """
         names = [column.name for column in self._columns]
         names += [label for label in self._graph.given_labels if label not in names]
@@ -73,7 +76,7 @@ class ShardTransformer:
         for name, values in arrays.items():
             if len(values) != batch.num_rows:
                 got = f"{len(values)} values for {batch.num_rows} rows"
-                raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value a row")
+                raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value per row")
         for name, num_ids in self._num_ids.items():
             check_ids(name, arrays[name], num_ids)
         arrays |= {label: given_label(batch, label) for label in self._graph.given_labels}
@@ -100,7 +103,7 @@ def given_label(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def check_ids(name: str, ids: np.ndarray, num_ids: int) -> None:
-    """Raises `transform-failed` for ids that are not 0 to `num_ids` - 1."""
+    """Raises `transform-failed` for ids that are not in 0 to `num_ids - 1`."""
     if len(ids) and not (ids.min() >= 0 and ids.max() < num_ids):
-        got = f"ids from {ids.min()} to {ids.max()} where the schema allows 0 to {num_ids - 1}"
+        got = f"ids from {ids.min()} to {ids.max()}, outside the schema's 0 to {num_ids - 1}"
         raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "keep the ids within the vocabulary")

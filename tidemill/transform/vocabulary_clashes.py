@@ -1,4 +1,4 @@
-"""The vocabularies that a preprocessing_fn asks for, and the files that they are written to. Imports TensorFlow."""
+"""Vocabularies of a preprocessing_fn that would overwrite each other's files. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _BY_FREQUENCY = (analyzers._VocabOrderingType.FREQUENCY, analyzers._VocabOrderin
 
 
 def clash(graph: tf.Graph) -> tuple[str, str] | None:
-    """Two different vocabularies of one file, of which Beam's engine would let one overwrite the other without a word.
+    """Returns two different vocabularies with the same file, of which Beam's engine silently lets one overwrite the
+    other.
 
-    The same vocabulary twice, of equal tokens with equal arguments, does no harm.
+    The same vocabulary twice, with equal tokens and equal arguments, is not a clash.
 
     Args:
-        graph: That of a preprocessing_fn of which no analyzer has a result yet.
+        graph: The graph of a preprocessing_fn in which no analyzer has a result yet.
 
     Returns:
-        The `vocab_filename`, and the name of the second vocabulary's op. None where there is no clash.
+        The `vocab_filename` and the name of the second vocabulary's op. None if there is no clash.
     """
     made: dict[tuple[str, str], nodes.ValueNode] = {}
     for sink in graph.get_collection(analyzer_nodes.TENSOR_REPLACEMENTS):
@@ -36,28 +37,28 @@ def clash(graph: tf.Graph) -> tuple[str, str] | None:
 
 
 def _described(value: nodes.ValueNode, same: dict[str, int]) -> tuple[Any, ...]:
-    """What an analyzer computes, without the names in it."""
+    """Returns what an analyzer computes, without names."""
     operation = value.parent_operation
     definition = operation.operation_def
     if isinstance(definition, analyzer_nodes.TensorSource):
         return tuple((same[tensor.op.name], tensor.value_index) for tensor in definition.tensors)
     if isinstance(definition, analyzer_nodes.VocabularyMerge) and definition.vocab_ordering_type in _BY_FREQUENCY:
-        # Used with labels alone. TFT's functions have different defaults.
+        # Only used with labels. TFT's functions have different defaults.
         definition = definition._replace(min_diff_from_avg=None)
     inputs = tuple(_described(each, same) for each in operation.inputs)
     return type(definition), definition._replace(label=""), value.value_index, inputs
 
 
 def _same_ops(graph: tf.Graph) -> dict[str, int]:
-    """By the name of an op a number, which ops share that compute the same from the same."""
+    """Returns a number for each op, by its name. Ops that compute the same from the same inputs share a number."""
     numbers: dict[Hashable, int] = {}
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for op in graph.get_operations():
-        # A loop's inputs may be made after what takes them; such an op is only the same as itself.
-        known = all(tensor.op.name in found for tensor in op.inputs)
+        # A loop's inputs may be made after the ops that take them. Such an op is equal only to itself.
+        known = all(tensor.op.name in ids for tensor in op.inputs)
         is_source = not op.inputs and op.type != "Const"
         attributes = tuple((key, str(value)) for key, value in sorted(op.node_def.attr.items()) if key[0] != "_")
-        inputs = tuple((found[tensor.op.name], tensor.value_index) for tensor in op.inputs) if known else None
+        inputs = tuple((ids[tensor.op.name], tensor.value_index) for tensor in op.inputs) if known else None
         name = op.name if is_source or not known or op.op_def.is_stateful else None
-        found[op.name] = numbers.setdefault((op.type, attributes, inputs, name), len(numbers))
-    return found
+        ids[op.name] = numbers.setdefault((op.type, attributes, inputs, name), len(numbers))
+    return ids

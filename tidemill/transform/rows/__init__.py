@@ -1,1 +1,1 @@
-"""RowSource for an analysis: what is read, in which units, and how it becomes tensors."""
+"""Rows of an analysis: how they are read, and how they become tensors."""

@@ -1,4 +1,4 @@
-"""RowSource of Parquet files. Imports TensorFlow."""
+"""Rows of Parquet files. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _SQL_TYPES = {"int64": "BIGINT", "float32": "FLOAT", "string": "VARCHAR"}
 
 
 class ParquetRows:
-    """RowSource of Parquet files: columns of scalars, nullable or not, and of lists.
+    """Rows of Parquet files, with columns of scalars (nullable or not) and of lists.
 
-    A column is a sparse tensor as TFX makes it, `[rows, longest list]`, where a null has no value; Tidemill's rules of
-    `raw.typed` say what else counts as missing. A tensor with a representation is made by tfx_bsl itself, from the
-    values as they stand in the file: only nulls are missing there.
+    A column is a sparse tensor `[rows, longest list]`, as in TFX. A null has no value; `raw.typed` defines which other
+    values are missing. A tensor with a representation is made by tfx_bsl from the file's values, and there only nulls
+    are missing.
 
     Args:
         paths: The files, in row order. All have the columns.
-        columns: The columns to read, with the dtype of their tensors.
-        representations: By tensor how it is made from the columns. Defaults to a sparse tensor a column.
-        batch_rows: Most rows of a batch. Defaults to 8192.
-        keys: By file what identifies its content. Defaults to None: not known.
+        columns: The columns to read, with the dtypes of their tensors.
+        representations: By tensor, how it is made from the columns. Defaults to one sparse tensor per column.
+        batch_rows: Maximum rows of a batch. Defaults to 8192.
+        keys: Identifies the content of each file. Defaults to None: unknown.
 
     Attributes:
         specs, files, batch_rows, fingerprint: See `RowSource`.
@@ -65,7 +65,7 @@ class ParquetRows:
             units = tuple(_RowGroupUnit(self, path, metadata, group) for group in range(metadata.num_row_groups))
             files.append(RowFile(index, key, units, metadata.num_rows))
         self.files: tuple[RowFile, ...] = tuple(files)
-        self._same_to_sql = collections.Counter(name.lower() for name in self._schema.names)
+        self._lower_case_names = collections.Counter(name.lower() for name in self._schema.names)
         self._adapter = Adapter(_adapted_schema(self._schema, columns, represented), representations)
         flat = {
             column.name: tf.SparseTensorSpec([None, None], tensors.TF_DTYPES[column.dtype])
@@ -73,7 +73,7 @@ class ParquetRows:
             if column.name not in represented
         }
         self.specs = flat | self._adapter.specs
-        # A flat column's tensor follows from its name and dtype, which a graph says, and the file.
+        # A flat column's tensor depends only on its name, its dtype (both in the graph) and the file.
         self.fingerprint = fingerprint.of_json(["parquet", self._adapter.fingerprint, batch_rows])
 
     def feed(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict:
@@ -90,15 +90,15 @@ class ParquetRows:
         return name in self.specs and name not in self._adapter.specs and not self._columns[name].is_list
 
     def typed(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        """See `RowSource.typed`; for a column of lists these without nulls."""
+        """See `RowSource.typed`. For a column of lists, the lists without nulls."""
         return typed(batch, self._columns[name])
 
     def scan(self, name: str) -> Scan | None:
         """See `RowSource.scan`."""
         if not self.is_flat(name) or name not in self._schema.names:
             return None
-        if self._same_to_sql[name.lower()] > 1:
-            # To DuckDB they are one name.
+        if self._lower_case_names[name.lower()] > 1:
+            # DuckDB treats names that differ only in case as one.
             return None
         column = self._columns[name]
         type_ = self._schema.field(name).type
@@ -121,7 +121,7 @@ class ParquetRows:
 
 @dataclass(frozen=True, eq=False)
 class _RowGroupUnit:
-    """A row group. The file's metadata is read once, and shared."""
+    """A row group. The file's metadata is read once and shared."""
 
     owner: ParquetRows
     path: str
@@ -134,7 +134,7 @@ class _RowGroupUnit:
 
     def batches(self, names: Sequence[str], batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """See `Unit.batches`."""
-        # A column that is missing is found by `feed`, which says so.
+        # `feed` reports a missing column.
         columns = [c for c in self.owner._columns_for(names) if c in self.owner._schema.names]
         with pq.ParquetFile(self.path, metadata=self.metadata) as file:
             most = batch_rows or self.owner.batch_rows
@@ -142,7 +142,7 @@ class _RowGroupUnit:
 
 
 def _adapted_schema(schema: pa.Schema, columns: Sequence[RawColumn], represented: set[str]) -> pa.Schema:
-    """The columns that tfx_bsl turns into tensors, which it wants to be lists."""
+    """Returns the schema of the columns that tfx_bsl turns into tensors, as lists, which tfx_bsl requires."""
     fields = []
     for column in columns:
         if column.name in represented and column.name in schema.names:
@@ -161,7 +161,7 @@ def _nested(type_: pa.DataType) -> bool:
 
 
 def _as_lists(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    """A column as lists of the type. A null is a null list, which is how TFX has a missing value."""
+    """Returns a column as lists of the type. A null becomes a null list, which is TFX's missing value."""
     if is_list(array.type) or pa.types.is_struct(array.type):
         return array if array.type == type_ else array.cast(type_)
     if pa.types.is_dictionary(array.type):
@@ -183,10 +183,10 @@ def _sql(column: RawColumn, type_: pa.DataType) -> str | None:
         missing = "chr(0)" if is_text else r"'\x00'::BLOB"
         return f"NULLIF({name}, {missing})"
     if column.dtype == "int64":
-        # Arrow refuses fractions, which DuckDB would round, and says which column does not fit.
+        # Arrow rejects fractions and names the column; DuckDB would round them.
         whole = (pa.types.is_integer(type_) and type_ != pa.uint64()) or pa.types.is_boolean(type_)
         return f"NULLIF(CAST({name} AS BIGINT), {SENTINELS['int64']})" if whole else None
     value = f"CAST({name} AS DOUBLE)" if pa.types.is_decimal(type_) else name
-    # What is too large for a float is infinite in Arrow, an error in CAST, and missing in both ways of reading.
+    # A number too large for a float is infinite in Arrow and an error in CAST. It is missing either way.
     value = f"TRY_CAST({value} AS FLOAT)"
     return f"CASE WHEN isfinite({value}) THEN {value} END"

@@ -1,4 +1,4 @@
-"""What an analysis reads: files of units of rows, as record batches and as tensors."""
+"""The interface of row sources: files of units of rows, as record batches and as tensors."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 BATCH_ROWS = 1 << 13
-"""Rows of a batch. TFT reduces a batch in float32, which loses digits where it is larger."""
+"""Rows of a batch. TFT reduces a batch in float32, which loses digits in larger batches."""
 
 
 class Unit(Protocol):
-    """RowSource that one thread reads, in order: a row group, or a batch in memory.
+    """Rows that one thread reads in order: a row group, or a batch in memory.
 
     Attributes:
-        rows: Their number.
+        rows: Number of rows.
     """
 
     rows: int
 
     def batches(self, names: Sequence[str], batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows in order.
+        """Yields the rows in order.
 
         Args:
-            names: The inputs whose columns are read. None may be named: then the batches only have a length.
-            batch_rows: Most rows of a batch. Defaults to that of the `RowSource`.
+            names: The inputs whose columns are read. If empty, the batches only have a length.
+            batch_rows: Maximum rows of a batch. Defaults to that of the `RowSource`.
         """
 
 
@@ -35,10 +35,10 @@ class RowFile:
     """One file of rows.
 
     Attributes:
-        index: Its place among the files, from 0.
-        key: What identifies its content. None where that is not known.
-        units: In row order. A file without rows may have none.
-        rows: Their number.
+        index: Position among the files, from 0.
+        key: Identifies the file's content. None if unknown.
+        units: In row order. Empty if the file has no row group.
+        rows: Number of rows.
     """
 
     index: int
@@ -56,8 +56,7 @@ class Scan:
         column: The column's name.
         dtype: `int64`, `float32` or `string`.
         arrow_type: The column's type in the files.
-        sql: An expression over the column that gives BIGINT, FLOAT, or for strings VARCHAR or BLOB, and NULL where the
-            value is missing.
+        sql: An expression over the column of type BIGINT, FLOAT, VARCHAR or BLOB, which is NULL for missing values.
     """
 
     files: tuple[str, ...]
@@ -73,7 +72,7 @@ class RowSource(Protocol):
     Attributes:
         specs: The inputs of a preprocessing_fn by name, as `tf.TypeSpec`.
         files: In row order.
-        batch_rows: Rows of a batch that TFT reduces in float32.
+        batch_rows: Maximum rows of a batch that TFT reduces in float32.
         fingerprint: Identifies how a file's content becomes tensors. Two sources with the same fingerprint return the
             same tensors for a file with the same key.
     """
@@ -84,21 +83,22 @@ class RowSource(Protocol):
     fingerprint: str
 
     def feed(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Any]:
-        """The inputs that are named, as the tensors that tfx_bsl's `TensorAdapter` gives for the batch.
+        """Returns the named inputs, as the tensors that tfx_bsl's `TensorAdapter` makes of the batch.
 
         Raises:
             TidemillError: `missing-column` or `feature-type`.
         """
 
     def is_flat(self, name: str) -> bool:
-        """Whether an input is a sparse tensor of one value or none a row, which `typed` gives."""
+        """Returns whether an input is a sparse tensor of at most one value per row, which `typed` returns."""
 
     def typed(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        """A flat input as `[rows]` of int64, float32 or large_binary, null where a row has no value.
+        """Returns a flat input as `[rows]` of int64, float32 or large_binary, null in rows without a value.
 
         Raises:
             TidemillError: `missing-column` or `feature-type`.
         """
 
     def scan(self, name: str) -> Scan | None:
-        """How DuckDB reads an input. None where it cannot: lists, batches in memory, columns with a representation."""
+        """Returns how DuckDB reads an input; None if it cannot (lists, batches in memory, columns with a
+        representation)."""

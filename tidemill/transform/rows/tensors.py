@@ -1,4 +1,7 @@
-"""tfx_bsl's TensorAdapter, for some tensors at a time. Imports TensorFlow."""
+"""Tensors from Arrow columns: tfx_bsl's representations, and sparse tensors without a Python object per value.
+
+Imports TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,17 @@ from tidemill import fingerprint
 
 
 class Adapter:
-    """Turns columns of lists into the tensors that representations ask for.
+    """Makes tensors from columns of lists, as representations describe. Runs tfx_bsl's TensorAdapter on some tensors
+    only.
 
     Args:
-        schema: The Arrow schema of the record batches, perhaps with more columns.
-        representations: By tensor how it is made from the columns.
+        schema: The Arrow schema of the record batches; may have more columns.
+        representations: By tensor, how it is made from the columns.
 
     Attributes:
-        specs: By tensor its `tf.TypeSpec`.
+        specs: By tensor, its `tf.TypeSpec`.
         schema: As given.
-        fingerprint: Of both arguments.
+        fingerprint: Fingerprint of both arguments.
 
     Raises:
         ValueError: tfx_bsl cannot make a tensor from its columns.
@@ -38,12 +42,12 @@ class Adapter:
         self.fingerprint = fingerprint.of_json([str(schema.remove_metadata()), described])
 
     def columns(self, names: Sequence[str]) -> list[str]:
-        """The columns that some tensors are made from."""
+        """Returns the columns that some tensors are made from."""
         wanted = dict.fromkeys(column for name in names for column in columns_of(self._representations[name]))
         return [name for name in self.schema.names if name in wanted]
 
     def feed(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict:
-        """Some tensors of a record batch."""
+        """Returns some tensors of a record batch."""
         if not names:
             return {}
         schema, adapter = self._projected(tuple(names))
@@ -56,7 +60,7 @@ class Adapter:
 
 
 def columns_of(representation: schema_pb2.TensorRepresentation) -> list[str]:
-    """The columns that a representation reads."""
+    """Returns the columns that a representation reads."""
     kind = representation.WhichOneof("kind")
     if kind == "sparse_tensor":
         sparse = representation.sparse_tensor
@@ -64,21 +68,21 @@ def columns_of(representation: schema_pb2.TensorRepresentation) -> list[str]:
     if kind == "ragged_tensor":
         ragged = representation.ragged_tensor
         lengths = [p.row_length for p in ragged.partition if p.WhichOneof("kind") == "row_length"]
-        # A length beside the values in a struct is a field of the same column.
+        # A row length inside the values' struct is a field of the same column.
         path = ragged.feature_path.step
         return [path[0], *(lengths if len(path) == 1 else [])]
     return [getattr(representation, kind).column_name]
 
 
 def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """tfx_bsl reads the buffers of an array from their beginning, so a slice has to be copied."""
+    """Returns a batch without slices, because tfx_bsl reads an array's buffers from their start."""
     if any(column.offset or _has_hidden(column) for column in batch.columns):
         return batch.take(pa.array(np.arange(batch.num_rows)))
     return batch
 
 
 def _has_hidden(column: pa.Array) -> bool:
-    """Whether a column of lists may have values behind it that no row shows, as the beginning of a longer one has."""
+    """Returns whether a column of lists has values that no row shows, such as the first part of a longer column."""
     return hasattr(column, "flatten") and hasattr(column, "values") and len(column.values) != len(column.flatten())
 
 
@@ -86,19 +90,19 @@ TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 
 
 def sparse(array: pa.Array) -> tf.SparseTensor:
-    """A column of scalars as TFX sees it: a row has one value, or none where it is null.
+    """Returns a column of scalars as a sparse tensor, as TFX represents it: a row has one value, or none if it is null.
 
     Args:
-        array: `[rows]` of int64, float32 or large_binary, as `raw.typed` gives it.
+        array: `[rows]` of int64, float32 or large_binary, from `raw.typed`.
 
     Returns:
-        A sparse tensor `[rows, 1]`; `[rows, 0]` where all rows are null.
+        A sparse tensor `[rows, 1]`, or `[rows, 0]` if all rows are null.
     """
     return tf.SparseTensor(indices(array), values(array), shape(array))
 
 
 def indices(array: pa.Array) -> tf.Tensor:
-    """The indices of `sparse(array)`: `[values, 2]` int64."""
+    """Returns the indices of `sparse(array)`: `[values, 2]` int64."""
     if array.null_count == 0:
         return _all_rows(len(array))
     where = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
@@ -108,22 +112,22 @@ def indices(array: pa.Array) -> tf.Tensor:
 
 
 def values(array: pa.Array) -> tf.Tensor:
-    """The values of `sparse(array)`: `[values]`."""
+    """Returns the values of `sparse(array)`: `[values]`."""
     return tensor(array.drop_null() if array.null_count else array)
 
 
 def shape(array: pa.Array) -> tf.Tensor:
-    """The dense shape of `sparse(array)`: `[2]` int64."""
+    """Returns the dense shape of `sparse(array)`: `[2]` int64."""
     return _shape(len(array), int(array.null_count < len(array)))
 
 
 def dense(array: pa.Array, default: int | float | bytes, is_width_one: bool) -> tf.Tensor:
-    """What SparseToDense makes of `sparse(array)`.
+    """Returns what SparseToDense makes of `sparse(array)`.
 
     Args:
         array: `[rows]`, as for `sparse`.
-        default: What stands for a missing value.
-        is_width_one: Whether the shape is `[rows, 1]` even where all rows are null; `[rows, 0]` otherwise.
+        default: Stands for a missing value.
+        is_width_one: Whether the shape is `[rows, 1]` even if all rows are null. Otherwise it is `[rows, 0]` then.
     """
     if array.null_count and array.null_count == len(array) and not is_width_one:
         return tf.constant(_numpy(array.drop_null()), shape=[len(array), 0])
@@ -132,10 +136,10 @@ def dense(array: pa.Array, default: int | float | bytes, is_width_one: bool) -> 
 
 
 def sparse_lists(array: pa.LargeListArray) -> tf.SparseTensor:
-    """A column of lists as TFX sees it.
+    """Returns a column of lists as a sparse tensor, as TFX represents it.
 
     Args:
-        array: `[rows]` of lists without nulls of int64, float32 or large_binary, as `raw.typed` gives it.
+        array: `[rows]` of lists without nulls, of int64, float32 or large_binary, from `raw.typed`.
 
     Returns:
         A sparse tensor `[rows, longest list]`.
@@ -150,7 +154,7 @@ def sparse_lists(array: pa.LargeListArray) -> tf.SparseTensor:
 
 
 def tensor(array: pa.Array) -> tf.Tensor:
-    """An array without nulls as a tensor of the same length."""
+    """Returns an array without nulls as a tensor of the same length."""
     return tf.constant(_numpy(array))
 
 

@@ -1,6 +1,6 @@
-"""What the local engine knows of TFT's combiners beyond their interface: the private half that lets it go faster.
+"""Private knowledge of TFT's combiners that lets the local engine run them faster.
 
-A combiner that is none of these is run through `create_accumulator`, `add_input` and `merge_accumulators` alone.
+Other combiners run only through `create_accumulator`, `add_input` and `merge_accumulators`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow_transform import analyzers
 from tfx_bsl import sketches
 
-# As an attribute of its package, the name is that of another module.
+# The package's attribute of this name is another module.
 _experimental = importlib.import_module("tensorflow_transform.experimental.analyzers")
 
 QuantilesSketch = sketches.QuantilesSketch
@@ -31,14 +31,15 @@ _KNOWN = (
     analyzers._LMomentsCombiner,
     _experimental._VocabularyCombiner,
 )
-"""Their accumulators are arrays, tuples of arrays or sketches, and their attributes say all about them."""
+"""Combiners whose accumulators are arrays, tuples of arrays or sketches, and whose attributes describe them completely.
+"""
 
 
 @dataclass(frozen=True)
 class NumPyFold:
-    """What `NumPyCombiner` does: `fn(arrays, axis=0)`, from a default value.
+    """What `NumPyCombiner` does: `fn(arrays, axis=0)`, starting from a default value.
 
-    An accumulator that begins with the default as a scalar counts as none at all.
+    TFT treats an accumulator that starts with the default as a scalar like an empty one.
     """
 
     fn: Callable[..., np.ndarray]
@@ -46,7 +47,7 @@ class NumPyFold:
     dtypes: tuple[type, ...]
 
     def is_default(self, scalars: np.ndarray) -> np.ndarray:
-        """Which of some scalars are the default."""
+        """Returns which of some scalars equal the default."""
         return np.isnan(scalars) if self.default != self.default else scalars == self.default
 
 
@@ -55,8 +56,8 @@ class QuantilesParameters:
     """What `QuantilesCombiner` does for a single feature.
 
     Attributes:
-        epsilon: Most that a quantile's rank may be off, as a share of all weight.
-        max_values: The number of values for which that holds.
+        epsilon: Maximum error of a quantile's rank, as a share of the total weight.
+        max_values: Number of values for which the error holds.
         has_weights: Whether each value has a weight.
     """
 
@@ -66,38 +67,38 @@ class QuantilesParameters:
 
 
 def numpy_fold(combiner: Any) -> NumPyFold | None:
-    """How a combiner folds arrays; None for a combiner of another class."""
+    """Returns how a combiner folds arrays; None for a combiner of another class."""
     if type(combiner) is not analyzers.NumPyCombiner:
         return None
     return NumPyFold(combiner._fn, combiner._default_accumulator_value, tuple(combiner._output_dtypes))
 
 
 def mean_and_var_dtype(combiner: Any) -> type | None:
-    """The dtype of a combiner's mean and variance; None unless it computes these two, unweighted."""
+    """Returns the dtype of a combiner's mean and variance; None unless it computes these two, unweighted."""
     if type(combiner) is not analyzers.WeightedMeanAndVarCombiner:
         return None
     return combiner._output_numpy_dtype if combiner._compute_variance and not combiner._compute_weighted else None
 
 
 def quantiles(combiner: Any) -> QuantilesParameters | None:
-    """What a combiner for the quantiles of one feature does; None for others, and for several features at a time."""
+    """Returns the parameters of a combiner for the quantiles of one feature; None for other combiners."""
     if type(combiner) is not analyzers.QuantilesCombiner or combiner._num_features != 1:
         return None
     return QuantilesParameters(combiner._epsilon, combiner._max_num_values, combiner._has_weights)
 
 
 def is_covariance(combiner: Any) -> bool:
-    """Whether a combiner sums products of a batch's columns."""
+    """Returns whether a combiner sums products of a batch's columns."""
     return isinstance(combiner, analyzers.CovarianceCombiner)
 
 
 def covariance_dtype(combiner: Any) -> type:
-    """The dtype in which a covariance combiner sums."""
+    """Returns the dtype in which a covariance combiner sums."""
     return combiner._numpy_dtype
 
 
 def describe(operation: Any) -> Any | None:
-    """What an accumulate operation depends on beside its tensors, as JSON; None where that cannot be told."""
+    """Returns what an accumulate operation depends on, apart from its tensors, as JSON; None if that is unknown."""
     try:
         fields = {name: getattr(operation, name) for name in operation._fields if name != "label"}
         return [type(operation).__name__, {name: _described(value) for name, value in fields.items()}]
@@ -107,7 +108,7 @@ def describe(operation: Any) -> Any | None:
 
 def _described(value: Any) -> Any:
     if type(value) in _KNOWN:
-        # Bound methods say no more than the attributes that they were chosen by.
+        # Bound methods add nothing to the attributes that select them.
         attributes = {name: v for name, v in vars(value).items() if not _is_method_of(v, value)}
         return [type(value).__name__, {name: _described(v) for name, v in sorted(attributes.items())}]
     if value is None or isinstance(value, bool | int | str):

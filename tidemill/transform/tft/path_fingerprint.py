@@ -1,4 +1,4 @@
-"""The fingerprint of how tensors are computed from the raw inputs. Imports TensorFlow."""
+"""Fingerprints of how tensors are computed from the raw inputs. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from tidemill.transform.tft.traced_function import TracedFunction, fill
 
 _NOT_COMPUTED = frozenset(["_output_shapes", "_class", "_user_specified_name"])
 _LOOP = "NextIteration"
-"""The op by which a TF1 while loop is a cycle in the graph."""
+"""The op that closes a cycle in the graph: TF1 while loops."""
 _PYTHON = frozenset(["PyFunc", "PyFuncStateless", "EagerPyFunc"])
 
 
 def fingerprint(tensors: Sequence[tf.Tensor], trace: Trace) -> str:
-    """The fingerprint of the path from the raw inputs to tensors: 64 hexadecimal digits.
+    """Returns the fingerprint of the path from the raw inputs to tensors: 64 hexadecimal digits.
 
-    Equal for equal paths, in other processes too: names of ops do not count, bound values and the content of tables
-    do. A path through Python code of the user's, or through a resource that cannot be read, is equal to none.
+    Equal paths have equal fingerprints, also in other processes. Names of ops do not count; bound values and the
+    content of tables do. A path through the user's Python code, or through a resource that cannot be read, never equals
+    another.
 
     Args:
-        tensors: Ready tensors of the trace's graph, in an order that counts.
+        tensors: Ready tensors of the trace's graph. Their order counts.
         trace: The trace.
     """
-    paths = _Paths(trace)
+    paths = _PathDigests(trace)
     return _digest(part for tensor in tensors for part in paths.of(tensor))
 
 
@@ -43,7 +44,7 @@ def _digest(parts: Iterable[object]) -> str:
     return result.hexdigest()
 
 
-class _Paths:
+class _PathDigests:
     def __init__(self, trace: Trace):
         self._trace = trace
         self._digests = trace.digests
@@ -57,7 +58,7 @@ class _Paths:
 
     def of(self, tensor: tf.Tensor) -> tuple[str, int]:
         tensor = self._trace.current(tensor)
-        # Inputs before the ops that take them.
+        # Inputs come before the ops that take them.
         stack = [tensor.op]
         while stack:
             op = stack[-1]
@@ -127,11 +128,11 @@ def _before(op: tf.Operation) -> list[tf.Operation]:
 
 
 def _content(handle: tf.Tensor, traced: TracedFunction) -> list[Any] | None:
-    """What a table or variable holds, for a fingerprint; None where that cannot be told.
+    """Returns what a table or variable holds, for a fingerprint; None if it cannot be read.
 
     Args:
         handle: The resource.
-        traced: What made it.
+        traced: The traced function that made it.
     """
     fill(traced, handle)
     for variable in [*traced.variables, *traced.graph.variables]:
@@ -150,6 +151,6 @@ def _table_content(table: Any) -> list[Any] | None:
             table_handle=table.resource_handle, Tkeys=dtypes[0], Tvalues=dtypes[1]
         )
     except tf.errors.AbortedError:
-        return None  # It is filled by an op of the graph, at each call.
+        return None  # An op of the graph fills it at each call.
     pairs = sorted(zip(keys.numpy().tolist(), values.numpy().tolist(), strict=True))
     return [dtypes[0].name, dtypes[1].name, table.default_value.numpy(), pairs]

@@ -1,6 +1,6 @@
-"""Every private interface of TensorFlow and of TensorFlow Transform that Tidemill leans on for its local engine.
+"""All private interfaces of TensorFlow and TensorFlow Transform that the local engine uses.
 
-Importing this module checks that the installed versions are those that the interfaces are known for.
+Importing this module checks that the installed versions are those for which the interfaces are known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _check_versions() -> None:
     for name, have in (("tensorflow-transform", tft.__version__), ("tensorflow", tf.__version__)):
         want = KNOWN[name]
         if have.split(".")[:2] != want.split("."):
-            got = f"version {have}, while the local engine knows the private interfaces of {want}.*"
+            got = f"version {have}, for which the local engine does not know the private interfaces"
             raise TidemillError(Code.UNSUPPORTED, name, got, f"use the beam engine or install {name}=={want}.*")
 
 
@@ -56,9 +56,9 @@ from tensorflow_transform import (  # noqa: E402
     tf_utils,
 )
 
-# Importing TensorFlow makes a million objects that live as long as the process; the collector need not visit them.
+# Importing TensorFlow makes a million objects that live as long as the process. The collector need not visit them.
 gc.freeze()
-# DuckDB's extension module reports what is not collected at exit, line by line.
+# DuckDB's extension module prints a line for each object that is not collected at exit.
 atexit.register(gc.unfreeze)
 
 FuncGraph = func_graph.FuncGraph
@@ -92,20 +92,20 @@ TABLE_VALUES = {
     "_make_construct_vocabulary_table_function.<locals>.construct_table": tf.int64,
     "apply_per_key_vocabulary.<locals>._construct_table": tf.string,
 }
-"""What TFT's own lookup tables give, by the name of the function that makes them."""
+"""The value dtypes of TFT's own lookup tables, by the name of the function that makes them."""
 LOOKUPS = tf_utils
-"""The module whose `construct_and_lookup_table` and `copy_tensors` TFT calls through its name."""
+"""The module through which TFT calls `construct_and_lookup_table` and `copy_tensors`."""
 ANALYZERS = analyzers
-"""The module whose `_get_vocabulary_analyzer_inputs` TFT calls through its name."""
+"""The module through which TFT calls `_get_vocabulary_analyzer_inputs`."""
 FREQUENCY = analyzers._VocabOrderingType.FREQUENCY
 filter_regex = analyzers.get_vocab_newline_characters_regex
 
 STACKS = tf_stack
-"""The module whose `extract_stack` TensorFlow calls through its name."""
+"""The module through which TensorFlow calls `extract_stack`."""
 CONTROL_DEPENDENCIES, ControlDependencies = auto_control_deps, auto_control_deps.AutomaticControlDependencies
-"""The module whose class TensorFlow calls through its name, and the class."""
+"""The module through which TensorFlow calls the class, and the class."""
 GRAPHS = ops
-"""The module whose `_create_graph_constant` TensorFlow calls through its name."""
+"""The module through which TensorFlow calls `_create_graph_constant`."""
 CONSTANT_MAKERS = [
     "tensorflow.python.framework.constant_op",
     "tensorflow.python.framework.constant_tensor_conversion",
@@ -120,18 +120,18 @@ CONSTANT_MAKERS = [
     "tensorflow.python.util.nest_util",
     "tensorflow.python.util.traceback_utils",
 ]
-"""The modules through which `tf.constant`, `tf.convert_to_tensor` and `tf.stack` come to `_create_graph_constant`."""
+"""The modules between `tf.constant`, `tf.convert_to_tensor` or `tf.stack` and `_create_graph_constant`."""
 
 _numbers = itertools.count()
 
 
 def sinks(graph: tf.Graph) -> list[Any]:
-    """The analyzers' results that a graph lacks: each has `tensor`, `future` (a ValueNode) and `is_asset_filepath`."""
+    """Returns the open sinks of a graph; each has `tensor`, `future` (a ValueNode) and `is_asset_filepath`."""
     return list(graph.get_collection(analyzer_nodes.TENSOR_REPLACEMENTS))
 
 
 def sources(graph: FuncGraph) -> dict[str, list[tf.Tensor]]:
-    """What each analyzer's result is computed from, known or not: tensors by the name of the result's tensor."""
+    """Returns the tensors that each analyzer's result is computed from, by the name of the result's tensor."""
     return {sink.tensor.name: _sources(sink.future) for sink in graph.get_collection(analyzer_nodes.ALL_REPLACEMENTS)}
 
 
@@ -143,33 +143,33 @@ def _sources(value: ValueNode) -> list[tf.Tensor]:
 
 
 def is_ptransform(operation: nodes.OperationDef) -> bool:
-    """Whether an analyzer is a Beam PTransform of the user's own."""
+    """Returns whether an analyzer is a user-defined Beam PTransform."""
     return isinstance(operation, analyzer_nodes.PTransform)
 
 
 def reserved_tokens(graph: FuncGraph, name: str) -> tf.Tensor:
-    """The tensor of a vocabulary's reserved tokens, `[tokens]` strings."""
+    """Returns the tensor of a vocabulary's reserved tokens, `[tokens]` strings."""
     names = graph.get_collection(tf_utils._VOCABULARY_RESERVED_TOKENS_IDS)
     return graph.get_collection(tf_utils._VOCABULARY_RESERVED_TOKENS)[names.index(name)]
 
 
 def asset_map(graph: FuncGraph) -> dict[str, str]:
-    """The vocabularies' file names by their keys."""
+    """Returns the vocabularies' file names by their keys."""
     return annotators.get_asset_annotations(graph)
 
 
 def asset_paths(graph: FuncGraph) -> list[tf.Tensor]:
-    """The list, which may be changed, of the paths of the files that a graph needs."""
+    """Returns the mutable list of paths of the files that a graph needs."""
     return graph.get_collection_ref(tf.compat.v1.GraphKeys.ASSET_FILEPATHS)
 
 
 def missing_inputs(inputs: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """One row of zeros and empty strings for inputs of a graph."""
+    """Returns one row of zeros and empty strings for inputs of a graph."""
     return dict(tf2_utils.supply_missing_inputs(inputs, 1, list(names))) if names else {}
 
 
 def ancestors(fetches: Sequence[tf.Tensor], cut: Collection[str] = ()) -> list[tf.Operation]:
-    """The ops that tensors depend on, by data or control, stopping at the tensors named in `cut`."""
+    """Returns the ops that tensors depend on, by data or control. Stops at the tensors named in `cut`."""
     seen: dict[str, tf.Operation] = {}
     stack = [tensor.op for tensor in fetches if tensor.name not in cut]
     while stack:
@@ -183,13 +183,13 @@ def ancestors(fetches: Sequence[tf.Tensor], cut: Collection[str] = ()) -> list[t
 
 
 def is_stateful(op_type: str) -> bool:
-    """Whether ops of a type do more than compute, or are not known to TensorFlow."""
+    """Returns whether ops of a type have effects, or are unknown to TensorFlow."""
     definition = op_def_registry.get(op_type)
     return definition is None or definition.is_stateful
 
 
 def is_plain(graph: tf.Graph) -> bool:
-    """Whether an op that is made now waits for no other, and has no device or attribute for where it is made."""
+    """Returns whether an op created now would have no control dependency, device, colocation or scope attribute."""
     return not (
         graph._current_control_dependencies()
         or graph._control_flow_context is not None
@@ -200,7 +200,7 @@ def is_plain(graph: tf.Graph) -> bool:
 
 
 def rewire(old: tf.Tensor, new: tf.Tensor) -> None:
-    """Lets every op that takes `old` take `new`."""
+    """Replaces `old` by `new` as the input of every op that takes it."""
     for op in old.consumers():
         for index, tensor in enumerate(op.inputs):
             if tensor is old:
@@ -208,11 +208,11 @@ def rewire(old: tf.Tensor, new: tf.Tensor) -> None:
 
 
 def function_graph(definition: Any, captured: Sequence[tf.Tensor]) -> FuncGraph:
-    """The graph of a function in a SavedModel.
+    """Returns the graph of a function in a SavedModel.
 
     Args:
         definition: The `FunctionDef`.
-        captured: The values of its last inputs, which it captured when it was traced.
+        captured: Values of the function's last inputs, which it captured when it was traced.
     """
     graph = function_def_to_graph.function_def_to_graph(definition)
     for outer, inner in zip(captured, graph.inputs[len(graph.inputs) - len(captured) :], strict=True):
@@ -221,7 +221,7 @@ def function_graph(definition: Any, captured: Sequence[tf.Tensor]) -> FuncGraph:
 
 
 def saved_structure(proto: Any) -> Any:
-    """A structure of specs as a SavedModel's `StructuredValue` holds it."""
+    """Returns a structure of specs from a SavedModel's `StructuredValue`."""
     return nested_structure_coder.decode_proto(proto)
 
 
@@ -233,8 +233,8 @@ def drop_waits(op: tf.Operation) -> None:
 def define(
     graph: FuncGraph, ops: Sequence[tf.Operation], inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]
 ) -> str:
-    """Makes a function of a graph's ops known to TensorFlow by the name that is returned."""
-    context, name = eager_context.context(), f"tidemill_section_{next(_numbers)}"
+    """Registers a graph's ops with TensorFlow as a function, and returns the function's name."""
+    context, name = eager_context.context(), f"tidemill_subgraph_{next(_numbers)}"
     ends = [[tensor._as_tf_output() for tensor in tensors] for tensors in (inputs, outputs)]
     with graph._c_graph.get() as c_graph:
         function = pywrap_tf_session.TF_GraphToFunction_wrapper(
@@ -246,20 +246,20 @@ def define(
 
 
 def remove_function(name: str) -> None:
-    """Lets TensorFlow forget a function that `define` made."""
+    """Unregisters a function that `define` registered."""
     eager_context.context().remove_function(name)
 
 
 def call(name: str, num_outputs: int, given: Sequence[tf.Tensor], attributes: tuple[Any, ...]) -> list[tf.Tensor]:
-    """Calls a function that `define` made, with `call_attributes`, on eager tensors."""
+    """Calls a function that `define` registered, with `call_attributes`, on eager tensors."""
     return execute.execute(name, num_outputs, given, attributes, eager_context.context())
 
 
 def call_attributes(*, is_exact: bool) -> tuple[Any, ...]:
-    """How a function is called: as TensorFlow calls it by default, or where nothing is rounded without Grappler."""
+    """Returns TensorFlow's default call attributes. If `is_exact`, they disable Grappler, as nothing is rounded."""
     config = eager_context.context().config
     config.allow_soft_placement = True
     config.graph_options.rewrite_options.disable_meta_optimizer = is_exact
-    # It infers shapes and moves ops into the branch that alone uses them, in a fifth of Grappler's time.
+    # This optimizer infers shapes and moves ops into the only branch that uses them, in a fifth of Grappler's time.
     config.graph_options.rewrite_options.disable_tfg_optimizer = True
     return "executor_type", "", "config_proto", config.SerializeToString()

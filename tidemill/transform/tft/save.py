@@ -1,4 +1,4 @@
-"""Writes what TFT's WriteTransformFn writes: the SavedModel and the transformed schema. Imports TensorFlow."""
+"""Saves a trace as TFT's WriteTransformFn does: the SavedModel and the transformed schema. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save(trace: Trace, folder: Path) -> None:
     """Writes `transform_fn/` and `transformed_metadata/`, which `tft.TFTransformOutput(folder)` opens.
 
     Args:
-        trace: A trace of which all sinks are bound.
+        trace: A trace whose sinks are all bound.
         folder: An existing folder.
 
     Raises:
@@ -37,12 +37,12 @@ def save(trace: Trace, folder: Path) -> None:
         raise ValueError(f"sinks are not bound: {[sink.name for sink in trace.sinks]}")
     function = _transform_fn(trace.traced)
     if _has_unknown_width(function.structured_outputs):
-        # A branch or a loop keeps the shapes that it was traced with.
+        # A branch or a loop keeps the shapes with which it was traced.
         trace.retrace()
         function = _transform_fn(trace.traced)
-    schema = transformed_schema(trace.traced, function.structured_outputs, trace.evaluate)
-    # Nobody trains through a transform graph, and looking for gradients visits every op. The signature that
-    # TensorFlow makes by default knows the inputs by their number alone.
+    schema = output_schema(trace.traced, function.structured_outputs, trace.evaluate)
+    # Nobody trains through a transform graph, and looking for gradients visits every op. TensorFlow's default signature
+    # would name the inputs only by number.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(_module(trace, function), str(folder / TRANSFORM_FN), signatures={}, options=options)
     metadata = folder / TRANSFORMED_METADATA
@@ -63,7 +63,8 @@ def _has_unknown_width(outputs: Mapping[str, TensorType]) -> bool:
 
 
 def _module(trace: Trace, function: tf.types.experimental.ConcreteFunction) -> tf.Module:
-    """What TFT saves: the function as `transform_fn`, and everything that it needs under the names TFT gives it."""
+    """Returns the module that TFT saves: the function as `transform_fn`, and all that it needs under the names TFT
+    uses."""
     traced = trace.traced
     module = traced.module
     module.transform_fn = function
@@ -75,17 +76,17 @@ def _module(trace: Trace, function: tf.types.experimental.ConcreteFunction) -> t
     return module
 
 
-def transformed_schema(
+def output_schema(
     traced: TracedFunction, outputs: Mapping[str, Any], evaluate: Callable[[Sequence[tf.Tensor]], list[Any]]
 ) -> schema_pb2.Schema:
-    """The schema of the transformed features, with ranges, annotations and the shapes of sparse outputs.
+    """Returns the schema of the transformed features, with ranges, annotations and the shapes of sparse outputs.
 
-    TFT traces the function anew for this. The notes that it leaves in the graph are about the tensors that the function
-    returned, and those are known from the first trace.
+    TFT traces the function again for this. Here the annotations come from the first trace, whose graph holds them for
+    the tensors that the function returned.
 
     Args:
         traced: The traced function, with all results bound.
-        outputs: Its outputs with the shapes that they have now.
+        outputs: Its outputs with their current shapes.
         evaluate: Computes tensors of the graph.
     """
     graph = traced.graph
@@ -121,10 +122,10 @@ def transformed_schema(
 
 
 def saved_resources(resources: Sequence[Any]) -> list[Any]:
-    """The resources that a SavedModel must hold, made cheap to save.
+    """Returns the resources that a SavedModel must hold, made cheap to save.
 
-    A table with buckets for unknown words is a shell around the table that the graph uses. And to save a table,
-    TensorFlow traces three functions for it, of which the third does nothing; here there are two, made by hand.
+    A table with buckets for unknown words is a shell around the table that the graph uses. To save a table, TensorFlow
+    traces three functions, of which the third does nothing; here two functions are made by hand.
     """
     kept = [r for r in resources if not (isinstance(r, private.StaticVocabularyTable) and r._table is not None)]
     for resource in kept:
@@ -134,34 +135,36 @@ def saved_resources(resources: Sequence[Any]) -> list[Any]:
 
 
 def assets(paths: Sequence[tf.Tensor], resources: Sequence[Any]) -> list[tf.saved_model.Asset]:
-    """The assets of files: the one that a table of the file has already, because another one takes as long to save.
+    """Returns the assets of files. Reuses the asset that a table of the file has, because saving another takes as long.
 
     Args:
         paths: The files' paths; some may be tensors of a graph.
-        resources: Where the tables are among.
+        resources: Resources, among them the tables.
     """
-    fillers = [r._initializer for r in resources if isinstance(r, private.InitializableTable)]
-    owned = [filler._filename for filler in fillers if isinstance(filler, private.TextFileInitializer)]
+    initializers = [r._initializer for r in resources if isinstance(r, private.InitializableTable)]
+    owned = [
+        initializer._filename for initializer in initializers if isinstance(initializer, private.TextFileInitializer)
+    ]
     known = {a.asset_path.numpy(): a for a in owned if not tf.is_symbolic_tensor(a.asset_path)}
-    found = [None if tf.is_symbolic_tensor(path) else known.get(path.numpy()) for path in paths]
-    return [asset or tf.saved_model.Asset(path) for asset, path in zip(found, paths, strict=True)]
+    existing = [None if tf.is_symbolic_tensor(path) else known.get(path.numpy()) for path in paths]
+    return [asset or tf.saved_model.Asset(path) for asset, path in zip(existing, paths, strict=True)]
 
 
-class _Method(private.WrappedFunction):
-    """A function without inputs that `tf.saved_model.save` takes for a tf.function."""
+class _SavedMethod(private.WrappedFunction):
+    """A function without inputs, which `tf.saved_model.save` accepts as a tf.function."""
 
     def __init__(self, name: str, body: Callable[[], tf.Tensor]):
         graph = private.FuncGraph(name)
         with graph.as_default():
             output = body()
         graph.outputs.append(output)
-        # Or a model that takes this one in, and calls this, would drop what has no result.
+        # Otherwise a model that embeds this one, and calls this function, would drop ops without a result.
         graph.control_outputs.extend(op for op in graph.get_operations() if not op.outputs)
         graph.structured_outputs, graph.structured_input_signature = output, ((), {})
         super().__init__(graph, private.VariableHolder())
         self._num_positional_args, self._arg_keywords = 0, []
 
-    def get_concrete_function(self) -> _Method:
+    def get_concrete_function(self) -> _SavedMethod:
         return self
 
 
@@ -173,6 +176,6 @@ def _table_children(table: Any, save_type: str = "checkpoint", **arguments: Any)
             with tf.control_dependencies([table._initialize()]):
                 return tf.constant(1)
 
-        children["_create_resource"] = _Method("create_table", table._create_resource)
-        children["_initialize"] = _Method("initialize_table", initialize)
+        children["_create_resource"] = _SavedMethod("create_table", table._create_resource)
+        children["_initialize"] = _SavedMethod("initialize_table", initialize)
     return children

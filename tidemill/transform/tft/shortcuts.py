@@ -1,7 +1,4 @@
-"""Shortcuts through what TensorFlow and TFT do while they make a graph; what is computed stays the same.
-
-Imports TensorFlow.
-"""
+"""Shortcuts through the work of TensorFlow and TFT during a trace. The graph computes the same. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,31 +13,31 @@ import tensorflow as tf
 
 from tidemill.transform.tft import private
 
-_ONE_AT_A_TIME = threading.RLock()
-"""What TFT tracks belongs to the process, and so do functions that are replaced."""
+_LOCK = threading.RLock()
+"""TFT's trackers and the patched functions are global, so only one thread at a time may use them."""
 _PACKAGES = ("tensorflow.", "tensorflow_transform.", f"{__package__}.")
 
 
 @contextlib.contextmanager
 def quick_ops() -> Iterator[None]:
-    """Lets ops that this thread makes share the note of where in Python they were made; other threads wait meanwhile.
+    """Makes ops that this thread creates share the record of their Python stack. Other threads wait.
 
-    TensorFlow would note the stack of each, which takes a tenth of a trace. Those of one call in the caller's code,
-    reached by the same calls, have the first one's.
+    TensorFlow would record a stack for each op, which takes a tenth of a trace. Ops of one call in the caller's code,
+    reached through the same calls, share the first one's stack.
     """
-    with _ONE_AT_A_TIME, replaced(private.STACKS, "extract_stack", _SharedStacks):
+    with _LOCK, replaced(private.STACKS, "extract_stack", _SharedStacks):
         yield
 
 
 @contextlib.contextmanager
 def quick_trace() -> Iterator[None]:
-    """Also saves what tracing a preprocessing_fn need not do, as long as this thread traces.
+    """Also skips work that tracing a preprocessing_fn does not need, while this thread traces.
 
-    - TFT passes each input on, because the function may change what it is given, as a ragged tensor does that keeps
-      the row lengths which it was asked for; the same tensors in objects of their own do.
-    - TensorFlow asks of each op which others have to be run before it; where no op is stateful, none has.
-    - TensorFlow makes a constant of each integer that it gives to an op itself, as axes and shapes; here those of one
-      value are one constant.
+    - TFT copies each input because the function may change it; a ragged tensor keeps the row lengths it was asked for.
+      New objects around the same tensors do.
+    - TensorFlow looks for the ops that must run before each op. Without stateful ops there are none.
+    - TensorFlow makes a constant for each integer that it passes to an op, such as an axis or a shape. Here equal
+      integers share one constant.
     """
     with (
         quick_ops(),
@@ -53,12 +50,12 @@ def quick_trace() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Replaces a function of a module or class, for this thread. Not to be used by two threads at a time.
+    """Replaces a function of a module or class for this thread. Two threads must not use it at the same time.
 
     Args:
         owner: The module or class.
         name: The function's name there.
-        make: Makes the replacement of the original.
+        make: Makes the replacement from the original.
     """
     original, thread = getattr(owner, name), threading.get_ident()
     replacement = make(original)
@@ -78,36 +75,36 @@ def _copied(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_if_copied(tensor: tf.Tensor) -> tf.Tensor:
-    # A scope of the copy's name would get another one, and vocabularies are called after scopes.
+    # Reserves the copy's name: later scopes, after which vocabularies are named, depend on it.
     tf.compat.v1.get_default_graph().unique_name(f"{tensor.op.name}_copy")
     return tensor
 
 
 class _SharedStacks:
-    """TensorFlow's function that notes a stack, which does so once for each place outside of TensorFlow."""
+    """Replaces TensorFlow's `extract_stack`: extracts the stack once for each call site outside TensorFlow."""
 
     def __init__(self, original: Callable[[int], Any]):
         self._original = original
-        self._noted: dict[tuple, Any] = {}
+        self._stacks: dict[tuple, Any] = {}
 
     def __call__(self, stacklevel: int = 1) -> Any:
-        codes, place = [], []
+        codes, position = [], []
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             if not _is_inside(frame):
-                # The same code in another file is equal to it.
+                # Equal code objects may come from different files; hence the id.
                 codes.append(frame.f_code)
-                place += [id(frame.f_code), frame.f_lasti]
+                position += [id(frame.f_code), frame.f_lasti]
             frame = frame.f_back
-        key = tuple(place)
-        if key not in self._noted:
-            # Without this function and the one that chooses it for the thread.
-            self._noted[key] = self._original(stacklevel + 2), codes
-        return self._noted[key][0]
+        key = tuple(position)
+        if key not in self._stacks:
+            # Skips this function and the one that selects it for the thread.
+            self._stacks[key] = self._original(stacklevel + 2), codes
+        return self._stacks[key][0]
 
 
 class _ControlDependencies(private.ControlDependencies):
-    """TensorFlow's, which looks at the ops only where one of them is stateful."""
+    """TensorFlow's class, which here examines the ops only if one of them is stateful."""
 
     def __exit__(self, *error: Any) -> None:
         if not tf.executing_eagerly():
@@ -119,16 +116,16 @@ class _ControlDependencies(private.ControlDependencies):
 
 
 class _SharedConstants:
-    """TensorFlow's function that makes a constant of a graph, which makes those of TensorFlow's own integers once.
+    """Replaces TensorFlow's `_create_graph_constant`: makes constants of TensorFlow's own integers once.
 
-    A constant that TensorFlow's caller makes, by `tf.constant`, `tf.convert_to_tensor` or `tf.stack`, is his alone. So
-    is the result of a function such as `tf.rank`, which has the name of the function's scope, and what waits for other
-    ops or has to be somewhere. What is shared may have another name than in a graph of TensorFlow's own.
+    Not shared are constants that TensorFlow's caller makes by `tf.constant`, `tf.convert_to_tensor` or `tf.stack`;
+    results of functions such as `tf.rank`, which have the name of the function's scope; and constants with control
+    dependencies or a device. A shared constant may have a different name than in TensorFlow's own graph.
     """
 
     def __init__(self, original: Callable[..., tf.Tensor]):
         self._original = original
-        self._made: dict[tuple, tf.Tensor] = {}
+        self._constants: dict[tuple, tf.Tensor] = {}
 
     def __call__(
         self, value: Any, dtype: Any, shape: Any, name: str | None, verify_shape: bool, allow_broadcast: bool
@@ -136,20 +133,20 @@ class _SharedConstants:
         arguments = value, dtype, shape, name, verify_shape, allow_broadcast
         graph = tf.compat.v1.get_default_graph()
         is_result = shape is not None or (name is not None and name.endswith("/"))
-        if is_result or not (_is_integers(value) and private.is_plain(graph) and _is_of_tensorflow()):
+        if is_result or not (_is_integers(value) and private.is_plain(graph) and _is_internal_request()):
             return self._original(*arguments)
         key = graph, dtype, type(value), value if isinstance(value, int) else tuple(value)
-        if key not in self._made:
-            self._made[key] = self._original(*arguments)
-        return self._made[key]
+        if key not in self._constants:
+            self._constants[key] = self._original(*arguments)
+        return self._constants[key]
 
 
 def _is_integers(value: Any) -> bool:
     return type(value) is int or (type(value) in (list, tuple) and all(type(part) is int for part in value))
 
 
-def _is_of_tensorflow() -> bool:
-    """Whether it is TensorFlow or TFT that wants the constant which is being made."""
+def _is_internal_request() -> bool:
+    """Returns whether TensorFlow or TFT, not the caller, requests the constant that is being made."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") in _MAKERS:
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""A part of a graph that is run where it stands. Imports TensorFlow."""
+"""Parts of a graph as functions, made in place or as a copy. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _HANDLES = (tf.resource, tf.variant)
 
 
 class Subgraph:
-    """The part of a graph that leads from `feeds` to `fetches`, to be run on eager tensors, by several threads too.
+    """The part of a graph between `feeds` and `fetches`, as a function of eager tensors. Several threads may call it.
 
-    TensorFlow makes its function of the ops where they are: nothing is copied. What it cannot take as it is `prune`
-    copies.
+    TensorFlow makes the function from the ops in place, without a copy. `prune` copies the ops that TensorFlow cannot
+    take in place.
 
-    Before the first call Grappler goes over the function, several times, and makes other roundings of it: a division
-    by a constant becomes a product, `x * sigmoid(x)` one op. It does the same to a SavedModel that is served, so the
-    results are the same to the bit. Where nothing is a float, nothing is rounded, and Grappler is left out: it takes
-    longer than it saves.
+    Before the first call, Grappler rewrites the function several times and changes how it rounds: a division by a
+    constant becomes a product, `x * sigmoid(x)` one op. It does the same to a served SavedModel, so results are equal
+    to the bit. Grappler is disabled if no op returns a float, because it would take longer than it saves and nothing is
+    rounded.
 
     Args:
-        graph: The graph. What is changed in it later does not count.
+        graph: The graph. Later changes of it have no effect.
         feeds: Tensors to cut at.
         fetches: Tensors.
     """
@@ -48,20 +48,20 @@ class Subgraph:
         weakref.finalize(self, private.remove_function, self._name).atexit = False
         self._captured = [outer for outer, _ in captures]
         self._num_outputs = len(fetches)
-        self._graph = graph  # What keeps the functions that are called inside.
+        self._graph = graph  # Keeps the functions that are called inside alive.
 
     def __call__(self, feeds: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The fetched tensors."""
+        """Returns the fetched tensors."""
         given = [*feeds, *self._captured]
         return private.call(self._name, self._num_outputs, given, self._attributes)
 
 
 class GraphFunction:
-    """A part of a graph as a function. May be called from several threads.
+    """A function of a part of a graph, from raw inputs by name. Several threads may call it.
 
     Attributes:
-        inputs: The names of the raw inputs that it takes.
-        feeds: The tensors inside the graph that it takes after them.
+        inputs: Names of the raw inputs that it takes.
+        feeds: Tensors inside the graph that it takes after them.
     """
 
     def __init__(self, subgraph: Subgraph, inputs: Sequence[str], feeds: Sequence[tf.Tensor]):
@@ -70,19 +70,32 @@ class GraphFunction:
         self.feeds = list(feeds)
 
     def __call__(self, inputs: Mapping[str, TensorType], feeds: Sequence[tf.Tensor] = ()) -> list[tf.Tensor]:
-        """The fetched tensors, from raw inputs by name and the values of `feeds`."""
+        """Returns the fetched tensors.
+
+        Args:
+            inputs: Raw inputs by name, at least those in `self.inputs`.
+            feeds: The values of `self.feeds`.
+        """
         flat = [part for name in self.inputs for part in parts(inputs[name])]
         return self._subgraph([*flat, *feeds])
 
 
 def parts(value: TensorType) -> list[tf.Tensor]:
-    """The tensors of a composite tensor."""
+    """Returns the tensors of a composite tensor."""
     return tf.nest.flatten(value, expand_composites=True)
 
 
 def _is_closed(graph: private.FuncGraph, ops: Mapping[str, tf.Operation], given: Sequence[tf.Tensor]) -> bool:
-    """Whether ops of a graph, by name, neither wait for an input that is not given, nor give themselves what is given,
-    nor have to be where another op is."""
+    """Returns whether some ops can become a function in place.
+
+    They can if they do not depend on an input that is not given, do not compute a given tensor, and are not colocated
+    with other ops.
+
+    Args:
+        graph: The graph.
+        ops: The ops by name.
+        given: The tensors that the function takes.
+    """
     inputs = {tensor.op.name for tensor in graph.inputs}
     taken = {tensor.op.name for tensor in given}
     if any(name in ops for name in inputs ^ taken):
@@ -91,7 +104,7 @@ def _is_closed(graph: private.FuncGraph, ops: Mapping[str, tf.Operation], given:
 
 
 def _is_exact(op: tf.Operation) -> bool:
-    """Whether an op neither gives floats nor calls a function that may."""
+    """Returns whether an op neither returns floats nor calls a function that may."""
     is_float = any(tensor.dtype.is_floating or tensor.dtype.is_complex for tensor in op.outputs)
     return not is_float and not any("func" in attribute.type for attribute in op.op_def.attr)
 
@@ -102,7 +115,7 @@ def prune(
     fetches: Any,
     signature: Any = None,
 ) -> tf.types.experimental.ConcreteFunction:
-    """A function of the part of a graph that leads from `feeds` to `fetches`, with shapes inferred anew.
+    """Returns a function of the part of a graph between `feeds` and `fetches`, with shapes inferred anew.
 
     TensorFlow's own `WrappedFunction.prune` copies op by op in Python, which takes at least three times as long.
 
@@ -110,7 +123,7 @@ def prune(
         graph: The graph.
         feeds: Tensors to cut at.
         fetches: Tensors and composite tensors in any structure.
-        signature: The function's structured input signature. Defaults to none: it takes the feeds in their order.
+        signature: The function's structured input signature. Defaults to none: it takes the feeds in order.
     """
     flat = tf.nest.flatten(fetches, expand_composites=True)
     cut = {tensor.name for tensor in feeds}
@@ -122,7 +135,7 @@ def prune(
     given |= {inner.name: _free(f"captured_{index}", needed) for index, (_, inner) in enumerate(values)}
     part = _part(graph, needed - {tensor.op.name for tensor in graph.inputs})
     part = _slim(part, {name.removesuffix(":0"): new for name, new in given.items()}, flat)
-    # A placeholder that is imported with the rest takes a fifth of the time of one that is made.
+    # Importing a placeholder with the other ops takes a fifth of the time of creating one.
     part.node.extend(_placeholder_node(given[tensor.name], tensor) for tensor in feeds)
     part.node.extend(_placeholder_node(given[inner.name], inner) for _, inner in values)
     with graph.as_default():
@@ -132,11 +145,11 @@ def prune(
             inner.name: pruned.capture(outer, _free(f"handle_{index}", needed))
             for index, (outer, inner) in enumerate(held)
         }
-        placed = _imported(part, handles, given, flat)
+        imported = _imported(part, handles, given, flat)
     for outer, inner in values:
-        pruned.add_capture(outer, placed[inner.name])
-    pruned.inputs = [*(placed[tensor.name] for tensor in feeds), *pruned.internal_captures]
-    outputs = [placed[tensor.name] for tensor in flat]
+        pruned.add_capture(outer, imported[inner.name])
+    pruned.inputs = [*(imported[tensor.name] for tensor in feeds), *pruned.internal_captures]
+    outputs = [imported[tensor.name] for tensor in flat]
     for old, new in zip(flat, outputs, strict=True):
         new.set_shape(old.shape)
     pruned.outputs.extend(outputs)
@@ -156,19 +169,19 @@ def _imported(
 
     Args:
         part: The ops.
-        handles: Tensors that are there already, by the names of those that they stand for.
-        given: By the names of more tensors those of the placeholders that stand for them.
-        fetches: What is asked for.
+        handles: Tensors that exist in the default graph, by the names of the tensors they replace.
+        given: Names of placeholders, by the names of the tensors they replace.
+        fetches: The tensors to return.
 
     Returns:
-        By their names what stands there for the handles, the given tensors and the fetches.
+        The new tensors for the handles, the given tensors and the fetches, by the old names.
     """
     wanted = {tensor.name: tensor.name for tensor in fetches} | {name: f"{new}:0" for name, new in given.items()}
-    wanted = {name: there for name, there in wanted.items() if name not in handles}
+    wanted = {name: new for name, new in wanted.items() if name not in handles}
     taken = {name if ":" in name else f"{name}:0" for node in part.node for name in node.input}
     used = {name: tensor for name, tensor in handles.items() if name in taken}
-    found = tf.graph_util.import_graph_def(part, input_map=used, return_elements=list(wanted.values()), name="")
-    return {**handles, **dict(zip(wanted, found, strict=True))}
+    imported = tf.graph_util.import_graph_def(part, input_map=used, return_elements=list(wanted.values()), name="")
+    return {**handles, **dict(zip(wanted, imported, strict=True))}
 
 
 def _free(name: str, taken: Collection[str]) -> str:
@@ -178,7 +191,7 @@ def _free(name: str, taken: Collection[str]) -> str:
 
 
 def _part(graph: private.FuncGraph, names: Collection[str]) -> graph_pb2.GraphDef:
-    """The ops of these names, without control dependencies on others."""
+    """Returns the named ops, without control dependencies on others."""
     whole = graph.as_graph_def()
     part = graph_pb2.GraphDef(versions=whole.versions, library=whole.library)
     part.node.extend(node for node in whole.node if node.name in names)
@@ -198,38 +211,38 @@ def _placeholder_node(name: str, tensor: tf.Tensor) -> node_def_pb2.NodeDef:
 
 
 def _slim(part: graph_pb2.GraphDef, given: Mapping[str, str], fetches: Sequence[tf.Tensor]) -> graph_pb2.GraphDef:
-    """The same ops without those that only pass a tensor on, and with one constant for each value.
+    """Returns the same ops without identities, and with one constant for each value.
 
-    TFT passes tensors on, and of a function over many columns some of the ops are the same few constants.
+    TFT adds many identities, and a function over many columns repeats the same few constants.
 
     Args:
         part: The ops.
-        given: Inputs of ops to be named anew, by how nodes call them.
-        fetches: What is asked for.
+        given: New names of inputs, by the names that nodes use.
+        fetches: The tensors that must keep their names.
     """
     kept = {tensor.op.name for tensor in fetches}
     kept |= {name[1:] for node in part.node for name in node.input if name.startswith("^")}
-    stands_for: dict[str, str] = {}
+    replacement: dict[str, str] = {}
     constants: dict[tuple[str, bytes], str] = {}
     for node in part.node:
         if node.name in kept:
             continue
         if node.op == "Identity" and len(node.input) == 1:
-            stands_for[node.name] = node.input[0]
+            replacement[node.name] = node.input[0]
         elif node.op == "Const" and not node.input:
             first = constants.setdefault((node.device, node.attr["value"].SerializeToString()), node.name)
             if first != node.name:
-                stands_for[node.name] = first
+                replacement[node.name] = first
 
     def origin(name: str) -> str:
-        while (passed := name.removesuffix(":0")) not in given:
-            if passed not in stands_for:
+        while (source := name.removesuffix(":0")) not in given:
+            if source not in replacement:
                 return name
-            name = stands_for[passed]
-        return given[passed]
+            name = replacement[source]
+        return given[source]
 
     slim = graph_pb2.GraphDef(versions=part.versions, library=part.library)
-    slim.node.extend(node for node in part.node if node.name not in stands_for)
+    slim.node.extend(node for node in part.node if node.name not in replacement)
     for node in slim.node:
         node.input[:] = map(origin, node.input)
     return slim

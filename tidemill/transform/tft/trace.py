@@ -1,4 +1,4 @@
-"""One trace of a preprocessing_fn: what it wants analysed, and its graph, into which the results are bound.
+"""The trace of a preprocessing_fn: the analyses it requests, and its graph, into which their results are bound.
 
 Imports TensorFlow.
 """
@@ -20,18 +20,18 @@ from tidemill.transform.tft.subgraph import GraphFunction, Subgraph, TensorType,
 from tidemill.transform.tft.traced_function import TracedFunction
 
 _CHECKED_OPS = 500
-"""A graph below this size is traced twice, to find out whether the function calls its analyzers in the same order each
-time, as Beam needs it. A larger one is traced once, which such a function does not hurt."""
+"""Smaller graphs are traced twice, to check that the function calls its analyzers in the same order each time, as Beam
+requires. Larger graphs are traced once, where the order does not matter."""
 
 
 @dataclass(frozen=True)
 class Sink:
-    """A tensor whose value an analysis gives.
+    """A tensor whose value an analysis computes.
 
     Attributes:
-        name: The tensor's name; stays the same when the function is traced anew.
+        name: The tensor's name; the same in each trace of the function.
         tensor: The tensor.
-        node: TFT's node of the value: how it is computed.
+        node: TFT's node of the value, which describes how it is computed.
         is_asset: Whether the value is the path of a file.
     """
 
@@ -44,22 +44,22 @@ class Sink:
 class Trace:
     """A traced preprocessing_fn.
 
-    `bind` may trace the function anew, where a vocabulary file goes elsewhere than into TFT's own lookup; `graph`,
-    `inputs`, `outputs` and `sinks` are new objects then. Read them again after each `bind`.
+    `bind` traces the function again if a vocabulary file is used by anything except TFT's own lookup. Then `graph`,
+    `inputs`, `outputs` and `sinks` are new objects, so read them again after each `bind`.
 
     Args:
         preprocessing_fn: The function, as TFT takes it.
-        specs: What its inputs are.
-        work: An existing folder for vocabularies and temporary files, as long as the trace is in use.
+        specs: The types of its inputs.
+        work: An existing folder for vocabularies and temporary files. It must exist as long as the trace is used.
         on_tokens: See `trace_function`. Defaults to None.
 
     Attributes:
         graph: The `FuncGraph`.
         inputs: The raw inputs' placeholders, by name.
         outputs: The transformed features, by name.
-        sinks: Those that are not bound, in the order in which the function made them.
-        token_filter: See `traced_function.Traced`.
-        digests: What `fingerprint` remembers until the next `bind`.
+        sinks: The sinks that are not bound, in the order in which the function made them.
+        token_filter: See `TracedFunction`.
+        digests: Cache of `fingerprint`, cleared by `bind`.
 
     Raises:
         TidemillError: `unsupported` for an analyzer that is a Beam PTransform.
@@ -84,7 +84,7 @@ class Trace:
         self._known: dict[str, Sink] = {}
         self.digests: dict[str, str] = {}
         self._ready: dict[str, bool] = {}
-        """What `ready` remembers until the next `bind`, as `_waiting` does."""
+        """Cache of `ready`, like `_waiting`; cleared by `bind`."""
         self._waiting: set[str] = set()
         self._sources: dict[str, frozenset[str]] | None = None
         self._trace(on_tokens)
@@ -111,7 +111,7 @@ class Trace:
         return self.traced.token_filter
 
     def vocabulary_path(self, filename: str, file_format: str) -> Path:
-        """A new path for a vocabulary file, whose name is the one that TFT gives it.
+        """Returns a new path for a vocabulary file with the name that TFT uses.
 
         Args:
             filename: The analyzer's `vocab_filename`.
@@ -123,7 +123,7 @@ class Trace:
         return folder / (f"{filename}.tfrecord.gz" if file_format == "tfrecord_gzip" else filename)
 
     def ready(self, tensor: tf.Tensor) -> bool:
-        """Whether a tensor depends on no sink that is not bound."""
+        """Returns whether a tensor depends on no unbound sink."""
         tensor = self.current(tensor)
         if not self._ready:
             self._waiting = {sink.tensor.op.name for sink in self.sinks}
@@ -133,11 +133,11 @@ class Trace:
         return self._ready[tensor.name]
 
     def bind(self, values: Mapping[str, np.ndarray | Path]) -> None:
-        """Gives sinks their values; what depends on them can be computed afterwards.
+        """Sets the values of sinks. Tensors that depend on them can be computed afterwards.
 
         Args:
-            values: By sink name an array of the sink's dtype, or the path of the file that was written. Each is asked
-                for when it is needed, in the order of the sinks.
+            values: By sink name, an array of the sink's dtype or the path of the written file. Values are read one
+                after the other, in the order of the sinks, when they are needed.
         """
         names = set(values)
         if unknown := names - {sink.name for sink in self.sinks}:
@@ -145,7 +145,7 @@ class Trace:
         self.digests.clear()
         self._ready.clear()
         bound = [sink for sink in self.sinks if sink.name in names]
-        if any(sink.is_asset and traced_function.goes_elsewhere(sink.tensor, self.traced.lookups) for sink in bound):
+        if any(sink.is_asset and traced_function.has_other_uses(sink.tensor, self.traced.lookups) for sink in bound):
             self._values.update(values)
             self.retrace()
             return
@@ -154,7 +154,7 @@ class Trace:
             if sink.is_asset:
                 self._bind_asset(sink, Path(value))
             else:
-                # Captured as TFT's own final trace does: TensorFlow would turn a division by a constant of the graph
+                # Captured, as in TFT's own final trace. TensorFlow would turn a division by a constant of the graph
                 # into a product with its rounded inverse.
                 eager = tf.constant(value, sink.tensor.dtype)
                 with self.graph.as_default():
@@ -174,15 +174,15 @@ class Trace:
         self._replaced[old.name] = new
 
     def current(self, tensor: tf.Tensor) -> tf.Tensor:
-        """What stands for a tensor of the trace after what has been bound."""
+        """Returns the tensor that replaces a tensor of the trace after `bind`."""
         return self._replaced.get(tensor.name, tensor)
 
     def function(self, fetches: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor] = ()) -> GraphFunction:
-        """A function that computes tensors of the graph.
+        """Returns a function that computes tensors of the graph.
 
         Args:
             fetches: The tensors. Each must be ready.
-            feeds: Tensors at which to cut the graph, given by the caller.
+            feeds: Tensors at which the graph is cut, whose values the caller passes.
         """
         fetches, cut = [self.current(tensor) for tensor in fetches], {tensor.name for tensor in feeds}
         needed = {op.name for op in private.ancestors(fetches, cut)}
@@ -194,7 +194,7 @@ class Trace:
         return GraphFunction(Subgraph(self.graph, [*placeholders, *feeds], fetches), names, feeds)
 
     def reserved_tokens(self, name: str) -> np.ndarray:
-        """The tokens that a vocabulary reserves: `[tokens]` bytes.
+        """Returns the tokens that a vocabulary reserves: `[tokens]` bytes.
 
         Args:
             name: The node's `name`: the vocabulary's file name.
@@ -202,14 +202,15 @@ class Trace:
         return self.evaluate([private.reserved_tokens(self.graph, name)])[0]
 
     def evaluate(self, tensors: Sequence[tf.Tensor]) -> list[np.ndarray]:
-        """The values of tensors that depend on no row; where one does, of one row of zeros and empty strings."""
+        """Returns the values of tensors that depend on no row. A tensor that does gets one row of zeros and empty
+        strings."""
         if not tensors:
             return []
         function = self.function(list(tensors))
         return [value.numpy() for value in function(private.missing_inputs(self.inputs, function.inputs))]
 
     def retrace(self) -> None:
-        """Traces the function anew, with what is bound, as TFT does before it saves."""
+        """Traces the function again with the bound values, as TFT does before it saves."""
         self._trace()
 
     def _trace(self, on_tokens: traced_function.OnTokens | None = None) -> None:
@@ -226,34 +227,35 @@ class Trace:
                 " computed from the same columns each time. Call analyzers in the same order, or name each."
             )
         self._sources = sources
-        found = private.sinks(self.graph)
-        self.sinks = [Sink(s.tensor.name, s.tensor, s.future, s.is_asset_filepath) for s in found]
+        sinks = private.sinks(self.graph)
+        self.sinks = [Sink(s.tensor.name, s.tensor, s.future, s.is_asset_filepath) for s in sinks]
         self._known |= {sink.name: sink for sink in self.sinks}
         self._replaced: dict[str, tf.Tensor] = {}
         self._ready.clear()
 
     def _input_sources(self) -> dict[str, frozenset[str]]:
-        """By the name of each analyzer's result the raw inputs that it depends on, through lookups that wait too."""
+        """Returns the raw inputs that each analyzer's result depends on, by the result's name. Follows open lookups."""
         keys = {lookup.values.op.name: lookup.keys for lookup in self.traced.lookups}
         names = {part.op.name: name for name, value in self.inputs.items() for part in parts(value)}
 
         def inputs_of(tensors: Sequence[tf.Tensor]) -> frozenset[str]:
             seen: set[str] = set()
             while tensors:
-                found = {op.name for op in private.ancestors(tensors)} - seen
-                seen |= found
-                tensors = [keys[name] for name in found if name in keys]
+                new = {op.name for op in private.ancestors(tensors)} - seen
+                seen |= new
+                tensors = [keys[name] for name in new if name in keys]
             return frozenset(names[name] for name in seen if name in names)
 
         return {name: inputs_of(tensors) for name, tensors in private.sources(self.graph).items()}
 
 
 def _check_outputs(traced: TracedFunction) -> None:
-    """Refuses what a preprocessing_fn must not return, as TFT does on Beam.
+    """Rejects outputs that a preprocessing_fn must not return, as TFT does on Beam.
 
     Raises:
-        ValueError: no dict, an empty one, a dtype or shape that no feature can have, or trainable variables.
-        TypeError: an output that is no tensor.
+        ValueError: Outputs that are not a dict, an empty dict, a dtype or shape that no feature can have, or trainable
+            variables.
+        TypeError: An output that is not a tensor.
     """
     outputs = traced.outputs
     if not isinstance(outputs, dict):

@@ -1,4 +1,4 @@
-"""Tracing a preprocessing_fn with TensorFlow Transform, once. Imports TensorFlow."""
+"""One trace of a preprocessing_fn with TensorFlow Transform. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from tidemill.transform.tft.shortcuts import quick_ops, quick_trace, replaced
 
 _TRAINABLE = tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES
 OnTokens = Callable[[Mapping[str, Any], tf.Tensor], None]
-"""Takes the raw inputs, as tensors of the graph that is being traced, and the tokens `[values]`."""
+"""Called with the raw inputs, as tensors of the graph that is being traced, and the tokens `[values]`."""
 
 
 @dataclass
 class Lookup:
-    """A vocabulary lookup whose table is not made yet.
+    """An open vocabulary lookup, whose table does not exist yet.
 
-    TFT makes the table of a temporary file while it traces, takes its size for a constant, and traces anew for the
-    table of the true file. Here `values` and `size` stand in for what the lookup will give.
+    TFT makes the table from a temporary file during the trace, uses its size as a constant, and traces again for the
+    table of the final file. Here `values` and `size` are placeholders of the lookup's results.
 
     Attributes:
-        construct: Makes the table, from the vocabulary file's path as an eager tensor.
+        construct: Makes the table from the vocabulary file's path, an eager tensor.
         asset: The tensor of the sink that the vocabulary comes from.
-        guard: The op by which the lookup depends on `asset`.
-        keys: What is looked up.
+        guard: The op that makes the lookup depend on `asset`.
+        keys: The keys to look up.
+        values: Stands for the ids.
+        size: Stands for the table's size.
         scope: The lookup's name scope.
     """
 
@@ -46,18 +48,19 @@ class TracedFunction:
     """A traced preprocessing_fn.
 
     Attributes:
+        graph: The `FuncGraph`.
         inputs: The placeholders of the raw inputs.
-        returned: What the function returned, before tf.function wrapped it.
-        outputs: What the graph's outputs are, in the same structure.
-        lookups: Those that wait for their vocabulary, or did.
-        token_filter: By the name of each tensor `[values]` of tokens that are counted by nothing but how often they
-            occur, whether TFT leaves out empty tokens and those with a line break. The graph does not.
-        module: What `tft.make_and_track_object` attached by name.
-        resources: Tables and the like that the function made.
-        objects: What `tft.make_and_track_object` made without a name.
+        returned: The function's result, before tf.function wrapped it.
+        outputs: The graph's outputs, in the same structure.
+        lookups: The lookups that were open at the trace.
+        token_filter: By the name of a tensor `[values]` of tokens that are only counted: whether TFT drops empty tokens
+            and tokens with a line break. The graph does not drop them.
+        module: Holds what `tft.make_and_track_object` attached by name.
+        resources: Tables and similar resources that the function made.
+        objects: Objects that `tft.make_and_track_object` made without a name.
         variables: The variables that the function made.
-        trainable: Those among them that TFT refuses.
-        empty: The tables that are not filled yet, by the id of their handles.
+        trainable: Those among them that TFT rejects.
+        empty: Tables that are not filled yet, by the id of their handles.
     """
 
     graph: private.FuncGraph
@@ -81,22 +84,22 @@ def trace_function(
     evaluated: Mapping[str, tf.Tensor],
     on_tokens: OnTokens | None = None,
 ) -> TracedFunction:
-    """Traces a preprocessing_fn as TFT does, with lookups in vocabularies that are not known yet left open.
+    """Traces a preprocessing_fn as TFT does, and leaves lookups in unknown vocabularies open.
 
     Args:
         preprocessing_fn: The function.
-        specs: Its inputs.
+        specs: The types of its inputs.
         work: A folder for the temporary assets that TFT writes.
-        evaluated: The analyzers' results that are known, as eager tensors by the name of the analyzer's tensor.
-        on_tokens: Told of the tokens of each vocabulary that is ordered by frequency, as soon as they are traced.
-            Defaults to nobody.
+        evaluated: Known results of analyzers, as eager tensors by the name of the analyzer's tensor.
+        on_tokens: Called with the tokens of each vocabulary ordered by frequency as soon as they are traced. Defaults
+            to None.
     """
     module, returned = tf.Module(), []
     lookups: list[Lookup] = []
     token_filter: dict[str, bool] = {}
     given: dict[str, Any] = {}
 
-    def recorded(inputs: Mapping[str, Any]) -> Any:
+    def recording_fn(inputs: Mapping[str, Any]) -> Any:
         given.update(inputs)
         returned.append(preprocessing_fn(inputs))
         return returned[-1]
@@ -107,7 +110,7 @@ def trace_function(
         variables.append(next_creator(**arguments))
         return variables[-1]
 
-    def note(tokens: tf.Tensor, is_filtered: bool) -> None:
+    def report(tokens: tf.Tensor, is_filtered: bool) -> None:
         token_filter[tokens.name] = is_filtered
         if on_tokens is not None:
             on_tokens(given, tokens)
@@ -119,11 +122,12 @@ def trace_function(
         private.resource_tracker_scope(resources),
         private.object_tracker_scope(objects),
         tf.variable_creator_scope(create_variable),
-        replaced(private.LOOKUPS, "construct_and_lookup_table", lambda original: _open_lookup(original, lookups)),
-        replaced(private.ANALYZERS, "_get_vocabulary_analyzer_inputs", lambda original: _plain_tokens(original, note)),
+        replaced(private.LOOKUPS, "construct_and_lookup_table", lambda f: _open_lookup(f, lookups)),
+        replaced(private.ANALYZERS, "_get_vocabulary_analyzer_inputs", lambda f: _plain_tokens(f, report)),
     ):
-        concrete = private.traced_function(recorded, dict(specs), context).get_concrete_function()
-    # This collection is the process's, not the graph's: what one function adds, the next would be refused for.
+        concrete = private.traced_function(recording_fn, dict(specs), context).get_concrete_function()
+    # This collection belongs to the process, not to the graph. Variables of one function must not make TFT reject the
+    # next.
     collection = concrete.graph.get_collection_ref(_TRAINABLE)
     trainable, collection[:] = [v for v in collection if not any(v is other for other in before)], before
     return TracedFunction(
@@ -141,26 +145,26 @@ def trace_function(
     )
 
 
-def close_lookup(traced: TracedFunction, waiting: Lookup, keys: tf.Tensor, path: Path) -> tuple[tf.Tensor, tf.Tensor]:
-    """Makes the table of a vocabulary file and looks up in it, in the graph of `traced`, which keeps the table.
+def close_lookup(traced: TracedFunction, lookup: Lookup, keys: tf.Tensor, path: Path) -> tuple[tf.Tensor, tf.Tensor]:
+    """Makes the table of a vocabulary file and looks up keys in it, in the graph of `traced`, which keeps the table.
 
-    The table of a text file stays empty until `fill`: to save it, its content is not needed.
+    A text file's table stays empty until `fill`, because saving it does not need its content.
 
     Args:
-        traced: What the lookup belongs to.
+        traced: The function that the lookup belongs to.
         waiting: The lookup.
-        keys: What is looked up.
+        keys: The keys to look up.
         path: The file.
 
     Returns:
-        The values, and the table's size.
+        The values and the table's size.
     """
     resources, objects = private.ResourceTracker(), private.ObjectTracker()
-    scope = tf.compat.v1.name_scope(f"{waiting.scope}/" if waiting.scope else None)
+    scope = tf.compat.v1.name_scope(f"{lookup.scope}/" if lookup.scope else None)
     with quick_ops(), traced.graph.as_default(), scope:
         with tf.init_scope(), private.resource_tracker_scope(resources), private.object_tracker_scope(objects):
             with replaced(private.InitializableTable, "_initialize", lambda original: lambda table: None):
-                table = waiting.construct(tf.constant(str(path)))
+                table = lookup.construct(tf.constant(str(path)))
             tables = [r for r in resources.resources if isinstance(r, private.InitializableTable)]
             if all(isinstance(made._initializer, private.TextFileInitializer) for made in tables):
                 traced.empty |= {id(made.resource_handle): made for made in tables}
@@ -175,7 +179,7 @@ def close_lookup(traced: TracedFunction, waiting: Lookup, keys: tf.Tensor, path:
 
 
 def fill(traced: TracedFunction, handle: tf.Tensor) -> None:
-    """Fills the table of this handle, if it is one that is empty."""
+    """Fills the table of this handle if it is empty."""
     if table := traced.empty.pop(id(handle), None):
         table._initialize()
 
@@ -189,20 +193,20 @@ def _lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def goes_elsewhere(asset: tf.Tensor, lookups: Sequence[Lookup]) -> bool:
-    """Whether a vocabulary's path goes into anything but lookups that wait for it."""
+def has_other_uses(asset: tf.Tensor, lookups: Sequence[Lookup]) -> bool:
+    """Returns whether a vocabulary's path is used by anything except open lookups."""
     guards = {lookup.guard.name for lookup in lookups if lookup.asset is asset}
     return any(op.name not in guards for op in asset.consumers())
 
 
 def replace_asset(graph: private.FuncGraph, asset: tf.Tensor, path: tf.Tensor) -> None:
-    """Notes among the files that the graph needs the true path instead of the temporary one."""
+    """Replaces the temporary path by the final one in the list of files that the graph needs."""
     paths, temporary = private.asset_paths(graph), tf.get_static_value(asset)
     paths[:] = [path if other.numpy() == temporary else other for other in paths]
 
 
 def _open_lookup(original: Callable[..., Any], lookups: list[Lookup]) -> Callable[..., Any]:
-    """`tf_utils.construct_and_lookup_table`, which leaves TFT's own lookups in unknown vocabularies open."""
+    """Returns a `tf_utils.construct_and_lookup_table` that leaves TFT's own lookups in unknown vocabularies open."""
 
     def construct_and_lookup_table(
         construct_table_callable: Callable[[Any], Any], asset_filepath: Any, x: tf.Tensor
@@ -224,8 +228,9 @@ def _open_lookup(original: Callable[..., Any], lookups: list[Lookup]) -> Callabl
     return construct_and_lookup_table
 
 
-def _plain_tokens(original: Callable[..., Any], note: Callable[[tf.Tensor, bool], None]) -> Callable[..., Any]:
-    """`analyzers._get_vocabulary_analyzer_inputs`, which tells of tokens that are only counted, and filters none."""
+def _plain_tokens(original: Callable[..., Any], report: Callable[[tf.Tensor, bool], None]) -> Callable[..., Any]:
+    """Returns an `analyzers._get_vocabulary_analyzer_inputs` that reports tokens that are only counted and filters
+    none."""
 
     def get_vocabulary_analyzer_inputs(
         vocab_ordering_type: int, x: Any, file_format: str, labels: Any, weights: Any
@@ -233,7 +238,7 @@ def _plain_tokens(original: Callable[..., Any], note: Callable[[tf.Tensor, bool]
         if vocab_ordering_type != private.FREQUENCY:
             return original(vocab_ordering_type, x, file_format, labels, weights)
         tokens = tf.reshape(private.tensor_values(x), [-1])
-        note(tokens, private.filter_regex(x.dtype, file_format) is not None)
+        report(tokens, private.filter_regex(x.dtype, file_format) is not None)
         return [tokens]
 
     return get_vocabulary_analyzer_inputs
