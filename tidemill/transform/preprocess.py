@@ -1,4 +1,4 @@
-"""The preprocess step: the transform graph, and the examples as a model takes them."""
+"""The preprocess step: writes the transform graph and the transformed examples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCHEMA = "schema.pbtxt"
 
 @dataclass(frozen=True)
 class PreprocessSummary:
-    """What the step has done: rows by split, the number of features, the transformed examples' content fingerprint."""
+    """Result of the step: rows by split, number of features, content fingerprint of the transformed examples."""
 
     rows: dict[str, int]
     features: int
@@ -52,30 +52,30 @@ def preprocess(
     """Analyses the train split with TensorFlow Transform and transforms all splits.
 
     Args:
-        spec: The features or the transform module, the labels, the engine.
+        spec: The features or the transform module, the labels, and the engine.
         examples: Folder of the raw rows, a `Dataset`.
         schema: Folder with `schema.pbtxt`.
         transform_graph: Folder to write the transform graph to, see `TransformGraph`.
         transformed: Folder to write the transformed examples to: a `Dataset` with the splits, shards and row order of
             the examples; ids as int32, numbers and labels as float32. Its metadata holds `labels`, `features` and
             `transform_fingerprint`.
-        progress: Told how far the step is.
-        root: URI of the folder where Tidemill keeps things. Needed when the spec sets `analyzer_cache`.
-        engine: Who computes it. Defaults to what the spec says.
+        progress: Reports the progress of the step.
+        root: URI of the run's root folder. Required if the spec sets `analyzer_cache`.
+        engine: The engine. Defaults to the one that the spec selects.
 
     Raises:
         TidemillError: `missing-column`, `feature-type`, `feature-all-null`, `empty-split`, `label-null`, `label-type`,
             `leakage`, `transform-failed`, `unsupported`, `missing-package`, `invalid-value`, `missing-file` or
-            `incomplete-artifact`. Neither folder exists then.
+            `incomplete-artifact`. Then neither folder exists.
     """
     data = Dataset(examples)
     if data.rows("train") == 0:
         raise TidemillError(Code.EMPTY_SPLIT, "train", "no rows", "change the split so that train has rows")
     raw_schema = _read_schema(schema)
-    function, columns, order = _what(spec, data)
-    folders = _both_or_none(transform_graph, transformed)
-    mistakes = module_function.user_errors(spec.transform_module, data.check_bytes)
-    with _spans(spec, data, root) as analyzer_cache, folders as (graph_folder, rows_folder), mistakes:
+    function, columns, order = _preprocessing_fn(spec, data)
+    folders = _write_both(transform_graph, transformed)
+    user_errors = module_function.user_errors(spec.transform_module, data.check_bytes)
+    with _analyzer_cache(spec, data, root) as analyzer_cache, folders as (graph_folder, rows_folder), user_errors:
         engine = engine or open_engine(spec, data, analyzer_cache)
         from tidemill.transform.canonical import canonicalise
         from tidemill.transform.describe import describe
@@ -97,8 +97,8 @@ def preprocess(
     return PreprocessSummary(rows, len(graph.features), fingerprint)
 
 
-def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[RawColumn], list[str] | None]:
-    """The preprocessing_fn, its raw columns, and the features' order where it is known."""
+def _preprocessing_fn(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[RawColumn], list[str] | None]:
+    """Returns the preprocessing_fn, its raw columns, and the features' order if it is known."""
     schema = data.schema()
     if spec.transform_module is not None:
         module_function.load(spec.transform_module)
@@ -107,18 +107,22 @@ def _what(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[Ra
     features = spec.features or {}
     _refuse_unknown_labels(spec.labels, data)
     if label := next((label for label in spec.labels if label in features), None):
-        raise TidemillError(Code.INVALID_VALUE, f"features.{label}", "the label's name", "name the feature otherwise")
+        raise TidemillError(
+            Code.INVALID_VALUE, f"features.{label}", "the label's name", "give the feature another name"
+        )
     names = raw_column_names(features)
     _refuse_all_null(data, [name for name in names if name in schema.names])
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
 
 
-def _spans(spec: PreprocessSpec, data: Dataset, root: str | None) -> contextlib.AbstractContextManager[Path | None]:
-    """A folder for what is kept of each file of train; none where the spec does not ask for it."""
+def _analyzer_cache(
+    spec: PreprocessSpec, data: Dataset, root: str | None
+) -> contextlib.AbstractContextManager[Path | None]:
+    """Opens the analyzer cache of the files of train; yields None if the spec does not use it."""
     if not spec.analyzer_cache or uses_beam(spec, data):
         return contextlib.nullcontext()
     if root is None:
-        raise ValueError("analyzer_cache are kept below root, which is not given")
+        raise ValueError("root is required for the analyzer cache")
     from tidemill.transform.analyzer_cache import open_analyzer_cache
 
     return open_analyzer_cache(root, [file.fingerprint for file in data.splits["train"].files])
@@ -134,31 +138,31 @@ def _refuse_unknown_labels(labels: Sequence[str], data: Dataset) -> None:
 
 def _refuse_all_null(data: Dataset, names: Sequence[str]) -> None:
     if empty := all_null(data.batches("train", names), list(names)):
-        want = "drop the feature, or mend the query that makes the column"
+        want = "drop the feature, or fix the query that makes the column"
         raise TidemillError(
             Code.FEATURE_ALL_NULL, f"features.{empty[0]}", "no value in train", want, {"columns": empty}
         )
 
 
 def _read_schema(folder: str) -> schema_pb2.Schema:
-    """The schema artifact as a `schema_pb2.Schema`."""
+    """Returns the schema artifact as a `schema_pb2.Schema`."""
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     path = Path(folder) / SCHEMA
     if not path.is_file():
-        raise TidemillError(Code.MISSING_FILE, str(path), "no such file", "run the validate step before")
+        raise TidemillError(Code.MISSING_FILE, str(path), "no such file", "run the validate step first")
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise TidemillError(
-            Code.UNREADABLE_FILE, str(path), f"no schema ({error})", "give a text protocol buffer"
+            Code.UNREADABLE_FILE, str(path), f"not a schema ({error})", "use a text protocol buffer"
         ) from error
 
 
 @contextlib.contextmanager
-def _both_or_none(graph: str, rows: str) -> Iterator[tuple[Path, Path]]:
-    """Temporary folders for the two artifacts, which get their names when the block has ended well."""
+def _write_both(graph: str, rows: str) -> Iterator[tuple[Path, Path]]:
+    """Yields temporary folders for the two artifacts, which are renamed if the block succeeds."""
     targets = [Path(graph), Path(rows)]
     partials = [path.with_name(path.name + ".partial") for path in targets]
     try:

@@ -75,7 +75,7 @@ def test_columns_are_counted_that_a_vocabulary_provably_wants_as_they_are(rows: 
 def test_nothing_is_counted_where_it_does_not_help(rows: ParquetRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert begun(rows, tmp_path, threads=1) == []
     assert begun(rows, tmp_path, per_file=True) == []
-    monkeypatch.setattr(background, "_MOST_ROWS", 5)
+    monkeypatch.setattr(background, "_MAX_ROWS", 5)
     assert begun(rows, tmp_path) == []
 
 

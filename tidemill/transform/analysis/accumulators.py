@@ -1,8 +1,11 @@
-"""Weighted points that stand for all values of a column, or of each group's, when quantiles are wanted.
+"""Mergeable accumulators in numpy: weighted points for quantiles, and moments for mean and variance.
 
-Sorting and counting equal values takes a tenth of the time that TFT's sketch takes for each value, and other threads go
-on meanwhile. Where a column has too many distinct values, neighbours are put together: a value's rank then moves by no
-more than half of such a part's weight, which is a small share of what the sketch itself may be off.
+Quantiles: sorting and counting equal values takes a tenth of the time of TFT's sketch, and does not hold Python's lock.
+If a column has too many distinct values, neighbours are merged. That moves a value's rank by at most half of the merged
+weight, a small share of the sketch's own error.
+
+Moments: the formulas are those of Chan, Golub and LeVeque (1979), "Updating formulae and a pairwise algorithm for
+computing sample variances", for any number of parts at once. TFT's combiner applies them to two parts at a time.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from tidemill.transform.tft.combiners import QuantilesParameters, QuantilesSketc
 _FEWEST_KEPT = 1 << 13
 _KEPT_PER_EPSILON = 50
 _SKETCH_SHARE = 0.8
-"""The share of a combiner's epsilon that is left to the sketch. Putting neighbours together takes far less than the
-rest: 1 / (2 * 50) of epsilon each time, and there are few."""
+"""Share of a combiner's epsilon that the sketch may use. Merging neighbours takes far less than the rest: 1 / (2 * 50)
+of epsilon each time, a few times."""
 
 
 class WeightedPoints(NamedTuple):
-    """Values with their weights, sorted by group and then by value, each value once a group.
+    """Values with weights, sorted by group and then by value. Each value occurs once per group.
 
     Attributes:
         values: `[points]` numbers, without NaN.
@@ -39,15 +42,15 @@ class WeightedPoints(NamedTuple):
     def of(
         cls, values: np.ndarray, weights: np.ndarray | None = None, groups: np.ndarray | None = None
     ) -> WeightedPoints:
-        """The points of values in any order and shape. NaN, and what has no weight above 0, is left out.
+        """Returns the points of values in any order and shape. Leaves out NaN and values without a weight above 0.
 
         Args:
             values: Numbers.
-            weights: As many. Defaults to 1 each.
-            groups: As many int64. Defaults to 0 each.
+            weights: One per value. Defaults to 1 each.
+            groups: One int64 per value. Defaults to 0 each.
 
         Raises:
-            ValueError: There are not as many weights as values.
+            ValueError: The numbers of weights and values differ.
         """
         values = np.ravel(values)
         if weights is not None:
@@ -79,7 +82,7 @@ class WeightedPoints(NamedTuple):
 
     @classmethod
     def merged(cls, parts: Sequence[WeightedPoints]) -> WeightedPoints:
-        """The points of several parts, of which there may be none."""
+        """Returns the points of several parts, or of none."""
         if not parts:
             return cls(np.zeros(0, np.float32), np.zeros(0), np.zeros(0, np.int64))
         if len(parts) == 1:
@@ -88,7 +91,8 @@ class WeightedPoints(NamedTuple):
         return cls.of(values, weights, groups if groups.any() else None)
 
     def thinned(self, epsilon: float) -> WeightedPoints:
-        """At most `max(8192, 50 / epsilon)` points a group, of the same weight together; the outermost are kept."""
+        """Returns at most `max(8192, 50 / epsilon)` points per group with the same total weight. Keeps the outermost
+        values."""
         most = max(_FEWEST_KEPT, int(np.ceil(_KEPT_PER_EPSILON / epsilon)))
         if len(self.values) <= most:
             return self
@@ -104,7 +108,7 @@ class WeightedPoints(NamedTuple):
         part = np.where(sizes[group] > most, part, np.arange(len(group)) - starts[group])
         is_first = np.ones(len(group), bool)
         is_first[1:] = (part[1:] != part[:-1]) | (group[1:] != group[:-1])
-        # The largest value stands alone, as the smallest stands for the first part.
+        # The largest value keeps a point of its own; the smallest represents the first part.
         is_first[starts + sizes - 1] = True
         firsts = np.flatnonzero(is_first)
         lasts = np.append(firsts[1:], len(group)) - 1
@@ -114,7 +118,7 @@ class WeightedPoints(NamedTuple):
         return WeightedPoints(self.values[chosen], np.add.reduceat(self.weights, firsts), self.groups[chosen])
 
     def sketch(self, parameters: QuantilesParameters) -> QuantilesSketch:
-        """TFT's sketch of all points, whatever their group."""
+        """Returns TFT's sketch of all points, regardless of their group."""
         sketch = QuantilesSketch(parameters.epsilon * _SKETCH_SHARE, parameters.max_values, 1)
         if len(self.values):
             sketch.AddValues(pa.array(self.values), pa.array(self.weights))
@@ -122,7 +126,7 @@ class WeightedPoints(NamedTuple):
 
 
 class MomentsAccumulator(NamedTuple):
-    """Count, mean and variance of values, three arrays of one shape: an element is a column of values."""
+    """Count, mean and variance of values: three arrays of one shape, with one element per column of values."""
 
     count: np.ndarray
     mean: np.ndarray
@@ -130,13 +134,13 @@ class MomentsAccumulator(NamedTuple):
 
 
 def merge_moments(parts: Sequence[MomentsAccumulator]) -> MomentsAccumulator:
-    """The moments of all values together.
+    """Returns the moments of all parts together.
 
     Args:
-        parts: At least one. Where shapes differ, a smaller part has no values in the elements that it lacks.
+        parts: At least one. If shapes differ, a smaller part has no values in the elements that it lacks.
 
     Returns:
-        Moments in float64. Where an element has no values they are NaN, or 0 if no element has any, as TFT has it.
+        Moments in float64. For an element without values they are NaN, or 0 if no element has any, as in TFT.
     """
     filled = [part for part in parts if np.any(part.count)] or list(parts[-1:])
     shape = tuple(np.max([np.shape(part.mean) for part in filled], axis=0).astype(int))
@@ -146,11 +150,11 @@ def merge_moments(parts: Sequence[MomentsAccumulator]) -> MomentsAccumulator:
 
 
 def merge_moment_groups(parts: MomentsAccumulator, starts: np.ndarray) -> MomentsAccumulator:
-    """The moments of groups of parts.
+    """Returns the moments of groups of parts.
 
     Args:
         parts: Arrays `[parts, …]`, group after group. NaN counts as 0.
-        starts: `[groups]` where each group begins.
+        starts: `[groups]` the first part of each group.
 
     Returns:
         Arrays `[groups, …]` in float64; see `merge_moments`.
@@ -158,7 +162,7 @@ def merge_moment_groups(parts: MomentsAccumulator, starts: np.ndarray) -> Moment
     counts, means, variances = (np.nan_to_num(np.asarray(field, np.float64)) for field in parts)
     sizes = np.diff(starts, append=len(counts))
     total = np.add.reduceat(counts, starts, axis=0)
-    # Distances from a value of the group, so that a constant column keeps a variance of 0.
+    # Distances from a value of the group, so that the variance of a constant column is exactly 0.
     first = means[starts]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         share = counts / np.repeat(total, sizes, axis=0)
@@ -175,6 +179,6 @@ def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape == shape:
         return array
     if array.ndim == 0:
-        # TFT's empty accumulator has a single count whatever the shape.
+        # TFT's empty accumulator has a single count for any shape.
         return np.full(shape, array)
     return np.pad(array, [(0, wide - narrow) for narrow, wide in zip(array.shape, shape, strict=True)])

@@ -1,4 +1,4 @@
-"""The analysis of a traced preprocessing_fn, phase after phase. Imports TensorFlow."""
+"""The analysis of a traced preprocessing_fn, one phase after the other. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,51 +25,51 @@ def analyse(
     analyzer_cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Computes all that a trace's sinks want from the rows, and binds it.
+    """Computes from the rows the values of all of a trace's sinks, and binds them.
 
     A phase is one pass over the rows for all sinks that can be computed by then. The results do not depend on the
-    number of threads, nor on what `analyzer_cache` holds.
+    number of threads or on the analyzer cache.
 
     Args:
         trace: A fresh trace, whose inputs are the rows' specs.
         rows: The rows.
         counts: Counts vocabularies, per file if `analyzer_cache` is given. Nothing else may use it meanwhile.
-        threads: How many threads read and reduce.
+        threads: Number of threads that read and reduce.
         analyzer_cache: A folder with the reduced state of each file, which is looked up before the file is read.
             Defaults to none. Files without a key are always read.
-        progress: Told how many rows of the phase's are through, and how many there are.
+        progress: Called with the finished rows of the phase and their total.
 
     Raises:
         TidemillError: `unsupported` for an analyzer that only Beam can run, before any pass over the rows;
             `missing-column` or `feature-type` for rows that do not fit.
     """
     nodes.refuse_unknown(trace.sinks)
-    kept = None if analyzer_cache is None else AnalyzerCache(analyzer_cache)
+    cache = None if analyzer_cache is None else AnalyzerCache(analyzer_cache)
     while trace.sinks:
         ready = [sink for sink in trace.sinks if nodes.is_ready(sink, trace)]
         if not ready:
             raise ValueError(f"sinks that wait for each other: {[sink.name for sink in trace.sinks]}")
         accumulates = [operation for operation in nodes.operations(ready) if nodes.is_accumulate(operation)]
         reductions = {o: nodes.reduction(o, trace, rows, counts) for o in accumulates}
-        phase = _Phase(trace, rows, reductions, kept, threads, progress)
-        at_once = counts.has_prefetched
-        phase.run(counts, at_once=at_once)
+        phase = _Phase(trace, rows, reductions, cache, threads, progress)
+        is_concurrent = counts.has_prefetched
+        phase.run(counts, is_concurrent=is_concurrent)
         interpreter = nodes.Interpreter(trace, phase.results(), ready)
-        if at_once:
+        if is_concurrent:
             with BackgroundThread(counts) as background:
                 trace.bind(AwaitedValues({sink.name: background.submit(interpreter.value, sink) for sink in ready}))
         else:
             trace.bind({sink.name: interpreter.value(sink) for sink in ready})
 
 
-_LEAST_SUMMED = 4
-"""Files from which on what they sum up to is kept too."""
-_MORE_SUMMED = 1.5
-"""How many times as many files there must be until it is kept again."""
+_MIN_SUMMED_FILES = 4
+"""Number of files from which the sum of all files is cached too."""
+_SUM_GROWTH = 1.5
+"""Growth in the number of files after which the sum is cached again."""
 
 
 class _Phase:
-    """The passes over the rows for some reductions."""
+    """The pass over the rows for some reductions."""
 
     def __init__(
         self,
@@ -86,18 +86,18 @@ class _Phase:
         self._total = sum(file.rows for file in rows.files)
         self._graphs = {} if analyzer_cache is None else {o: self._describe(o) for o in reductions}
         self._summed: dict[nodes.Operation, int] = {}
-        """How many of the first files come from an entry of all of them together."""
+        """Number of first files whose sum comes from one cache entry."""
 
-    def run(self, counts: CountStore, *, at_once: bool) -> None:
-        """Reads what has to be read, so that all reductions are closed for all files.
+    def run(self, counts: CountStore, *, is_concurrent: bool) -> None:
+        """Reads the files that the cache lacks, so that all reductions are closed for all files.
 
         Args:
-            counts: What the reductions use.
-            at_once: Whether to scan while the others are fed. Takes more memory.
+            counts: The store that the reductions use.
+            is_concurrent: Whether to scan while the other reductions are fed, which takes more memory.
         """
         self._load_sums()
         missing = [(file, self._missing(file)) for file in self._rows.files]
-        if not at_once:
+        if not is_concurrent:
             self._scan(missing)
             self._feed(missing)
         else:
@@ -105,71 +105,71 @@ class _Phase:
                 scanned = background.submit(self._scan, missing)
                 self._feed(missing)
                 scanned.result()
-        for file, wanting in missing:
-            self._keep(file, wanting)
+        for file, readers in missing:
+            self._save(file, readers)
 
     def _scan(self, missing: Sequence[tuple[RowFile, list[Reduction]]]) -> None:
         for reduction in self._reductions.values():
-            files = [file.index for file, wanting in missing if reduction.scans and reduction in wanting]
+            files = [file.index for file, readers in missing if reduction.scans and reduction in readers]
             if files:
                 reduction.run(files, self._threads, lambda rows: None)
 
     def _feed(self, missing: Sequence[tuple[RowFile, list[Reduction]]]) -> None:
-        fed = [(file, [r for r in wanting if not r.scans]) for file, wanting in missing]
-        fed = [(file, wanting) for file, wanting in fed if wanting]
+        fed = [(file, [r for r in readers if not r.scans]) for file, readers in missing]
+        fed = [(file, readers) for file, readers in fed if readers]
         self._advance(self._total - sum(file.rows for file, _ in fed))
         if fed:
             passes.run_pass(self._trace, self._rows, fed, threads=self._threads, progress=self._advance)
 
     def results(self) -> dict[nodes.Operation, object]:
-        """The reductions' results."""
-        found = {operation: reduction.result() for operation, reduction in self._reductions.items()}
+        """Returns the reductions' results."""
+        results = {operation: reduction.result() for operation, reduction in self._reductions.items()}
         files = self._rows.files
         for operation, reduction in self._reductions.items():
-            # Written again only when there is much more to it: an entry is as large as the vocabulary.
-            if len(files) < max(_LEAST_SUMMED, _MORE_SUMMED * self._summed.get(operation, 0)):
+            # Rewritten only if it grew much: an entry is as large as the vocabulary.
+            if len(files) < max(_MIN_SUMMED_FILES, _SUM_GROWTH * self._summed.get(operation, 0)):
                 continue
             if reduction.scans and (key := self._key(operation, *files)):
                 self._cache.save(key, reduction.dump_sum)
-        return found
+        return results
 
     def _load_sums(self) -> None:
         files = self._rows.files
         for operation, reduction in self._reductions.items():
-            for count in range(len(files), _LEAST_SUMMED - 1, -1) if reduction.scans else []:
+            for count in range(len(files), _MIN_SUMMED_FILES - 1, -1) if reduction.scans else []:
                 key = self._key(operation, *files[:count])
                 if key is not None and self._cache.load(key, reduction.load_sum):
                     self._summed[operation] = count
                     break
 
     def _missing(self, file: RowFile) -> list[Reduction]:
-        """The reductions that have to read a file."""
-        found = []
-        place = self._rows.files.index(file)
+        """Returns the reductions that must read a file."""
+        readers = []
+        position = self._rows.files.index(file)
         for operation, reduction in self._reductions.items():
-            if place < self._summed.get(operation, 0):
+            if position < self._summed.get(operation, 0):
                 continue
             key = self._key(operation, file)
             load = lambda folder, r=reduction: r.load(file.index, folder)  # noqa: E731
             if key is None or not self._cache.load(key, load):
-                found.append(reduction)
-        return found
+                readers.append(reduction)
+        return readers
 
-    def _keep(self, file: RowFile, wanting: Sequence[Reduction]) -> None:
+    def _save(self, file: RowFile, readers: Sequence[Reduction]) -> None:
         for operation, reduction in self._reductions.items():
             key = self._key(operation, file)
-            if key is not None and reduction in wanting:
+            if key is not None and reduction in readers:
                 self._cache.save(key, lambda folder, r=reduction: r.dump(file.index, folder))
 
     def _describe(self, operation: nodes.Operation) -> tuple[str, object] | None:
-        """What a reduction's state depends on beside the file; None where it is not known to be the same next time."""
+        """Returns what a reduction's state depends on besides the file; None if it may differ next time."""
         description, tensors = combiners.describe(operation.operation_def), nodes.source_tensors(operation)
         graph, filters = fingerprint(tensors, self._trace), self._trace.token_filter
         is_filtered = [filters[tensor.name] for tensor in tensors if tensor.name in filters]
         return None if description is None or graph is None else (graph, [description, is_filtered])
 
     def _key(self, operation: nodes.Operation, *files: RowFile) -> str | None:
-        """The name of an entry of a file, or of several together."""
+        """Returns the name of the entry of a file, or of several files together."""
         described = self._graphs.get(operation)
         keys = [file.key for file in files]
         if described is None or None in keys:

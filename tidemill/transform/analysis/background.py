@@ -1,4 +1,4 @@
-"""Work beside the thread that wants it: counting is DuckDB's work, and what is done with it is Python's."""
+"""Background work of an analysis: DuckDB counts while Python traces or interprets. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _INTERRUPT_SECONDS = 0.05
 
 
 class BackgroundThread:
-    """One thread beside this one. To be used as a context manager, which waits for it.
+    """A second thread that runs functions one after the other. Use it as a context manager, which waits for the thread.
 
-    Where this thread fails, or is interrupted, the other's queries are given up. What else it does is waited for.
+    If the block fails or is interrupted, the thread's DuckDB queries are interrupted, and its other work is waited for.
 
     Args:
-        counts: What the other thread uses.
+        counts: The store that the second thread uses.
     """
 
     def __init__(self, counts: CountStore):
         self._counts = counts
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tidemill-beside")
-        self._begun: list[Future[Any]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tidemill-background")
+        self._futures: list[Future[Any]] = []
 
     def submit(self, do: Callable[..., Value], *arguments: Any) -> Future[Value]:
-        """Lets the other thread do something, after what was begun before."""
-        self._begun.append(self._thread.submit(do, *arguments))
-        return self._begun[-1]
+        """Runs a function on the second thread after those submitted before."""
+        self._futures.append(self._thread.submit(do, *arguments))
+        return self._futures[-1]
 
     def __enter__(self) -> BackgroundThread:
         return self
@@ -43,15 +43,15 @@ class BackgroundThread:
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         self._thread.shutdown(wait=failure is None, cancel_futures=True)
         if failure is not None:
-            # An interruption that comes before the query has started is lost.
-            while running := [begun for begun in self._begun if not begun.done()]:
+            # DuckDB ignores an interrupt that comes before the query has started.
+            while running := [future for future in self._futures if not future.done()]:
                 self._counts.interrupt()
                 wait(running, timeout=_INTERRUPT_SECONDS)
             self._thread.shutdown()
 
 
 class AwaitedValues(Mapping[str, Value], Generic[Value]):
-    """Values that are waited for when they are asked for."""
+    """A mapping of futures. Reading a value waits for it."""
 
     def __init__(self, values: Mapping[str, Future[Value]]):
         self._values = values
@@ -69,22 +69,24 @@ class AwaitedValues(Mapping[str, Value], Generic[Value]):
         return len(self._values)
 
 
-_MOST_ROWS = 10_000_000
-"""Of more rows the values are counted in one go with what becomes of them, which takes less memory."""
+_MAX_ROWS = 10_000_000
+"""With more rows, counting and replacing tokens in one query takes less memory than counting ahead."""
 
 
 def prefetch_counts(rows: RowSource, counts: CountStore) -> OnTokens | None:
-    """What a `Trace` is to tell of its tokens, so that their columns are counted.
+    """Returns a callback for `Trace` that starts counting a vocabulary's column as soon as the trace reaches it.
+
+    Tracing is Python's work on one thread, while DuckDB can count a column's distinct values on the others.
 
     Args:
-        rows: What is analysed.
+        rows: The rows of the analysis.
         counts: Where to count.
 
     Returns:
         None if prefetching does not help: with one thread, with more than 10 million rows, and with an analyzer cache,
-        for which only a few of the files may have to be read.
+        which may leave few files to read.
     """
-    if counts.threads < 2 or counts.per_file or sum(file.rows for file in rows.files) > _MOST_ROWS:
+    if counts.threads < 2 or counts.per_file or sum(file.rows for file in rows.files) > _MAX_ROWS:
         return None
     files = [file.index for file in rows.files]
     facts: list[Facts] = []
@@ -93,7 +95,7 @@ def prefetch_counts(rows: RowSource, counts: CountStore) -> OnTokens | None:
         if not facts:
             flat = {name: value for name, value in inputs.items() if rows.is_flat(name)}
             facts.append(Facts(tokens.graph, flat, is_width_one=False))
-        # Of what the graph captures from now on nothing is known, nor of the graph of a branch or a loop.
+        # Facts do not cover tensors captured later or in graphs of branches and loops.
         fact = facts[0].of(tokens) if tokens.graph is facts[0].graph else None
         if isinstance(fact, Elements) and fact.level is Level.RAW and len(fact.columns) == 1:
             (column,) = fact.columns

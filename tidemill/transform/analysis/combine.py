@@ -14,7 +14,7 @@ from tidemill.transform.tft import combiners
 
 
 def combine_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingReduction:
-    """The reduction of a combiner. Its result is the list of outputs that CacheableCombineMerge hands on."""
+    """Returns the reduction of a combiner. Its result is the list of outputs that CacheableCombineMerge returns."""
     if combiners.numpy_fold(combiner):
         return _FoldReduction(combiner, tensors)
     if combiners.mean_and_var_dtype(combiner):
@@ -27,7 +27,7 @@ def combine_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingRed
 
 
 def encode_accumulator(accumulator: Any) -> dict[str, np.ndarray]:
-    """A combiner's accumulator as arrays: arrays in a list or tuple, or a sketch."""
+    """Returns a combiner's accumulator (a list or tuple of arrays, or a sketch) as arrays."""
     if isinstance(accumulator, combiners.QuantilesSketch):
         return {"sketch": np.frombuffer(accumulator.__getstate__(), np.uint8)}
     if isinstance(accumulator, combiners.MisraGriesSketch):
@@ -36,7 +36,7 @@ def encode_accumulator(accumulator: Any) -> dict[str, np.ndarray]:
 
 
 def decode_accumulator(combiner: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """What `encode_accumulator` was given."""
+    """Returns the accumulator that `encode_accumulator` encoded."""
     empty = combiner.create_accumulator()
     if isinstance(empty, combiners.QuantilesSketch):
         sketch = combiners.QuantilesSketch.__new__(combiners.QuantilesSketch)
@@ -49,7 +49,7 @@ def decode_accumulator(combiner: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 class _CombineReduction(MergingReduction[Any]):
-    """Any combiner, by its own methods."""
+    """Any combiner, through its own methods."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
@@ -65,7 +65,7 @@ class _CombineReduction(MergingReduction[Any]):
         return self._combiner.compact(partial)
 
     def merge(self, states: Sequence[Any]) -> Any:
-        # Beam's merge begins with an empty accumulator too, which TFT's treatment of NaN notices.
+        # Beam's merge starts with an empty accumulator too, which affects how TFT treats NaN.
         return self._combiner.merge_accumulators([self._combiner.create_accumulator(), *states])
 
     def extract(self, state: Any) -> list[np.ndarray]:
@@ -79,10 +79,10 @@ class _CombineReduction(MergingReduction[Any]):
 
 
 class _FoldReduction(MergingReduction[list[np.ndarray]]):
-    """`NumPyCombiner`. The batches of a unit are folded at once, which for sums is also more exact.
+    """`NumPyCombiner`. The batches of a unit are folded at once, which also makes sums more exact.
 
-    A state is empty where there was no batch. TFT takes an accumulator that begins with the default for one of no batch
-    at all, even if it is the smallest of all integers or an infinity that was there: here that is done at the end.
+    A state without batches is empty. TFT treats an accumulator that starts with the default value as empty, even if the
+    default was in the data (the smallest integer, or an infinity). Here that happens at the end.
     """
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
@@ -120,7 +120,8 @@ class _FoldReduction(MergingReduction[list[np.ndarray]]):
 
 
 class _CovarianceReduction(_CombineReduction):
-    """`CovarianceCombiner` and `PCACombiner`. Products of float32 lose digits, so the batch is widened before."""
+    """`CovarianceCombiner` and `PCACombiner`. Batches are cast to float64 first, because products of float32 lose
+    digits."""
 
     def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
         return self._combiner.add_input(partial, (values[0].astype(np.float64),))
@@ -140,7 +141,7 @@ class _MeanAndVarReduction(MergingReduction["MomentsAccumulator"]):
         return []
 
     def add(self, partial: list[MomentsAccumulator], values: tuple[np.ndarray, ...]) -> list[MomentsAccumulator]:
-        # As TFT: what overflows its type becomes the type's largest number.
+        # As in TFT, a value that overflows its type becomes the type's largest number.
         partial.append(MomentsAccumulator(*map(np.nan_to_num, values[:3])))
         return partial
 
@@ -162,7 +163,7 @@ class _MeanAndVarReduction(MergingReduction["MomentsAccumulator"]):
 
 
 class _QuantilesReduction(MergingReduction[WeightedPoints]):
-    """`QuantilesCombiner` for one feature: a sketch only of what is left of all rows."""
+    """`QuantilesCombiner` for one feature. Only the points that remain of all rows go into a sketch."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)

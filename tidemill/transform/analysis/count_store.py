@@ -1,6 +1,6 @@
-"""Where vocabularies are counted: an in-memory DuckDB with bounded memory, which spills to a folder.
+"""The DuckDB store in which vocabularies are counted, in bounded memory that spills to a folder.
 
-Nothing here imports TensorFlow.
+Does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from tidemill.errors import Code, TidemillError
 
 STREAM_ROWS = 1 << 16
 _HELD_SHARE = 8
+"""Buffers may hold one part in this many of the memory."""
 STATE_FILE = "counts.parquet"
 
 
 class Buffer(Protocol):
-    """Rows in memory that can be handed to DuckDB.
+    """Rows in memory that can be inserted into DuckDB.
 
     Attributes:
         held: Bytes in memory.
@@ -41,21 +42,20 @@ class Buffer(Protocol):
 
 
 class CountStore:
-    """A DuckDB connection for one analysis; closed by `close` or as a context manager.
+    """A DuckDB connection for one analysis. Closed by `close` or as a context manager.
 
-    Statements, streams and inserts may come from two threads at a time. Queries of `begin` are run by a thread of its
-    own, one after the other.
+    Two threads may run statements, streams and inserts at the same time. Queries of `prefetch` run one after the other
+    on a separate thread.
 
     Args:
-        folder: An existing folder, below which it spills.
-        memory_bytes: What DuckDB may hold in memory.
+        folder: An existing folder, below which DuckDB spills.
+        memory_bytes: DuckDB's memory limit.
         threads: DuckDB's threads.
-        per_file: Whether reductions have to keep the files apart, so that each can be dumped. Defaults to no.
+        per_file: Whether reductions must keep files apart, so that each can be dumped. Defaults to False.
 
     Attributes:
-        connection: DuckDB's.
-        threads: As given.
-        per_file: As given.
+        connection: DuckDB's connection.
+        threads, per_file: As given.
     """
 
     def __init__(self, folder: str | os.PathLike, memory_bytes: int, threads: int, per_file: bool = False):
@@ -73,13 +73,13 @@ class CountStore:
         self.connection = duckdb.connect(":memory:", config=settings)
         self._tables = itertools.count(1)
         self._using = threading.RLock()
-        """Held by what uses the connection itself. A stream has a cursor."""
-        self._left: collections.deque[str] = collections.deque()
-        """Tables to be dropped by the next statement."""
+        """Held while the connection itself is used. Streams have cursors of their own."""
+        self._to_drop: collections.deque[str] = collections.deque()
+        """Tables that the next statement drops."""
         self._streams: set[duckdb.DuckDBPyConnection] = set()
-        self._most_held = memory_bytes // _HELD_SHARE
+        self._max_held = memory_bytes // _HELD_SHARE
         self._buffers: list[Buffer] = []
-        self._begun: dict[str, tuple[duckdb.DuckDBPyConnection, Future[str]]] = {}
+        self._prefetched: dict[str, tuple[duckdb.DuckDBPyConnection, Future[str]]] = {}
         self._background = ThreadPoolExecutor(1, thread_name_prefix="tidemill-counts")
 
     def __enter__(self) -> CountStore:
@@ -92,39 +92,39 @@ class CountStore:
         """Drops everything. No table may be used afterwards."""
         self._buffers.clear()
         self._background.shutdown(wait=False, cancel_futures=True)
-        # An interruption that comes before the query has started is lost.
-        while running := [begun for _, begun in self._begun.values() if not begun.done()]:
+        # DuckDB ignores an interrupt that comes before the query has started.
+        while running := [future for _, future in self._prefetched.values() if not future.done()]:
             self.interrupt()
             wait(running, timeout=0.05)
-        self._begun.clear()
+        self._prefetched.clear()
         self._background.shutdown()
         self.connection.close()
 
     def interrupt(self) -> None:
-        """Ends the queries that run now, whoever runs them, with an error. One that has not started yet goes on."""
-        for connection in [self.connection, *self._streams, *(cursor for cursor, _ in list(self._begun.values()))]:
-            # Who ran it may close it at the same time.
+        """Makes all running queries fail, on any thread. Queries that have not started yet still run."""
+        for connection in [self.connection, *self._streams, *(cursor for cursor, _ in list(self._prefetched.values()))]:
+            # The thread that ran it may close it at the same time.
             with contextlib.suppress(duckdb.ConnectionException):
                 connection.interrupt()
 
     def new_table(self) -> str:
-        """A name that no table has."""
+        """Returns an unused table name."""
         return f"t{next(self._tables)}"
 
     def create(self, query: str) -> str:
-        """Makes a table of a query's result.
+        """Creates a table from a query's result.
 
         Returns:
-            The table's name. It lives until `drop`.
+            The table's name. The table exists until `drop`.
 
         Raises:
-            TidemillError: `unreadable-file` for a Parquet column of text that is no UTF-8.
+            TidemillError: `unreadable-file` for a Parquet column of text that is not UTF-8.
         """
         name, _ = self.create_counted(query)
         return name
 
     def create_counted(self, query: str) -> tuple[str, int]:
-        """As `create`; the number of the table's rows too."""
+        """Like `create`; also returns the number of rows."""
         name = self.new_table()
         with self._exclusive():
             _execute(self.connection, f"CREATE TABLE {name} AS {query}")
@@ -135,19 +135,19 @@ class CountStore:
         """Runs a statement without a result.
 
         Raises:
-            TidemillError: As `create`.
+            TidemillError: See `create`.
         """
         with self._exclusive():
             _execute(self.connection, statement)
 
     @property
     def has_prefetched(self) -> bool:
-        """Whether a query was begun whose rows nobody has asked for yet."""
-        return bool(self._begun)
+        """Whether there are prefetched queries whose rows have not been read by `source`."""
+        return bool(self._prefetched)
 
     def prefetch(self, query: str) -> None:
-        """Starts to run a query whose rows `source` will be asked for. Does nothing where it was begun before."""
-        if query in self._begun:
+        """Starts a query whose rows `source` will return. Does nothing if the query was started before."""
+        if query in self._prefetched:
             return
         cursor, name = self.connection.cursor(), self.new_table()
 
@@ -155,16 +155,16 @@ class CountStore:
             _execute(cursor, f"CREATE TABLE {name} AS {query}")
             return name
 
-        self._begun[query] = cursor, self._background.submit(run)
+        self._prefetched[query] = cursor, self._background.submit(run)
 
     @contextlib.contextmanager
     def source(self, query: str) -> Iterator[str]:
-        """What stands for a query's rows in another query: the query, or what came of it where it was begun.
+        """Yields SQL for a query's rows: the query itself, or the table of its result if it was prefetched.
 
         Raises:
-            TidemillError: As `create`.
+            TidemillError: See `create`.
         """
-        table = self._result(query) if query in self._begun else None
+        table = self._result(query) if query in self._prefetched else None
         if table is None:
             yield f"({query})"
             return
@@ -174,30 +174,30 @@ class CountStore:
             self.drop(table)
 
     def _result(self, query: str) -> str | None:
-        """The table of a query that was begun; None where it did not fit into memory beside the others."""
-        cursor, begun = self._begun[query]
+        """Returns the table of a prefetched query; None if its result did not fit into memory."""
+        cursor, future = self._prefetched[query]
         try:
-            return begun.result()
+            return future.result()
         except duckdb.OutOfMemoryException:
             return None
         finally:
-            # It is not, where a signal ends the waiting: then `close` stops it.
-            if begun.done():
-                del self._begun[query]
+            # Not done if a signal ended the wait; then `close` stops the query.
+            if future.done():
+                del self._prefetched[query]
                 cursor.close()
 
     def rows(self, query: str) -> list[tuple]:
-        """All rows of a small result."""
+        """Returns all rows of a small result."""
         with self._exclusive():
             return self.connection.execute(query).fetchall()
 
     def insert(self, table: str, data: pa.Table) -> None:
-        """Appends rows to a table, columns by position."""
+        """Appends rows to a table; columns match by position."""
         with self._exclusive():
             self.connection.from_arrow(data).insert_into(table)
 
     def stream(self, query: str, rows: int = STREAM_ROWS) -> Iterator[pa.RecordBatch]:
-        """A large result in order, in batches. Other statements may run in between."""
+        """Yields a large result in order, in batches. Other statements may run in between."""
         with contextlib.closing(self.connection.cursor()) as cursor:
             self._streams.add(cursor)
             try:
@@ -206,13 +206,12 @@ class CountStore:
                 self._streams.discard(cursor)
 
     def pin_file(self, path: Path) -> str:
-        """What queries call a Parquet file that must stay readable as long as the folder is there, even if `path` is
-        removed."""
+        """Returns SQL for a Parquet file that stays readable while the folder exists, even if `path` is removed."""
         held = self._folder / f"{self.new_table()}.parquet"
         try:
             os.link(path, held)
         except OSError:
-            # Another file system, or one without links.
+            # The folder is on another file system, or on one without links.
             shutil.copyfile(path, held)
         return f"read_parquet({literal(str(held))})"
 
@@ -223,14 +222,15 @@ class CountStore:
             pass
 
     def drop_later(self, table: str) -> None:
-        """Drops a table when the next statement is run: a finalizer may come while a result is being fetched."""
-        self._left.append(table)
+        """Drops a table before the next statement. A finalizer needs this, as it may run while a result is being
+        fetched."""
+        self._to_drop.append(table)
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._using:
-            while self._left:
-                table = self._left.popleft()
+            while self._to_drop:
+                table = self._to_drop.popleft()
                 with contextlib.suppress(duckdb.ConnectionException):
                     self.connection.execute(f"DROP TABLE IF EXISTS {table}")
             yield
@@ -246,7 +246,7 @@ class CountStore:
 
     def flush_buffers(self) -> None:
         """Flushes the largest buffers until all together hold at most an eighth of `memory_bytes`."""
-        while sum(buffer.held for buffer in self._buffers) > self._most_held:
+        while sum(buffer.held for buffer in self._buffers) > self._max_held:
             max(self._buffers, key=lambda buffer: buffer.held).flush()
 
 
@@ -256,5 +256,5 @@ def _execute(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     except duckdb.InvalidInputException as error:
         if "not valid UTF8" not in str(error):
             raise
-        want = "make the column binary, or mend the file"
+        want = "make the column binary, or fix the file"
         raise TidemillError(Code.UNREADABLE_FILE, "examples", first_line(error), want) from error

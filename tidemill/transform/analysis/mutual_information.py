@@ -1,9 +1,9 @@
 """The mutual information of tokens and labels.
 
-The formulas, and the dtypes in which they are computed, are those of `_calculate_mutual_information_for_feature_value`
-in `tensorflow_transform/beam/analyzer_impls.py`, which cannot be imported without Beam. A token's information is that
-of its presence in a record, in bits, times the number of records; it is adjusted for chance after Vinh, Epps and Bailey
-(2009), "MutualInformation theoretic measures for clusterings comparison".
+The formulas and their dtypes are those of `_calculate_mutual_information_for_feature_value` in
+`tensorflow_transform/beam/analyzer_impls.py`, which cannot be imported without Beam. A token's information is that of
+its presence in a record, in bits, times the number of records. It is adjusted for chance after Vinh, Epps and Bailey
+(2009), "Information theoretic measures for clusterings comparison".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tidemill.transform.analysis.partial_counts import PartialCounts, changes, s
 from tidemill.transform.analysis.tallies import COUNT_LABEL, WEIGHT_LABEL
 from tidemill.transform.analysis.vocabulary_table import VocabularyTable, blob
 
-_LEAST_PROBABILITY = 1e-6
+_MIN_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Occurrences:
     """How often a token occurs.
 
     Attributes:
-        count: The number of records.
-        weight: The records' mean weight; 1 where they have none.
-        means: Of each label the share of the token's weight, `[labels]`.
+        count: Number of records.
+        weight: Mean weight of the records; 1 if they have none.
+        means: Share of each label in the token's weight, `[labels]`.
     """
 
     count: np.int64
@@ -38,44 +38,44 @@ class Occurrences:
 
     @property
     def total(self) -> np.float64:
-        """The token's weight."""
+        """The token's total weight."""
         return self.count * self.weight
 
     @property
     def key(self) -> tuple:
-        """What the token's information depends on."""
+        """The values that determine the token's information."""
         return int(self.count), float(self.weight), self.means.tobytes()
 
 
 class MutualInformation:
-    """Computes tokens' mutual information with the label.
+    """Computes the mutual information of tokens with the label.
 
     Args:
         every: The occurrences of all records.
-        adjusted: Whether to subtract what chance would give.
-        min_diff_from_avg: How far a count has to be from what is expected, or it gives no information. Defaults to
-            TFT's choice by the number of records.
+        adjusted: Whether to subtract the information expected by chance.
+        min_diff_from_avg: A count closer than this to its expected value adds no information. Defaults to TFT's choice
+            by the number of records.
     """
 
     def __init__(self, every: Occurrences, adjusted: bool, min_diff_from_avg: float | None):
         self._every, self._adjusted = every, adjusted
         if min_diff_from_avg is None:
             min_diff_from_avg = analyzers.calculate_recommended_min_diff_from_avg(every.total)
-        self._least = min_diff_from_avg
+        self._min_diff = min_diff_from_avg
         self._label_counts = every.means * every.weight * every.count
-        self._known: dict[tuple, tuple[float, float]] = {}
+        self._by_key: dict[tuple, tuple[float, float]] = {}
         self._expected: dict[tuple[float, float], float] = {}
 
     def of(self, token: bytes | int, occurrences: Occurrences) -> tuple[float, float]:
-        """A token's information in bits, and its weight.
+        """Returns a token's information in bits, and its weight.
 
         Raises:
-            ValueError: The token is in more records than there are: it occurs more than once in one.
+            ValueError: The token is in more records than exist: it occurs more than once in a record.
         """
         key = occurrences.key
-        if key not in self._known:
-            self._known[key] = self._compute(token, occurrences)
-        return self._known[key]
+        if key not in self._by_key:
+            self._by_key[key] = self._compute(token, occurrences)
+        return self._by_key[key]
 
     def _compute(self, token: bytes | int, occurrences: Occurrences) -> tuple[float, float]:
         n, x = self._every.total, occurrences.total
@@ -94,8 +94,8 @@ class MutualInformation:
             if y == 0:
                 continue
             mean = occurrences.means[label] if label < len(occurrences.means) else 0
-            both = np.clip(mean, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY) * occurrences.weight * occurrences.count
-            if abs((x * y / n) - both) < self._least:
+            both = np.clip(mean, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY) * occurrences.weight * occurrences.count
+            if abs((x * y / n) - both) < self._min_diff:
                 continue
             information += info_theory.calculate_partial_mutual_information(both, x, y, n)
             if self._adjusted:
@@ -109,38 +109,38 @@ class MutualInformation:
 
 
 def vocabulary_by_information(
-    pieces: PartialCounts, adjusted: bool, min_diff_from_avg: float | None
+    partials: PartialCounts, adjusted: bool, min_diff_from_avg: float | None
 ) -> VocabularyTable:
-    """A vocabulary by mutual information.
+    """Returns a vocabulary ordered by mutual information.
 
     Args:
-        pieces: Co-occurrences of tokens and labels, see `CooccurrenceTally`.
+        partials: Co-occurrences of tokens and labels, see `CooccurrenceTally`.
         adjusted: See `MutualInformation`.
         min_diff_from_avg: See `MutualInformation`.
     """
-    store, is_integer = pieces.store, pieces.is_integer
+    store, is_integer = partials.store, partials.is_integer
     token = "BIGINT" if is_integer else "BLOB"
     table = store.new_table()
     store.execute(f"CREATE TABLE {table} (token {token}, metric DOUBLE, frequency DOUBLE, text VARCHAR)")
     sentinel = tf_utils.GLOBAL_Y_COUNT_SENTINEL_INT if is_integer else tf_utils.GLOBAL_Y_COUNT_SENTINEL_STRING
     of_all = str(sentinel) if is_integer else blob(sentinel)
-    every = [found for _, found in _occurrences(pieces, f"token = {of_all}")]
+    every = [occurrences for _, occurrences in _occurrences(partials, f"token = {of_all}")]
     if every:
         information = MutualInformation(every[0], adjusted, min_diff_from_avg)
         rows: list[tuple] = []
-        for value, found in _occurrences(pieces, f"token <> {of_all}"):
-            metric, frequency = information.of(value, found)
+        for value, occurrences in _occurrences(partials, f"token <> {of_all}"):
+            metric, frequency = information.of(value, occurrences)
             rows.append((value, float(metric), float(frequency), format(metric)))
             if len(rows) == 1 << 16:
                 store.insert(table, _table(rows, is_integer))
                 rows = []
         store.insert(table, _table(rows, is_integer))
-    pieces.discard()
+    partials.discard()
     return VocabularyTable(store, table, is_integer=is_integer, is_float=True, more=("frequency", "text"))
 
 
-def _occurrences(pieces: PartialCounts, where: str) -> Iterator[tuple[bytes | int, Occurrences]]:
-    for table in sums(pieces, where):
+def _occurrences(partials: PartialCounts, where: str) -> Iterator[tuple[bytes | int, Occurrences]]:
+    for table in sums(partials, where):
         starts = np.flatnonzero(changes(table["token"]))
         tokens = table["token"].take(pa.array(starts)).to_pylist()
         labels, values = table["label"].to_numpy(), table["value"].to_numpy()
@@ -149,7 +149,7 @@ def _occurrences(pieces: PartialCounts, where: str) -> Iterator[tuple[bytes | in
 
 
 def _occurrence(labels: np.ndarray, values: np.ndarray) -> Occurrences:
-    """A token's sums by label, in the order of the labels, as TFT's combiner gives them."""
+    """Returns a token's occurrences from its sums by label, sorted by label, as in TFT's combiner."""
     first = int(np.searchsorted(labels, 0))
     by_label = dict(zip(labels[:first].tolist(), values[:first].tolist(), strict=True))
     count = by_label[COUNT_LABEL]

@@ -1,4 +1,4 @@
-"""Interprets TFT's own graph of nodes, from what the rows were reduced to up to the analyzers' results.
+"""Interprets TFT's graph of nodes, from the results of the reductions to the analyzers' results.
 
 The results are those of `tensorflow_transform/beam/analyzer_impls.py`, which cannot be imported without Beam.
 """
@@ -19,6 +19,7 @@ from tidemill.transform.analysis.combine import combine_reduction
 from tidemill.transform.analysis.count_store import CountStore
 from tidemill.transform.analysis.per_key import KeyedOutputs, per_key_reduction
 from tidemill.transform.analysis.reduction import Reduction
+from tidemill.transform.analysis.vocabulary_table import VocabularyPairs
 from tidemill.transform.rows.row_source import RowSource
 from tidemill.transform.tft.trace import Sink, Trace
 
@@ -48,7 +49,7 @@ Operation = nodes.OperationNode
 
 
 def operations(sinks: Sequence[Sink]) -> Iterator[Operation]:
-    """The operations that sinks depend on, each once, after those that it depends on itself."""
+    """Yields the operations that sinks depend on, each once and after its own inputs."""
     seen: set[int] = set()
 
     def visit(operation: Operation) -> Iterator[Operation]:
@@ -64,7 +65,7 @@ def operations(sinks: Sequence[Sink]) -> Iterator[Operation]:
 
 
 def refuse_unknown(sinks: Sequence[Sink]) -> None:
-    """Refuses a node that is not known here.
+    """Rejects nodes that this module does not know.
 
     Raises:
         TidemillError: `unsupported`.
@@ -77,24 +78,24 @@ def refuse_unknown(sinks: Sequence[Sink]) -> None:
 
 
 def source_tensors(operation: Operation) -> tuple[tf.Tensor, ...]:
-    """What an accumulate operation takes from each batch."""
+    """Returns the tensors that an accumulate operation takes from each batch."""
     (value,) = operation.inputs
     return tuple(value.parent_operation.operation_def.tensors)
 
 
 def is_ready(sink: Sink, trace: Trace) -> bool:
-    """Whether all that a sink is computed from can be computed."""
+    """Returns whether all tensors that a sink depends on can be computed."""
     sources = [o.operation_def for o in operations([sink]) if isinstance(o.operation_def, analyzer_nodes.TensorSource)]
     return all(trace.ready(tensor) for source in sources for tensor in source.tensors)
 
 
 def is_accumulate(operation: Operation) -> bool:
-    """Whether an operation reduces rows."""
+    """Returns whether an operation reduces rows."""
     return isinstance(operation.operation_def, _ACCUMULATE)
 
 
 def reduction(operation: Operation, trace: Trace, rows: RowSource, counts: CountStore) -> Reduction:
-    """What does an accumulate operation's work.
+    """Returns the reduction of an accumulate operation.
 
     Raises:
         TidemillError: `unsupported`.
@@ -108,12 +109,12 @@ def reduction(operation: Operation, trace: Trace, rows: RowSource, counts: Count
 
 
 class Interpreter:
-    """Computes values of nodes. The trace's graph is not looked at after the start.
+    """Computes the values of nodes. Reads the trace's graph only in the constructor.
 
     Args:
-        trace: The trace that the nodes are from.
-        reduced: By accumulate operation the result of its reduction.
-        sinks: What `value` will be asked for.
+        trace: The trace of the nodes.
+        reduced: The result of each accumulate operation's reduction.
+        sinks: The sinks that `value` will compute.
     """
 
     def __init__(self, trace: Trace, reduced: Mapping[Operation, Any], sinks: Sequence[Sink]):
@@ -126,7 +127,7 @@ class Interpreter:
                 self._values[operation.outputs[0]] = trace.reserved_tokens(operation.operation_def.name)
 
     def value(self, sink: Sink) -> np.ndarray | Path:
-        """A sink's value: an array, or the path of the vocabulary file that was written."""
+        """Returns a sink's value: an array, or the path of the vocabulary file that was written."""
         value = self._value(sink.node)
         return value if sink.is_asset else np.asarray(value)
 
@@ -138,10 +139,10 @@ class Interpreter:
         return self._values[node]
 
     def _run(self, definition: nodes.OperationDef, inputs: Sequence[Any]) -> Sequence[Any]:
-        """A node's outputs."""
+        """Returns a node's outputs."""
         match definition:
             case analyzer_nodes.CacheableCombineMerge() | analyzer_nodes.CacheableCombinePerKeyMerge():
-                # The reduction has merged and extracted already.
+                # The reduction has already merged and extracted.
                 return inputs
             case analyzer_nodes.ExtractCombineMergeOutputs():
                 return _checked(inputs[0], definition.num_outputs)
@@ -150,7 +151,7 @@ class Interpreter:
             case analyzer_nodes.CacheableCombinePerKeyFormatKeys():
                 return _format_keys(inputs[0], definition)
             case analyzer_nodes.CacheableCombinePerKeyFormatLarge():
-                return [vocabulary.VocabularyTable.from_pairs(_format_large(inputs[0]), "string")]
+                return [VocabularyPairs.of(_format_large(inputs[0]))]
             case analyzer_nodes.ScaleAndFlattenPerKeyBucketBouandaries():
                 return _join_boundary_rows(inputs[0])
             case analyzer_nodes.VocabularyMerge():
@@ -163,15 +164,15 @@ class Interpreter:
                 path = self._trace.vocabulary_path(definition.vocab_filename, definition.file_format)
                 tokens = inputs[0]
                 if isinstance(tokens, list):
-                    tokens = vocabulary.VocabularyTable.from_pairs(tokens, definition.input_dtype)
+                    tokens = VocabularyPairs.of(tokens)
                 vocabulary.order_and_write(definition, tokens, path, inputs[1] if len(inputs) > 1 else None)
                 return [path]
-        raise ValueError(f"not known: {type(definition).__name__}")
+        raise ValueError(f"unknown node: {type(definition).__name__}")
 
 
-def _checked(outputs: Sequence[Any], wanted: int) -> Sequence[Any]:
-    if len(outputs) != wanted:
-        raise ValueError(f"Analyzer has {wanted} outputs but its implementation produced {len(outputs)} values")
+def _checked(outputs: Sequence[Any], count: int) -> Sequence[Any]:
+    if len(outputs) != count:
+        raise ValueError(f"Analyzer has {count} outputs but its implementation produced {len(outputs)} values")
     return outputs
 
 
@@ -183,19 +184,19 @@ def _format_keys(keyed: KeyedOutputs, definition: analyzer_nodes.CacheableCombin
 
 
 def _format_large(keyed: KeyedOutputs) -> list[tuple[str, bytes]]:
-    """See `_CombinePerKeyFormatLargeImpl` in TFT: a key's outputs as text stand where a token's count would."""
+    """See `_CombinePerKeyFormatLargeImpl` in TFT: a key's outputs as text take the place of a token's count."""
     to_text = tf.compat.as_str_any
     return [(",".join(map(to_text, row)), key) for key, *row in zip(keyed.keys, *keyed.outputs, strict=True)]
 
 
 def _join_boundary_rows(boundaries: np.ndarray) -> list[np.ndarray]:
-    """Quantile boundaries of all keys as one list, see `_join_boundary_rows` in TFT.
+    """Returns the quantile boundaries of all keys as one list, see `_join_boundary_rows` in TFT.
 
     Args:
         boundaries: `[keys, boundaries]`, each row increasing.
 
     Returns:
-        The boundaries scaled and shifted, `[keys * (boundaries - 1) + 1]`; the scale and the shift of each key,
+        The scaled and shifted boundaries, `[keys * (boundaries - 1) + 1]`; the scale and the shift of each key,
         `[keys]`; the number of buckets, a scalar int64.
     """
     boundaries = _strictly_increasing(boundaries)

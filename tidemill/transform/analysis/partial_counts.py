@@ -1,4 +1,7 @@
-"""Sums of floats over all pieces of a token, added in row order: the same to the last bit for any number of threads."""
+"""Partial counts of tokens in DuckDB, and their sums in row order.
+
+Sums of floats are added in row order, so that they are the same to the last bit for any number of threads.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ _COLUMNS = {
 
 
 class PartialCounts:
-    """Partial results of tokens, of units and of files, before they are merged.
+    """A table of partial counts (or weights) of tokens, by unit and file, before they are merged.
 
-    The table has the columns `file`, `token` and `value`; where the order counts, also `unit`, a number that grows in
-    the order in which they came, and `label`.
+    The table has the columns `file`, `token` and `value`. If the order counts, it also has `unit`, a number that grows
+    in the order in which units are appended, and `label`.
 
     Args:
         store: Where the table is.
@@ -33,8 +36,8 @@ class PartialCounts:
 
     Attributes:
         is_integer: Whether tokens are BIGINT.
-        table: The table's name; made when it is first asked for. Call `flush` before reading it.
-        held: Bytes that wait in memory for `flush`.
+        table: The table's name; created when it is first read. Call `flush` before reading the table.
+        held: Bytes in memory that wait for `flush`.
     """
 
     def __init__(self, store: CountStore, token: str, value: str, *, ordered: bool):
@@ -59,7 +62,7 @@ class PartialCounts:
         return self._table
 
     def discard(self) -> None:
-        """Drops the pieces, which nobody needs any more."""
+        """Drops the partial counts."""
         self.store.unregister(self)
         self._waiting, self.held = [], 0
         if self._table is not None:
@@ -69,8 +72,8 @@ class PartialCounts:
         """Adds a unit's tokens.
 
         Args:
-            file: The index of the unit's file.
-            columns: `token`, `value`, and `label` where the order counts.
+            file: Index of the unit's file.
+            columns: `token`, `value`, and `label` if the order counts.
         """
         rows = len(columns["token"])
         if not rows:
@@ -86,16 +89,16 @@ class PartialCounts:
         self.store.flush_buffers()
 
     def flush(self) -> None:
-        """Hands what waits over to DuckDB, which spills it if need be."""
+        """Inserts waiting rows into DuckDB, which spills them if necessary."""
         if self._waiting:
             self.store.insert(self.table, pa.concat_tables(self._waiting))
         self._waiting, self.held = [], 0
 
     def dump(self, tables: Iterable[pa.Table], folder: Path) -> None:
-        """Writes a file's pieces.
+        """Writes a file's partial counts.
 
         Args:
-            tables: `token`, `value`, and `label` where the order counts.
+            tables: `token`, `value`, and `label` if the order counts.
             folder: Where to write to.
         """
         schema = pa.schema([field for field in self._schema if field.name not in ("file", "unit")])
@@ -104,31 +107,31 @@ class PartialCounts:
                 writer.write_table(table.select(schema.names).cast(schema))
 
     def load(self, file: int, folder: Path) -> None:
-        """Adds what `dump` wrote as the pieces of a file."""
+        """Adds the rows that `dump` wrote as the partial counts of a file."""
         with pq.ParquetFile(folder / STATE_FILE) as parquet:
             unit = self._units
             for batch in parquet.iter_batches(STREAM_ROWS):
-                # All are one unit: a file's tokens have been merged.
+                # All rows are one unit, because a file's tokens have been merged.
                 self._units = unit
                 self.append(file, dict(zip(batch.schema.names, batch.columns, strict=True)))
             self._units = unit + 1
 
 
-def sums(pieces: PartialCounts, where: str = "true") -> Iterator[pa.Table]:
-    """Sums a token's pieces: those of a file first, then the files.
+def sums(partials: PartialCounts, where: str = "true") -> Iterator[pa.Table]:
+    """Yields the sums of each token's partial counts, added within each file first and then over files.
 
     Args:
-        pieces: PartialCounts whose order counts; flushed here.
-        where: SQL of the pieces to take. Defaults to all.
+        partials: Ordered partial counts; flushed here.
+        where: SQL condition of the rows to take. Defaults to all.
 
     Yields:
-        Tables with the columns `token`, `label` and `value`, ordered by token and label. A token's rows are all in one
+        Tables with the columns `token`, `label` and `value`, ordered by token and label. All rows of a token are in one
         table.
     """
-    pieces.flush()
+    partials.flush()
     rest: pa.Table | None = None
-    query = f"SELECT token, label, file, value FROM {pieces.table} WHERE {where} ORDER BY token, label, file, unit"
-    for batch in pieces.store.stream(query):
+    query = f"SELECT token, label, file, value FROM {partials.table} WHERE {where} ORDER BY token, label, file, unit"
+    for batch in partials.store.stream(query):
         table = pa.Table.from_batches([batch])
         table = table if rest is None else pa.concat_tables([rest, table]).combine_chunks()
         last = int(np.flatnonzero(changes(table["token"]))[-1])
@@ -140,7 +143,7 @@ def sums(pieces: PartialCounts, where: str = "true") -> Iterator[pa.Table]:
 
 
 def changes(column: pa.ChunkedArray) -> np.ndarray:
-    """Whether each value differs from the one before it; the first does."""
+    """Returns whether each value differs from the one before it. The first value does."""
     values = column.combine_chunks()
     changed = np.ones(len(values), bool)
     if len(values) > 1:

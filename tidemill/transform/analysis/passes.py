@@ -1,4 +1,10 @@
-"""One pass over the rows: threads over units, results in row order. Imports TensorFlow."""
+"""One pass over the rows: threads feed batches to parts of the graph, and results come in row order. Imports
+TensorFlow.
+
+A flat column is fed as what the graph uses of it: its values, its indices, its shape, or the dense tensor that the
+graph would make of them. An op takes as long for a few rows as for some thousands, so batches are as large as precision
+allows.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +33,9 @@ Result = TypeVar("Result")
 
 
 def use_threads(threads: int) -> None:
-    """Lets TensorFlow run each op on one thread, and as many ops at a time as there are threads here.
+    """Makes TensorFlow run each op on one thread, and as many ops at the same time as `threads`.
 
-    The setting is the process's and is made before TensorFlow's first op; where that has run, nothing changes.
+    The setting applies to the process. It has no effect after TensorFlow has run its first op.
     """
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -44,39 +50,40 @@ def run_pass(
     threads: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Reads files once and gives their batches to reductions.
+    """Reads files once and feeds their batches to reductions.
 
     Args:
-        trace: Where the reductions' tensors are from.
+        trace: The trace of the reductions' tensors.
         rows: The files' rows.
-        work: The files to read, in order, with the reductions that want each. These are closed for the file.
-        threads: How many units are read at a time.
-        progress: Told the number of rows that are through since it was last told.
+        work: The files to read, in order, each with the reductions that need it. The reductions are closed for the
+            file.
+        threads: Number of units that are read at the same time.
+        progress: Called with the number of rows finished since the last call.
 
     Raises:
-        Exception: What the first unit that fails raises. No thread goes on then.
+        Exception: The error of the first unit that fails. All threads have stopped by then.
     """
     batches: dict[tuple[int, ...], _Batches] = {}
     tasks: list[tuple[RowFile, Unit, Sequence[FedReduction], _Batches]] = []
-    for file, wanting in work:
-        key = tuple(map(id, wanting))
+    for file, reductions in work:
+        key = tuple(map(id, reductions))
         if key not in batches:
-            batches[key] = _Batches(trace, rows, wanting)
-        tasks.extend((file, unit, wanting, batches[key]) for unit in file.units)
+            batches[key] = _Batches(trace, rows, reductions)
+        tasks.extend((file, unit, reductions, batches[key]) for unit in file.units)
 
     results = _in_order(lambda task: task[3].reduce(task[1]), tasks, threads)
     with contextlib.closing(results):
-        for file, wanting in work:
+        for file, reductions in work:
             for unit, partials in zip(file.units, itertools.islice(results, len(file.units)), strict=True):
-                for reduction, partial in zip(wanting, partials, strict=True):
+                for reduction, partial in zip(reductions, partials, strict=True):
                     reduction.collect(file.index, partial)
                 progress(unit.rows)
-            for reduction in wanting:
+            for reduction in reductions:
                 reduction.close(file.index)
 
 
 class _Batches:
-    """Runs the graph on a unit's batches, for some reductions: first for those that take large batches."""
+    """Runs the graph on a unit's batches for some reductions, those that take large batches first."""
 
     def __init__(self, trace: Trace, rows: RowSource, reductions: Sequence[FedReduction]):
         self._reductions = reductions
@@ -86,35 +93,37 @@ class _Batches:
         self._columns = list(dict.fromkeys(name for group in self._groups for name in group.feeder.columns))
 
     def reduce(self, unit: Unit) -> list[Any]:
-        """Each reduction's partial result of the unit."""
+        """Returns the partial result of each reduction for a unit."""
         partials = {id(reduction): reduction.start() for reduction in self._reductions}
         most = max(group.feeder.batch_rows for group in self._groups)
         for batch in unit.batches(self._columns, most):
             for group in self._groups:
-                # A batch without rows is one too.
+                # A batch without rows counts too.
                 for start in range(0, max(batch.num_rows, 1), group.feeder.batch_rows):
                     group.add(batch.slice(start, group.feeder.batch_rows), partials)
         return [reduction.finish(partials[id(reduction)]) for reduction in self._reductions]
 
 
 class _Group:
-    """Reductions that are given the same batches."""
+    """Reductions that take the same batches."""
 
     def __init__(self, trace: Trace, rows: RowSource, reductions: Sequence[FedReduction]):
         fetches = {tensor.name: tensor for reduction in reductions for tensor in reduction.tensors}
-        places = {name: place for place, name in enumerate(fetches)}
-        self._takes = [(r, [places[tensor.name] for tensor in r.tensors]) for r in reductions]
+        positions = {name: position for position, name in enumerate(fetches)}
+        self._takes = [(r, [positions[tensor.name] for tensor in r.tensors]) for r in reductions]
         self.feeder = Feeder(trace, rows, list(fetches.values()))
 
     def add(self, batch: pa.RecordBatch, partials: dict[int, Any]) -> None:
-        """Gives a batch to the reductions."""
+        """Feeds a batch to the reductions."""
         values = self.feeder(batch)
-        for reduction, places in self._takes:
-            partials[id(reduction)] = reduction.add(partials[id(reduction)], tuple(values[place] for place in places))
+        for reduction, positions in self._takes:
+            partials[id(reduction)] = reduction.add(
+                partials[id(reduction)], tuple(values[position] for position in positions)
+            )
 
 
 def _in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Results in the order of the items, of which a few are worked on ahead. Waits for its threads when closed."""
+    """Yields results in the order of the items, and works on a few items ahead. Waits for its threads when closed."""
     remaining = iter(items)
     waiting: collections.deque[Future[Result]] = collections.deque()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="tidemill-pass")
@@ -131,17 +140,17 @@ def _in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int)
 
 
 _LARGE = 8
-"""How many batches make a large one."""
+"""Number of batches in a large batch."""
 _PLAIN = ops.BROADCASTING | {
     *("All", "Any", "Const", "ExpandDims", "Fill", "GatherV2", "Identity", "IdentityN", "Max", "Min", "Pack"),
     *("Placeholder", "PlaceholderWithDefault", "Range", "RegexFullMatch", "Reshape", "Shape", "Size", "SparseToDense"),
     *("Squeeze", "StopGradient", "StridedSlice", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"),
     "Where",
 }
-"""Ops that are as exact over many rows as over few, and whose result is no larger than their input."""
+"""Ops that are as exact over many rows as over few, and whose result is not larger than their input."""
 
 
-class _Part(NamedTuple):
+class _FedTensor(NamedTuple):
     """A tensor of the graph that is computed from a flat column."""
 
     tensor: tf.Tensor
@@ -150,18 +159,17 @@ class _Part(NamedTuple):
 
 
 class Feeder:
-    """Computes tensors of a trace's graph for batches of rows. May be called from several threads.
+    """Computes tensors of a trace's graph for batches of rows. Several threads may call it.
 
     Args:
         trace: The trace.
-        rows: Where the batches are from.
+        rows: The source of the batches.
         fetches: The tensors, each ready.
 
     Attributes:
         columns: The inputs whose columns a batch must have.
-        batch_rows: The most rows that a batch should have. Sums of float32 lose digits where a batch is large, so it
-            is larger than the rows' own only where the graph has no other sums than those of vectors, which
-            TensorFlow adds up pairwise.
+        batch_rows: Maximum rows of a batch. Sums of float32 lose digits in large batches, so it exceeds the rows' own
+            maximum only if the graph sums nothing but vectors, which TensorFlow adds pairwise.
     """
 
     def __init__(self, trace: Trace, rows: RowSource, fetches: Sequence[tf.Tensor]):
@@ -174,7 +182,7 @@ class Feeder:
         self.batch_rows = rows.batch_rows * (_LARGE if is_exact(fetches, trace, rows) else 1)
 
     def __call__(self, batch: pa.RecordBatch) -> list[np.ndarray]:
-        """The tensors' values."""
+        """Returns the tensors' values."""
         typed = functools.cache(lambda column: self._rows.typed(batch, column))
         parts = [part.make(typed(part.column)) for part in self._parts]
         inputs = self._rows.feed(batch, self._function.inputs)
@@ -182,7 +190,7 @@ class Feeder:
 
 
 def is_exact(fetches: Sequence[tf.Tensor], trace: Trace, rows: RowSource) -> bool:
-    """Whether tensors can be computed for many rows at a time without a loss of digits, and without much memory."""
+    """Returns whether tensors can be computed for many rows at once without losing digits or taking much memory."""
     before = private.ancestors([trace.current(tensor) for tensor in fetches])
     names = {op.name for op in before}
     lists = [value for name, value in trace.inputs.items() if not rows.is_flat(name)]
@@ -195,7 +203,7 @@ def _is_exact_sum(op: tf.Operation) -> bool:
     return op.type == "Sum" and (op.inputs[0].shape.rank in (0, 1) or op.inputs[0].dtype.is_integer)
 
 
-def _parts(trace: Trace, rows: RowSource, fetches: Sequence[tf.Tensor]) -> list[_Part]:
+def _parts(trace: Trace, rows: RowSource, fetches: Sequence[tf.Tensor]) -> list[_FedTensor]:
     flat = {name: value for name, value in trace.inputs.items() if rows.is_flat(name)}
     facts = Facts(trace.graph, flat, is_width_one=False)
     dense = [part for op in private.ancestors(fetches) if (part := _dense_part(op, flat, facts))]
@@ -203,12 +211,13 @@ def _parts(trace: Trace, rows: RowSource, fetches: Sequence[tf.Tensor]) -> list[
     parts = dense
     for name, value in flat.items():
         makes = [(value.values, tensors.values), (value.indices, tensors.indices), (value.dense_shape, tensors.shape)]
-        parts += [_Part(tensor, name, make) for tensor, make in makes if tensor.op.name in needed]
+        parts += [_FedTensor(tensor, name, make) for tensor, make in makes if tensor.op.name in needed]
     return parts
 
 
-def _dense_part(op: tf.Operation, flat: Mapping[str, tf.SparseTensor], facts: Facts) -> _Part | None:
-    """The dense tensor of a flat column, where an op makes one with a constant for missing values."""
+def _dense_part(op: tf.Operation, flat: Mapping[str, tf.SparseTensor], facts: Facts) -> _FedTensor | None:
+    """Returns the dense tensor that an op makes of a flat column with a constant for missing values; None for other
+    ops."""
     if op.type != "SparseToDense":
         return None
     indices, shape, values = (_origin(tensor) for tensor in list(op.inputs)[:3])
@@ -219,12 +228,12 @@ def _dense_part(op: tf.Operation, flat: Mapping[str, tf.SparseTensor], facts: Fa
             if fill is None or not (is_width_one or shape.name == value.dense_shape.name):
                 return None
             make = functools.partial(tensors.dense, default=fill.item(), is_width_one=is_width_one)
-            return _Part(op.outputs[0], name, make)
+            return _FedTensor(op.outputs[0], name, make)
     return None
 
 
 def _origin(tensor: tf.Tensor) -> tf.Tensor:
-    """What a tensor is a copy of."""
+    """Returns the tensor that a tensor is a copy of."""
     while tensor.op.type == "Identity":
         (tensor,) = tensor.op.inputs
     return tensor

@@ -1,7 +1,7 @@
-"""TFT's combiners for each key: CacheableCombinePerKeyAccumulate and what follows it.
+"""TFT's combiners per key: CacheableCombinePerKeyAccumulate and the nodes after it.
 
-A state is a table: distinct keys and, for each, a row of arrays. Tables are merged by sorting, so that thousands of
-keys cost no more than the rows that they stand in.
+A state is a table of distinct keys, each with a row of arrays. Tables are merged by sorting, so that thousands of keys
+cost no more than their rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class KeyedOutputs(NamedTuple):
 
     Attributes:
         keys: `[keys]` bytes objects, sorted.
-        outputs: For each output an array `[keys, …]`.
+        outputs: An array `[keys, …]` for each output.
     """
 
     keys: np.ndarray
@@ -33,14 +33,14 @@ class KeyedOutputs(NamedTuple):
 
 
 class KeyedTable(NamedTuple):
-    """A table: `keys` (large_binary, distinct) and arrays `[keys, …]`."""
+    """A table of `keys` (large_binary, distinct) and arrays `[keys, …]`."""
 
     keys: pa.LargeBinaryArray
     columns: tuple[np.ndarray, ...]
 
 
 def per_key_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingReduction:
-    """The reduction of a combiner per key. The first tensor has the keys. Its result is a `KeyedOutputs`."""
+    """Returns the reduction of a combiner per key. The first tensor holds the keys. Its result is a `KeyedOutputs`."""
     if combiners.numpy_fold(combiner):
         return _FoldPerKey(combiner, tensors)
     if combiners.mean_and_var_dtype(combiner):
@@ -51,10 +51,10 @@ def per_key_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingRed
 
 
 def check_inputs(values: tuple[np.ndarray, ...]) -> None:
-    """Refuses keys that are no vector, and values that are not one a key, in the words of TFT's Beam engine.
+    """Rejects keys that are not a vector, and values that do not match the keys, in the words of TFT's Beam engine.
 
     Raises:
-        ValueError: They do not fit.
+        ValueError: They do not match.
     """
     keys, *rest = values
     if keys.ndim != 1:
@@ -70,13 +70,13 @@ def check_inputs(values: tuple[np.ndarray, ...]) -> None:
 
 
 class _KeyGroups(NamedTuple):
-    """RowSource sorted by key, in their order within a key.
+    """Rows sorted by key; rows of one key keep their order.
 
     Attributes:
-        keys: The distinct keys, in the order in which they came.
-        codes: `[rows]` the place of a row's key in `keys`.
+        keys: The distinct keys, in order of appearance.
+        codes: `[rows]` position of each row's key in `keys`.
         order: `[rows]` the rows, sorted by `codes`.
-        starts: `[keys]` where each key's rows begin in `order`.
+        starts: `[keys]` start of each key's rows in `order`.
     """
 
     keys: pa.LargeBinaryArray
@@ -92,8 +92,8 @@ class _KeyGroups(NamedTuple):
         return cls(encoded.dictionary, codes, order, np.flatnonzero(np.diff(codes[order], prepend=-1)))
 
     @property
-    def places(self) -> np.ndarray:
-        """`[rows]` how many rows of the same key come before a row of `order`."""
+    def positions(self) -> np.ndarray:
+        """`[rows]` position of each row of `order` among the rows of its key."""
         sizes = np.diff(self.starts, append=len(self.order))
         return np.arange(len(self.order)) - np.repeat(self.starts, sizes)
 
@@ -109,7 +109,7 @@ def _sorted(keys: pa.LargeBinaryArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _TableReduction(MergingReduction[KeyedTable]):
-    """What the combiners whose accumulators are arrays have in common."""
+    """Base of the combiners whose accumulators are arrays."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
@@ -137,11 +137,11 @@ class _TableReduction(MergingReduction[KeyedTable]):
 
     @abc.abstractmethod
     def fold(self, groups: _KeyGroups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """One row a key, from arrays whose rows stand in the order of the groups."""
+        """Returns one row per key, from arrays whose rows are in the order of the groups."""
 
     @abc.abstractmethod
     def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The combiner's outputs of one row a key. There is at least one key."""
+        """Returns the combiner's outputs of one row per key. There is at least one key."""
 
     def extract(self, state: KeyedTable) -> KeyedOutputs:
         keys, order = _sorted(state.keys)
@@ -159,29 +159,29 @@ class _TableReduction(MergingReduction[KeyedTable]):
 
 
 class _FoldPerKey(_TableReduction):
-    """`NumPyCombiner` for each key: the first rows of all keys at once, then the second ones, and so on."""
+    """`NumPyCombiner` per key: folds the first rows of all keys at once, then the second rows, and so on."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(combiner, tensors)
         self._parameters = combiners.numpy_fold(combiner)
 
     def fold(self, groups: _KeyGroups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        codes, places = groups.codes[groups.order], groups.places
+        codes, positions = groups.codes[groups.order], groups.positions
         folded = tuple(
             np.empty((len(groups.keys), *column.shape[1:]), dtype)
             for column, dtype in zip(columns, self._parameters.dtypes, strict=True)
         )
-        for place in range(int(places.max(initial=-1)) + 1):
-            rows = np.flatnonzero(places == place)
+        for position in range(int(positions.max(initial=-1)) + 1):
+            rows = np.flatnonzero(positions == position)
             key = codes[rows]
             for whole, column in zip(folded, columns, strict=True):
-                whole[key] = column[rows] if place == 0 else self._parameters.fn((whole[key], column[rows]), axis=0)
+                whole[key] = column[rows] if position == 0 else self._parameters.fn((whole[key], column[rows]), axis=0)
         return folded
 
     def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         outputs = [column.astype(dtype) for column, dtype in zip(columns, self._parameters.dtypes, strict=True)]
         if columns[0].ndim == 1:
-            # As for all rows together, see `combine`.
+            # See `combine._FoldReduction`.
             is_default = self._parameters.is_default(columns[0])
             for output in outputs:
                 output[is_default] = self._parameters.default
@@ -189,7 +189,7 @@ class _FoldPerKey(_TableReduction):
 
 
 class _MeanAndVarPerKey(_TableReduction):
-    """`WeightedMeanAndVarCombiner` without weights for each key."""
+    """`WeightedMeanAndVarCombiner` without weights, per key."""
 
     def add(self, partial: list[KeyedTable], values: tuple[np.ndarray, ...]) -> list[KeyedTable]:
         return super().add(partial, values[:4])
@@ -203,7 +203,7 @@ class _MeanAndVarPerKey(_TableReduction):
 
 
 class _QuantilesPerKey(MergingReduction["_KeyedPoints"]):
-    """`QuantilesCombiner` for each key."""
+    """`QuantilesCombiner` per key."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
@@ -256,14 +256,14 @@ class _QuantilesPerKey(MergingReduction["_KeyedPoints"]):
 
 
 class _KeyedPoints(NamedTuple):
-    """Keys, and the points whose groups are the keys' places."""
+    """Keys, and points whose groups are the positions of the keys."""
 
     keys: pa.LargeBinaryArray
     points: WeightedPoints
 
 
 class _CombinePerKey(MergingReduction[dict[bytes, Any]]):
-    """Any combiner for each key, row by row, by its own methods."""
+    """Any combiner per key, row by row, through its own methods."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
@@ -287,7 +287,7 @@ class _CombinePerKey(MergingReduction[dict[bytes, Any]]):
         for state in states:
             for key, accumulator in state.items():
                 by_key.setdefault(key, [self._combiner.create_accumulator()]).append(accumulator)
-        return {key: self._combiner.merge_accumulators(found) for key, found in by_key.items()}
+        return {key: self._combiner.merge_accumulators(accumulators) for key, accumulators in by_key.items()}
 
     def encode(self, state: dict[bytes, Any]) -> dict[str, np.ndarray]:
         arrays = encode_bytes(list(state))
@@ -310,6 +310,6 @@ class _CombinePerKey(MergingReduction[dict[bytes, Any]]):
 
 
 def _no_outputs(combiner: Any) -> list[np.ndarray]:
-    """A combiner's outputs where there is no key."""
+    """Returns a combiner's outputs for no keys."""
     infos = combiner.output_tensor_infos()
     return [np.zeros((0, *(dim or 0 for dim in info.shape or ())), info.dtype.as_numpy_dtype) for info in infos]

@@ -1,4 +1,4 @@
-"""What reduces the rows of an analysis: the interface, and the order in which partial results are merged."""
+"""The interface of reductions over the rows of an analysis, and the order in which partial results are merged."""
 
 from __future__ import annotations
 
@@ -11,80 +11,81 @@ import numpy as np
 import tensorflow as tf
 
 State = TypeVar("State")
-_MOST_PENDING = 64
+_MAX_PENDING = 64
 
 
 class Reduction(Protocol):
-    """One accumulate node of TFT's: what becomes of the rows before TFT's later nodes see them. It is `FedReduction` or
+    """One accumulate node of TFT: reduces the rows before TFT's later nodes see them. Is `FedReduction` or
     `ScanningReduction`.
 
     Attributes:
-        tensors: What each batch gives it.
-        scans: Whether it is `ScanningReduction`.
+        tensors: The tensors that it takes from each batch.
+        scans: Whether it is a `ScanningReduction`.
     """
 
     tensors: Sequence[tf.Tensor]
     scans: bool
 
     def close(self, file: int) -> None:
-        """A file is through, perhaps without any unit."""
+        """Ends a file, perhaps without any unit."""
 
     def dump(self, file: int, folder: Path) -> None:
         """Writes a closed file's state to files in a folder, without pickle."""
 
     def load(self, file: int, folder: Path) -> None:
-        """Reads what `dump` wrote, instead of `collect` and `close`."""
+        """Reads the state that `dump` wrote, instead of `collect` and `close`."""
 
     def result(self) -> Any:
-        """All files' states together, as the node's consumer takes it."""
+        """Returns the merged states of all files, as the node's consumer takes them."""
 
 
 class FedReduction(Reduction, Protocol):
-    """A reduction that is given batches of the rows.
+    """A reduction that is fed batches of the rows.
 
-    Units are reduced by threads, each from `start` over `add` to `finish`. The rest happens on one thread, units and
-    files in row order, so that the result does not depend on the number of threads.
+    Threads reduce units, each by `start`, `add` and `finish`. The other methods run on one thread, with units and files
+    in row order, so that the result does not depend on the number of threads.
     """
 
     def start(self) -> Any:
-        """A unit's fresh partial result."""
+        """Returns a unit's empty partial result."""
 
     def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
-        """A batch more.
+        """Adds a batch.
 
         Args:
-            partial: What `start` or `add` gave; may be changed.
+            partial: The result of `start` or `add`; may be changed.
             values: The tensors' values; strings as objects of type bytes.
         """
 
     def finish(self, partial: Any) -> Any:
-        """Makes a partial result small. Still on the unit's thread."""
+        """Compacts a partial result, still on the unit's thread."""
 
     def collect(self, file: int, partial: Any) -> None:
         """Takes a unit's result."""
 
 
 class ScanningReduction(Reduction, Protocol):
-    """A reduction that reads the rows by itself, and gets no units."""
+    """A reduction that reads the rows by itself, without units."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
         """Reads files and closes them.
 
         Args:
             files: Their indices.
-            threads: The number of threads to use.
-            progress: Told the number of rows that are through.
+            threads: Number of threads to use.
+            progress: Called with the number of finished rows.
         """
 
     def dump_sum(self, folder: Path) -> None:
-        """Writes all files' states together, after `result`."""
+        """Writes the merged states of all files, after `result`."""
 
     def load_sum(self, folder: Path) -> None:
-        """Reads what `dump_sum` wrote, instead of each of its files. Called at most once, before all else."""
+        """Reads the states that `dump_sum` wrote, instead of its files. Called at most once and before all other
+        methods."""
 
 
 class MergingReduction(abc.ABC, Generic[State]):
-    """A `FedReduction` reduction whose states are merged unit after unit, then file after file."""
+    """A `FedReduction` that merges the states of units, then those of files."""
 
     scans = False
 
@@ -107,24 +108,24 @@ class MergingReduction(abc.ABC, Generic[State]):
 
     @abc.abstractmethod
     def merge(self, states: Sequence[State]) -> State:
-        """States in row order, of which there may be none, as one. May change them."""
+        """Merges states in row order into one. There may be none. May change them."""
 
     @abc.abstractmethod
     def encode(self, state: State) -> Mapping[str, np.ndarray]:
-        """A state as arrays of numbers."""
+        """Returns a state as arrays of numbers."""
 
     @abc.abstractmethod
     def decode(self, arrays: Mapping[str, np.ndarray]) -> State:
-        """The state that `encode` was given."""
+        """Returns the state that `encode` encoded."""
 
     @abc.abstractmethod
     def extract(self, state: State) -> Any:
-        """The result."""
+        """Returns the reduction's result."""
 
     def collect(self, file: int, partial: State) -> None:
         """See `Reduction`."""
         self._pending.append(partial)
-        if len(self._pending) == _MOST_PENDING:
+        if len(self._pending) == _MAX_PENDING:
             self._pending = [self.merge(self._pending)]
 
     def close(self, file: int) -> None:
@@ -147,7 +148,7 @@ class MergingReduction(abc.ABC, Generic[State]):
 
 
 def encode_bytes(values: Sequence[bytes]) -> dict[str, np.ndarray]:
-    """Byte strings as two arrays: their bytes one after the other, and where each ends."""
+    """Returns byte strings as two arrays: the concatenated bytes, and the end of each string."""
     return {
         "bytes": np.frombuffer(b"".join(values), np.uint8),
         "ends": np.cumsum([len(value) for value in values], dtype=np.int64),
@@ -155,6 +156,6 @@ def encode_bytes(values: Sequence[bytes]) -> dict[str, np.ndarray]:
 
 
 def decode_bytes(arrays: Mapping[str, np.ndarray]) -> list[bytes]:
-    """What `encode_bytes` was given."""
+    """Returns the byte strings that `encode_bytes` encoded."""
     joined, ends = arrays["bytes"].tobytes(), arrays["ends"].tolist()
     return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]

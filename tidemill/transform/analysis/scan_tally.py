@@ -1,4 +1,4 @@
-"""Counts a Parquet column's tokens in SQL."""
+"""Counts the tokens of a Parquet column in SQL."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tidemill.duckdb_session import literal, quote
 from tidemill.transform.analysis.count_store import STATE_FILE, CountStore
 from tidemill.transform.analysis.partial_counts import PartialCounts
 from tidemill.transform.analysis.tallies import Tally
-from tidemill.transform.analysis.vocabulary_table import VocabularyTable, as_bytes, blob, is_left_out
+from tidemill.transform.analysis.vocabulary_table import VocabularyTable, as_bytes, blob, is_dropped
 from tidemill.transform.apply.substitution import Substitution
 from tidemill.transform.raw import SENTINELS
 from tidemill.transform.rows.row_source import Scan
 
 
 class ScanTally(Tally):
-    """CountStore the tokens of a substitution in SQL, without feeding the rows through the graph.
+    """Counts the tokens of a substitution in SQL, without feeding the rows through the graph.
 
     Args:
         store: Where to count.
@@ -36,27 +36,28 @@ class ScanTally(Tally):
         self._missing = self._token(substitution.missing)
         self._replaced = {self._token(k): self._token(v) for k, v in substitution.replaced.items()}
         self._tables: dict[int, str] = {}
-        """Of a file's tokens and counts; of all files together under the first one's number, if none is kept apart."""
-        self._known: dict[int, str] = {}
-        """The same of files that were counted before, which are read when all are added up."""
+        """Tables of a file's tokens and counts. If files are not kept apart, one table of all files, by the first
+        file's index."""
+        self._cached: dict[int, str] = {}
+        """The same for cached files, as SQL that is read when all files are added up."""
         self._sum: str | None = None
-        """The same of many such files together."""
+        """The same for many cached files together."""
         self._whole: str | None = None
-        """The same of all files."""
+        """The same for all files."""
 
     def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """See `ScanningReduction`. DuckDB's threads were chosen when it was opened."""
+        """See `ScanningReduction`. DuckDB's threads were set when the store was opened."""
         del threads, progress
         for together in [[file] for file in files] if self._store.per_file else [files]:
             self._tables[together[0]] = self._count(together)
 
     def dump(self, file: int, folder: Path) -> None:
-        """See `Reduction`. Nothing comes through Python."""
+        """See `Reduction`. The rows do not pass through Python."""
         self._copy(self._tables[file], folder)
 
     def load(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
-        self._known[file] = self._store.pin_file(folder / STATE_FILE)
+        self._cached[file] = self._store.pin_file(folder / STATE_FILE)
 
     def dump_sum(self, folder: Path) -> None:
         """See `ScanningReduction`."""
@@ -68,11 +69,11 @@ class ScanTally(Tally):
 
     def result(self) -> VocabularyTable:
         """See `Reduction`."""
-        known = [f"(SELECT token, value AS metric FROM {source})" for source in self._known.values()]
+        known = [f"(SELECT token, value AS metric FROM {source})" for source in self._cached.values()]
         sources = [*self._tables.values(), *known]
         if not sources and self._sum is None:
             return super().result()
-        self._pieces.discard()
+        self._partials.discard()
         if self._sum is None and sources == list(self._tables.values())[:1]:
             self._whole = sources[0]
         else:
@@ -82,21 +83,21 @@ class ScanTally(Tally):
         return VocabularyTable(self._store, self._whole, is_integer=self._is_integer)
 
     def _added(self, sources: Sequence[str]) -> str:
-        """SQL of the tokens and counts of all sources and the sum together."""
+        """Returns SQL of the tokens and counts of all sources and the cached sum."""
         parts = " UNION ALL ".join(f"FROM {source}" for source in sources)
         added = f"SELECT token, CAST(sum(metric) AS BIGINT) AS metric FROM ({parts}) GROUP BY token"
         if self._sum is None:
             return added
         if not sources:
             return f"FROM {self._sum}"
-        # A sum of many files has each token once: it is joined with what is new, which costs a third of a grouping.
+        # A sum has each token once, so it is joined with the new counts, which takes a third of the time of grouping.
         both = f"{self._sum} a FULL JOIN ({added if len(sources) > 1 else f'FROM {sources[0]}'}) b ON a.token = b.token"
         total = "coalesce(a.metric, 0) + coalesce(b.metric, 0)"
         return f"SELECT coalesce(a.token, b.token) AS token, {total} AS metric FROM {both}"
 
     def _copy(self, table: str | None, folder: Path) -> None:
         target = literal(str(folder / STATE_FILE))
-        # Named as `PartialCounts.dump` does: either may load what the other wrote.
+        # Columns are named as in `PartialCounts.dump`, so that either can load the other's file.
         query = f"SELECT token, metric AS value FROM {table}"
         self._store.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
 
@@ -104,13 +105,13 @@ class ScanTally(Tally):
         return value if value is None or self._is_integer else as_bytes(value)
 
     def _count(self, files: Sequence[int]) -> str:
-        """A table of files' tokens and counts.
+        """Creates a table of files' tokens and counts.
 
-        The column is grouped as it stands, and looked at value by value afterwards. Few values are replaced, and those
-        are mended in the table, which is cheaper than grouping again.
+        SQL groups the raw column, and then maps each distinct value to its token. Few values are replaced; they are
+        corrected in the table, which is cheaper than grouping again.
         """
         count = _count_column(self._scan)
-        # A filter would be run below the grouping, row by row.
+        # DuckDB would push a filter below the grouping and run it row by row.
         token = f"SELECT {self._token_sql()} AS token, {count} AS metric FROM"
         with self._store.source(grouped(self._scan, files)) as source:
             table = self._store.create(f"{token} (SELECT {self._value_sql()} AS v, {count} FROM {source})")
@@ -118,7 +119,7 @@ class ScanTally(Tally):
         return table
 
     def _value_sql(self) -> str:
-        """SQL of a value, in which missing ones, where they have a token, are the dtype's sentinel."""
+        """Returns SQL of a value. A missing value that has a token becomes the dtype's sentinel."""
         if self._missing is None:
             return self._scan.sql
         sentinel = SENTINELS[self._scan.dtype]
@@ -128,7 +129,7 @@ class ScanTally(Tally):
         return f"coalesce({self._scan.sql}, {literal_sql})"
 
     def _token_sql(self) -> str:
-        """SQL of the token of a value `v`, before it is replaced; NULL where the value gives none."""
+        """Returns SQL of the token of a value `v`, before replacements; NULL if the value has no token."""
         if self._is_integer:
             return "v"
         if self._scan.dtype == "int64":
@@ -137,20 +138,20 @@ class ScanTally(Tally):
         token = "encode(v)" if is_text else "v"
         if not self._is_filtered:
             return token
-        odd = [value for value in self._replaced if is_left_out(value)]
-        kept = _is_kept(is_text) + (f" OR {token} IN ({self._literals(odd)})" if odd else "")
+        filtered = [value for value in self._replaced if is_dropped(value)]
+        kept = _is_kept(is_text) + (f" OR {token} IN ({self._literals(filtered)})" if filtered else "")
         return f"CASE WHEN {kept} THEN {token} END"
 
     def _replace(self, table: str) -> None:
         missing = self._token(SENTINELS[self._scan.dtype])
-        ours = {missing, *self._replaced, *self._replaced.values()}
-        ours |= set() if self._missing is None else {self._missing}
+        special = {missing, *self._replaced, *self._replaced.values()}
+        special |= set() if self._missing is None else {self._missing}
         counts: dict[bytes | int, int] = {}
         if self._replaced or self._missing is not None:
-            touched = f"token IN ({self._literals(ours)})"
+            touched = f"token IN ({self._literals(special)})"
             for value, count in self._store.rows(f"SELECT token, metric FROM {table} WHERE {touched}"):
                 token = self._missing if value == missing else self._replaced.get(value, value)
-                if not (self._is_filtered and is_left_out(token)):
+                if not (self._is_filtered and is_dropped(token)):
                     counts[token] = counts.get(token, 0) + count
             self._store.execute(f"DELETE FROM {table} WHERE token IS NULL OR {touched}")
         else:
@@ -164,7 +165,7 @@ class ScanTally(Tally):
 
 
 def grouped(scan: Scan, files: Sequence[int]) -> str:
-    """SQL of a column's distinct values in files, as they stand there, and how often each occurs."""
+    """Returns SQL of a column's distinct values in files, unchanged, and the number of rows of each."""
     column = quote(scan.column)
     source = f"read_parquet({literal([scan.files[file] for file in files])}, hive_partitioning = false)"
     return f"SELECT {column}, count(*) AS {_count_column(scan)} FROM {source} GROUP BY {column}"
@@ -175,16 +176,16 @@ def _count_column(scan: Scan) -> str:
 
 
 def _is_kept(is_text: bool) -> str:
-    """SQL of TFT's filter for text files."""
+    """Returns SQL of TFT's filter for text files."""
     if is_text:
         return "v <> '' AND NOT contains(v, chr(10)) AND NOT contains(v, chr(13))"
-    # Bytes as text escape what cannot be printed, and the backslash itself.
+    # Casting bytes to text escapes unprintable bytes and the backslash itself.
     text = "CAST(v AS VARCHAR)"
     return f"octet_length(v) > 0 AND NOT contains({text}, '\\x0A') AND NOT contains({text}, '\\x0D')"
 
 
 def _is_text(type_: pa.DataType) -> bool:
-    """Whether DuckDB reads a column of the type as VARCHAR, not as BLOB."""
+    """Returns whether DuckDB reads a column of the type as VARCHAR, not as BLOB."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     is_a = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)

@@ -1,4 +1,4 @@
-"""How often each token of a vocabulary occurs: from SQL over Parquet columns, or from batches of tensors."""
+"""Counts how often each token of a vocabulary occurs, from batches of tensors."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.transform.analysis.partial_counts import PartialCounts, sums
-from tidemill.transform.analysis.vocabulary_table import VocabularyTable, stays
+from tidemill.transform.analysis.vocabulary_table import VocabularyTable, are_kept
 
-_MOST_ROWS = 1 << 20
-_MOST_BYTES = 1 << 28
+_MAX_ROWS = 1 << 20
+_MAX_BYTES = 1 << 28
 COUNT_LABEL = -1
 WEIGHT_LABEL = -2
-"""Where the labels of a co-occurrence stand, the token's count and its weight stand under these."""
+"""In the label column of co-occurrences, these mark a token's count and its weight."""
 
 
 class Tally:
-    """A reduction to a value per token, kept as pieces.
+    """A reduction to one value per token, kept as partial counts.
 
     Args:
-        pieces: Where to keep them.
+        partials: Where to keep them.
     """
 
     tensors: Sequence[Any] = ()
     scans = False
 
-    def __init__(self, pieces: PartialCounts):
-        self._pieces, self._store, self._is_integer = pieces, pieces.store, pieces.is_integer
+    def __init__(self, partials: PartialCounts):
+        self._partials, self._store, self._is_integer = partials, partials.store, partials.is_integer
 
     def close(self, file: int) -> None:
-        """See `Reduction`. The pieces know their file."""
+        """See `Reduction`. The partial counts know their file."""
 
     def dump(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
-        self._pieces.dump(self._file(file), folder)
+        self._partials.dump(self._file(file), folder)
 
     def load(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
-        self._pieces.load(file, folder)
+        self._partials.load(file, folder)
 
     def result(self) -> Any:
-        """See `Reduction`: the `VocabularyTable`."""
+        """See `Reduction`. Returns the `VocabularyTable`."""
         table = self._store.create(self._counts("true", "metric"))
-        self._pieces.discard()
+        self._partials.discard()
         return VocabularyTable(self._store, table, is_integer=self._is_integer)
 
     def _file(self, file: int) -> Iterable[pa.Table]:
@@ -56,28 +56,28 @@ class Tally:
             yield pa.Table.from_batches([batch])
 
     def _counts(self, where: str, name: str) -> str:
-        self._pieces.flush()
+        self._partials.flush()
         total = f"CAST(sum(value) AS BIGINT) AS {name}"
-        return f"SELECT token, {total} FROM {self._pieces.table} WHERE {where} GROUP BY token"
+        return f"SELECT token, {total} FROM {self._partials.table} WHERE {where} GROUP BY token"
 
 
 class BatchTally(Tally, abc.ABC):
-    """Adds up what batches hold, first of a unit.
+    """Adds up the tokens of batches, first within a unit.
 
     Args:
-        pieces: Where to keep the units' sums.
-        tensors: What a batch gives.
+        partials: Where to keep the units' sums.
+        tensors: The tensors of a batch.
     """
 
     _keys: Sequence[str] = ("token",)
 
-    def __init__(self, pieces: PartialCounts, tensors: Sequence[Any]):
-        super().__init__(pieces)
+    def __init__(self, partials: PartialCounts, tensors: Sequence[Any]):
+        super().__init__(partials)
         self.tensors = tuple(tensors)
 
     @abc.abstractmethod
     def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
-        """A batch's tokens with their values."""
+        """Returns a batch's tokens with their values."""
 
     def start(self) -> list[pa.Table]:
         """See `Reduction`."""
@@ -86,7 +86,7 @@ class BatchTally(Tally, abc.ABC):
     def add(self, partial: list[pa.Table], values: tuple[np.ndarray, ...]) -> list[pa.Table]:
         """See `Reduction`."""
         partial.append(self.table(values))
-        if sum(t.num_rows for t in partial[1:]) > _MOST_ROWS or sum(t.nbytes for t in partial[1:]) > _MOST_BYTES:
+        if sum(t.num_rows for t in partial[1:]) > _MAX_ROWS or sum(t.nbytes for t in partial[1:]) > _MAX_BYTES:
             partial = [self._merged(partial)]
         return partial
 
@@ -97,10 +97,10 @@ class BatchTally(Tally, abc.ABC):
     def collect(self, file: int, partial: pa.Table | None) -> None:
         """See `Reduction`."""
         if partial is not None:
-            self._pieces.append(file, {name: partial[name] for name in partial.column_names})
+            self._partials.append(file, {name: partial[name] for name in partial.column_names})
 
     def _merged(self, tables: list[pa.Table]) -> pa.Table:
-        # With threads the order of the additions would be open.
+        # With threads the order of the additions would be undefined.
         groups = pa.concat_tables(tables).group_by(list(self._keys), use_threads=False)
         return groups.aggregate([("value", "sum")]).rename_columns([*self._keys, "value"])
 
@@ -109,20 +109,20 @@ class BatchTally(Tally, abc.ABC):
 
 
 class CountTally(BatchTally):
-    """Occurrences of tokens. A batch gives the tokens, `[tokens]`.
+    """Counts tokens. A batch holds the tokens, `[tokens]`.
 
     Args:
-        pieces: See `BatchTally`.
+        partials: See `BatchTally`.
         tensors: See `BatchTally`.
         is_filtered: Whether TFT's filter for text files applies to the tokens.
     """
 
-    def __init__(self, pieces: PartialCounts, tensors: Sequence[Any], is_filtered: bool):
-        super().__init__(pieces, tensors)
+    def __init__(self, partials: PartialCounts, tensors: Sequence[Any], is_filtered: bool):
+        super().__init__(partials, tensors)
         self._is_filtered = is_filtered and not self._is_integer
 
     def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
-        """See `BatchTally`. There are no values yet."""
+        """See `BatchTally`. The table has no values yet."""
         return pa.table({"token": self._tokens(values[0])})
 
     def _merged(self, tables: list[pa.Table]) -> pa.Table:
@@ -130,47 +130,47 @@ class CountTally(BatchTally):
         if plain := [table["token"] for table in tables if "value" not in table.column_names]:
             pairs = pc.value_counts(pa.chunked_array([chunk for column in plain for chunk in column.chunks]))
             distinct = pa.table({"token": pairs.field("values"), "value": pairs.field("counts")})
-            counted.append(distinct.filter(stays(distinct["token"])) if self._is_filtered else distinct)
+            counted.append(distinct.filter(are_kept(distinct["token"])) if self._is_filtered else distinct)
         return counted[0] if len(counted) == 1 else super()._merged(counted)
 
 
 class WeightTally(BatchTally):
-    """Sums of tokens' weights. A batch gives distinct tokens, `[tokens]`, and their weights of any numeric dtype."""
+    """Sums the weights of tokens. A batch holds distinct tokens `[tokens]` and their weights, of any numeric dtype."""
 
     def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
         """See `BatchTally`."""
         tokens, weights = values
         columns = {"token": self._tokens(tokens)}
-        if self._pieces.ordered:
+        if self._partials.ordered:
             return pa.table(columns | {"label": _repeated(0, len(tokens)), "value": weights.astype(np.float64)})
         return pa.table(columns | {"value": weights.astype(np.int64)})
 
     @property
     def _keys(self) -> Sequence[str]:
-        return ("token", "label") if self._pieces.ordered else ("token",)
+        return ("token", "label") if self._partials.ordered else ("token",)
 
     def result(self) -> VocabularyTable:
         """See `Reduction`."""
-        if not self._pieces.ordered:
+        if not self._partials.ordered:
             return super().result()
         table = self._store.create("SELECT NULL::BLOB AS token, 0.0::DOUBLE AS metric WHERE false")
         if self._is_integer:
             self._store.execute(f"ALTER TABLE {table} ALTER token TYPE BIGINT USING 0")
-        for part in sums(self._pieces):
-            # Python's sum begins with 0, so that it never gives the negative zero.
+        for part in sums(self._partials):
+            # Python's sum starts with 0, so that it never returns the negative zero.
             self._store.insert(table, pa.table({"token": part["token"], "metric": pc.add(part["value"], 0.0)}))
-        self._pieces.discard()
+        self._partials.discard()
         return VocabularyTable(self._store, table, is_integer=self._is_integer, is_float=True)
 
     def _file(self, file: int) -> Iterable[pa.Table]:
-        return sums(self._pieces, f"file = {file}") if self._pieces.ordered else super()._file(file)
+        return sums(self._partials, f"file = {file}") if self._partials.ordered else super()._file(file)
 
 
 class CooccurrenceTally(BatchTally):
-    """How often tokens occur with each label.
+    """Counts how often tokens occur with each label.
 
-    A batch gives distinct tokens `[tokens]`, where there are weights their sums `[tokens]`, the sums with each label
-    `[tokens, labels]`, and the counts `[tokens]`.
+    A batch holds distinct tokens `[tokens]`, the sums of their weights `[tokens]` if there are weights, the sums with
+    each label `[tokens, labels]`, and the counts `[tokens]`.
     """
 
     _keys = ("token", "label")
@@ -182,7 +182,7 @@ class CooccurrenceTally(BatchTally):
             none = pa.array([], pa.float64())
             return pa.table({"token": self._tokens(tokens), "label": _repeated(0, 0), "value": none})
         present = positives != 0
-        # How many labels a batch knows counts too, see `information`.
+        # The number of labels of a batch counts too, see `mutual_information`.
         present[:, -1:] = True
         rows, labels = np.nonzero(present)
         every = np.arange(len(tokens))
@@ -199,11 +199,11 @@ class CooccurrenceTally(BatchTally):
         )
 
     def result(self) -> PartialCounts:
-        """See `Reduction`: the pieces, for `information.vocabulary_by_information`."""
-        return self._pieces
+        """See `Reduction`. Returns the partial counts, for `vocabulary_by_information`."""
+        return self._partials
 
     def _file(self, file: int) -> Iterable[pa.Table]:
-        return sums(self._pieces, f"file = {file}")
+        return sums(self._partials, f"file = {file}")
 
 
 def _repeated(label: int, rows: int) -> pa.Array:

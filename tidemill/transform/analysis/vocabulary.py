@@ -1,4 +1,4 @@
-"""TFT's vocabulary nodes: what is counted, what is kept of it, and the file.
+"""TFT's vocabulary nodes: counting, pruning and writing the file.
 
 Each function does what the node of its name does in `tensorflow_transform/beam/analyzer_impls.py`. A vocabulary file
 has the same bytes as Beam's.
@@ -38,18 +38,19 @@ _RESERVED_COUNT = -1
 
 
 def vocabulary_reduction(operation: Any, trace: Trace, rows: RowSource, store: CountStore) -> Reduction:
-    """What counts the tokens of a vocabulary.
+    """Returns the reduction that counts the tokens of a vocabulary.
 
-    Where the tokens are provably the values of one Parquet column, SQL counts them, and otherwise batches do.
+    SQL counts the tokens if they are provably the values of one Parquet column. Otherwise batches are fed through the
+    graph.
 
     Args:
         operation: TFT's `OperationNode` of a `VocabularyAccumulate`.
-        trace: Where the operation is from.
-        rows: What to count.
+        trace: The trace of the operation.
+        rows: The rows to count.
         store: Where to count.
 
     Raises:
-        TidemillError: `unsupported` for weights by label, which only TFT's `vocab_map` makes.
+        TidemillError: `unsupported` for weights by label, which only TFT's `vocab_map` uses.
     """
     definition = operation.operation_def
     (source,) = operation.inputs
@@ -58,13 +59,13 @@ def vocabulary_reduction(operation: Any, trace: Trace, rows: RowSource, store: C
     ordering = definition.vocab_ordering_type
     if ordering == _Ordering.FREQUENCY:
         is_filtered = trace.token_filter.get(tensors[0].name)
-        # Of tokens that TFT did not tell of nothing is known.
+        # Nothing is known about tokens that the trace did not report.
         scan = None if is_filtered is None else _scan(tensors[0], is_filtered, trace, rows, store)
         return scan or CountTally(PartialCounts(store, token, "BIGINT", ordered=False), tensors, bool(is_filtered))
     if ordering == _Ordering.WEIGHTED_FREQUENCY:
         is_float = tensors[1].dtype.is_floating
-        pieces = PartialCounts(store, token, "DOUBLE" if is_float else "BIGINT", ordered=is_float)
-        return WeightTally(pieces, tensors)
+        partials = PartialCounts(store, token, "DOUBLE" if is_float else "BIGINT", ordered=is_float)
+        return WeightTally(partials, tensors)
     if ordering in _INFORMATIVE:
         return CooccurrenceTally(PartialCounts(store, token, "DOUBLE", ordered=True), tensors)
     got = "a vocabulary with weights by label"
@@ -72,7 +73,7 @@ def vocabulary_reduction(operation: Any, trace: Trace, rows: RowSource, store: C
 
 
 def merge(definition: analyzer_nodes.VocabularyMerge, result: VocabularyTable | PartialCounts) -> VocabularyTable:
-    """VocabularyTable with their metric: a count, a sum of weights, or mutual information.
+    """Returns tokens with their metric: a count, a sum of weights, or mutual information.
 
     Args:
         definition: TFT's node.
@@ -84,14 +85,14 @@ def merge(definition: analyzer_nodes.VocabularyMerge, result: VocabularyTable | 
 
 
 def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -> VocabularyTable:
-    """The tokens that reach the thresholds and are among the first, of all or of their key.
+    """Returns the tokens that reach the thresholds and are among the first, overall or of their key.
 
     Args:
         definition: TFT's node.
         tokens: All tokens.
     """
     if definition.key_fn and tokens.is_float:
-        # The dummy's count is written as an integer, also among floats.
+        # The dummy's count is written as an integer, even among floats.
         tokens = tokens.with_text()
     kept = _above(tokens, definition.frequency_threshold, definition.informativeness_threshold)
     standard = tokens
@@ -108,9 +109,9 @@ def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -
     covered = f"SELECT {tokens.columns} FROM {tokens.table} WHERE {kept}"
     if definition.coverage_top_k is not None:
         keyed = _keyed(tokens, kept, definition.key_fn)
-        place = f"row_number() OVER (PARTITION BY key ORDER BY {tokens.largest_first})"
-        ranked = f"SELECT {tokens.columns}, {place} AS place FROM {keyed}"
-        covered = f"SELECT {tokens.columns} FROM ({ranked}) WHERE place <= {definition.coverage_top_k}"
+        position = f"row_number() OVER (PARTITION BY key ORDER BY {tokens.largest_first})"
+        ranked = f"SELECT {tokens.columns}, {position} AS position FROM {keyed}"
+        covered = f"SELECT {tokens.columns} FROM ({ranked}) WHERE position <= {definition.coverage_top_k}"
     more = [name for name in tokens.more if name == "text"]
     names = ", ".join(["token", "metric", *more])
     table = tokens.store.create(f"SELECT {names} FROM {standard.table} UNION SELECT {names} FROM ({covered})")
@@ -118,7 +119,7 @@ def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -
 
 
 def count(definition: analyzer_nodes.VocabularyCount, tokens: VocabularyTable | VocabularyPairs) -> np.int64:
-    """The number of tokens in the file: an empty vocabulary has one.
+    """Returns the number of tokens in the file. An empty vocabulary has one.
 
     Args:
         definition: TFT's node.
@@ -134,13 +135,13 @@ def order_and_write(
     path: Path,
     reserved_tokens: Sequence[bytes] | np.ndarray | None = None,
 ) -> Path:
-    """Writes a vocabulary file: the reserved tokens, then the others by metric and by their bytes, both descending.
+    """Writes a vocabulary file: the reserved tokens, then the others by metric and by bytes, both descending.
 
     Args:
         definition: TFT's node; says whether to order by hash, and whether to write metrics.
         tokens: The tokens.
         path: The file.
-        reserved_tokens: VocabularyTable to put first. Defaults to none.
+        reserved_tokens: Tokens to put first. Defaults to none.
 
     Returns:
         The file.
@@ -160,18 +161,18 @@ def order_and_write(
 
 def _scan(tokens: Any, is_filtered: bool, trace: Trace, rows: RowSource, store: CountStore) -> ScanTally | None:
     scans = {name: scan for name in rows.specs if (scan := rows.scan(name)) is not None}
-    found = substitution(trace, tokens, scans) if scans else None
-    return None if found is None else ScanTally(store, scans[found.column], found, is_filtered)
+    replaced = substitution(trace, tokens, scans) if scans else None
+    return None if replaced is None else ScanTally(store, scans[replaced.column], replaced, is_filtered)
 
 
-def _above(tokens: VocabularyTable, least_frequency: float, least_information: float) -> str:
-    """SQL of TFT's thresholds."""
-    if not (least_frequency > 0 or least_information > float("-inf")):
+def _above(tokens: VocabularyTable, min_frequency: float, min_information: float) -> str:
+    """Returns SQL of TFT's thresholds."""
+    if not (min_frequency > 0 or min_information > float("-inf")):
         return "true"
-    bounds = {"metric": least_frequency}
+    bounds = {"metric": min_frequency}
     if "frequency" in tokens.more:
-        bounds = {"frequency": least_frequency, "metric": least_information}
-    # NaN is larger than all numbers in SQL, and in Python not larger than any.
+        bounds = {"frequency": min_frequency, "metric": min_information}
+    # NaN is larger than all numbers in SQL, and not larger than any in Python.
     return " AND ".join(f"{name} >= '{float(b)!r}'::DOUBLE AND NOT isnan({name}::DOUBLE)" for name, b in bounds.items())
 
 
@@ -183,7 +184,7 @@ def _only_dummy(tokens: VocabularyTable, input_dtype: str) -> VocabularyTable:
 
 
 def _keyed(tokens: VocabularyTable, kept: str, key_fn: Callable[[bytes], Any]) -> str:
-    """A table of the tokens with the number of each one's key."""
+    """Creates a table of the tokens with the number of each token's key."""
     store, numbers = tokens.store, {}
     table = store.create(f"SELECT {tokens.columns}, 0::BIGINT AS key FROM {tokens.table} WHERE false")
     for batch in store.stream(f"SELECT {tokens.columns}, {tokens.written} AS w FROM {tokens.table} WHERE {kept}"):
@@ -219,17 +220,17 @@ _UINT32 = 0xFFFFFFFF
 
 
 def write_vocabulary(path: Path, file_format: str, head: Iterable[bytes], store: CountStore | None, query: str) -> int:
-    """Writes a vocabulary.
+    """Writes a vocabulary file: text with one token per line, or compressed TFRecords.
 
     Args:
         path: The file.
         file_format: `text`, or `tfrecord_gzip` as Beam writes it.
         head: The first tokens, as they are written.
-        store: Where the other tokens are. None where there are no more.
-        query: SQL that gives them in one column of type BLOB, in order.
+        store: Where the other tokens are. None if there are none.
+        query: SQL of the other tokens, in order, in one column of type BLOB.
 
     Returns:
-        The number of tokens that were written.
+        The number of tokens written.
     """
     head = list(head)
     write = _write_text if file_format == "text" else _write_records
@@ -238,12 +239,12 @@ def write_vocabulary(path: Path, file_format: str, head: Iterable[bytes], store:
 
 
 def text_query(expression: str, rest: str, file_format: str) -> str:
-    """SQL for `write_vocabulary`: lines of text end with a line break there.
+    """Returns SQL for `write_vocabulary`. Lines of text end with a line break.
 
     Args:
         expression: SQL of a token as it is written, of type BLOB.
         rest: The query from FROM on.
-        file_format: As for `write_vocabulary`.
+        file_format: See `write_vocabulary`.
     """
     ending = r" || '\x0A'::BLOB" if file_format == "text" else ""
     return f"SELECT {expression}{ending} AS line {rest}"
@@ -255,7 +256,7 @@ def _write_text(path: Path, head: list[bytes], batches: Iterator[pa.Array]) -> i
         file.writelines(token + b"\n" for token in head)
         for batch in batches:
             rows += len(batch)
-            # The lines lie one after the other in Arrow's memory: no need to touch each.
+            # The lines are contiguous in Arrow's memory, so they are written without touching each.
             offsets = np.frombuffer(batch.buffers()[1], np.int32)[batch.offset : batch.offset + len(batch) + 1]
             if offsets[-1] > offsets[0]:
                 file.write(memoryview(batch.buffers()[2])[offsets[0] : offsets[-1]])
@@ -264,7 +265,7 @@ def _write_text(path: Path, head: list[bytes], batches: Iterator[pa.Array]) -> i
 
 def _write_records(path: Path, head: list[bytes], batches: Iterator[pa.Array]) -> int:
     rows = 0
-    # As Beam's: a header without time and name.
+    # Like Beam: a header without time and name.
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
     with open(path, "wb") as file:
         for tokens in _chunks(head, batches):
@@ -281,7 +282,7 @@ def _chunks(head: list[bytes], batches: Iterator[pa.Array]) -> Iterator[list[byt
 
 
 def _record(token: bytes) -> bytes:
-    """A TFRecord: length, its checksum, data, their checksum."""
+    """Returns a TFRecord: length, its checksum, data, its checksum."""
     length = struct.pack("<Q", len(token))
     return b"".join((length, _checksum(length), token, _checksum(token)))
 

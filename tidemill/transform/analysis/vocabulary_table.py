@@ -1,9 +1,9 @@
-"""Vocabularies between TFT's nodes: tokens with what they are ordered by."""
+"""Vocabularies between TFT's nodes: tokens with the metric that orders them."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,22 @@ _NEWLINES = (b"\n", b"\r")
 
 @dataclass(frozen=True)
 class VocabularyPairs:
-    """A vocabulary in memory, in the order in which it is to be written where that is asked for.
+    """A vocabulary in memory, already in its final order if TFT's node says so.
 
     Attributes:
-        items: The metric, of any type that can be ordered and formatted, and the token.
+        items: Pairs of a metric, of any type that can be ordered and formatted, and a token.
     """
 
     items: list[tuple[Any, bytes]]
+
+    @classmethod
+    def of(cls, pairs: Iterable[Sequence[Any]]) -> VocabularyPairs:
+        """Returns a vocabulary of metrics and tokens that were computed elsewhere, such as keys with their outputs.
+
+        Args:
+            pairs: A metric and a token each. A token that is not bytes is written as text.
+        """
+        return cls([(_plain(metric), as_bytes(token)) for metric, token in pairs])
 
     def __len__(self) -> int:
         return len(self.items)
@@ -36,13 +45,13 @@ class VocabularyTable:
     """A vocabulary in DuckDB: a table with the columns `token` (BLOB or BIGINT) and `metric` (BIGINT or DOUBLE).
 
     Args:
-        store: Where the table is. It is dropped with the last reference to this object.
+        store: Where the table is. The table is dropped with the last reference to this object.
         table: Its name.
         is_integer: Whether tokens are BIGINT.
         is_float: Whether metrics are DOUBLE.
-        more: More columns: `frequency` (DOUBLE) where the metric is mutual information; `text` (VARCHAR), the metric as
-            it is written. Defaults to none.
-        rows: The table's rows, where they are known. Defaults to counting them when they are asked for.
+        more: More columns: `frequency` (DOUBLE) if the metric is mutual information; `text` (VARCHAR), the metric as it
+            is written. Defaults to none.
+        rows: Number of rows. Defaults to counting them when needed.
     """
 
     def __init__(
@@ -60,26 +69,15 @@ class VocabularyTable:
         self._rows = rows
         weakref.finalize(self, store.drop_later, table).atexit = False
 
-    @staticmethod
-    def from_pairs(pairs: Sequence[Sequence[Any]], dtype: str) -> VocabularyPairs:
-        """Metrics and tokens that were computed elsewhere, such as keys with their outputs.
-
-        Args:
-            pairs: A metric and a token each; a token that is no bytes is written as text.
-            dtype: What the tokens stand for; not needed.
-        """
-        del dtype
-        return VocabularyPairs([(_plain(metric), as_bytes(token)) for metric, token in pairs])
-
     def derived(self, query: str) -> VocabularyTable:
-        """A vocabulary of the same kind from a query on this one's table."""
+        """Returns a vocabulary of the same kind from a query on this one's table."""
         table, rows = self.store.create_counted(query)
         return VocabularyTable(
             self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=self.more, rows=rows
         )
 
     def with_text(self) -> VocabularyTable:
-        """The same vocabulary with the column `text`."""
+        """Returns the same vocabulary with the column `text`."""
         if "text" in self.more:
             return self
         table = self.store.create(f"SELECT {self.columns}, {self.metric_text} AS text FROM {self.table}")
@@ -99,7 +97,7 @@ class VocabularyTable:
 
     @property
     def written(self) -> str:
-        """SQL of a token as it stands in a vocabulary file, of type BLOB."""
+        """SQL of a token as it is written to a vocabulary file, of type BLOB."""
         return "encode(CAST(token AS VARCHAR))" if self.is_integer else "token"
 
     @property
@@ -107,7 +105,7 @@ class VocabularyTable:
         """SQL of the metric as Python formats it, of type VARCHAR."""
         if "text" in self.more:
             return "text"
-        # DuckDB knows a sign of NaN.
+        # DuckDB prints the sign of NaN.
         text = "CAST(metric AS VARCHAR)"
         return f"CASE WHEN isnan(metric) THEN 'nan' ELSE {text} END" if self.is_float else text
 
@@ -118,36 +116,33 @@ class VocabularyTable:
 
 
 def dummy(input_dtype: str) -> tuple[int, bytes]:
-    """What stands in a vocabulary that would be empty, as `analyzers.get_empy_vocabulary_dummy_value` gives it.
+    """Returns the count and the token of an empty vocabulary, like `analyzers.get_empy_vocabulary_dummy_value`.
 
     Args:
         input_dtype: The name of the tokens' dtype, `string` or that of an integer.
-
-    Returns:
-        A count and a token.
     """
     return 1, _DUMMIES.get(input_dtype, _INTEGER_DUMMY)
 
 
 def as_bytes(token: Any) -> bytes:
-    """A token as it is written to a vocabulary."""
+    """Returns a token as it is written to a vocabulary file."""
     if isinstance(token, bytes):
         return token
     return (token if isinstance(token, str) else str(token)).encode()
 
 
 def blob(value: bytes) -> str:
-    """Bytes as a literal of SQL."""
+    """Returns bytes as an SQL literal."""
     return "'" + "".join(f"\\x{byte:02X}" for byte in value) + "'::BLOB"
 
 
-def is_left_out(token: bytes) -> bool:
-    """Whether TFT's filter for text files drops a token: those that are empty or have a line break."""
+def is_dropped(token: bytes) -> bool:
+    """Returns whether TFT's filter for text files drops a token: an empty one, or one with a line break."""
     return not token or any(newline in token for newline in _NEWLINES)
 
 
-def stays(tokens: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Which of some tokens TFT's filter for text files does not drop.
+def are_kept(tokens: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns which of some tokens TFT's filter for text files keeps.
 
     Args:
         tokens: Binary.

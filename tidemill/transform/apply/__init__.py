@@ -1,1 +1,1 @@
-"""What a transform graph computes row by row, proven from its structure, and the transform that uses it."""
+"""Applies a transform graph: computes outputs per distinct value where the graph's structure proves that it may."""

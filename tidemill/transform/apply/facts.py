@@ -1,7 +1,7 @@
-"""What the tensors of a preprocessing_fn's graph are, proven from its structure. Imports TensorFlow.
+"""Facts about the tensors of a preprocessing_fn's graph, proven from its structure. Imports TensorFlow.
 
-The graph's inputs are flat columns as TFX sees them: sparse tensors `[rows, 1]` in which a row has one value or none.
-`Facts` follows them through the ops it knows. A tensor it says nothing about is one that may depend on a whole batch.
+The graph's inputs are flat columns as TFX represents them: sparse tensors `[rows, 1]` with at most one value per row.
+`Facts` follows them through the ops that it knows. A tensor without a fact may depend on a whole batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tidemill.transform.apply import ops
 from tidemill.transform.apply.ops import LOOP, Effects
 
 ROWS = ""
-"""The stream of one element a row. Other streams are named by a column and have one element a present value."""
+"""The stream with one element per row. Other streams are named after a column and have one element per present value.
+"""
 _LENGTH = "length"
 _UNKNOWN = frozenset(["Placeholder", "PlaceholderV2", "PlaceholderWithDefault", LOOP])
 _PASSING = frozenset(["Identity", "IdentityN", "Snapshot", "StopGradient", "PreventGradient"])
@@ -27,9 +28,9 @@ _PASSING = frozenset(["Identity", "IdentityN", "Snapshot", "StopGradient", "Prev
 class Level(enum.IntEnum):
     """What is known of an element as a function of its column's value, weakest last.
 
-    `RAW`: it is the value (for integers perhaps its decimal digits), or, for some values that `Elements.sources` names,
-    for the missing value, or for all others, something else. `FINITE`: it is the same for all values that the sources
-    do not name. `ANY`: it is a function of the value.
+    `RAW`: it is the value (an integer may be its decimal digits), except for values that `Elements.sources` names, for
+    the missing value, or for all others. `FINITE`: it is the same for all values that the sources do not name. `ANY`:
+    it is some function of the value.
     """
 
     RAW = 0
@@ -39,16 +40,16 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Elements:
-    """A tensor whose elements are functions of their rows' values, one element a row or a present value.
+    """A tensor whose elements are functions of their rows' values, with one element per row or per present value.
 
     Attributes:
         stream: `ROWS`, or the column whose present values the elements belong to.
         shape: Its dimensions: `_LENGTH` once, and 1 elsewhere.
         columns: The columns that an element depends on.
-        level: How it depends on them; only of interest where there is one column.
-        sources: The names of the tensors with which values are compared: constants and tables.
-        is_total: Whether it can be computed for every value of the columns, so that trying one that does not occur
-            raises no error.
+        level: How it depends on them; only meaningful for one column.
+        sources: Names of the tensors with which values are compared: constants and tables.
+        is_total: Whether it can be computed for every value of the columns without an error, also for values that do
+            not occur.
     """
 
     stream: str
@@ -95,9 +96,9 @@ class Facts:
 
     Args:
         graph: A `FuncGraph`.
-        inputs: Its raw inputs by name. Those that are sparse tensors are flat columns; of others nothing is known.
-        is_width_one: Whether the inputs always have shape `[rows, 1]`. Otherwise a batch without any value may
-            have shape `[rows, 0]`, as it has when TFX reads it.
+        inputs: Its raw inputs by name. Sparse tensors are flat columns; nothing is known about other inputs.
+        is_width_one: Whether the inputs always have shape `[rows, 1]`. Otherwise a batch without any value may have
+            shape `[rows, 0]`, as TFX reads it.
     """
 
     def __init__(self, graph: tf.Graph, inputs: Mapping[str, object], is_width_one: bool):
@@ -110,11 +111,11 @@ class Facts:
                 columns = frozenset([name])
                 self._known[value.values.name] = Elements(name, (_LENGTH,), columns, Level.RAW)
                 self._known[value.indices.name] = Indices(name)
-                # What the second dimension is, where it is not 1, no proof may use.
+                # No proof may use the second dimension if it may differ from 1.
                 self._known[value.dense_shape.name] = Shape((ROWS, 1)) if is_width_one else Shape((ROWS, None))
 
     def of(self, tensor: tf.Tensor) -> Fact:
-        """What is known about a tensor; None for nothing."""
+        """Returns what is known about a tensor; None for nothing."""
         stack = [tensor]
         while stack:
             top = stack[-1]
@@ -130,7 +131,7 @@ class Facts:
         return self._known[tensor.name]
 
     def value(self, tensor: tf.Tensor) -> np.ndarray | None:
-        """The value of a constant; None where it is not one, or would have to be computed."""
+        """Returns the value of a constant; None if it is not a constant or would have to be computed."""
         while tensor.op.type in _PASSING and tensor.name not in self._captured:
             tensor = tensor.op.inputs[tensor.value_index]
         if tensor.name in self._captured:
@@ -148,7 +149,7 @@ class Facts:
         if op.type in _PASSING:
             return facts[tensor.value_index]
         if facts and all(isinstance(fact, Constant) for fact in facts):
-            is_table = op.type in ops.TABLE_READS and self._is_still(op.inputs[0])
+            is_table = op.type in ops.TABLE_READS and self._is_unchanged(op.inputs[0])
             return Constant(tensor) if is_table or not op.op_def.is_stateful else None
         if tensor.value_index != 0:
             return None
@@ -207,15 +208,15 @@ class Facts:
         """The tables that ops of the graph change."""
         return {_origin(op.inputs[0]) for op in self.graph.get_operations() if op.type in ops.TABLE_WRITES}
 
-    def _is_still(self, table: tf.Tensor) -> bool:
-        """Whether a table is made outside of the graph, and no op of the graph changes it."""
+    def _is_unchanged(self, table: tf.Tensor) -> bool:
+        """Returns whether a table is made outside the graph and no op of the graph changes it."""
         return _origin(table) in self._captured and self._written.isdisjoint([_origin(table)])
 
     def _LookupTableFindV2(self, op: tf.Operation, facts: list[Fact]) -> Fact:
         table, keys, default = facts
         if not (isinstance(table, Constant) and isinstance(keys, Elements) and isinstance(default, Constant)):
             return None
-        if not self._is_still(op.inputs[0]) or default.tensor.shape.rank != 0:
+        if not self._is_unchanged(op.inputs[0]) or default.tensor.shape.rank != 0:
             return None
         level = Level.FINITE if keys.level is not Level.ANY else Level.ANY
         return replace(keys, level=level, sources=keys.sources | {_origin(op.inputs[0])})
@@ -249,7 +250,7 @@ class Facts:
     def _Squeeze(self, op: tf.Operation, facts: list[Fact]) -> Fact:
         (x,) = facts
         dims = op.get_attr("squeeze_dims")
-        # Without dims a batch of one row would lose its rows as well.
+        # Without dims, a batch of one row would lose its row dimension too.
         if not isinstance(x, Elements) or not dims:
             return None
         drop = {dim % len(x.shape) for dim in dims}
@@ -271,7 +272,7 @@ class Facts:
             return None
         stands_for_length = [dim == -1 or dim == x.stream for dim in dims]
         if sum(stands_for_length) == 2 and dims in ((-1, x.stream), (x.stream, -1)):
-            # The dimension that is inferred is the one that is 1.
+            # The inferred dimension (-1) is the one that is 1.
             return replace(x, shape=tuple(1 if dim == -1 else _LENGTH for dim in dims))
         shape = tuple(_LENGTH if is_ else dim for is_, dim in zip(stands_for_length, dims, strict=True))
         return replace(x, shape=shape) if shape in ((_LENGTH,), (_LENGTH, 1), (1, _LENGTH)) else None
@@ -340,13 +341,14 @@ def _has_value(captured: tf.Tensor) -> bool:
 
 
 def _origin(tensor: tf.Tensor) -> str:
-    """The name of what a tensor is a copy of."""
+    """Returns the name of the tensor that a tensor is a copy of."""
     while tensor.op.type == "Identity":
         (tensor,) = tensor.op.inputs
     return tensor.name
 
 
 def _broadcasts(constant: tf.Tensor, rank: int) -> bool:
-    """Whether a constant has at most `rank` dimensions, all 1, so that each element meets the same value."""
+    """Returns whether a constant has at most `rank` dimensions, all 1, so that it applies the same value to each
+    element."""
     shape = constant.shape
     return shape.rank is not None and shape.rank <= rank and all(dim == 1 for dim in shape.as_list())

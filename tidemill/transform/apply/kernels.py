@@ -1,4 +1,4 @@
-"""What a plan computes from one column of a record batch, and TensorFlow functions of columns. Imports TensorFlow."""
+"""Computes the parts of a plan for one column of a record batch. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROUND = 1 << 12
 """Larger numbers of values are rounded up to a multiple of this, so that few sizes occur."""
 _WINDOW = 1 << 16
 WINDOW_ROWS = 1 << 12
-"""A batch of fewer rows says too little about which integers are frequent."""
+"""Smaller batches say too little about which integers are frequent."""
 _WINDOW_SHARE = 0.8
 
 
@@ -29,7 +29,7 @@ class ColumnFunction:
 
     Args:
         function: The function.
-        numbers: The plan's parts that it gives.
+        numbers: The parts of the plan that it computes.
         plans: The columns.
     """
 
@@ -38,10 +38,11 @@ class ColumnFunction:
         self.plans = {plan.column.name: plan for plan in plans}
         self._first: Future[object] | None = None
 
-    def begin(self) -> None:
-        """Lets a thread call the function with harmless values, if none makes it fail; the next call waits for that.
+    def warm_up(self) -> None:
+        """Calls the function with harmless values on another thread, if no value makes it fail. The next call waits for
+        it.
 
-        The first call takes as long as many others, because TensorFlow works on the function.
+        The first call takes as long as many others, because TensorFlow optimizes the function.
         """
         if all(plan.is_total for plan in self.plans.values()):
             thread = ThreadPoolExecutor(1, thread_name_prefix="tidemill-first-call")
@@ -49,14 +50,14 @@ class ColumnFunction:
             thread.shutdown(wait=False)
 
     def __call__(self, values: Mapping[str, np.ndarray], has_missing: Mapping[str, bool]) -> dict[int, np.ndarray]:
-        """The parts of the columns that are given.
+        """Computes the parts of some columns.
 
         Args:
-            values: Present values by column. Others may be left out if no column's functions may fail.
-            has_missing: Whether to compute what a missing value gives, by column. Defaults to what cannot fail.
+            values: Present values by column. Other columns may be left out if none of the functions can fail.
+            has_missing: By column, whether to compute the part of a missing value. Defaults to parts that cannot fail.
 
         Returns:
-            By part at least one element for each value, and last, where there is one, that of a missing value.
+            By part, at least one element per value and, last, the element of a missing value if there is one.
         """
         if self._first is not None:
             wait([self._first])
@@ -76,7 +77,8 @@ class ColumnFunction:
 
 
 def _probe(plan: ColumnPlan, values: np.ndarray, has_missing: bool) -> tf.SparseTensor:
-    """RowSource with the values, then rows without one. Where no error can come of it, there are some of each."""
+    """Returns rows with the values, then rows without one. If no error is possible, there is at least one row of each
+    kind."""
     dtype = plan.column.dtype
     if not len(values) and plan.is_total:
         values = np.full(PACKET, _HARMLESS[dtype], object if dtype == "string" else dtype)
@@ -100,11 +102,11 @@ def _shape(rows: int) -> tf.Tensor:
 
 
 class Window:
-    """What a function of an int64 column gives for integers that follow one another, as tables.
+    """Tables with the results of an int64 column's function for consecutive integers.
 
     Args:
-        low: The first of them.
-        tables: By part the results for the integers, for a place outside (of no use), and for a missing value.
+        low: The first integer.
+        tables: By part, the results for the integers, an unused result, and the result for a missing value.
     """
 
     def __init__(self, low: int, tables: dict[int, np.ndarray]):
@@ -113,11 +115,11 @@ class Window:
 
 
 def make_windows(function: ColumnFunction, arrays: Mapping[str, pa.Array]) -> dict[str, Window]:
-    """Windows for the int64 columns of which most values lie near one another.
+    """Returns windows for the int64 columns whose values are mostly close to each other.
 
     Args:
         function: A function that cannot fail.
-        arrays: RowSource to judge by: columns as `raw.typed` gives them.
+        arrays: Sample rows: columns from `raw.typed`.
     """
     lows, ranges = {}, {}
     for name, plan in function.plans.items():
@@ -130,9 +132,9 @@ def make_windows(function: ColumnFunction, arrays: Mapping[str, pa.Array]) -> di
             lows[name], ranges[name] = low, np.arange(low, low + size, dtype=np.int64)
     if not ranges:
         return {}
-    found = function(ranges, {})
+    results = function(ranges, {})
     return {
-        name: Window(low, {n: _table(found[n], len(ranges[name])) for n in function.plans[name].by_value})
+        name: Window(low, {n: _table(results[n], len(ranges[name])) for n in function.plans[name].by_value})
         for name, low in lows.items()
     }
 
@@ -142,68 +144,68 @@ def _table(result: np.ndarray, count: int) -> np.ndarray:
 
 
 class ColumnValues:
-    """One column of a record batch, and what is computed from it.
+    """One column of a record batch, and the parts computed from it.
 
     Args:
-        plan: What to compute.
-        array: The column as `raw.typed` gives it.
-        window: Of the column's function; None where it has none.
+        plan: The parts to compute.
+        array: The column from `raw.typed`.
+        window: The window of the column's function; None if it has none.
     """
 
     def __init__(self, plan: ColumnPlan, array: pa.Array, window: Window | None):
         if pa.types.is_dictionary(array.type) and (not plan.is_total or len(array.dictionary) > 2 * len(array)):
-            # A dictionary may hold values that do not occur, which a function that may fail must not see.
+            # A dictionary may hold values that do not occur. A function that can fail must not see them.
             array = array.dictionary_decode()
         self._plan, self._array, self._window, self._rows = plan, array, window, len(array)
         self._is_dictionary = pa.types.is_dictionary(array.type)
         self._valid = None
         if self._is_dictionary:
-            # One past the dictionary's end stands for a missing value.
+            # The position after the dictionary's end stands for a missing value.
             indices = array.indices.cast(pa.int32())
-            self._places = (indices.fill_null(len(array.dictionary)) if array.null_count else indices).to_numpy()
+            self._positions = (indices.fill_null(len(array.dictionary)) if array.null_count else indices).to_numpy()
         elif array.null_count:
             self._valid = array.is_valid().to_numpy(zero_copy_only=False)
 
     def by_class(self) -> dict[int, np.ndarray]:
-        """The parts that are computed by class."""
+        """Returns the parts that are computed by class."""
         if self._plan.index is None:
             return {}
         missing = len(self._plan.index)
         if self._is_dictionary:
             classes = np.append(self._plan.index.find(self._array.dictionary), np.int32(missing))
-            # What is not found is -1: the class of the values that are not named is the last.
-            return {number: table[classes].take(self._places) for number, table in self._plan.tables.items()}
+            # Values that are not found have -1, which selects the last class: values without a name in the graph.
+            return {number: table[classes].take(self._positions) for number, table in self._plan.tables.items()}
         classes = self._plan.index.find(self._array)
         if self._valid is not None:
             classes[~self._valid] = missing
         return {number: table[classes] for number, table in self._plan.tables.items()}
 
     def filled(self) -> dict[int, np.ndarray]:
-        """The parts that are the column itself."""
+        """Returns the parts that are the column itself."""
         return {number: self._filled(fill) for number, fill in self._plan.fills.items()}
 
     def _filled(self, fill: object) -> np.ndarray:
         array = self._array
         if self._is_dictionary:
-            return _with_last(array.dictionary.to_numpy(zero_copy_only=False), fill).take(self._places)
+            return _with_last(array.dictionary.to_numpy(zero_copy_only=False), fill).take(self._positions)
         if array.null_count:
             array = array.fill_null(pa.scalar(fill, array.type))
         return array.to_numpy(zero_copy_only=False)
 
     def needed(self) -> np.ndarray:
-        """The values for which the column's function has to be called: each that there is, or that no window has."""
+        """Returns the values for which the column's function must be called: all, or those outside the window."""
         if self._is_dictionary:
             return self._array.dictionary.to_numpy(zero_copy_only=False)
         if self._window is None:
             return (self._array.drop_null() if self._array.null_count else self._array).to_numpy(zero_copy_only=False)
         numbers = np.frombuffer(self._array.buffers()[1], np.int64, self._rows, self._array.offset * 8)
-        # As unsigned integers, those below the window are far above it.
-        self._places = numbers - np.int64(self._window.low)
-        unsigned = self._places.view(np.uint64)
+        # As unsigned integers, values below the window are far above it.
+        self._positions = numbers - np.int64(self._window.low)
+        unsigned = self._positions.view(np.uint64)
         np.minimum(unsigned, np.uint64(self._window.outside), out=unsigned)
         if self._valid is not None:
-            self._places[~self._valid] = self._window.outside + 1
-        self._outside = np.flatnonzero(self._places == self._window.outside)
+            self._positions[~self._valid] = self._window.outside + 1
+        self._outside = np.flatnonzero(self._positions == self._window.outside)
         return numbers[self._outside]
 
     @property
@@ -212,23 +214,23 @@ class ColumnValues:
         return self._array.null_count > 0
 
     def by_value(self, results: Mapping[int, np.ndarray], count: int) -> dict[int, np.ndarray]:
-        """The parts that the column's function gives.
+        """Returns the parts that the column's function computes.
 
         Args:
-            results: What it gave for `needed`, by part. May be empty where nothing was needed.
-            count: How many values were needed.
+            results: The function's results for `needed`, by part. May be empty if nothing was needed.
+            count: Number of values that were needed.
         """
         return {number: self._spread(number, results, count) for number in self._plan.by_value}
 
     def _spread(self, number: int, results: Mapping[int, np.ndarray], count: int) -> np.ndarray:
         if self._window is not None:
-            spread = self._window.tables[number].take(self._places)
+            spread = self._window.tables[number].take(self._positions)
             if count:
                 spread[self._outside] = results[number][:count]
             return spread
         result = results[number]
         if self._is_dictionary:
-            return np.append(result[:count], result[-1:]).take(self._places)
+            return np.append(result[:count], result[-1:]).take(self._positions)
         if self._valid is None:
             return result[:count]
         spread = np.empty(self._rows, result.dtype)

@@ -1,4 +1,7 @@
-"""TensorFlow's ops that work element by element: each output element depends on the inputs' elements at its place."""
+"""TensorFlow's elementwise ops, whose output elements depend only on the input elements at the same position.
+
+Imports TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ BROADCASTING = frozenset(f"{_OF_NUMBERS} {_OF_ANYTHING} {_OF_STRINGS}".split())
 """Ops whose inputs are all broadcast against each other."""
 
 FIRST_ONLY = frozenset(["RegexFullMatch", "RegexReplace", "Substr"])
-"""Ops that work on the elements of the first input, and take scalars for the others."""
+"""Ops that work on the elements of the first input and take scalars for the others."""
 
 SCALARS_ONLY = frozenset(["AddN", "ClipByValue", "Select", "StringJoin"])
 """Ops that take inputs of one shape and scalars, and broadcast no other shapes."""
@@ -33,10 +36,10 @@ _MAY_FAIL = frozenset(["StringToNumber", "Substr", "StringLower", "StringUpper",
 _DIVIDES = frozenset(["Div", "FloorDiv", "FloorMod", "Mod", "RealDiv", "TruncateDiv", "TruncateMod"])
 
 TABLE_READS = frozenset(["LookupTableFindV2", "LookupTableSizeV2"])
-"""Stateful in name alone: the tables of a transform graph do not change."""
+"""Stateful in name only: the tables of a transform graph do not change."""
 
 PYTHON = frozenset(["EagerPyFunc", "PyFunc"])
-"""Stateful, though a function that `tft.apply_pyfunc` takes only computes."""
+"""Stateful in name only: a function passed to `tft.apply_pyfunc` only computes."""
 
 TABLE_WRITES = frozenset(
     [
@@ -48,11 +51,11 @@ _HASHES = frozenset(["StringToHashBucket", "StringToHashBucketFast", "StringToHa
 
 
 def cannot_fail(op: tf.Operation, divisor: np.ndarray | None) -> bool:
-    """Whether an elementwise op has a result for every value of its dtype.
+    """Returns whether an elementwise op has a result for every value of its dtype.
 
     Args:
         op: The op.
-        divisor: The value of its second input where that is a constant.
+        divisor: The value of its second input if that is a constant.
     """
     if op.type in _MAY_FAIL:
         return False
@@ -62,12 +65,12 @@ def cannot_fail(op: tf.Operation, divisor: np.ndarray | None) -> bool:
 
 
 def is_constant_hash(op: tf.Operation) -> bool:
-    """Whether an op hashes into a single bucket."""
+    """Returns whether an op hashes into a single bucket."""
     return op.type in _HASHES and op.get_attr("num_buckets") == 1
 
 
 def prints_integers(op: tf.Operation) -> bool:
-    """Whether an `AsString` gives the decimal digits of an int64."""
+    """Returns whether an `AsString` returns the decimal digits of an int64."""
     return (
         op.inputs[0].dtype == tf.int64
         and op.get_attr("width") == -1
@@ -77,22 +80,23 @@ def prints_integers(op: tf.Operation) -> bool:
 
 
 def keeps_values(op: tf.Operation) -> bool:
-    """Whether a `Cast` gives its input unchanged."""
+    """Returns whether a `Cast` returns its input unchanged."""
     return op.inputs[0].dtype == op.outputs[0].dtype
 
 
 LOOP = "NextIteration"
-"""The op that closes a loop of TensorFlow 1, the one way in which a graph has cycles."""
+"""The op that closes a TF1 while loop, the only kind of cycle in a graph."""
 
 
 class Effects:
-    """Effects of the ops of one graph, which does not change meanwhile."""
+    """The side effects of the ops of one graph, which must not change meanwhile."""
 
     def __init__(self) -> None:
         self._known: dict[str, frozenset[str]] = {}
 
     def of(self, op: tf.Operation) -> frozenset[str]:
-        """The types of those ops, among an op and all before it, that do more than compute: assert, print, draw."""
+        """Returns the types of an op and its ancestors that do more than compute, such as asserting, printing or
+        drawing."""
         stack = [op]
         while stack:
             top = stack[-1]
@@ -105,8 +109,8 @@ class Effects:
                 stack.extend(missing)
                 continue
             has_own = top.type == LOOP or (top.type not in TABLE_READS and top.op_def.is_stateful)
-            # What closes a loop has the loop's ops before and after it.
-            found = [self._known[other.name] for other in before] if not missing else []
-            self._known[top.name] = frozenset([top.type] if has_own else []).union(*found)
+            # The op that closes a loop has the loop's ops both before and after it.
+            effects = [self._known[other.name] for other in before] if not missing else []
+            self._known[top.name] = frozenset([top.type] if has_own else []).union(*effects)
             stack.pop()
         return self._known[op.name]

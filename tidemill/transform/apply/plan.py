@@ -1,12 +1,12 @@
-"""How a transform graph's outputs are computed from record batches. Imports TensorFlow.
+"""Plans how a transform graph's outputs are computed from record batches. Imports TensorFlow.
 
-Each tensor with one element a row that depends on one column alone is computed on that column, the others from those:
+A tensor with one element per row that depends on one column is computed from that column only. There are three ways:
 
-1. by class: what depends on a value only by which of the values that the graph names it is, is one take of a table;
-2. by value: other functions of one column run in TensorFlow, once for each distinct value where the column is encoded
-   as a dictionary, and else for each value that is there;
-3. by row: what depends on several columns, or on anything that is not proven, runs in TensorFlow for all rows. It is
-   given the tensors of 1 and 2 that it is made of.
+1. By class: if the tensor only distinguishes the values that the graph names, it is a lookup in a table.
+2. By value: other functions of one column run in TensorFlow, once per distinct value of a dictionary-encoded column,
+   otherwise once per present value.
+3. By row: everything else, such as functions of several columns, runs in TensorFlow for all rows. Its inputs are
+   tensors of 1 and 2.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from tidemill.transform.apply.saved_transform import GraphFunction, SavedTransfo
 from tidemill.transform.apply.value_index import ValueIndex
 from tidemill.transform.raw import RawColumn
 
-_MOST_NAMED = 1 << 22
-"""Of a column with more named values than this no index is made beside TensorFlow's table."""
+_MAX_NAMED = 1 << 22
+"""A column with more named values gets no index, as TensorFlow's table has one already."""
 
 
 @dataclass
 class ColumnPlan:
-    """The tensors that are computed from one column alone, each by its number in `Plan.parts`.
+    """The tensors computed from one column only, each by its number in `Plan.parts`.
 
     Attributes:
         column: The column.
-        index: Of the named values; None where nothing is computed by class.
-        tables: Values by class: one for each named value, then for a missing one, then for any other.
-        fills: What stands for a missing value where the tensor is the column itself.
+        index: The named values; None if nothing is computed by class.
+        tables: Values by class: one per named value, then a missing value, then any other value.
+        fills: The fill for missing values of tensors that are the column itself.
         by_value: The tensors of the column's function.
-        function: Which of `Plan.functions` gives the latter; None where there are none.
+        function: Position of that function in `Plan.functions`; None if `by_value` is empty.
         is_total: Whether the function may be called with values that do not occur.
     """
 
@@ -53,13 +53,14 @@ class ColumnPlan:
 
 @dataclass(frozen=True)
 class RowFunction:
-    """Outputs that are computed in TensorFlow for all rows.
+    """Outputs that TensorFlow computes for all rows.
 
     Attributes:
         outputs: Their names.
-        feeds: The parts that it takes, by their numbers in `Plan.parts`, and the shape of each: -1 stands for the rows.
+        feeds: The parts that the function takes, by their numbers in `Plan.parts`, with their shapes; -1 stands for the
+            rows.
         function: Takes the raw inputs that it names, and the parts.
-        is_rowwise: Whether a row's result depends on the row alone.
+        is_rowwise: Whether a row's result depends only on the row.
     """
 
     outputs: list[str]
@@ -70,14 +71,14 @@ class RowFunction:
 
 @dataclass
 class Plan:
-    """See the module.
+    """A plan, see the module.
 
     Attributes:
         parts: The tensors that are computed from one column.
-        direct: For each output that is one of the parts, its number.
+        direct: For each output that is a part, its number.
         columns: The parts by column.
-        functions: TensorFlow functions of columns, and the numbers of the parts that they give.
-        rows: What runs for all rows.
+        functions: TensorFlow functions of columns, and the numbers of the parts that they compute.
+        rows: The functions that run for all rows.
     """
 
     parts: list[tf.Tensor]
@@ -87,7 +88,7 @@ class Plan:
     rows: list[RowFunction]
 
     def summary(self) -> str:
-        """How many of the outputs are computed in which way."""
+        """Returns how many outputs are computed in which way."""
         by_value = {number for plan in self.columns for number in plan.by_value}
         slow = sum(number in by_value for number in self.direct.values())
         rows = sum(len(function.outputs) for function in self.rows)
@@ -95,11 +96,11 @@ class Plan:
 
 
 def make_plan(saved: SavedTransform, columns: Sequence[RawColumn], names: Sequence[str]) -> Plan:
-    """Plans the outputs that are named, from what the graph's structure proves. The tables are yet to be filled.
+    """Plans outputs from what the graph's structure proves. The tables remain to be filled.
 
     Args:
         saved: The graph.
-        columns: The raw columns that will be given.
+        columns: The raw columns that callers will pass.
         names: The outputs.
     """
     return _Planner(saved, columns).plan(names)
@@ -151,8 +152,8 @@ class _Planner:
         )
 
     def _frontier(self, outputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The last tensors before the outputs that are computed from one column."""
-        found: dict[str, tf.Tensor] = {}
+        """Returns the last tensors before the outputs that are computed from one column."""
+        frontier: dict[str, tf.Tensor] = {}
         seen: set[str] = set()
         stack = [part for output in outputs for part in tf.nest.flatten(output, expand_composites=True)]
         while stack:
@@ -161,10 +162,10 @@ class _Planner:
                 continue
             seen.add(tensor.name)
             if self._is_part(tensor):
-                found[tensor.name] = tensor
+                frontier[tensor.name] = tensor
             else:
                 stack.extend(tensor.op.inputs)
-        return list(found.values())
+        return list(frontier.values())
 
     def _column_plans(self) -> list[ColumnPlan]:
         plans: dict[str, ColumnPlan] = {}
@@ -195,7 +196,7 @@ class _Planner:
             return
         finite = [n for n in plan.by_value if self._fact(n).level is Level.FINITE and self._fact(n).is_total]
         sources = frozenset().union(*(self._fact(number).sources for number in finite))
-        if not finite or sum(self._saved.table_size(source) for source in sources) > _MOST_NAMED:
+        if not finite or sum(self._saved.table_size(source) for source in sources) > _MAX_NAMED:
             return
         named = named_values(self._facts, sources, plan.column.dtype, self._saved.keys)
         if named is not None:
@@ -204,7 +205,7 @@ class _Planner:
             plan.by_value = [number for number in plan.by_value if number not in finite]
 
     def _functions(self, columns: list[ColumnPlan]) -> list[tuple[GraphFunction, list[int]]]:
-        """One function for all columns that may be called with any value, and one for each other."""
+        """Returns one function for all columns that accept any value, and one for each other column."""
         groups = [[plan for plan in columns if plan.by_value and plan.is_total]]
         groups += [[plan] for plan in columns if plan.by_value and not plan.is_total]
         functions = []
@@ -217,11 +218,11 @@ class _Planner:
 
 
 def fill_tables(saved: SavedTransform, plan: Plan) -> None:
-    """Runs the graph on the named values of all columns, a value that is not named, and a missing one.
+    """Fills the plan's tables: runs the graph on the columns' named values, an unnamed value and a missing value.
 
     Args:
         saved: The graph.
-        plan: A plan for it, whose columns' tables are filled.
+        plan: A plan for it.
     """
     columns = [column for column in plan.columns if column.index is not None]
     if not columns:

@@ -1,4 +1,7 @@
-"""Raw values that stand for all others: what is named in a graph, and a value that is not. Imports TensorFlow."""
+"""Runs parts of a graph on a few raw values: those that the graph names, and one that it does not.
+
+Imports TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from tidemill.transform.apply.facts import Facts
 from tidemill.transform.raw import SENTINELS
 
 PACKET = 64
-"""TensorFlow computes an array packet by packet and its end value by value, and logarithms and the like then differ in
-the last bit. A number of values that this divides has no such end."""
+"""TensorFlow computes an array in packets and its end value by value; logarithms and similar functions then differ in
+the last bit. A number of values divisible by this has no such end."""
 _INTEGER = "^(0|-?[1-9][0-9]{0,18})$"
 _ARROW = {"string": pa.large_binary(), "int64": pa.int64()}
 
@@ -26,18 +29,18 @@ _ARROW = {"string": pa.large_binary(), "int64": pa.int64()}
 def named_values(
     facts: Facts, sources: Iterable[str], dtype: str, keys: Callable[[str], pa.Array | None]
 ) -> pa.Array | None:
-    """The values of a raw column that the sources of an `Elements` tell from others.
+    """Returns the values of a raw column that the sources of an `Elements` distinguish from others.
 
     Args:
-        facts: What the sources belong to.
+        facts: The facts that the sources belong to.
         sources: Names of constants and tables.
         dtype: The column's dtype, `string` or `int64`. For integers a source may hold digits.
-        keys: The keys of a table by its name, None where they are not known.
+        keys: Returns the keys of a table by its name, None if unknown.
 
     Returns:
-        Unique large_binary or int64 values without a sentinel; None where they cannot be known.
+        Unique large_binary or int64 values without a sentinel; None if they are unknown.
     """
-    found = [pa.array([], _ARROW[dtype])]
+    arrays = [pa.array([], _ARROW[dtype])]
     for name in sorted(sources):
         tensor = facts.graph.get_tensor_by_name(name)
         if tensor.dtype == tf.resource:
@@ -48,31 +51,31 @@ def named_values(
         values = None if values is None else _of_dtype(values, dtype)
         if values is None:
             return None
-        found.append(values)
-    values = found[1] if len(found) == 2 else pa.concat_arrays(found)
-    values = values if len(found) == 2 and pa.types.is_large_binary(values.type) else pc.unique(values)
+        arrays.append(values)
+    values = arrays[1] if len(arrays) == 2 else pa.concat_arrays(arrays)
+    values = values if len(arrays) == 2 and pa.types.is_large_binary(values.type) else pc.unique(values)
     is_sentinel = pc.equal(values, pa.scalar(SENTINELS[dtype], _ARROW[dtype]))
     return values.filter(pc.invert(is_sentinel)) if pc.any(is_sentinel, min_count=0).as_py() else values
 
 
 def other_values(named: pa.Array, count: int = 1) -> list[bytes | int]:
-    """Values that are not among the named ones, nor a sentinel."""
+    """Returns values that are neither named nor a sentinel."""
     candidates = (
         (b"tidemill-%d" % number for number in range(1 << 62))
         if pa.types.is_large_binary(named.type)
         else (number * 7919 + 104729 for number in range(1 << 40))
     )
-    found: list[bytes | int] = []
+    others: list[bytes | int] = []
     for value in candidates:
         if not pc.any(pc.equal(named, pa.scalar(value, named.type)), min_count=0).as_py():
-            found.append(value)
-        if len(found) == count:
-            return found
+            others.append(value)
+        if len(others) == count:
+            return others
     raise AssertionError("unreachable: there are more candidates than values")
 
 
 def sparse_probe(values: pa.Array | np.ndarray | Sequence, missing_rows: int, dtype: tf.DType) -> tf.SparseTensor:
-    """A sparse tensor `[values + missing_rows, 1]`: rows with the values, then rows without any."""
+    """Returns a sparse tensor `[values + missing_rows, 1]`: rows with the values, then rows without any."""
     array = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else np.asarray(values)
     indices = np.zeros((len(array), 2), np.int64)
     indices[:, 0] = np.arange(len(array))
@@ -87,7 +90,7 @@ def _array(values: np.ndarray) -> pa.Array | None:
 
 
 def _of_dtype(values: pa.Array, dtype: str) -> pa.Array | None:
-    """Values as a column of the dtype may hold them; for integers, those that are the digits of one."""
+    """Returns values as a column of the dtype holds them; for integers, only those that are digits of an integer."""
     is_text = pa.types.is_large_binary(values.type)
     if dtype == "string":
         return values if is_text else None
@@ -99,21 +102,23 @@ def _of_dtype(values: pa.Array, dtype: str) -> pa.Array | None:
 
 
 _PARTS = ("indices", "values", "dense_shape")
-_found: MutableMapping[tf.Graph, dict[tuple, tuple[list[Any], Any]]] = weakref.WeakKeyDictionary()
-"""What `run_on` found in a graph."""
+_results: MutableMapping[tf.Graph, dict[tuple, tuple[list[Any], Any]]] = weakref.WeakKeyDictionary()
+"""Cache of `run_on`."""
 _RENAMED = {
     ("ExpandDims", "dim"): "axis",
     ("Select", "e"): "y",
     ("Select", "t"): "x",
     ("Squeeze", "squeeze_dims"): "axis",
 }
-"""Names of inputs and attributes that `tf.raw_ops` calls otherwise than the op does."""
+"""Inputs and attributes whose names differ between `tf.raw_ops` and the op."""
 
 
 def run_on(
     graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor, raw: list[bytes | int], has_missing: bool
 ) -> tuple[list[Any], Any]:
-    """The elements of a tensor that `Facts` calls `Elements` of one column.
+    """Returns the elements of a tensor that `Facts` calls `Elements` of one column.
+
+    Runs the ops one by one: for a dozen ops that takes less time than making a function.
 
     Args:
         graph: The tensor's graph.
@@ -123,44 +128,44 @@ def run_on(
         has_missing: Whether the tensor has an element for a missing value.
 
     Returns:
-        An element for each of the values, and the one for a missing value; None where there is none.
+        An element for each value, and the element of a missing value; None if there is none.
     """
     form = _form(graph, column, tensor)
     if form is None:
         return _run_on(graph, column, tensor, raw, has_missing)
-    found = _found.setdefault(graph, {})
+    results = _results.setdefault(graph, {})
     key = form, tuple(raw), has_missing
-    if key not in found:
-        found[key] = _run_on(graph, column, tensor, raw, has_missing)
-    return found[key]
+    if key not in results:
+        results[key] = _run_on(graph, column, tensor, raw, has_missing)
+    return results[key]
 
 
 def _form(graph: tf.Graph, column: tf.SparseTensor, tensor: tf.Tensor) -> tuple | None:
-    """What a tensor is made of, whatever its column and its ops are called.
+    """Returns the structure of a tensor's computation, regardless of the names of its column and ops.
 
-    The same for many columns, as a rule, and to compare is quicker than to run.
+    Many columns usually share a structure, and comparing is quicker than running.
 
     Returns:
-        Each op's type, attributes, and inputs by their places; None where what the graph captured is among them.
+        Each op's type, attributes and the positions of its inputs; None if captured tensors are among them.
     """
-    places = {getattr(column, part).name: place for place, part in enumerate(_PARTS)}
+    positions = {getattr(column, part).name: position for position, part in enumerate(_PARTS)}
     captured = {inner.name for _, inner in graph.captures}
     form: list[tuple] = [(column.dtype,)]
     stack = [tensor]
     while stack:
         top = stack[-1]
-        if top.name in places:
+        if top.name in positions:
             stack.pop()
         elif top.name in captured:
             return None
-        elif missing := [part for part in top.op.inputs if part.name not in places]:
+        elif missing := [part for part in top.op.inputs if part.name not in positions]:
             stack.extend(missing)
         else:
             attributes = sorted((name, value.SerializeToString()) for name, value in top.op.node_def.attr.items())
-            inputs = [places[part.name] for part in top.op.inputs]
-            places |= {part.name: len(places) + index for index, part in enumerate(top.op.outputs)}
+            inputs = [positions[part.name] for part in top.op.inputs]
+            positions |= {part.name: len(positions) + index for index, part in enumerate(top.op.outputs)}
             form.append((top.op.type, tuple(attributes), tuple(inputs)))
-    return (*form, places[tensor.name])
+    return (*form, positions[tensor.name])
 
 
 def _run_on(
@@ -170,16 +175,16 @@ def _run_on(
     probe = sparse_probe(values, int(has_missing), column.dtype)
     known = {getattr(column, part).name: getattr(probe, part) for part in _PARTS}
     known |= {inner.name: outer for outer, inner in graph.captures}
-    found = _eager(tensor, known).numpy().reshape(-1).tolist()
-    return found[: len(raw)], found[-1] if has_missing else None
+    elements = _eager(tensor, known).numpy().reshape(-1).tolist()
+    return elements[: len(raw)], elements[-1] if has_missing else None
 
 
 def _eager(tensor: tf.Tensor, known: dict[str, tf.Tensor]) -> tf.Tensor:
-    """A tensor's value by running the ops that lead to it, which are few, one by one.
+    """Returns a tensor's value by running the few ops before it one by one.
 
     Args:
         tensor: A tensor of a graph.
-        known: Values of tensors by name, among them those of the placeholders that are needed. Added to.
+        known: Values of tensors by name, including the needed placeholders. Results are added.
     """
     stack = [tensor]
     while stack:

@@ -1,4 +1,9 @@
-"""A SavedModel of TensorFlow Transform, opened so that parts of its graph can be run. Imports TensorFlow."""
+"""A SavedModel of TensorFlow Transform, opened so that parts of its graph can be run. Imports TensorFlow.
+
+`tf.saved_model.load` restores each table as an object with three functions, which takes a second for a few dozen
+vocabularies. A SavedModel that holds only constants and tables of text files, as `tft.compute_and_apply_vocabulary`
+makes them, is loaded directly.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +46,11 @@ class SavedTransform:
         self._tables = {inner.name: outer for outer, inner in self.graph.captures if inner.dtype == tf.resource}
 
     def function(self, fetches: Sequence[tf.Tensor], feeds: Sequence[tf.Tensor] = ()) -> GraphFunction:
-        """A function that computes tensors of the graph.
+        """Returns a function that computes tensors of the graph.
 
         Args:
             fetches: The tensors.
-            feeds: Tensors at which the graph is cut, to be given by the caller.
+            feeds: Tensors at which the graph is cut, whose values the caller passes.
         """
         cut = {tensor.name for tensor in feeds}
         needed = {op.name for op in private.ancestors(fetches, cut)}
@@ -54,18 +59,18 @@ class SavedTransform:
         return GraphFunction(Subgraph(self.graph, [*placeholders, *feeds], fetches), names, feeds)
 
     def table_size(self, table: str) -> int:
-        """The number of a lookup table's keys; 0 where a tensor of the graph, given by its name, is no table."""
+        """Returns the number of keys of a lookup table, by the name of its tensor; 0 if the tensor is not a table."""
         handle = self._tables.get(table)
         return 0 if handle is None else int(tf.raw_ops.LookupTableSizeV2(table_handle=handle))
 
     def keys(self, table: str) -> pa.Array | None:
-        """The keys of a lookup table.
+        """Returns the keys of a lookup table.
 
         Args:
-            table: The name of the graph's tensor of the table.
+            table: The name of the table's tensor in the graph.
 
         Returns:
-            Large binaries or int64; None where the tensor is no table of strings or int64 to int64.
+            Large binaries or int64; None if the tensor is not a table of strings or int64 to int64.
         """
         handle = self._tables.get(table)
         finds = [op for op in self.graph.get_tensor_by_name(table).consumers() if op.type == _FIND]
@@ -80,10 +85,10 @@ class SavedTransform:
 
 
 def _drop_waits(graph: tf.Graph) -> None:
-    """Lets no op wait for others that only compute.
+    """Removes control dependencies on ops that only compute.
 
-    A tf.function lets what is stateful wait for each other, and its outputs for all of it: lookups too, and then each
-    output would depend on all columns. What waits for an assertion still does.
+    A tf.function makes stateful ops, including lookups, wait for each other, and its outputs for all of them. Each
+    output would then depend on all columns. Control dependencies on assertions stay.
     """
     effects = Effects()
     waiting = [op for op in graph.get_operations() if op.control_inputs]
@@ -104,9 +109,9 @@ class LoadedFunction:
 
     Attributes:
         graph: Its `FuncGraph`.
-        inputs: Its inputs, placeholders or composite tensors of them, by name.
+        inputs: Its inputs by name, placeholders or composite tensors of them.
         outputs: Its outputs by name.
-        owner: What the function's tables live as long as.
+        owner: Keeps the function's tables alive.
     """
 
     graph: tf.Graph
@@ -137,7 +142,7 @@ def _packed(structure: Any, tensors: list[tf.Tensor]) -> Any:
 
 
 class _NotPlain(Exception):
-    """There is something in a SavedModel that is not known here."""
+    """The SavedModel holds something that only TensorFlow's loader knows."""
 
 
 class _PlainSavedModel:
@@ -156,7 +161,7 @@ class _PlainSavedModel:
 
     @classmethod
     def load(cls, folder: Path) -> LoadedFunction | None:
-        """The function; None where only TensorFlow's own loader may know what the SavedModel holds."""
+        """Returns the function; None if only TensorFlow's loader may be able to load the SavedModel."""
         try:
             return cls(folder)._load()
         except _NotPlain:
@@ -165,7 +170,7 @@ class _PlainSavedModel:
     def _load(self) -> LoadedFunction:
         name = self._function(self._child(self._objects.nodes[0], _FUNCTION))
         concrete = self._objects.concrete_functions[name]
-        # Functions that are called inside would have to be restored first.
+        # Functions called inside would have to be restored first.
         if any(a.HasField("func") or a.list.func for op in self._functions[name].node_def for a in op.attr.values()):
             raise _NotPlain
         captured = [self._captured(index) for index in concrete.bound_inputs]
@@ -186,7 +191,7 @@ class _PlainSavedModel:
         raise _NotPlain
 
     def _table(self, node: Any) -> tf.Tensor:
-        """A new table with the content that the SavedModel's function would give it."""
+        """Returns a new table with the content that the SavedModel's function would give it."""
         (create, _), (fill, inputs) = self._only_op(node, "_create_resource"), self._only_op(node, "_initialize")
         if (create.op, fill.op) != (_TABLE, _FILL):
             raise _NotPlain
@@ -209,7 +214,7 @@ class _PlainSavedModel:
         return handle
 
     def _only_op(self, node: Any, method: str) -> tuple[Any, list[Any]]:
-        """The one op of a table's method that is not idle, and what the method captured."""
+        """Returns the only op of a table's method that is not idle, and what the method captured."""
         name = self._function(self._child(node, method))
         ops = [op for op in self._functions[name].node_def if op.op not in _IDLE]
         if len(ops) != 1:
@@ -224,22 +229,22 @@ class _PlainSavedModel:
         raise _NotPlain
 
     def _child(self, node: Any, name: str) -> Any:
-        found: Mapping[str, int] = {child.local_name: child.node_id for child in node.children}
-        if name not in found:
+        children: Mapping[str, int] = {child.local_name: child.node_id for child in node.children}
+        if name not in children:
             raise _NotPlain
-        return self._objects.nodes[found[name]]
+        return self._objects.nodes[children[name]]
 
 
 def transform_batches(folder: Path, rows: RowSource) -> Iterator[pa.RecordBatch]:
-    """Transforms rows batch by batch, in their order, all in TensorFlow.
+    """Transforms rows batch by batch and in order, entirely in TensorFlow.
 
     Args:
-        folder: With `transform_fn/` and `transformed_metadata/`. Outputs may be dense in any number of dimensions,
+        folder: Holds `transform_fn/` and `transformed_metadata/`. Outputs may be dense in any number of dimensions,
             sparse or ragged.
-        rows: Of the kind that the graph was made for.
+        rows: Rows with the inputs that the graph was made for.
 
     Yields:
-        A record batch for each of the rows' batches, as `tft_beam.TransformDataset` gives it for the same batch.
+        A record batch for each batch of the rows, equal to the result of `tft_beam.TransformDataset` for the batch.
     """
     output = tft.TFTransformOutput(str(folder))
     saved = SavedTransform(output.transform_savedmodel_dir)

@@ -1,4 +1,4 @@
-"""Token streams that are a raw column but for some values: what a vocabulary may count without running the graph.
+"""Token streams that are a raw column with some values replaced, which can be counted without running the graph.
 
 Imports TensorFlow.
 """
@@ -22,15 +22,16 @@ _DTYPES = {tf.string: "string", tf.int64: "int64", tf.float32: "float32"}
 class Substitution:
     """A stream of tokens that is one raw column with some values replaced.
 
-    A present value `v` gives the token `replaced.get(v, v)`. What is missing is `tidemill.transform.raw`'s rule.
+    A present value `v` becomes the token `replaced.get(v, v)`. `tidemill.transform.raw` defines which values are
+    missing.
 
     Attributes:
         column: The raw column's name.
         dtype: The column's dtype, `string` or `int64`.
-        as_string: Whether the tokens of an int64 column are its decimal digits. They stay integers otherwise.
-        replaced: Raw values (bytes or int) to the tokens that stand for them: bytes, or int for tokens that are
-            integers. Holds no value that is its own token.
-        missing: The token of each row without a value; None where such a row gives no token.
+        as_string: Whether the tokens of an int64 column are its decimal digits. Otherwise they stay integers.
+        replaced: Raw values (bytes or int) and their tokens (bytes, or int for integer tokens). Holds no value that is
+            its own token.
+        missing: The token of each row without a value; None if such rows have no token.
     """
 
     column: str
@@ -47,22 +48,22 @@ class TracedGraph(Protocol):
     inputs: Mapping[str, Any]
 
     def ready(self, tensor: tf.Tensor) -> bool:
-        """Whether a tensor can be computed."""
+        """Returns whether a tensor can be computed."""
 
 
 def substitution(trace: TracedGraph, tensor: tf.Tensor, flat: Collection[str]) -> Substitution | None:
-    """What a token stream is in terms of its raw column.
+    """Returns how a token stream follows from its raw column.
 
-    The graph's structure proves that all values are their own tokens but for those that the graph names; the tokens of
-    those come from running it.
+    The graph's structure proves that all values are their own tokens, except those that the graph names. Their tokens
+    come from running the graph.
 
     Args:
-        trace: What the tensor belongs to.
+        trace: The trace of the tensor.
         tensor: The tokens, in any shape.
-        flat: The names of the inputs that have at most one value a row.
+        flat: The names of the inputs that have at most one value per row.
 
     Returns:
-        The substitution; None where the stream is not proven to be one.
+        The substitution; None if the stream is not proven to be one.
     """
     facts, fact = _raw(trace, tensor, flat)
     if fact is None:
@@ -86,7 +87,7 @@ def substitution(trace: TracedGraph, tensor: tf.Tensor, flat: Collection[str]) -
 
 
 def _raw(trace: TracedGraph, tensor: tf.Tensor, flat: Collection[str]) -> tuple[Facts, Elements | None]:
-    # Inputs that are not flat may be dense tensors, which have no hash.
+    # Inputs that are not flat may be dense tensors, which cannot be hashed.
     facts = _facts(trace.graph, tuple((name, value) for name, value in trace.inputs.items() if name in flat))
     fact = facts.of(tensor) if trace.ready(tensor) else None
     is_raw = isinstance(fact, Elements) and fact.level is Level.RAW and len(fact.columns) == 1

@@ -1,4 +1,4 @@
-"""Parquet files through a function on record batches: on several threads, in order, and in bounded memory."""
+"""Transforms Parquet files on several threads, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 from tidemill.artifacts.examples import ROW_GROUP_ROWS, numbers_writer
 
 _Path = str | os.PathLike
-_PLACE_BYTES = 4
-"""Most bytes that a value takes that is written as its place in a dictionary."""
+_POSITION_BYTES = 4
+"""Maximum bytes of a value that is written as its position in a dictionary."""
 
 
 @dataclass(frozen=True)
 class _UnitOfGroups:
-    """Row groups of one file that are read together: as many small ones as fit, or one. `place` counts them."""
+    """Row groups of one file that are read together: several small ones, or one. `position` counts the file's units."""
 
     file: int
-    place: int
+    position: int
     groups: list[int]
 
 
@@ -39,22 +39,22 @@ def transform_files(
 ) -> None:
     """Transforms Parquet files, each to one with the same rows in the same order.
 
-    The bytes do not depend on the number of threads. No more than `threads + 2` units of row groups are held at a time.
+    The bytes do not depend on the number of threads. At most `threads + 2` units of row groups are in memory.
 
     Args:
         pairs: Source and target of each file.
         columns: The columns to read.
-        texts: Those among them that hold strings, and may be read as dictionaries.
-        schema: Of what `transform` returns, numbers of four bytes.
-        transform: Is called by several threads, with no more than `ROW_GROUP_ROWS` rows.
-        threads: How many.
-        on_rows: Called with the number of rows of each row group that is written, never by two threads at once.
+        texts: The string columns among them, which may be read as dictionaries.
+        schema: Schema of the results of `transform`: numbers of four bytes.
+        transform: Called on several threads with at most `ROW_GROUP_ROWS` rows.
+        threads: Number of threads.
+        on_rows: Called with the number of rows of each written unit, never on two threads at once.
     """
     sources = [_SourceFile(source, columns, texts) for source, _ in pairs]
     units = [
-        _UnitOfGroups(f, place, groups)
+        _UnitOfGroups(f, position, groups)
         for f, source in enumerate(sources)
-        for place, groups in enumerate(source.units())
+        for position, groups in enumerate(source.units())
     ]
     counts = Counter(unit.file for unit in units)
     targets = [_TargetFile(target, schema, counts[file]) for file, (_, target) in enumerate(pairs)]
@@ -88,28 +88,28 @@ class _FileTransform:
     ):
         self._sources, self._targets, self._units = sources, targets, units
         self._transform, self._on_rows = transform, on_rows
-        # Units are taken in order, so the one that a target waits for is always in some thread's hands.
+        # Units are taken in order, so some thread always has the unit that a target waits for.
         self._slots = threading.Semaphore(slots)
         self._taking, self._reporting = threading.Lock(), threading.Lock()
         self._has_failed = False
 
     def work(self) -> None:
-        """Takes units until there are none."""
+        """Transforms units until none are left."""
         reader = _UnitReader(self._sources)
         try:
             while unit := self._take():
                 batches = [self._transform(batch) for batch in reader.read(unit)]
-                self._targets[unit.file].put(unit.place, batches, self._written)
+                self._targets[unit.file].put(unit.position, batches, self._written)
         except BaseException:
             self.give_up()
             raise
         finally:
             reader.close()
-            # For the thread that waits for a slot, to see that there is nothing left.
+            # Wakes a thread that waits for a slot, to see that no unit is left.
             self._slots.release()
 
     def give_up(self) -> None:
-        """Lets no thread take another unit."""
+        """Makes all threads stop after their current unit."""
         self._has_failed = True
 
     def _take(self) -> _UnitOfGroups | None:
@@ -124,7 +124,7 @@ class _FileTransform:
 
 
 class _SourceFile:
-    """A file to read, of which only the metadata is held."""
+    """A file to read, of which only the metadata is in memory."""
 
     def __init__(self, path: _Path, columns: Sequence[str], texts: Sequence[str]):
         self.path, self.columns = path, list(columns)
@@ -132,7 +132,7 @@ class _SourceFile:
         self.dictionaries = [name for name in texts if name in self._with_dictionaries()]
 
     def units(self) -> Iterator[list[int]]:
-        """The numbers of the row groups that are read together."""
+        """Yields the numbers of the row groups that are read together."""
         groups: list[int] = []
         rows = 0
         for group in range(self.metadata.num_row_groups):
@@ -146,32 +146,33 @@ class _SourceFile:
             yield groups
 
     def _with_dictionaries(self) -> set[str]:
-        """The columns whose values are written as places in a dictionary in the first row group.
+        """Returns the columns whose values are written as positions in a dictionary in the first row group.
 
-        A writer that gives up a dictionary because it is too large does not say so, but the values are longer then.
+        A writer that abandons a dictionary because it is too large does not record that, but the values are longer
+        then.
         """
         if not self.metadata.num_row_groups:
             return set()
         group = self.metadata.row_group(0)
         chunks = [group.column(index) for index in range(group.num_columns)]
-        return {chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page and _are_places(chunk)}
+        return {chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page and _are_positions(chunk)}
 
 
-def _are_places(chunk: pq.ColumnChunkMetaData) -> bool:
+def _are_positions(chunk: pq.ColumnChunkMetaData) -> bool:
     dictionary = chunk.data_page_offset - (chunk.dictionary_page_offset or chunk.data_page_offset)
     ratio = chunk.total_uncompressed_size / max(chunk.total_compressed_size, 1)
-    return (chunk.total_compressed_size - dictionary) * ratio <= _PLACE_BYTES * max(chunk.num_values, 1)
+    return (chunk.total_compressed_size - dictionary) * ratio <= _POSITION_BYTES * max(chunk.num_values, 1)
 
 
 class _UnitReader:
-    """Reads units in one thread. Keeps one file open."""
+    """Reads units on one thread. Keeps one file open."""
 
     def __init__(self, sources: Sequence[_SourceFile]):
         self._sources = sources
         self._open: tuple[int, pq.ParquetFile] | None = None
 
     def read(self, unit: _UnitOfGroups) -> list[pa.RecordBatch]:
-        """The unit's rows in batches of `ROW_GROUP_ROWS` and a rest."""
+        """Returns the unit's rows in batches of `ROW_GROUP_ROWS` and a rest."""
         file = self._file(unit.file)
         table = file.read_row_groups(unit.groups, self._sources[unit.file].columns, use_threads=False)
         if any(column.num_chunks > 1 for column in table.columns):
@@ -192,9 +193,9 @@ class _UnitReader:
 
 
 class _TargetFile:
-    """A file to write: units come in any order and are written by their place, each batch a row group.
+    """A file to write. Units arrive in any order and are written by position, each batch as a row group.
 
-    It may be closed at any time: whoever waits for the threads may be interrupted while they write.
+    It may be closed at any time: the thread that waits for the others may be interrupted while they write.
     """
 
     def __init__(self, path: _Path, schema: pa.Schema, units: int):
@@ -209,10 +210,12 @@ class _TargetFile:
         if not units:
             self.close()
 
-    def put(self, place: int, batches: list[pa.RecordBatch], written: Callable[[list[pa.RecordBatch]], None]) -> None:
-        """Hands in a unit. Writes it, and those that waited for it, unless another thread is at it."""
+    def put(
+        self, position: int, batches: list[pa.RecordBatch], on_written: Callable[[list[pa.RecordBatch]], None]
+    ) -> None:
+        """Takes a unit, and writes it and the units that waited for it, unless another thread is writing."""
         with self._lock:
-            self._waiting[place] = batches
+            self._waiting[position] = batches
             if self._is_writing:
                 return
             self._is_writing = True
@@ -223,10 +226,10 @@ class _TargetFile:
                     self._is_writing = False
                     return
             self._write(due)
-            written(due)
+            on_written(due)
 
     def close(self) -> None:
-        """Closes the file, where it is open. Whoever writes to it afterwards fails."""
+        """Closes the file if it is open. Later writes fail."""
         with self._using:
             self._is_closed = True
             if self._writer is not None:

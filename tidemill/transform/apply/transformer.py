@@ -1,4 +1,4 @@
-"""Applying a transform graph to raw rows, as record batches and as Parquet files. Imports TensorFlow."""
+"""Applies a transform graph to raw rows: record batches and Parquet files. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ _CALL_ROWS = 1 << 14
 
 
 class Transformer:
-    """Applies a transform graph. May be used from several threads.
+    """Applies a transform graph. Several threads may use it.
 
-    What comes out does not depend on the number of threads. A row's numbers are those that TensorFlow computes packet
-    by packet, so they do not depend on the rows around it, as they do in the last bit where TensorFlow is given the
-    rows as they come.
+    The results do not depend on the number of threads, and a row's numbers do not depend on the rows around it:
+    TensorFlow always computes them in packets.
 
     Args:
         graph: The graph, which is loaded once.
-        threads: How many threads `files` uses. Defaults to the processor's cores.
+        threads: Number of threads that `files` uses. Defaults to the cores that this process may use.
 
     Attributes:
-        schema: The columns that come out, see `transformed_schema`.
-        summary: How many of the outputs are computed in which way, for a log.
+        schema: The columns of the results, see `transformed_schema`.
+        summary: How many outputs are computed in which way, for a log.
     """
 
     @quick_ops()
@@ -51,8 +50,8 @@ class Transformer:
         self._labels, self._given_labels = graph.labels, graph.given_labels
         self._columns = {column.name: column for column in graph.row_columns()}
         self._offsets = graph.offsets
-        self._num_ids = {f["name"]: f["num_ids"] for f in graph.features if f["kind"] == "id"}
-        # The tables live as long as this does.
+        self._num_ids = graph.num_ids
+        # Keeps the tables alive.
         self._saved = saved = SavedTransform(graph.path / TRANSFORM_FN)
         names = [name for name in self.schema.names if name not in self._given_labels]
         self._plan = make_plan(saved, list(self._columns.values()), names)
@@ -62,7 +61,7 @@ class Transformer:
         ]
         if self.threads > 1:
             for function in self._functions:
-                function.begin()
+                function.warm_up()
         fill_tables(saved, self._plan)
         self._windows: dict[str, Window] | None = None
         self._making_windows = threading.Lock()
@@ -79,14 +78,14 @@ class Transformer:
         """Transforms rows.
 
         Args:
-            batch: RowSource with at least `columns`.
+            batch: Rows with at least `columns`.
 
         Returns:
             The same rows, in the same order, with the columns of `schema`.
 
         Raises:
-            TidemillError: `missing-column` or `feature-type`; `label-null` or `label-type`; `transform-failed` when an
-                id is outside of its domain, or an output has not one value a row.
+            TidemillError: `missing-column` or `feature-type`; `label-null` or `label-type`; `transform-failed` if an id
+                is outside its domain, or an output does not have one value per row.
         """
         arrays = {name: typed(batch, column) for name, column in self._columns.items()}
         parts = self._parts(arrays, batch.num_rows)
@@ -109,11 +108,11 @@ class Transformer:
     ) -> None:
         """Transforms Parquet files, each to one with the same rows in the same order.
 
-        Memory holds no more than `threads + 2` row groups at a time.
+        At most `threads + 2` row groups are in memory.
 
         Args:
             pairs: Source and target of each file. The targets' folders must exist.
-            on_rows: Called, by any thread but never by two at once, with a number of rows that are written.
+            on_rows: Called with a number of rows that are written, on any thread but never on two at once.
 
         Raises:
             TidemillError: See `batch`.
@@ -122,7 +121,7 @@ class Transformer:
         transform_files(pairs, self.columns, texts, self.schema, self.batch, self.threads, on_rows)
 
     def _parts(self, arrays: dict[str, pa.Array], rows: int) -> dict[int, np.ndarray]:
-        """What is computed from one column, by its number in the plan."""
+        """Returns the parts of the plan that are computed from one column, by number."""
         if self._windows is None and rows >= WINDOW_ROWS:
             self._make_windows(arrays)
         windows = self._windows or {}
@@ -141,20 +140,20 @@ class Transformer:
         return parts
 
     def _make_windows(self, arrays: dict[str, pa.Array]) -> None:
-        """Whether there are windows changes no result, so the first batch that is large enough may choose them."""
+        """Makes the windows from the first batch that is large enough. Windows change no result."""
         with self._making_windows:
             if self._windows is None:
-                found = [make_windows(function, arrays) for function in self._functions]
-                self._windows = {name: window for windows in found for name, window in windows.items()}
+                made = [make_windows(function, arrays) for function in self._functions]
+                self._windows = {name: window for windows in made for name, window in windows.items()}
 
     def _run(
         self, function: RowFunction, arrays: dict[str, pa.Array], parts: dict[int, np.ndarray], rows: int
     ) -> dict[str, np.ndarray]:
-        """Outputs that are computed for all rows, in pieces."""
+        """Returns outputs that are computed for all rows, in several calls."""
         pieces: dict[str, list[np.ndarray]] = {name: [] for name in function.outputs}
         for start in range(0, max(rows, 1), _CALL_ROWS):
             count = min(_CALL_ROWS, rows - start)
-            # Where a result depends on its row alone, rows that are added change nothing for the others.
+            # If a result depends only on its row, added rows do not change the others.
             rest = -count % PACKET if function.is_rowwise and count and not function.function.inputs else 0
             feeds = []
             for tensor, (number, shape) in zip(function.function.feeds, function.feeds, strict=True):
@@ -168,7 +167,7 @@ class Transformer:
         return {name: np.concatenate(piece) for name, piece in pieces.items()}
 
     def _sparse(self, name: str, arrays: dict[str, pa.Array], start: int, count: int) -> tf.SparseTensor:
-        """A raw input: `[rows, 1]`, or `[rows, longest]` for a list."""
+        """Returns a raw input: `[rows, 1]`, or `[rows, longest]` for a list."""
         if name not in self._columns:
             empty = tf.constant([], self._missing[name], shape=[0])
             return tf.SparseTensor(np.empty((0, 2), np.int64), empty, np.array([count, 1]))
@@ -183,7 +182,7 @@ class Transformer:
         return tf.SparseTensor(indices, tf.constant(values, _TF_DTYPES[self._columns[name].dtype]), [count, 1])
 
     def _finish_tables(self) -> None:
-        """Brings the tables of outputs to their final type where no value can be out of its domain."""
+        """Converts the tables of outputs to their final type if all values are in their domain."""
         self._finished: set[int] = set()
         fed = {number for function in self._plan.rows for number, _ in function.feeds}
         names = {number: name for name, number in self._plan.direct.items()}
@@ -216,7 +215,7 @@ _TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "string": tf.string}
 def _check_length(name: str, values: np.ndarray, rows: int) -> None:
     if values.size != rows:
         got = f"{values.size} values for {rows} rows"
-        raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value a row")
+        raise TidemillError(Code.TRANSFORM_FAILED, f"output {name!r}", got, "return one value per row")
 
 
 def _is_inside(ids: np.ndarray, num_ids: int | None) -> bool:

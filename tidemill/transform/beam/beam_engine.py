@@ -1,8 +1,8 @@
-"""The engine of TensorFlow Transform on Apache Beam. Imports TensorFlow and Beam.
+"""The transform engine on Apache Beam. Imports TensorFlow and Beam.
 
 The analysis is a Beam pipeline over the row groups of the train split. The transform needs no shuffle: each shard
-becomes a shard, in row order. The `direct` runner does it in this process; the others do it on their workers, through a
-folder below `--temp_location`, and so need examples that the workers can read, such as `gs://`.
+becomes a shard, in row order. The `direct` runner runs in this process. The other runners run on their workers, through
+a folder below `--temp_location`, and need examples that the workers can read, such as `gs://`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _BATCH_ROWS = 1 << 14
 
 
 class BeamEngine:
-    """TensorFlow Transform on Apache Beam.
+    """A transform engine on Apache Beam.
 
     Args:
         runner: `direct`, `dataflow`, `flink` or `spark`.
         flags: The runner's pipeline options.
 
     Raises:
-        TidemillError: `missing-package` or `invalid-value`; `invalid-value` later too, where the runner takes no job.
+        TidemillError: `missing-package` or `invalid-value`. Methods raise `invalid-value` if the runner accepts no job.
     """
 
     def __init__(self, runner: str, flags: Sequence[str]):
@@ -78,7 +78,7 @@ class BeamEngine:
         """See `Engine.transform`."""
         names = [file.name for split in examples.splits.values() for file in split.files]
         if self._is_local:
-            self._transform_here(graph, examples, names, folder, progress)
+            self._transform_locally(graph, examples, names, folder, progress)
             return
         with self._workspace() as work:
             workspace.upload(graph.path, posixpath.join(work, "graph"))
@@ -87,7 +87,7 @@ class BeamEngine:
                 _ = pipeline | "Shards" >> beam.Create(names) | beam.ParDo(do)
             workspace.download(posixpath.join(work, "shards"), folder)
 
-    def _transform_here(
+    def _transform_locally(
         self, graph: TransformGraph, examples: Dataset, names: list[str], folder: Path, progress: Progress
     ) -> None:
         transformer = ShardTransformer(graph)
@@ -104,7 +104,7 @@ class BeamEngine:
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[str]:
-        """A folder that the workers reach, removed afterwards."""
+        """Yields a folder that the workers can reach, and removes it afterwards."""
         if self._is_local:
             with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
                 yield folder
@@ -117,12 +117,12 @@ class BeamEngine:
 
     def _pipeline(self) -> beam.Pipeline:
         runner: PipelineRunner = self._open_runner()
-        make = beam.Pipeline if self._is_local else _HandedOver
+        make = beam.Pipeline if self._is_local else _RemotePipeline
         return make(runner=runner, options=self._options)
 
 
-class _HandedOver(beam.Pipeline):
-    """A pipeline for workers elsewhere. What fails in them is raised later, by the result that is waited for."""
+class _RemotePipeline(beam.Pipeline):
+    """A pipeline for remote workers. Reports errors of submission; errors on workers come later, from the result."""
 
     def run(self, *arguments: Any, **named: Any) -> PipelineResult:
         try:
@@ -134,7 +134,7 @@ class _HandedOver(beam.Pipeline):
 
 
 def tensor_adapter_config(columns: Sequence[RawColumn]) -> TensorAdapterConfig:
-    """How tfx_bsl reads the record batches of `to_lists`: every column as a sparse tensor, TFX's default."""
+    """Returns how tfx_bsl reads the record batches of `to_lists`: every column as a sparse tensor, TFX's default."""
     representations = {}
     for column in columns:
         sparse = schema_pb2.TensorRepresentation.VarLenSparseTensor(column_name=column.name)
@@ -144,7 +144,7 @@ def tensor_adapter_config(columns: Sequence[RawColumn]) -> TensorAdapterConfig:
 
 @dataclass(frozen=True)
 class _RowGroupOfShard:
-    """One row group of a shard, and how many rows of the split come before it."""
+    """One row group of a shard, and the number of rows of the split before it."""
 
     uri: str
     index: int
@@ -162,7 +162,7 @@ def _row_groups(examples: Dataset, split: str, to_uri: Callable[[Path], str]) ->
 
 
 class _ReadRowGroups(beam.DoFn):
-    """Reads row groups in small batches, so that a pipeline holds no more than one of them at a time."""
+    """Reads row groups in small batches, so that a pipeline holds only one of them at a time."""
 
     def __init__(self, columns: tuple[RawColumn, ...], total: int, progress: Progress | None):
         self._columns, self._total, self._progress = columns, total, progress
@@ -179,7 +179,7 @@ class _ReadRowGroups(beam.DoFn):
 
 
 class _TransformShards(beam.DoFn):
-    """Transforms shards on a worker: the graph comes from the workspace, and the result goes there."""
+    """Transforms shards on a worker. The graph comes from the workspace, and the results go there."""
 
     def __init__(self, examples: str, work: str):
         self._examples, self._work = examples, work

@@ -20,15 +20,15 @@ _RUNNERS = {"dataflow": "DataflowRunner", "flink": "FlinkRunner", "spark": "Spar
 
 
 def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
-    """Beam's options for a runner.
+    """Returns Beam's options for a runner.
 
     Args:
         runner: `direct`, `dataflow`, `flink` or `spark`.
         flags: As on Beam's command line: `--region=europe-west1`, or `--region` and `europe-west1`.
 
     Raises:
-        TidemillError: `invalid-value` for an option that Beam does not know or cannot read, for one that contradicts
-            the runner or another, and for one that the runner needs and is not given (`--project` for `dataflow`).
+        TidemillError: `invalid-value` for an option that Beam does not know or cannot parse, that contradicts the
+            runner or another option, or that the runner needs and is missing (`--project` for `dataflow`).
     """
     flags = list(flags)
     if flags and not flags[0].startswith("--"):
@@ -40,25 +40,25 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
             known = options.get_all_options(retain_unknown_options=False)
             given = options.get_all_options(retain_unknown_options=True)
     except SystemExit as error:
-        # argparse ends the process when it cannot read a value.
-        reason = complaint.getvalue().strip().rpartition("error: ")[2]
-        raise _invalid(" ".join(flags), f"mend the option ({reason})") from error
+        # argparse exits the process if it cannot parse a value.
+        message = complaint.getvalue().strip().rpartition("error: ")[2]
+        raise _invalid(" ".join(flags), f"fix the option ({message})") from error
     if unknown := sorted(set(given) - set(known)):
-        raise _invalid(f"--{unknown[0]}, which Beam does not know", "give Beam's own pipeline options")
+        raise _invalid(f"--{unknown[0]}, which Beam does not know", "use one of Beam's pipeline options")
     if known["runner"] is not None:
-        raise _invalid(f"--runner={known['runner']}", "name the runner in compute.preprocess.runner")
+        raise _invalid(f"--runner={known['runner']}", "set compute.preprocess.runner instead")
     if runner == "direct":
         return options
     if not known["temp_location"]:
-        raise _invalid("an empty --temp_location", "name a folder that Beam's workers and this step both reach")
+        raise _invalid("an empty --temp_location", "set a folder that both Beam's workers and this step can reach")
     options = PipelineOptions([*flags, f"--runner={_RUNNERS[runner]}"])
     if complaints := _complaints(runner, options):
-        raise _invalid(" ".join(flags), f"mend the options for {runner} ({complaints[0].rstrip('.')})")
+        raise _invalid(" ".join(flags), f"fix the options for {runner} ({complaints[0].rstrip('.')})")
     return options
 
 
 def _complaints(runner: str, options: PipelineOptions) -> list[str]:
-    """What Beam finds wrong with the options without a call to Google's services, which it makes for a whole check."""
+    """Returns Beam's objections to the options. Beam's full validation would call Google's services; this does not."""
     validator = PipelineOptionsValidator(options, None)
     if runner != "dataflow":
         return options.view_as(PortableOptions).validate(validator)
@@ -67,17 +67,17 @@ def _complaints(runner: str, options: PipelineOptions) -> list[str]:
 
 
 def open_runner(runner: str) -> PipelineRunner:
-    """The runner itself.
+    """Returns the runner.
 
     Raises:
         TidemillError: `missing-package`.
     """
     if runner == "direct":
-        # Beam's DirectRunner tries Prism first, for which it downloads a program, and falls back in silence.
+        # Beam's DirectRunner tries Prism first, which downloads a program, and falls back silently.
         return FnApiRunner()
     try:
         if runner == "dataflow":
-            # The runner itself looks for its client library only once the pipeline is built.
+            # Otherwise the runner looks for its client library only after the pipeline is built.
             importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
         return create_runner(_RUNNERS[runner])
     except ImportError as error:
@@ -85,19 +85,19 @@ def open_runner(runner: str) -> PipelineRunner:
             Code.MISSING_PACKAGE,
             "compute.preprocess.runner",
             f"{runner!r} ({error})",
-            "install Tidemill with its extra beam",
+            "install tidemill[beam]",
         ) from error
 
 
 def unreached(error: Exception) -> TidemillError:
-    """What to tell where a runner did not take a pipeline."""
+    """Returns the error for a runner that did not accept a pipeline."""
     got = f"no job ({reason([error])})"
-    want = f"see that the runner can be reached, and mend {WHERE}"
+    want = f"check that the runner can be reached, and fix {WHERE}"
     return TidemillError(Code.INVALID_VALUE, "compute.preprocess.runner", got, want)
 
 
 def temp_location(options: PipelineOptions) -> str:
-    """The folder that was given as `--temp_location`."""
+    """Returns the folder given as `--temp_location`."""
     return options.view_as(GoogleCloudOptions).temp_location
 
 

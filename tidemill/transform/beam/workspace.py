@@ -1,4 +1,4 @@
-"""Files that Beam's workers reach, and copies of them on this machine. Imports Beam."""
+"""Files that Beam's workers can reach, and their copies on this machine. Imports Beam."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from apache_beam.io.filesystems import FileSystems
 
 _MOUNTS = {"/gcs/": "gs://", "/s3/": "s3://"}
-"""Where Kubeflow shows a step the objects of its artifacts."""
+"""Paths under which Kubeflow mounts the objects of a step's artifacts."""
 
 
 def shared_uri(path: str | Path) -> str:
-    """The name under which another machine finds a local path: the object's URI where Kubeflow has put an artifact."""
+    """Returns the name of a local path on other machines: the object's URI if Kubeflow mounted an artifact there."""
     text = str(path)
     for mount, scheme in _MOUNTS.items():
         if text.startswith(mount):
@@ -22,7 +22,7 @@ def shared_uri(path: str | Path) -> str:
 
 
 def upload(folder: Path, uri: str) -> None:
-    """Copies a local folder's files to below `uri`."""
+    """Copies a local folder's files below `uri`."""
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         upload_file(path, posixpath.join(uri, path.relative_to(folder).as_posix()))
 
@@ -36,7 +36,7 @@ def upload_file(path: Path, uri: str) -> None:
 
 
 def download(uri: str, folder: Path) -> None:
-    """Copies the files below `uri` to a local folder, with the folders between."""
+    """Copies the files below `uri` to a local folder, and keeps the folders between."""
     for match in FileSystems.match([posixpath.join(uri, "**")]):
         for file in match.metadata_list:
             name = posixpath.relpath(file.path, uri)
@@ -52,6 +52,6 @@ def download_file(uri: str, path: Path) -> None:
 
 
 def remove(uri: str) -> None:
-    """Removes a folder and what is in it; nothing happens where there is none."""
+    """Removes a folder with its content. Does nothing if the folder does not exist."""
     if FileSystems.exists(uri):
         FileSystems.delete([uri])
