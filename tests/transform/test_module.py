@@ -160,7 +160,7 @@ BAD = {
     "value": (module("    return {'a': 3}\n"), Code.TRANSFORM_FAILED, "'a'"),
     "empty": (module("    return {}\n"), Code.TRANSFORM_FAILED, "empty"),
     "constant": (module("    return {'a': tf.zeros([5])}\n"), Code.TRANSFORM_FAILED, "no column"),
-    "label alone": (module(Y + "    return {'y': y}\n"), Code.TRANSFORM_FAILED, "but the label"),
+    "label alone": (module(Y + "    return {'y': y}\n"), Code.TRANSFORM_FAILED, "except the label"),
     "sparse": (module("    return {'a': inputs['x']}\n"), Code.UNSUPPORTED, "'a'.*sparse"),
     "ragged": (module("    return {'a': tf.RaggedTensor.from_sparse(inputs['x'])}\n"), Code.UNSUPPORTED, "'a'.*ragged"),
     "string": (module("    return {'a': tf.sparse.to_dense(inputs['word'])}\n"), Code.UNSUPPORTED, "'a'.*string"),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tidemill.artifacts.examples import Dataset
+from tidemill.cpus import available_cpus
 from tidemill.runtime import Progress
 from tidemill.transform.analysis.analyse import analyse
 from tidemill.transform.analysis.background import prefetch_counts
@@ -23,6 +23,7 @@ from tidemill.transform.apply.transformer import Transformer
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import PreprocessingFn, RawColumn
 from tidemill.transform.rows.parquet_rows import ParquetRows
+from tidemill.transform.rows.row_source import RowSource
 from tidemill.transform.tft.save import save
 from tidemill.transform.tft.trace import Trace
 
@@ -43,9 +44,9 @@ class LocalEngine:
     def __init__(
         self, threads: int | None = None, memory_bytes: int = MEMORY_BYTES, analyzer_cache: Path | None = None
     ):
-        self._threads = threads or _cores()
+        self._threads = threads or available_cpus()
         self._memory_bytes = memory_bytes
-        self._spans = analyzer_cache
+        self._analyzer_cache = analyzer_cache
 
     def analyse(
         self,
@@ -63,19 +64,15 @@ class LocalEngine:
         """
         use_threads(self._threads)
         keys = [file.fingerprint for file in examples.splits["train"].files] if "train" in examples.splits else []
-        rows = ParquetRows(examples.files("train"), columns, keys=keys)
-        with _frozen_garbage_collector(), tempfile.TemporaryDirectory(prefix="tidemill-") as work:
-            with CountStore(work, self._memory_bytes, self._threads, per_file=self._spans is not None) as counts:
-                trace = Trace(preprocessing_fn, rows.specs, Path(work), prefetch_counts(rows, counts))
-                analyse(
-                    trace,
-                    rows,
-                    counts,
-                    threads=self._threads,
-                    analyzer_cache=self._spans,
-                    progress=lambda done, total: progress.rows(done, total, "analyse"),
-                )
-            save(trace, folder)
+        analyse_rows(
+            preprocessing_fn,
+            ParquetRows(examples.files("train"), columns, keys=keys),
+            folder,
+            threads=self._threads,
+            memory_bytes=self._memory_bytes,
+            analyzer_cache=self._analyzer_cache,
+            progress=lambda done, total: progress.rows(done, total, "analyse"),
+        )
 
     def transform(self, graph: TransformGraph, examples: Dataset, folder: Path, progress: Progress) -> None:
         """See `Engine.transform`."""
@@ -97,6 +94,37 @@ class LocalEngine:
         transformer.files(files, on_rows)
 
 
+def analyse_rows(
+    preprocessing_fn: PreprocessingFn,
+    rows: RowSource,
+    folder: Path,
+    *,
+    threads: int,
+    memory_bytes: int = MEMORY_BYTES,
+    analyzer_cache: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Runs the analyzers of a preprocessing_fn over rows and writes `transform_fn/` and `transformed_metadata/`.
+
+    Args:
+        preprocessing_fn: The function.
+        rows: The rows, whose specs are the function's inputs.
+        folder: An existing folder to write to.
+        threads: See `LocalEngine`.
+        memory_bytes: See `LocalEngine`.
+        analyzer_cache: See `LocalEngine`.
+        progress: Called with the finished rows of each pass and their total.
+
+    Raises:
+        TidemillError: See `LocalEngine.analyse`.
+    """
+    with _frozen_garbage_collector(), tempfile.TemporaryDirectory(prefix="tidemill-") as work:
+        with CountStore(work, memory_bytes, threads, per_file=analyzer_cache is not None) as counts:
+            trace = Trace(preprocessing_fn, rows.specs, Path(work), prefetch_counts(rows, counts))
+            analyse(trace, rows, counts, threads=threads, analyzer_cache=analyzer_cache, progress=progress)
+        save(trace, folder)
+
+
 @contextlib.contextmanager
 def _frozen_garbage_collector() -> Iterator[None]:
     """Excludes existing objects from garbage collection during the block.
@@ -109,7 +137,3 @@ def _frozen_garbage_collector() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

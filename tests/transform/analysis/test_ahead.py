@@ -63,7 +63,7 @@ def begun(rows: ParquetRows, folder: Path, **settings: Any) -> list[str]:
     settings = {"memory_bytes": 1 << 28, "threads": 2} | settings
     with CountStore(folder, **settings) as counts:
         Trace(raw_and_others, rows.specs, folder, prefetch_counts(rows, counts))
-        return list(counts._begun)
+        return list(counts._prefetched)
 
 
 def test_columns_are_counted_that_a_vocabulary_provably_wants_as_they_are(rows: ParquetRows, tmp_path: Path):
@@ -203,9 +203,9 @@ def test_a_vocabulary_may_be_forgotten_while_a_result_is_fetched(tmp_path: Path)
         table = tokens[0].table
         del tokens
         gc.collect()
-        assert table in counts._left
+        assert table in counts._to_drop
         assert counts.rows(f"SELECT count(*) FROM duckdb_tables() WHERE table_name = '{table}'") == [(0,)]
-        assert not counts._left
+        assert not counts._to_drop
 
 
 def test_a_key_function_may_trace(rows: ParquetRows, tmp_path: Path):

@@ -71,7 +71,7 @@ def run_pass(
             batches[key] = _Batches(trace, rows, reductions)
         tasks.extend((file, unit, reductions, batches[key]) for unit in file.units)
 
-    results = _in_order(lambda task: task[3].reduce(task[1]), tasks, threads)
+    results = in_order(lambda task: task[3].reduce(task[1]), tasks, threads)
     with contextlib.closing(results):
         for file, reductions in work:
             for unit, partials in zip(file.units, itertools.islice(results, len(file.units)), strict=True):
@@ -122,7 +122,7 @@ class _Group:
             )
 
 
-def _in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yields results in the order of the items, and works on a few items ahead. Waits for its threads when closed."""
     remaining = iter(items)
     waiting: collections.deque[Future[Result]] = collections.deque()

@@ -17,10 +17,11 @@ import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import impl_helper, tf2_utils
 
 from tidemill.transform.apply.ops import PYTHON, Effects
-from tidemill.transform.rows.row_source import RowSource
+from tidemill.transform.rows.row_source import RowSource, Unit
 from tidemill.transform.tft import private
 from tidemill.transform.tft.subgraph import GraphFunction, Subgraph, parts
 
@@ -235,26 +236,38 @@ class _PlainSavedModel:
         return self._objects.nodes[children[name]]
 
 
-def transform_batches(folder: Path, rows: RowSource) -> Iterator[pa.RecordBatch]:
-    """Transforms rows batch by batch and in order, entirely in TensorFlow.
+class BatchTransformer:
+    """Applies any transform graph batch by batch, entirely in TensorFlow. Several threads may use it.
 
     Args:
         folder: Holds `transform_fn/` and `transformed_metadata/`. Outputs may be dense in any number of dimensions,
             sparse or ragged.
-        rows: Rows with the inputs that the graph was made for.
 
-    Yields:
-        A record batch for each batch of the rows, equal to the result of `tft_beam.TransformDataset` for the batch.
+    Attributes:
+        inputs: Names of the raw inputs that it needs.
+        schema: The schema of the outputs.
     """
-    output = tft.TFTransformOutput(str(folder))
-    saved = SavedTransform(output.transform_savedmodel_dir)
-    convert = impl_helper.make_tensor_to_arrow_converter(output.transformed_metadata.schema).convert
-    names = list(saved.outputs)
-    function = saved.function(tf.nest.flatten([saved.outputs[name] for name in names], expand_composites=True))
-    for file in rows.files:
-        for unit in file.units:
-            for batch in unit.batches(function.inputs):
-                flat = function(rows.feed(batch, function.inputs))
-                structure = [saved.outputs[name] for name in names]
-                tensors = tf.nest.pack_sequence_as(structure, flat, expand_composites=True)
-                yield convert(dict(zip(names, tensors, strict=True)))
+
+    def __init__(self, folder: Path):
+        output = tft.TFTransformOutput(str(folder))
+        self._saved = SavedTransform(output.transform_savedmodel_dir)
+        self.schema: schema_pb2.Schema = output.transformed_metadata.schema
+        self._convert = impl_helper.make_tensor_to_arrow_converter(self.schema).convert
+        self._outputs = dict(self._saved.outputs)
+        self._function = self._saved.function(tf.nest.flatten(list(self._outputs.values()), expand_composites=True))
+        self.inputs = self._function.inputs
+
+    def unit(self, rows: RowSource, unit: Unit) -> Iterator[pa.RecordBatch]:
+        """Transforms a unit of rows.
+
+        Args:
+            rows: Rows with the inputs that the graph was made for.
+            unit: One of their units.
+
+        Yields:
+            A record batch for each batch of the unit, equal to the result of `tft_beam.TransformDataset` for the batch.
+        """
+        for batch in unit.batches(self.inputs):
+            flat = self._function(rows.feed(batch, self.inputs))
+            tensors = tf.nest.pack_sequence_as(list(self._outputs.values()), flat, expand_composites=True)
+            yield self._convert(dict(zip(self._outputs, tensors, strict=True)))

@@ -11,19 +11,18 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tidemill.artifacts.labels import count_ones
+from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.apply.kernels import WINDOW_ROWS, ColumnFunction, ColumnValues, Window, make_windows
 from tidemill.transform.apply.plan import RowFunction, fill_tables, make_plan
 from tidemill.transform.apply.probes import PACKET
-from tidemill.transform.apply.saved_transform import SavedTransform, transform_batches
+from tidemill.transform.apply.saved_transform import SavedTransform
 from tidemill.transform.apply.transform_files import transform_files
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 from tidemill.transform.raw import typed
 from tidemill.transform.rows.tensors import sparse_lists
 from tidemill.transform.tft.shortcuts import quick_ops
 from tidemill.transform.transformed import check_ids, given_label, transformed_schema
-
-__all__ = ["Transformer", "transform_batches"]
 
 _CALL_ROWS = 1 << 14
 
@@ -46,7 +45,7 @@ class Transformer:
     @quick_ops()
     def __init__(self, graph: TransformGraph, threads: int | None = None):
         self.schema = transformed_schema(graph)
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or available_cpus()
         self._labels, self._given_labels = graph.labels, graph.given_labels
         self._columns = {column.name: column for column in graph.row_columns()}
         self._offsets = graph.offsets
