@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from tests.transform.runs import FEATURES, TEST_ROWS, TRAIN_ROWS, VALID_ROWS, Run, run, table
+from tests.transform.preprocess_runs import FEATURES, TEST_ROWS, TRAIN_ROWS, VALID_ROWS, Run, run, table
 
 
 @pytest.fixture(scope="session")

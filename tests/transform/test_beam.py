@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.transform.runs import FEATURES, run, spec, table, write_examples
+from tests.transform.preprocess_runs import FEATURES, run, spec, table, write_examples
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.compute import PreprocessResources

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.transform.runs import spec
+from tests.transform.preprocess_runs import spec
 from tidemill.artifacts.examples import Dataset
 from tidemill.data.ingest import ingest
 from tidemill.experiment import parse

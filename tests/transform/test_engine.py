@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transform.runs import spec, table, write_examples
+from tests.transform.preprocess_runs import spec, table, write_examples
 from tidemill.artifacts.examples import Dataset
 from tidemill.transform.beam.beam_engine import BeamEngine
 from tidemill.transform.engine import open_engine

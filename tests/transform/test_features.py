@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.transform.runs import FEATURES, Run
+from tests.transform.preprocess_runs import FEATURES, Run
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.experiment import Experiment
 from tidemill.transform.features_function import LOG2_IDS, feature_columns

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.transform.runs import FEATURES, Run, run, table
+from tests.transform.preprocess_runs import FEATURES, Run, run, table
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, to_dense
@@ -179,7 +179,7 @@ def test_same_rows_from_the_same_input(tmp_path: Path):
 @pytest.mark.slow
 def test_same_bytes_from_the_same_input_in_another_process(tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; from tests.transform.runs import run, table; "
+        "import sys; from pathlib import Path; from tests.transform.preprocess_runs import run, table; "
         "from tests.transform.test_graph import TWICE; "
         "run(Path(sys.argv[1]), {'train': table(800, 1, 0.0), 'test': table(90, 2, 0.0)}, features=TWICE)"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transform.runs import FEATURES, spec, table, write_examples, write_schema
+from tests.transform.preprocess_runs import FEATURES, spec, table, write_examples, write_schema
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph

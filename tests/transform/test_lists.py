@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.transform.runs import Run, run
+from tests.transform.preprocess_runs import Run, run
 from tidemill.data.ingest import ingest
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import parse

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.transform.runs import Run, run
+from tests.transform.preprocess_runs import Run, run
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.module_function import FILE_NAME, user_errors
 

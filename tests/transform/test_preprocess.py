@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.transform.runs import FEATURES, Run, run, spec, write_examples, write_schema
+from tests.transform.preprocess_runs import FEATURES, Run, run, spec, write_examples, write_schema
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress

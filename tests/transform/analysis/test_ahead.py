@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.here import analyse_here
+from tests.transform.local_engine import analyze_rows
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.analysis import background
 from tidemill.transform.analysis.background import AwaitedValues, BackgroundThread, prefetch_counts
@@ -81,7 +81,7 @@ def test_nothing_is_counted_where_it_does_not_help(rows: ParquetRows, tmp_path: 
 
 def vocabularies(rows: ParquetRows, folder: Path, threads: int, function: Callable = raw_and_others) -> dict:
     folder.mkdir()
-    analyse_here(function, rows, folder, threads=threads)
+    analyze_rows(function, rows, folder, threads=threads)
     files = (folder / "transform_fn" / "assets").iterdir()
     return {file.name: file.read_bytes() for file in files}
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.runs import FEATURES, TRAIN_ROWS, spec, table, write_examples
+from tests.transform.preprocess_runs import FEATURES, TRAIN_ROWS, spec, table, write_examples
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from tests.transform.analysis.runs import CONFIG, batch
-from tests.transform.analysis.test_against_beam import rows
-from tests.transform.batch_rows import BatchRows
+from tests.transform.analysis.analyzers import rows
+from tests.transform.analysis.constants import CONFIG, batch
 from tidemill.transform.analysis.passes import run_pass
+from tidemill.transform.rows.batches import BatchRows
 from tidemill.transform.tft.trace import Trace
 
 

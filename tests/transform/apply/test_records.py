@@ -10,8 +10,8 @@ import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
-from tests.transform.batch_rows import BatchRows
-from tests.transform.here import analyse_here, transform_here
+from tests.transform.local_engine import analyze_rows, transform_rows
+from tidemill.transform.rows.batches import BatchRows
 
 
 def preprocessing_fn(inputs: dict[str, tf.SparseTensor]) -> dict[str, object]:
@@ -38,8 +38,8 @@ def test_all_kinds_of_outputs(tmp_path: Path):
         for name in schema.names
     }
     rows = BatchRows(batches, TensorAdapterConfig(schema, representations))
-    analyse_here(preprocessing_fn, rows, tmp_path)
-    found = [batch.to_pydict() for batch in transform_here(tmp_path, rows)]
+    analyze_rows(preprocessing_fn, rows, tmp_path)
+    found = [batch.to_pydict() for batch in transform_rows(tmp_path, rows)]
     assert [len(batch["sum"]) for batch in found] == [2, 1]
     assert [row for batch in found for row in batch["words"]] == [[0, 1], [], [0]]
     assert [row for batch in found for row in batch["lower"]] == [[b"b", b"a"], [], [b"b"]]

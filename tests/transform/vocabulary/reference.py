@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.transform.vocabulary.drive import Made, Wanted
+from tests.transform.vocabulary.single_vocabulary import Made, Wanted
 
 DUMMY = (1, b"49d0cd50-04bb-48c0-bc6f-5b575dce351a")
 INTEGER_DUMMY = (1, b"-1")

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.transform.vocabulary.drive import Made, Ordering, Wanted, by_local, finish, reduction
 from tests.transform.vocabulary.reference import expected
+from tests.transform.vocabulary.single_vocabulary import Made, Ordering, Wanted, by_local, finish, reduction
 from tests.transform.vocabulary.tokens import AWKWARD, BYTES, INTEGERS, TEXTS, VOCABULARIES
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.analysis.count_store import CountStore

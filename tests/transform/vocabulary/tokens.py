@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tests.transform.vocabulary.drive import Wanted
+from tests.transform.vocabulary.single_vocabulary import Wanted
 
 AWKWARD = [b"", b"a", b"b", b"A", b"\n", b"a\rb", b"a\x00", b"a\x00b", b"\x00", b" a", b"a b", "größe".encode()]
 AWKWARD += ["\U0001f40b".encode(), "\uffff".encode(), b"-1", b"0"]

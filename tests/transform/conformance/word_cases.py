@@ -1,4 +1,4 @@
-"""Functions of tokens: vocabularies of all kinds, counts of terms, hashes; several phases; all kinds of tensors."""
+"""Cases with tokens: vocabularies of all kinds, term counts, hashes, several phases, composite tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.equality.case import Case, Inputs, dense, joined, repeat
+from tests.transform.conformance.case import Case, Inputs, dense, repeat, repeat_joined
 
 
 def vocabularies(inputs: Inputs) -> dict:
@@ -59,7 +59,7 @@ def applied_vocabularies(inputs: Inputs) -> dict:
 
 
 def elementwise_tokens(inputs: Inputs) -> dict:
-    """Tokens that are made of one column, value by value."""
+    """Tokens that are elementwise functions of one column."""
     word = inputs["word"]
     apply = tft.compute_and_apply_vocabulary
     filled = dense(word, "missing")
@@ -84,7 +84,7 @@ def weighted(inputs: Inputs) -> dict:
 
 
 def informative(inputs: Inputs) -> dict:
-    """Mutual information of quarters and eighths, so that the order does not hang on the last bit."""
+    """Mutual information with weights that are exact in binary, so that the order does not depend on rounding."""
     label = tf.cast(tf.equal(inputs["key"], "k1"), tf.int64) * inputs["label"]
     word, bag = dense(inputs["word"], "none"), inputs["bag"]
     tft.vocabulary(word, vocab_filename="mi", labels=label, min_diff_from_avg=0, store_frequency=True)
@@ -210,7 +210,7 @@ def python_functions(inputs: Inputs) -> dict:
 
 
 def phases(inputs: Inputs) -> dict:
-    """Four phases: each looks at what the one before has found."""
+    """Four phases: each analyzes a result of the one before."""
     x = inputs["x_dense"]
     centred = x - tft.mean(x)
     scaled = centred / tft.max(tf.abs(centred))
@@ -249,7 +249,7 @@ def composite_tensors(inputs: Inputs) -> dict:
         "ragged_rank2": tf.ragged.map_flat_values(tf.square, inputs["ragged_floats"]),
         "left": tft.sparse_tensor_left_align(inputs["bag"]),
         "padded": tft.sparse_tensor_to_dense_with_shape(inputs["x"], [None, 1], default_value=-1.0),
-        "keys": joined(tft.count_per_key(inputs["ragged_words"].flat_values)[0], inputs),
+        "keys": repeat_joined(tft.count_per_key(inputs["ragged_words"].flat_values)[0], inputs),
     }
 
 

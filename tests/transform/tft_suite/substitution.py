@@ -24,8 +24,8 @@ from tensorflow_transform.beam import impl, tft_unit
 from tensorflow_transform.beam.tft_beam_io import transform_fn_io
 from tfx_bsl.coders import example_coder
 
-from tests.transform.here import analyse_here, transform_here
-from tests.transform.own.forms import Form, adapter_config, open_rows, read, with_dense
+from tests.transform.local_engine import analyze_rows, transform_rows
+from tests.transform.tft_suite.formats import Form, adapter_config, open_rows, read, with_dense
 
 WHOLE = "tukey"
 """In the name of the module whose tests ask for their rows in one batch: TFT puts the L-moments of batches together
@@ -46,7 +46,7 @@ def local_engine(form: Form, calls: Calls) -> Iterator[None]:
     def analyse(data, metadata, preprocessing_fn, folder: Path, batch_rows: int = 2) -> None:
         calls.count += 1
         rows, dense = open_rows(read(data, metadata, batch_rows), adapter_config(metadata), form)
-        analyse_here(with_dense(preprocessing_fn, dense) if dense else preprocessing_fn, rows, folder)
+        analyze_rows(with_dense(preprocessing_fn, dense) if dense else preprocessing_fn, rows, folder)
 
     def assert_results(
         case,
@@ -70,7 +70,7 @@ def local_engine(form: Form, calls: Calls) -> Iterator[None]:
         rows, _ = open_rows(batches, adapter_config(input_metadata), form)
         schema = output.transformed_metadata.schema
         coder = example_coder.RecordBatchToExamplesEncoder(schema)
-        examples = [example for batch in transform_here(folder, rows) for example in coder.encode(batch)]
+        examples = [example for batch in transform_rows(folder, rows) for example in coder.encode(batch)]
         if expected_data is not None:
             shapes = {f.name: [d.size for d in f.shape.dim] if f.HasField("shape") else [-1] for f in schema.feature}
             made = [tft_unit._format_example_as_numpy_dict(example, shapes) for example in examples]

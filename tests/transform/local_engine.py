@@ -11,35 +11,33 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import impl_helper
 
+from tidemill.transform.analysis.ahead import counts_ahead
 from tidemill.transform.analysis.analyse import analyse
-from tidemill.transform.analysis.background import prefetch_counts
-from tidemill.transform.analysis.count_store import CountStore
-from tidemill.transform.tft.save import save
+from tidemill.transform.analysis.counts import Counts
+from tidemill.transform.tft.finish import save
 from tidemill.transform.tft.trace import Trace
 
 MEMORY_BYTES = 1 << 30
 
 
-def analyse_here(
-    function: Callable, rows, folder: Path, *, threads: int = 2, analyzer_cache: Path | None = None
-) -> None:
+def analyze_rows(function: Callable, rows, folder: Path, *, threads: int = 2, spans: Path | None = None) -> None:
     """Analyses rows and writes `transform_fn/` and `transformed_metadata/` to a folder.
 
     Args:
         function: A preprocessing_fn.
-        rows: `RowSource` of the local engine.
+        rows: `Rows` of the local engine.
         folder: The folder.
         threads: Threads of the analysis.
-        analyzer_cache: Where accumulators are kept. Defaults to nowhere.
+        spans: Where accumulators are kept. Defaults to nowhere.
     """
     with tempfile.TemporaryDirectory() as work:
-        with CountStore(work, MEMORY_BYTES, threads, per_file=analyzer_cache is not None) as counts:
-            trace = Trace(function, rows.specs, Path(work), prefetch_counts(rows, counts))
-            analyse(trace, rows, counts, threads=threads, analyzer_cache=analyzer_cache)
+        with Counts(work, MEMORY_BYTES, threads, per_file=spans is not None) as counts:
+            trace = Trace(function, rows.specs, Path(work), counts_ahead(rows, counts))
+            analyse(trace, rows, counts, threads=threads, spans=spans)
         save(trace, folder)
 
 
-def transform_here(folder: Path, rows) -> Iterator[pa.RecordBatch]:
+def transform_rows(folder: Path, rows) -> Iterator[pa.RecordBatch]:
     """The record batches that a written transform makes of rows, in their order, as TFT's own transform makes them."""
     output = tft.TFTransformOutput(str(folder))
     converter = impl_helper.make_tensor_to_arrow_converter(output.transformed_metadata.schema)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.here import analyse_here
+from tests.transform.local_engine import analyze_rows
 from tidemill.transform.analysis import nodes
 from tidemill.transform.analysis.count_store import CountStore
 from tidemill.transform.analysis.scan_tally import ScanTally
@@ -83,7 +83,7 @@ def test_who_counts(function, kind: type, rows: ParquetRows, tmp_path: Path):
 
 
 def test_both_ways_of_counting_give_the_same_files(rows: ParquetRows, tmp_path: Path):
-    analyse_here(scanned, rows, tmp_path / "scanned")
+    analyze_rows(scanned, rows, tmp_path / "scanned")
     made = vocabularies(tmp_path / "scanned")
     for name, function, settings in (
         ("counted", counted, {"threads": 3}),
@@ -91,7 +91,7 @@ def test_both_ways_of_counting_give_the_same_files(rows: ParquetRows, tmp_path: 
         ("analyzer_cache again", scanned, {"analyzer_cache": tmp_path / "kept"}),
         ("counted analyzer_cache", counted, {"analyzer_cache": tmp_path / "kept"}),
     ):
-        analyse_here(function, rows, tmp_path / name, **settings)
+        analyze_rows(function, rows, tmp_path / name, **settings)
         assert vocabularies(tmp_path / name) == made, name
     assert set(made) == {"sparse", "dense", "where", "n", "text", "records.tfrecord.gz"}
     words = [w for path in rows.scan("word").files for w in pq.read_table(path)["word"].to_pylist()]

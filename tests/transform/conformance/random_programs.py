@@ -1,4 +1,4 @@
-"""Strategies for rows and for preprocessing_fns over them. Functions are drawn as data, so that they can be printed."""
+"""Hypothesis strategies for rows and for preprocessing_fns over them. Functions are data, so that failures can be printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from hypothesis import strategies as st
 
-from tests.transform.equality.case import Inputs, dense, joined, repeat
+from tests.transform.conformance.case import Inputs, dense, repeat, repeat_joined
 
 MOST_ROWS = 40
 _EXTREMES = [2**63 - 1, -(2**63) + 1, -(2**63), 0, 1, -1, 7, 10]
@@ -27,8 +27,8 @@ _NUMBERS = st.one_of(
 
 
 @st.composite
-def rows(draw) -> tuple[pa.Table, list[int], int]:
-    """RowSource, how many of them are in each file, and how many in a row group."""
+def random_rows(draw) -> tuple[pa.Table, list[int], int]:
+    """Draws rows, the number of rows of each file, and the number of rows of a row group."""
     count = draw(st.integers(1, MOST_ROWS))
 
     def column(values: st.SearchStrategy, type_: pa.DataType) -> pa.Array:
@@ -54,7 +54,7 @@ def rows(draw) -> tuple[pa.Table, list[int], int]:
 
 
 def _sparse(values: Callable) -> Callable:
-    """A function of values for sparse columns."""
+    """Applies a function to the values of a sparse column."""
     return lambda x: tf.SparseTensor(x.indices, values(x.values), x.dense_shape)
 
 
@@ -92,7 +92,13 @@ NUMBERS: dict[str, Callable[[Inputs], tf.Tensor | tf.SparseTensor]] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One output: an analysis by name, what it looks at, and its settings."""
+    """One analyzer of a program.
+
+    Attributes:
+        analysis: Name of the analyzer, a key of `_OUTPUTS`.
+        source: Name of the input, a key of `TOKENS` or `NUMBERS`.
+        settings: Settings of the analyzer.
+    """
 
     analysis: str
     source: str
@@ -127,18 +133,26 @@ _NUMBER_STEPS = st.one_of(
 
 @dataclass(frozen=True)
 class Program:
-    """A preprocessing_fn of several outputs, each of its own."""
+    """A preprocessing_fn of several independent steps."""
 
     steps: tuple[Step, ...]
 
     def __call__(self, inputs: Inputs) -> dict:
-        """The outputs, with the row's number."""
-        made = {}
+        """Returns the outputs of all steps and the output `row`."""
+        outputs = {}
         for number, step in enumerate(self.steps):
-            made |= {
-                f"{number} {name}": tensor for name, tensor in _OUTPUTS[step.analysis](inputs, step, number).items()
-            }
-        return {**made, "row": inputs["row"]}
+            for name, tensor in _OUTPUTS[step.analysis](inputs, step, number).items():
+                outputs[f"{number} {name}"] = tensor
+        return {**outputs, "row": inputs["row"]}
+
+    def to_json(self) -> list:
+        """Returns the steps as JSON."""
+        return [[step.analysis, step.source, list(step.settings)] for step in self.steps]
+
+    @classmethod
+    def from_json(cls, steps: list) -> Program:
+        """Returns the program that `to_json` described."""
+        return cls(tuple(Step(analysis, source, tuple(settings)) for analysis, source, settings in steps))
 
 
 PROGRAMS = st.lists(_TOKEN_STEPS | _NUMBER_STEPS, min_size=2, max_size=8).map(lambda steps: Program(tuple(steps)))
@@ -147,18 +161,18 @@ PROGRAMS = st.lists(_TOKEN_STEPS | _NUMBER_STEPS, min_size=2, max_size=8).map(la
 def _ids(inputs: Inputs, step: Step, number: int) -> dict:
     top_k, threshold, oov = step.settings
     tokens = TOKENS[step.source](inputs)
-    made = tft.compute_and_apply_vocabulary(tokens, top_k=top_k, frequency_threshold=threshold, num_oov_buckets=oov)
-    return {"ids": made}
+    ids = tft.compute_and_apply_vocabulary(tokens, top_k=top_k, frequency_threshold=threshold, num_oov_buckets=oov)
+    return {"ids": ids}
 
 
 def _file(**settings) -> Callable:
     def make(inputs: Inputs, step: Step, number: int) -> dict:
         tokens = TOKENS[step.source](inputs)
-        told = {name: inputs[value] if isinstance(value, str) else value for name, value in settings.items()}
-        if told.pop("records", False):
-            told["file_format"] = "tfrecord_gzip"
+        arguments = {name: inputs[value] if isinstance(value, str) else value for name, value in settings.items()}
+        if arguments.pop("records", False):
+            arguments["file_format"] = "tfrecord_gzip"
         top_k = step.settings[0]
-        tft.vocabulary(tokens, top_k=top_k, vocab_filename=f"file_{number}", **told)
+        tft.vocabulary(tokens, top_k=top_k, vocab_filename=f"file_{number}", **arguments)
         return {}
 
     return make
@@ -167,8 +181,8 @@ def _file(**settings) -> Callable:
 def _covered(inputs: Inputs, step: Step, number: int) -> dict:
     key_fn = lambda token: token[:1]  # noqa: E731
     tokens = TOKENS[step.source](inputs)
-    made = tft.compute_and_apply_vocabulary(tokens, top_k=2, key_fn=key_fn, coverage_top_k=step.settings[0])
-    return {"ids": made}
+    ids = tft.compute_and_apply_vocabulary(tokens, top_k=2, key_fn=key_fn, coverage_top_k=step.settings[0])
+    return {"ids": ids}
 
 
 def _approximate(inputs: Inputs, step: Step, number: int) -> dict:
@@ -179,7 +193,7 @@ def _approximate(inputs: Inputs, step: Step, number: int) -> dict:
 def _per_key(inputs: Inputs, step: Step, number: int) -> dict:
     tokens = TOKENS[step.source](inputs)
     keys, counts = tft.count_per_key(getattr(tokens, "values", tokens))
-    return {"keys": joined(keys, inputs), "counts": joined(counts, inputs)}
+    return {"keys": repeat_joined(keys, inputs), "counts": repeat_joined(counts, inputs)}
 
 
 def _hash(inputs: Inputs, step: Step, number: int) -> dict:
@@ -191,7 +205,7 @@ def _reduced(analyzer: Callable) -> Callable:
 
 
 def _mapped(mapper: Callable) -> Callable:
-    return lambda inputs, step, number: {"made": mapper(NUMBERS[step.source](inputs), inputs, step)}
+    return lambda inputs, step, number: {"mapped": mapper(NUMBERS[step.source](inputs), inputs, step)}
 
 
 def _quantiles(inputs: Inputs, step: Step, number: int) -> dict:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.transform.vocabulary.drive import Batch, Ordering, Wanted, by_beam, by_local
+from tests.transform.vocabulary.single_vocabulary import Batch, Ordering, Wanted, by_beam, by_local
 from tests.transform.vocabulary.tokens import AWKWARD, NO_UTF8, VOCABULARIES
 
 RNG_TOKENS = 90

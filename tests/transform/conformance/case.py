@@ -1,4 +1,4 @@
-"""A preprocessing_fn that both engines run, and what its outputs are held against."""
+"""A preprocessing_fn that both engines run, and how exact its outputs must be."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Function = Callable[[dict], dict]
 
 
 @dataclass(frozen=True)
-class Quantiles:
-    """An output that is quantile boundaries, repeated for each row.
+class QuantileOutput:
+    """An output that holds quantile boundaries, repeated for each row.
 
     Attributes:
-        values: From the rows the values, float64, and their weights or None.
+        values: Returns the values of the rows, float64, and their weights or None.
         buckets: Number of buckets.
-        epsilon: The rank error that was asked for.
+        epsilon: The largest rank error, as a share of the rows.
     """
 
     values: Callable[[pa.Table], tuple[np.ndarray, np.ndarray | None]]
@@ -33,26 +33,27 @@ class Case:
     """A preprocessing_fn over `awkward_table`.
 
     Attributes:
-        name: The test's name.
+        name: Name of the case, which is part of the test's name.
         function: The preprocessing_fn, without the output `row`.
-        exact: From the rows what outputs are in float64, by name: scalars or arrays `[rows]`, NaN where there is none.
-        quantiles: Outputs that are boundaries.
-        near: By output that depends on boundaries, the most rows of which ids may differ, as a share.
+        exact: For some outputs a function that computes them from the rows in float64: a scalar or an array `[rows]`,
+            NaN for rows that are not compared.
+        quantiles: The outputs that are boundaries.
+        near: For outputs that depend on boundaries, the largest share of rows whose id may differ.
     """
 
     name: str
     function: Function
     exact: Mapping[str, Callable[[pa.Table], np.ndarray | float]] = field(default_factory=dict)
-    quantiles: Mapping[str, Quantiles] = field(default_factory=dict)
+    quantiles: Mapping[str, QuantileOutput] = field(default_factory=dict)
     near: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, inputs: Inputs) -> dict:
-        """The preprocessing_fn, with the output `row`."""
+        """Returns the outputs of the preprocessing_fn and the output `row`."""
         return {**self.function(dict(inputs)), "row": inputs["row"]}
 
 
 def repeat(constant: tf.Tensor, inputs: Inputs) -> tf.Tensor:
-    """A tensor without batch dimension, for each row of the batch: float64 as float32, which a schema can hold."""
+    """Repeats a tensor without batch dimension for each row. float64 becomes float32, which a schema can hold."""
     constant = tf.convert_to_tensor(constant)
     constant = tf.cast(constant, tf.float32) if constant.dtype == tf.float64 else constant
     batch = tf.shape(inputs["row"])[:1]
@@ -61,22 +62,22 @@ def repeat(constant: tf.Tensor, inputs: Inputs) -> tf.Tensor:
     return tf.ensure_shape(repeated, [None, *shape])
 
 
-def joined(constant: tf.Tensor, inputs: Inputs) -> tf.Tensor:
-    """A vector of unknown length as one string, for each row."""
+def repeat_joined(constant: tf.Tensor, inputs: Inputs) -> tf.Tensor:
+    """Repeats a vector of unknown length for each row, as one string."""
     if constant.dtype != tf.string:
         constant = tf.strings.as_string(constant)
     return repeat(tf.ensure_shape(tf.strings.reduce_join(constant, separator="|"), []), inputs)
 
 
-def dense(column: tf.SparseTensor, fill) -> tf.Tensor:
-    """A sparse column of at most one value a row as `[batch]`."""
+def dense(column: tf.SparseTensor, fill: object) -> tf.Tensor:
+    """Converts a sparse column with at most one value per row to `[batch]`."""
     shape = tf.stack([column.dense_shape[0], tf.constant(1, tf.int64)])
-    row_wise = tf.SparseTensor(column.indices, column.values, shape)
-    return tf.squeeze(tf.sparse.to_dense(row_wise, default_value=tf.constant(fill, column.dtype)), axis=1)
+    one_wide = tf.SparseTensor(column.indices, column.values, shape)
+    return tf.squeeze(tf.sparse.to_dense(one_wide, default_value=tf.constant(fill, column.dtype)), axis=1)
 
 
-def numbers(table: pa.Table, column: str) -> np.ndarray:
-    """The values of a scalar or list column that count as there, float64 made of float32."""
+def present_values(table: pa.Table, column: str) -> np.ndarray:
+    """Returns the values of a scalar or list column that are not missing, rounded to float32, as float64."""
     array = table[column].combine_chunks()
     is_list = pa.types.is_list(array.type)
     values = (array.flatten() if is_list else array.drop_null()).to_numpy(zero_copy_only=False)
@@ -86,8 +87,8 @@ def numbers(table: pa.Table, column: str) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def rowwise(table: pa.Table, column: str) -> np.ndarray:
-    """A scalar column as float64, NaN where a value is missing."""
+def row_values(table: pa.Table, column: str) -> np.ndarray:
+    """Returns a scalar column as float64 `[rows]`, with NaN for missing values."""
     values = table[column].combine_chunks()
     values = np.array([np.nan if v is None else v for v in values.to_pylist()], np.float64)
     values = values.astype(np.float32).astype(np.float64) if pa.types.is_floating(table[column].type) else values

@@ -1,9 +1,9 @@
 """Runs TensorFlow Transform's own tests of the installed package on the local engine, or on Beam.
 
-    python -m tests.transform.own.run                    # local, both forms, two processes
-    python -m tests.transform.own.run --beam-too         # what is expected to fail must fail on Beam as well
-    python -m tests.transform.own.run --engine beam      # Beam alone
-    python -m tests.transform.own.run --only Gaussianize --jobs 1
+    python -m tests.transform.tft_suite.run                    # local, both forms, two processes
+    python -m tests.transform.tft_suite.run --beam-too         # what is expected to fail must fail on Beam as well
+    python -m tests.transform.tft_suite.run --engine beam      # Beam alone
+    python -m tests.transform.tft_suite.run --only Gaussianize --jobs 1
 
 Prints a table, and each test that did not end as `expected.yaml` says. Exits with 1 if there is one.
 """
@@ -174,8 +174,8 @@ def run(test: unittest.TestCase, form: str) -> dict:
     """Runs a test in one form, `beam` for none; returns its outcome, message and seconds."""
     if form == "beam":
         return _run(test, contextlib.nullcontext())[0]
-    from tests.transform.own.entry import Calls, local_engine
-    from tests.transform.own.forms import Form, NotFlat
+    from tests.transform.tft_suite.formats import Form, NotFlat
+    from tests.transform.tft_suite.substitution import Calls, local_engine
     from tidemill.errors import Code, TidemillError
 
     calls = Calls()

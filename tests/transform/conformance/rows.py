@@ -1,4 +1,4 @@
-"""Rows with all that is awkward, in Parquet files for the local engine and in record batches for Beam."""
+"""Rows with awkward values, in Parquet files for the local engine and in record batches for Beam."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SPARSE = ("at", "at_value")
 
 
 def awkward_table(rows: int = ROWS, seed: int = 0) -> pa.Table:
-    """Scalars with nulls, and lists. `row` is the row's number."""
+    """Returns rows with scalars, nulls and lists. The column `row` numbers the rows."""
     rng = np.random.default_rng(seed)
 
-    def holes(values: list, type_: pa.DataType, share: float = 0.15) -> pa.Array:
+    def with_nulls(values: list, type_: pa.DataType, share: float = 0.15) -> pa.Array:
         return pa.array(values, type_, mask=rng.random(rows) < share)
 
     def lists(draw, most: int = 5) -> list:
@@ -44,7 +44,7 @@ def awkward_table(rows: int = ROWS, seed: int = 0) -> pa.Table:
     def number() -> float:
         return float(rng.choice([rng.normal(3, 2), rng.normal(3, 2), rng.normal(3, 2), 0.0, -0.0]))
 
-    def odd() -> float:
+    def odd_number() -> float:
         return float(rng.choice([number(), np.nan, np.inf, -np.inf], p=[0.9, 0.06, 0.02, 0.02]))
 
     x = rng.normal(5, 3, rows)
@@ -57,16 +57,16 @@ def awkward_table(rows: int = ROWS, seed: int = 0) -> pa.Table:
     wide = rng.lognormal(3, 3, rows)
     columns = {
         "row": pa.array(np.arange(rows), pa.int64()),
-        "x": holes(x.tolist(), pa.float32()),
-        "x64": holes(rng.lognormal(2, 1, rows).tolist(), pa.float64()),
-        "wide": holes(wide.tolist(), pa.float32()),
-        "same": holes([4.5] * rows, pa.float32()),
-        "n": holes(rng.integers(-20, 60, rows).tolist(), pa.int32()),
-        "huge": holes(huge.tolist(), pa.int64()),
-        "flag": holes((rng.random(rows) < 0.3).tolist(), pa.bool_()),
-        "word": holes([word() for _ in range(rows)], pa.string()),
-        "near_unique": holes(near_unique, pa.large_string()),
-        "blob": holes([bytes([int(b)]) * 3 for b in rng.integers(0, 256, rows)], pa.binary()),
+        "x": with_nulls(x.tolist(), pa.float32()),
+        "x64": with_nulls(rng.lognormal(2, 1, rows).tolist(), pa.float64()),
+        "wide": with_nulls(wide.tolist(), pa.float32()),
+        "same": with_nulls([4.5] * rows, pa.float32()),
+        "n": with_nulls(rng.integers(-20, 60, rows).tolist(), pa.int32()),
+        "huge": with_nulls(huge.tolist(), pa.int64()),
+        "flag": with_nulls((rng.random(rows) < 0.3).tolist(), pa.bool_()),
+        "word": with_nulls([word() for _ in range(rows)], pa.string()),
+        "near_unique": with_nulls(near_unique, pa.large_string()),
+        "blob": with_nulls([bytes([int(b)]) * 3 for b in rng.integers(0, 256, rows)], pa.binary()),
         "nothing": pa.nulls(rows, pa.string()),
         "x_dense": pa.array(rng.normal(0, 10, rows), pa.float32()),
         "offset": pa.array(1e4 + rng.normal(0, 1, rows), pa.float32()),
@@ -78,7 +78,7 @@ def awkward_table(rows: int = ROWS, seed: int = 0) -> pa.Table:
         "bag": pa.array(lists(word), pa.list_(pa.string())),
         "counts": pa.array(lists(lambda: int(rng.integers(-3, 30))), pa.list_(pa.int64())),
         "floats": pa.array(lists(number), pa.list_(pa.float32())),
-        "odd": pa.array(lists(odd), pa.list_(pa.float32())),
+        "odd": pa.array(lists(odd_number), pa.list_(pa.float32())),
         "vector": pa.array(rng.normal([0, 2, -5], [1, 3, 0.5], (rows, 3)).tolist(), pa.list_(pa.float32())),
         "ragged_ints": pa.array(lists(lambda: int(rng.integers(0, 12))), pa.list_(pa.int64())),
         "ragged_words": pa.array(lists(word), pa.list_(pa.string())),
@@ -91,81 +91,87 @@ def awkward_table(rows: int = ROWS, seed: int = 0) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class Given:
-    """Rows as both engines are given them.
+class RowFiles:
+    """The same rows as Parquet files and as record batches.
 
     Attributes:
         table: The rows.
-        files: Parquet files with them, in order.
-        columns: The columns with their dtypes, lists by those of their values.
-        config: How tfx_bsl makes tensors of `batches`.
-        batches: The same rows for Beam, a batch for each row group. Missing values are rows without a value.
+        files: Parquet files with the rows, in order.
+        columns: The columns with their dtypes; a list column has the dtype of its values.
+        adapter_config: How tfx_bsl converts `batches` to tensors.
+        batches: The rows for Beam, one batch for each row group. A missing value is a row without a value.
     """
 
     table: pa.Table
     files: list[Path]
     columns: list[RawColumn]
-    config: TensorAdapterConfig
+    adapter_config: TensorAdapterConfig
     batches: list[pa.RecordBatch]
 
     @property
     def representations(self) -> dict[str, schema_pb2.TensorRepresentation]:
-        """Those that Parquet files need. Without one a column is a sparse tensor, where NaN in a list is missing."""
-        given = self.config.tensor_representations.items()
-        return {n: r for n, r in given if n == "odd" or r.WhichOneof("kind") != "varlen_sparse_tensor"}
+        """The representations for the Parquet files.
+
+        A column without one becomes a sparse tensor, in which NaN in a list counts as missing.
+        """
+        items = self.adapter_config.tensor_representations.items()
+        return {n: r for n, r in items if n == "odd" or r.WhichOneof("kind") != "varlen_sparse_tensor"}
 
 
-def give(table: pa.Table, folder: Path, *, parts: list[int] | None = None, group_rows: int = 512) -> Given:
-    """Writes rows to files, and makes the record batches for Beam.
+def write_rows(
+    table: pa.Table, folder: Path, *, file_rows: list[int] | None = None, row_group_rows: int = 512
+) -> RowFiles:
+    """Writes rows to Parquet files and converts them to record batches for Beam.
 
     Args:
         table: The rows.
-        folder: Where to write.
-        parts: Rows of each file. Defaults to five files, of which one has no rows.
-        group_rows: Most rows of a row group.
+        folder: Folder to write to.
+        file_rows: Number of rows of each file. Defaults to five files, one of them without rows.
+        row_group_rows: Largest number of rows of a row group.
     """
     rows = table.num_rows
-    if parts is None:
-        parts = [rows // 3, 0, rows // 4, rows // 5]
-        parts.append(rows - sum(parts))
+    if file_rows is None:
+        file_rows = [rows // 3, 0, rows // 4, rows // 5]
+        file_rows.append(rows - sum(file_rows))
     folder.mkdir(parents=True, exist_ok=True)
     files, start = [], 0
-    for number, count in enumerate(parts):
+    for number, count in enumerate(file_rows):
         files.append(folder / f"part-{number:05d}.parquet")
-        pq.write_table(table.slice(start, count), files[-1], row_group_size=group_rows)
+        pq.write_table(table.slice(start, count), files[-1], row_group_size=row_group_rows)
         start += count
     columns = raw_columns(table.schema)
     lists = pa.table({column.name: _as_lists(table, column) for column in columns})
     config = TensorAdapterConfig(lists.schema, _representations(table.schema.names))
-    return Given(table, files, columns, config, list(_batches(lists, parts, group_rows)))
+    return RowFiles(table, files, columns, config, list(_batches(lists, file_rows, row_group_rows)))
 
 
-def _batches(table: pa.Table, parts: list[int], group_rows: int) -> Iterator[pa.RecordBatch]:
-    """A batch for each row group, as TFT's sums of float32 depend on the batches."""
-    # Not slices, which tfx_bsl does not take where a tensor is ragged.
+def _batches(table: pa.Table, file_rows: list[int], row_group_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields one batch for each row group: TFT's float32 sums depend on the batches."""
     start = 0
-    for count in parts:
-        for first in range(start, start + count, group_rows):
-            numbers = np.arange(first, min(first + group_rows, start + count))
-            yield table.take(pa.array(numbers)).combine_chunks().to_batches()[0]
+    for count in file_rows:
+        for first in range(start, start + count, row_group_rows):
+            # `take`, because tfx_bsl does not accept slices for ragged tensors.
+            positions = pa.array(np.arange(first, min(first + row_group_rows, start + count)))
+            yield table.take(positions).combine_chunks().to_batches()[0]
         start += count
 
 
 def _representations(names: list[str]) -> dict[str, schema_pb2.TensorRepresentation]:
-    found = {}
+    representations = {}
     for name in names:
         if name in SPARSE:
             continue
         shape = (DENSE | VECTORS).get(name)
         template = _RAGGED if name in RAGGED else _VARLEN if shape is None else _DENSE
-        found[name] = text_format.Parse(template.format(name=name, shape=shape), schema_pb2.TensorRepresentation())
+        text = template.format(name=name, shape=shape)
+        representations[name] = text_format.Parse(text, schema_pb2.TensorRepresentation())
     if "at" in names:
-        found["sparse"] = text_format.Parse(_SPARSE, schema_pb2.TensorRepresentation())
-    return found
+        representations["sparse"] = text_format.Parse(_SPARSE, schema_pb2.TensorRepresentation())
+    return representations
 
 
 def _as_lists(table: pa.Table, column: RawColumn) -> pa.Array:
-    """A column as tfx_bsl takes it. NaN and infinities in `odd` are values, since it has a representation."""
+    """Converts a column to lists for tfx_bsl. NaN and infinities in `odd` are values: it has a representation."""
     array = table[column.name].combine_chunks()
     if column.name == "odd":
         return array.cast(list_schema([column]).field(0).type)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
-from tests.transform.batch_rows import BatchRows
-from tests.transform.here import analyse_here
+from tests.transform.local_engine import analyze_rows
+from tidemill.transform.rows.batches import BatchRows
 
 TYPES = {
     "row": pa.large_list(pa.int64()),
@@ -82,7 +82,7 @@ def by_local(function: Callable, batches: Sequence[pa.RecordBatch] | Sequence[Se
     batch_rows = settings.pop("batch_rows", 8192)
     with tempfile.TemporaryDirectory() as work:
         rows = BatchRows(batches, CONFIG, batch_rows=batch_rows, keys=keys)
-        analyse_here(as_outputs(function), rows, Path(work), **settings)
+        analyze_rows(as_outputs(function), rows, Path(work), **settings)
         return constants(Path(work))
 
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.transform.equality.case import Case
-from tests.transform.equality.compare import assert_same_bits
-from tests.transform.equality.data import Given, awkward_table, give
-from tests.transform.equality.engines import by_local, parquet_rows
-from tests.transform.equality.test_equality import CASES
+from tests.transform.conformance.case import Case
+from tests.transform.conformance.compare import assert_same_bits
+from tests.transform.conformance.engines import by_local, parquet_rows
+from tests.transform.conformance.rows import Given, awkward_table, give
+from tests.transform.conformance.test_equality import CASES
 
 FILES = 10
 FAST = ("vocabularies", "phases")

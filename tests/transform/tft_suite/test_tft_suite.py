@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_tft_s_own_tests_pass():
-    command = [sys.executable, "-m", "tests.transform.own.run", "--jobs", str(len(os.sched_getaffinity(0)))]
+    command = [sys.executable, "-m", "tests.transform.tft_suite.run", "--jobs", str(len(os.sched_getaffinity(0)))]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5_000:]

@@ -1,7 +1,7 @@
-"""The preprocess step by both engines on the examples.
+"""Compares the preprocess step of both engines on the examples.
 
-python -m tests.transform.equality.steps --rows 1000000         # rows in Criteo's format, made up
-python -m tests.transform.equality.steps --examples FOLDER      # such rows, ingested before
+python -m tests.transform.conformance.step_comparison --rows 1000000         # random rows in Criteo's format
+python -m tests.transform.conformance.step_comparison --examples FOLDER      # such rows, ingested before
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tests.transform.equality.case import rowwise
-from tests.transform.equality.compare import assert_same_artifact, far, farther
-from tests.transform.runs import spec, write_schema
+from tests.transform.conformance.case import row_values
+from tests.transform.conformance.compare import assert_same_artifact, far_values, less_exact_values
+from tests.transform.preprocess_runs import spec, write_schema
 from tidemill.artifacts.examples import Dataset
 from tidemill.data.ingest import ingest
 from tidemill.experiment import Experiment, load
@@ -31,12 +31,12 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def flights() -> Experiment:
-    """The example about flights."""
+    """Returns the experiment of the flights example."""
     return load(EXAMPLES / "flights" / "experiment.yaml")
 
 
 def criteo(rows: int, folder: Path) -> Experiment:
-    """The example in Criteo's format, with rows that are written to a folder."""
+    """Returns the experiment of the Criteo example with random rows, which are written to a folder."""
     sys.path.insert(0, str(EXAMPLES / "criteo"))
     from generate import generate
 
@@ -47,29 +47,35 @@ def criteo(rows: int, folder: Path) -> Experiment:
     return experiment.model_copy(update={"source": experiment.source.model_copy(update={"tables": tables})})
 
 
-def read(experiment: Experiment, folder: Path) -> Path:
-    """Runs the experiment's ingest step; returns the folder of its rows."""
-    told = IngestSpec.model_validate_json(plan_training(experiment, str(folder / "root"))["ingest"])
+def ingest_examples(experiment: Experiment, folder: Path) -> Path:
+    """Runs the ingest step and returns the folder of the examples."""
+    ingest_spec = IngestSpec.model_validate_json(plan_training(experiment, str(folder / "root"))["ingest"])
     quarantine = str(folder / "quarantine.jsonl")
-    ingest(told, str(folder / "root"), examples=str(folder / "raw"), quarantine=quarantine, progress=Progress("ingest"))
+    ingest(ingest_spec, str(folder / "root"), examples=str(folder / "raw"), quarantine=quarantine, progress=Progress("ingest"))
     return folder / "raw"
 
 
-def by_both(experiment: Experiment, examples: Path, folder: Path) -> Iterator[str]:
-    """Runs the preprocess step by both engines and holds what they write against each other.
+def assert_engines_agree(experiment: Experiment, folder: Path) -> None:
+    """Ingests an experiment's rows, preprocesses them with both engines and compares the outputs."""
+    for _ in run_both(experiment, ingest_examples(experiment, folder), folder):
+        pass
+
+
+def run_both(experiment: Experiment, examples: Path, folder: Path) -> Iterator[str]:
+    """Runs the preprocess step with both engines and compares the outputs.
 
     Yields:
-        What was done, and how long it took.
+        A line for each engine with the seconds that it took.
 
     Raises:
-        AssertionError: they differ by more than they may.
+        AssertionError: the outputs differ by more than allowed.
     """
     write_schema(folder / "schema", Dataset(examples).schema())
-    told = {"labels": experiment.label_columns(), "key": experiment.key, "features": experiment.features}
+    fields = {"labels": experiment.label_columns(), "key": experiment.key, "features": experiment.features}
     for engine in ("beam", "local"):
         started = time.monotonic()
         preprocess(
-            spec(**told, engine=engine),
+            spec(**fields, engine=engine),
             str(examples),
             str(folder / "schema"),
             transform_graph=str(folder / engine / "graph"),
@@ -78,11 +84,10 @@ def by_both(experiment: Experiment, examples: Path, folder: Path) -> Iterator[st
         )
         yield f"{engine}: {time.monotonic() - started:.1f} s"
     assert_same_step(experiment, Dataset(examples), folder / "beam", folder / "local")
-    yield "the same"
 
 
 def assert_same_step(experiment: Experiment, examples: Dataset, beam: Path, local: Path) -> None:
-    """Byte-equal vocabularies, the same schema, files and ids; numbers near Beam's and not farther from float64."""
+    """Asserts equal vocabularies, schemas, files and ids, and numbers near Beam's that are as exact as Beam's."""
     assert_same_artifact(beam / "graph", local / "graph", near=True)
     assert (local / "graph" / "features.json").read_bytes() == (beam / "graph" / "features.json").read_bytes()
     theirs, ours = Dataset(beam / "rows"), Dataset(local / "rows")
@@ -104,17 +109,17 @@ def _differing(
     theirs, ours = beam[name].to_numpy(), local[name].to_numpy()
     if theirs.dtype.kind != "f" or name not in experiment.features:
         return [] if np.array_equal(theirs, ours) else [f"{name}: {np.sum(theirs != ours)} of {len(ours)} differ"]
-    feature, wrong = experiment.features[name], far(name, theirs, ours)
+    feature, wrong = experiment.features[name], far_values(name, theirs, ours)
     if feature.transform == "zscore" and feature.missing == "mean":
-        values = rowwise(train, name)
-        there = values[np.isfinite(values)]
-        exact = (np.nan_to_num(rowwise(raw, name), nan=there.mean()) - there.mean()) / there.std()
-        wrong += farther(name, theirs, ours, exact)
+        values = row_values(train, name)
+        known = values[np.isfinite(values)]
+        exact = (np.nan_to_num(row_values(raw, name), nan=known.mean()) - known.mean()) / known.std()
+        wrong += less_exact_values(name, theirs, ours, exact)
     return wrong
 
 
 def main() -> int:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--examples", type=Path)
@@ -125,8 +130,8 @@ def main() -> int:
             experiment, examples = load(EXAMPLES / "criteo" / "experiment.yaml"), arguments.examples
         else:
             experiment = criteo(arguments.rows, folder)
-            examples = read(experiment, folder)
-        for line in by_both(experiment, examples, folder):
+            examples = ingest_examples(experiment, folder)
+        for line in run_both(experiment, examples, folder):
             print(line, flush=True)
     return 0
 
