@@ -1,17 +1,20 @@
-"""preprocessing_fns with every analyzer except vocabularies, and rows to analyze with them."""
+"""Functions that together call every analyzer except exact vocabularies, and rows for them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import analyzers
 
-from tests.transform.analysis.constants import batch
+from tests.transform.analysis.constants import batch, beam_constants
+from tests.transform.recordings import write_arrays
 
 
 def simple(inputs):
-    """Combiners over all rows."""
+    """Analyzers over all rows."""
     x, pair, sparse, number, ragged = (inputs[name] for name in ("x", "pair", "sparse", "number", "ragged"))
     constants = {}
     for name, value in {"x": x, "pair": pair, "sparse": sparse, "number": number, "ragged": ragged}.items():
@@ -32,7 +35,7 @@ def simple(inputs):
 
 
 def per_key(inputs):
-    """Combiners per key, some of several phases."""
+    """Analyzers per key, some with several phases."""
     x, key = inputs["x"], inputs["key"]
     constants = {}
     with tf.name_scope("min_and_max"):
@@ -56,7 +59,7 @@ def per_key(inputs):
 
 
 def phases(inputs):
-    """What depends on what depends on an analyzer."""
+    """Analyzers that depend on other analyzers."""
     x = inputs["x"]
     z = tft.scale_to_z_score(x)
     scaled = tft.scale_to_0_1(z)
@@ -79,7 +82,7 @@ def phases(inputs):
 
 
 def buckets_per_key(inputs):
-    """Boundaries per key, which no Beam finds in no rows."""
+    """Boundaries per key, for which Beam fails without rows."""
     x, key = inputs["x"], inputs["key"]
     names = ["keys", "boundaries", "scale", "shift", "buckets"]
     constants = dict(zip(names, analyzers._quantiles_per_key(x, key, 3, 0.01), strict=True))
@@ -88,7 +91,7 @@ def buckets_per_key(inputs):
 
 
 def approximate(inputs):
-    """The approximate vocabulary, for which the files are compared elsewhere: here its size."""
+    """Approximate vocabularies: ids, a file and a count."""
     tokens = tft.experimental.approximate_vocabulary(inputs["words"], 20, vocab_filename="words")
     weighted = tft.experimental.approximate_vocabulary(
         inputs["key"], 20, vocab_filename="weighted", weights=inputs["weight"], store_frequency=True
@@ -101,7 +104,7 @@ def approximate(inputs):
 
 
 def rows(count: int, seed: int = 0) -> list[dict]:
-    """Rows with gaps, values that are not finite, and large ones."""
+    """Returns random rows with missing values, empty lists and repeated keys."""
     random = np.random.default_rng(seed)
     made = []
     for k in range(count):
@@ -123,9 +126,9 @@ def rows(count: int, seed: int = 0) -> list[dict]:
 
 
 BATCHES = {
-    "many": [batch(rows(300)[start : start + 50]) for start in range(0, 300, 50)],
-    "one row": [batch(rows(1, seed=3))],
-    "no row": [],
+    "many_rows": [batch(rows(300)[start : start + 50]) for start in range(0, 300, 50)],
+    "one_row": [batch(rows(1, seed=3))],
+    "no_rows": [],
 }
 FUNCTIONS = {
     "simple": simple,
@@ -134,3 +137,24 @@ FUNCTIONS = {
     "buckets": buckets_per_key,
     "approximate": approximate,
 }
+FAIL_WITHOUT_ROWS = ("phases", "buckets")
+"""Functions for which Beam fails without rows: TFT expects a dimension that its empty keys do not have."""
+
+
+def every_function(inputs):
+    """The constants of all functions, each with the name of its function before a slash."""
+    constants = {}
+    for name, function in FUNCTIONS.items():
+        with tf.name_scope(name):
+            constants |= {f"{name}/{key}": value for key, value in function(inputs).items()}
+    return constants
+
+
+def record(folder: Path) -> dict[str, bytes]:
+    """Returns the constants that Beam computes, one file for each function and list of batches."""
+    files = {}
+    for batches_name, batches in BATCHES.items():
+        for name, function in FUNCTIONS.items():
+            if batches or name not in FAIL_WITHOUT_ROWS:
+                files[f"{name}/{batches_name}"] = write_arrays(beam_constants(function, batches))
+    return files

@@ -1,4 +1,4 @@
-"""One preprocessing_fn on record batches, by Beam and by the local engine, and what its constants are."""
+"""Runs a function of analyzers on record batches, with Beam and with the local engine, and returns its constants."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ CONFIG = TensorAdapterConfig(
 
 
 def batch(rows: Sequence[dict]) -> pa.RecordBatch:
-    """Rows of scalars and lists, as tfx_bsl has them."""
+    """Converts rows of scalars and lists to a record batch as tfx_bsl expects it."""
     listed = [{k: v if v is None or isinstance(v, list) else [v] for k, v in row.items()} for row in rows]
     return pa.RecordBatch.from_pylist(listed, SCHEMA)
 
 
-def by_beam(function: Callable, batches: Sequence[pa.RecordBatch]) -> dict[str, np.ndarray]:
-    """The constants that Beam finds."""
+def beam_constants(function: Callable, batches: Sequence[pa.RecordBatch]) -> dict[str, np.ndarray]:
+    """Returns the constants that Beam computes."""
     import apache_beam as beam
     import tensorflow_transform.beam as tft_beam
 
@@ -76,8 +76,16 @@ def by_beam(function: Callable, batches: Sequence[pa.RecordBatch]) -> dict[str, 
         return constants(Path(work))
 
 
-def by_local(function: Callable, batches: Sequence[pa.RecordBatch] | Sequence[Sequence[pa.RecordBatch]], **settings):
-    """The constants that the local engine finds."""
+def local_constants(
+    function: Callable, batches: Sequence[pa.RecordBatch] | Sequence[Sequence[pa.RecordBatch]], **settings
+) -> dict[str, np.ndarray]:
+    """Returns the constants that the local engine computes.
+
+    Args:
+        function: Returns constants by name.
+        batches: The rows of one file, or of several.
+        settings: `keys` and `batch_rows` of `BatchRows`, and arguments of `analyze_rows`.
+    """
     keys = settings.pop("keys", None)
     batch_rows = settings.pop("batch_rows", 8192)
     with tempfile.TemporaryDirectory() as work:
@@ -87,7 +95,7 @@ def by_local(function: Callable, batches: Sequence[pa.RecordBatch] | Sequence[Se
 
 
 def as_outputs(function: Callable) -> Callable:
-    """A preprocessing_fn whose outputs are a function's constants, repeated for each row."""
+    """Returns a preprocessing_fn whose outputs are the constants of a function, repeated for each row."""
 
     def preprocessing_fn(inputs):
         rows = tf.shape(inputs["row"])[:1]
@@ -106,7 +114,7 @@ def as_outputs(function: Callable) -> Callable:
 
 
 def constants(folder: Path) -> dict[str, np.ndarray]:
-    """The outputs of a written transform for one row."""
+    """Returns the outputs of a written transform for one row."""
     loaded = tf.saved_model.load(str(folder / "transform_fn"))
     row = batch([{"row": 0, "x": 1.0, "pair": [1.0, 2.0], "weight": 1.0, "key": b"a", "sparse": [], "ragged": []}])
     inputs = BatchRows([row], CONFIG).feed(row, list(TYPES))

@@ -6,7 +6,16 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.conformance.case import Case, Inputs, QuantileOutput, dense, present_values, repeat, repeat_joined, row_values
+from tests.transform.conformance.case import (
+    Case,
+    Inputs,
+    QuantileOutput,
+    dense,
+    present_values,
+    repeat,
+    repeat_joined,
+    row_values,
+)
 
 
 def reductions(inputs: Inputs) -> dict:

@@ -1,4 +1,7 @@
-"""Hypothesis strategies for rows and for preprocessing_fns over them. Functions are data, so that failures can be printed."""
+"""Hypothesis strategies for rows and for preprocessing_fns over them.
+
+A function is drawn as data, so that a failing one can be printed and recorded.
+"""
 
 from __future__ import annotations
 
