@@ -18,13 +18,13 @@ from tests.transform.analysis import analyzers
 from tests.transform.conformance import recorded_runs
 from tests.transform.recordings import write_recording
 from tests.transform.tft import beam_artifacts
-from tests.transform.vocabulary import beam_vocabularies
+from tests.transform.vocabulary import recorded_vocabularies
 
 GROUPS: dict[str, Callable[[Path], dict[str, bytes]]] = {
     **recorded_runs.GROUPS,
     "analyzers": analyzers.record,
     "artifacts": beam_artifacts.record,
-    "vocabularies": beam_vocabularies.record,
+    "vocabularies": recorded_vocabularies.record,
 }
 
 

@@ -156,5 +156,5 @@ def record(folder: Path) -> dict[str, bytes]:
     for batches_name, batches in BATCHES.items():
         for name, function in FUNCTIONS.items():
             if batches or name not in FAIL_WITHOUT_ROWS:
-                files[f"{name}/{batches_name}"] = write_arrays(beam_constants(function, batches))
+                files[f"{name}/{batches_name}.json"] = write_arrays(beam_constants(function, batches))
     return files

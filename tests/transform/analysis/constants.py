@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
+from tests.transform.batch_rows import BatchRows
 from tests.transform.local_engine import analyze_rows
-from tidemill.transform.rows.batches import BatchRows
 
 TYPES = {
     "row": pa.large_list(pa.int64()),

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import tensorflow_transform as tft
 
-from tests.transform.analysis.runs import CONFIG, batch, by_local
-from tests.transform.analysis.test_against_beam import rows
+from tests.transform.analysis.analyzers import rows
+from tests.transform.analysis.constants import CONFIG, batch, local_constants
 from tests.transform.batch_rows import BatchRows
 from tidemill.transform.analyzer_cache import AnalyzerCache, entry_key
 
@@ -130,46 +130,46 @@ def files():
 
 def forbid(monkeypatch, rows_):
     monkeypatch.setattr(Unread, "unreadable", frozenset(rows_))
-    monkeypatch.setattr("tests.transform.analysis.runs.BatchRows", Unread)
+    monkeypatch.setattr("tests.transform.analysis.constants.BatchRows", Unread)
 
 
 def test_files_that_were_seen_are_not_read_again(files, tmp_path, monkeypatch):
     keys = ["a", "b", "c", "d"]
-    first = by_local(mean, files[:3], analyzer_cache=tmp_path, keys=keys[:3])
-    want = by_local(mean, files)
+    first = local_constants(mean, files[:3], analyzer_cache=tmp_path, keys=keys[:3])
+    want = local_constants(mean, files)
     # The row of `constants`, 0, is read afterwards.
     forbid(monkeypatch, range(1, 30))
-    assert by_local(mean, files, analyzer_cache=tmp_path, keys=keys) == want != first
+    assert local_constants(mean, files, analyzer_cache=tmp_path, keys=keys) == want != first
     # In another order they are other rows to a file, but not to its content.
     swapped = [files[k] for k in (3, 1, 0, 2)]
-    assert by_local(mean, swapped, analyzer_cache=tmp_path, keys=[keys[k] for k in (3, 1, 0, 2)])[
+    assert local_constants(mean, swapped, analyzer_cache=tmp_path, keys=[keys[k] for k in (3, 1, 0, 2)])[
         "mean"
     ] == pytest.approx(want["mean"])
 
 
 def test_a_phase_that_depends_on_other_files_reads_all_again(files, tmp_path, monkeypatch):
     keys = ["a", "b", "c", "d"]
-    by_local(scaled, files[:3], analyzer_cache=tmp_path, keys=keys[:3])
-    want = by_local(scaled, files)
-    assert by_local(scaled, files, analyzer_cache=tmp_path, keys=keys) == want
+    local_constants(scaled, files[:3], analyzer_cache=tmp_path, keys=keys[:3])
+    want = local_constants(scaled, files)
+    assert local_constants(scaled, files, analyzer_cache=tmp_path, keys=keys) == want
     forbid(monkeypatch, range(1, 40))
-    assert by_local(scaled, files, analyzer_cache=tmp_path, keys=keys) == want
+    assert local_constants(scaled, files, analyzer_cache=tmp_path, keys=keys) == want
     with pytest.raises(AssertionError):
-        by_local(scaled, files[:2], analyzer_cache=tmp_path, keys=keys[:2])
+        local_constants(scaled, files[:2], analyzer_cache=tmp_path, keys=keys[:2])
 
 
 def test_files_without_a_key_are_always_read(files, tmp_path, monkeypatch):
-    by_local(mean, files, analyzer_cache=tmp_path)
+    local_constants(mean, files, analyzer_cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
     forbid(monkeypatch, range(1, 40))
     with pytest.raises(AssertionError):
-        by_local(mean, files, analyzer_cache=tmp_path)
+        local_constants(mean, files, analyzer_cache=tmp_path)
 
 
 def test_other_batches_are_another_question(files, tmp_path, monkeypatch):
     keys = ["a", "b", "c", "d"]
-    by_local(mean, files, analyzer_cache=tmp_path, keys=keys)
+    local_constants(mean, files, analyzer_cache=tmp_path, keys=keys)
     forbid(monkeypatch, range(1, 40))
     with pytest.raises(AssertionError):
-        by_local(mean, files, analyzer_cache=tmp_path, keys=keys, batch_rows=3)
+        local_constants(mean, files, analyzer_cache=tmp_path, keys=keys, batch_rows=3)
     assert CONFIG.tensor_representations

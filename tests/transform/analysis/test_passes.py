@@ -10,8 +10,8 @@ import pytest
 
 from tests.transform.analysis.analyzers import rows
 from tests.transform.analysis.constants import CONFIG, batch
+from tests.transform.batch_rows import BatchRows
 from tidemill.transform.analysis.passes import run_pass
-from tidemill.transform.rows.batches import BatchRows
 from tidemill.transform.tft.trace import Trace
 
 

@@ -10,8 +10,8 @@ import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
+from tests.transform.batch_rows import BatchRows
 from tests.transform.local_engine import analyze_rows, transform_rows
-from tidemill.transform.rows.batches import BatchRows
 
 
 def preprocessing_fn(inputs: dict[str, tf.SparseTensor]) -> dict[str, object]:

@@ -72,7 +72,7 @@ def test_any_function(tmp_path_factory: pytest.TempPathFactory, function: Functi
     check(tmp_path_factory.mktemp("any"), function, table, use_dictionary=dictionary)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
 @given(function=functions(), table=tables(), dictionary=st.booleans())
 def test_any_function_often(

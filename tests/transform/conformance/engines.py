@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tests.transform.batch_rows import BatchRows
 from tests.transform.conformance.rows import RowFiles
 from tests.transform.local_engine import analyze_rows, transform_rows
-from tidemill.transform.rows.batches import BatchRows
-from tidemill.transform.rows.parquet import ParquetRows
+from tidemill.transform.rows.parquet_rows import ParquetRows
 
 ROW = "row"
 """The output that holds the number of the row."""

@@ -127,81 +127,38 @@ def keys(count: int) -> list[str]:
     return [f"file {number}" for number in range(count)]
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("case", marked(CASES))
-def test_nine_of_ten_files_are_kept(case: Case, given: Given, tmp_path: Path):
-    whole = by_local(case, given, tmp_path / "whole", parquet_rows(given, keys=keys()))
-    nine = replace(given, files=given.files[:-1])
-    analyzer_cache = tmp_path / "analyzer_cache"
-    by_local(case, nine, tmp_path / "nine", parquet_rows(nine, keys=keys()[:-1]), analyzer_cache=analyzer_cache)
-    kept = by_local(case, given, tmp_path / "kept", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
-    assert_same_bits(tmp_path / "whole", whole, tmp_path / "kept", kept)
-    again = by_local(case, given, tmp_path / "again", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
-    assert_same_bits(tmp_path / "whole", whole, tmp_path / "again", again)
-=======
 def first_nine(rows: RowFiles) -> RowFiles:
     return replace(rows, files=rows.files[:-1])
->>>>>>> c4c57e6 (Compare the local engine with recorded outputs of Beam)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS[1:])
 def test_accumulators_of_nine_in_ten_files_do_not_change_a_bit(function, rows: RowFiles, expected, tmp_path: Path):
-    settings = {"spans": tmp_path / "cache"}
+    settings = {"analyzer_cache": tmp_path / "cache"}
     artifact(function, parquet_rows(first_nine(rows), keys=keys(9)), rows, tmp_path / "nine", **settings)
     for name in ("ten", "again"):
         source = parquet_rows(rows, keys=keys(10))
         assert_same_files(artifact(function, source, rows, tmp_path / name, **settings), expected(function))
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("case", marked(ONE_PHASE))
-def test_what_is_kept_is_not_read(case: Case, given: Given, tmp_path: Path):
-    """Files are changed behind the back of their keys: nobody notices. With another key, one is read anew."""
-    told = other_files(given, tmp_path)
-    analyzer_cache = tmp_path / "analyzer_cache"
-    first = by_local(case, given, tmp_path / "first", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
-    unseen = by_local(case, given, tmp_path / "unseen", parquet_rows(told, keys=keys()), analyzer_cache=analyzer_cache)
-    # The rows themselves are transformed as they are now.
-    assert_same_bits(tmp_path / "first", first, tmp_path / "unseen", unseen, is_row_wise=False)
-    one = replace(given, files=[*given.files[:3], told.files[3], *given.files[4:]])
-    expected = by_local(case, one, tmp_path / "expected", parquet_rows(one))
-    seen = by_local(case, one, tmp_path / "seen", parquet_rows(one, keys=keys(1)), analyzer_cache=analyzer_cache)
-    assert_same_bits(tmp_path / "expected", expected, tmp_path / "seen", seen)
-
-
-def other_files(given: Given, folder: Path) -> Given:
-    """Files of as many rows with other values."""
-    files, seed = [], 100
-    for path in given.files:
-        seed += 1
-=======
 def with_other_values(rows: RowFiles, folder: Path) -> RowFiles:
     """Writes files with as many rows and other values, except for the last file."""
     folder.mkdir()
     files = []
     for seed, path in enumerate(rows.files[:-1], start=100):
         count = pq.read_metadata(path).num_rows
->>>>>>> c4c57e6 (Compare the local engine with recorded outputs of Beam)
         files.append(folder / path.name)
         pq.write_table(awkward_table(max(1, count), seed).slice(0, count), files[-1], row_group_size=64)
     return replace(rows, files=[*files, rows.files[-1]])
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("case", marked([case for case in CASES if case.name in ("moments", "vocabularies", "phases")]))
-def test_what_is_damaged_is_not_used(case: Case, given: Given, tmp_path: Path):
-    analyzer_cache, moments = tmp_path / "analyzer_cache", random.Random(0)
-    whole = by_local(case, given, tmp_path / "whole", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
-=======
 def test_cached_files_are_not_read_and_damaged_entries_are_computed_again(rows: RowFiles, expected, tmp_path: Path):
     """The cached files are replaced under the same keys, so that reading them would change the result."""
-    settings = {"spans": tmp_path / "cache"}
+    settings = {"analyzer_cache": tmp_path / "cache"}
     artifact(every_analyzer, parquet_rows(first_nine(rows), keys=keys(9)), rows, tmp_path / "nine", **settings)
     others = with_other_values(rows, tmp_path / "others")
     cached = artifact(every_analyzer, parquet_rows(others, keys=keys(10)), rows, tmp_path / "cached", **settings)
     assert_same_files(cached, expected(every_analyzer))
 
->>>>>>> c4c57e6 (Compare the local engine with recorded outputs of Beam)
     damages = [
         lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
         lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
@@ -209,18 +166,9 @@ def test_cached_files_are_not_read_and_damaged_entries_are_computed_again(rows: 
         lambda path: path.unlink(),
         lambda path: path.write_bytes(b"[]"),
     ]
-<<<<<<< HEAD
-    files = [path for path in sorted(analyzer_cache.rglob("*")) if path.is_file() and path.stat().st_size]
-    assert files
-    for path in files:
-        moments.choice(damages)(path)
-    mended = by_local(case, given, tmp_path / "mended", parquet_rows(given, keys=keys()), analyzer_cache=analyzer_cache)
-    assert_same_bits(tmp_path / "whole", whole, tmp_path / "mended", mended)
-=======
     files = [path for path in sorted((tmp_path / "cache").rglob("*")) if path.is_file() and path.stat().st_size]
     assert len(files) > 100
     for number, path in enumerate(files):
         damages[number % len(damages)](path)
     mended = artifact(every_analyzer, parquet_rows(rows, keys=keys(10)), rows, tmp_path / "mended", **settings)
     assert_same_files(mended, expected(every_analyzer))
->>>>>>> c4c57e6 (Compare the local engine with recorded outputs of Beam)

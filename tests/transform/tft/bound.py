@@ -1,8 +1,8 @@
-"""Binding the sinks of a trace phase by phase, and rows to transform."""
+"""Binds the sinks of a trace phase by phase, and returns rows to transform."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ WORDS = ["a", "dd", "größe", "x y"]
 
 
 def sources(node: Any) -> list[tf.Tensor]:
-    """The tensors that an analysis takes."""
+    """Returns the tensors that an analyzer reads."""
     operation = node.parent_operation
     if isinstance(operation.operation_def, analyzer_nodes.TensorSource):
         return list(operation.operation_def.tensors)
@@ -26,10 +26,10 @@ def sources(node: Any) -> list[tf.Tensor]:
 
 
 def bind_phases(trace: Trace, value: Callable[[Sink], np.ndarray | Path]) -> list[list[str]]:
-    """Binds all sinks, each phase's once what they need is bound.
+    """Binds all sinks; a phase binds those whose inputs depend on no other sink.
 
     Returns:
-        The sinks' names by phase.
+        The names of the sinks for each phase.
     """
     phases = []
     while trace.sinks:
@@ -44,8 +44,8 @@ def bind_phases(trace: Trace, value: Callable[[Sink], np.ndarray | Path]) -> lis
     return phases
 
 
-def made_up(trace: Trace) -> Callable[[Sink], np.ndarray | Path]:
-    """Values that nobody has analysed: constants, and vocabularies of `WORDS` or of 1 to 4."""
+def invented_values(trace: Trace) -> Callable[[Sink], np.ndarray | Path]:
+    """Returns a function that invents analyzer results: constants, and vocabularies of `WORDS` or of 1 to 4."""
 
     def value(sink: Sink) -> np.ndarray | Path:
         if sink.is_asset:
@@ -63,7 +63,7 @@ def _vocabulary(trace: Trace, sink: Sink) -> Path:
     path = trace.vocabulary_path(definition.vocab_filename, definition.file_format)
     lines = WORDS if definition.input_dtype == "string" else ["1", "2", "3", "4"]
     if definition.store_frequency:
-        # Statistics by key stand where frequencies do, and are two numbers.
+        # Statistics per key are two numbers, in place of the frequency.
         lines = [f"{9 - n},2 {line}" for n, line in enumerate(lines)]
     if definition.file_format == "text":
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -75,7 +75,7 @@ def _vocabulary(trace: Trace, sink: Sink) -> Path:
 
 
 def batch(count: int = 12) -> dict[str, Any]:
-    """Rows as the tensors that the functions take."""
+    """Returns rows as the tensors that the functions read."""
     rows = functions.rows(count)
     lists = {name: [row[name] for row in rows] for name in rows[0]}
     dense = {n: tf.constant(lists[n], SPECS[n].dtype) for n in ("x", "i", "m", "key", "s")}
@@ -86,16 +86,3 @@ def batch(count: int = 12) -> dict[str, Any]:
     sparse = tf.SparseTensor(indices, tf.constant(values, tf.float32), [count, 10])
     texts = tf.ragged.constant(lists["ragged_values"], tf.string, row_splits_dtype=tf.int64)
     return {**dense, **ragged, "sparse": sparse, "ragged": texts}
-
-
-def assert_same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Both hold the same features, bit by bit."""
-    left, right = _plain(ours), _plain(theirs)
-    assert left.keys() == right.keys()
-    for name, parts in right.items():
-        for mine, part in zip(left[name], parts, strict=True):
-            np.testing.assert_array_equal(mine, part, err_msg=name)
-
-
-def _plain(outputs: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
-    return {n: [part.numpy() for part in tf.nest.flatten(v, expand_composites=True)] for n, v in outputs.items()}

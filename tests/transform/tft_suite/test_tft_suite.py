@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(1800)
 def test_tft_s_own_tests_pass():
     command = [sys.executable, "-m", "tests.transform.tft_suite.run", "--jobs", str(len(os.sched_getaffinity(0)))]

@@ -1,4 +1,7 @@
-"""What TFT's vocabulary nodes do, in plain Python over lists in memory. `test_against_beam` holds it against Beam."""
+"""A reference of TFT's vocabulary nodes in plain Python.
+
+`test_beam_vocabularies` compares the local engine with Beam on the same settings.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.transform.vocabulary.single_vocabulary import Made, Wanted
+from tests.transform.vocabulary.single_vocabulary import Vocabulary, VocabularyResult
 
 DUMMY = (1, b"49d0cd50-04bb-48c0-bc6f-5b575dce351a")
 INTEGER_DUMMY = (1, b"-1")
 Pair = tuple[float, bytes]
 
 
-def expected(want: Wanted, counts: Counter | dict) -> Made:
-    """A vocabulary of tokens, bytes or int, with their counts or weights. Texts only."""
+def expected(want: Vocabulary, counts: Counter | dict) -> VocabularyResult:
+    """Returns the text vocabulary of tokens, bytes or int, with their counts or weights."""
     pairs = [(metric, token if isinstance(token, bytes) else str(token).encode()) for token, metric in counts.items()]
     pruned = _pruned(want, pairs)
     lines = [line for line in pruned if line[1] not in (want.reserved or ())]
@@ -28,10 +31,10 @@ def expected(want: Wanted, counts: Counter | dict) -> Made:
         text = [f"{metric} ".encode() + token for metric, token in lines]
     else:
         text = [token for _, token in lines]
-    return Made(b"".join(line + b"\n" for line in text), max(len(pairs), 1), max(len(pruned), 1))
+    return VocabularyResult(b"".join(line + b"\n" for line in text), max(len(pairs), 1), max(len(pruned), 1))
 
 
-def _pruned(want: Wanted, pairs: list[Pair]) -> list[Pair]:
+def _pruned(want: Vocabulary, pairs: list[Pair]) -> list[Pair]:
     kept = _largest(_above(pairs, want.frequency_threshold), want.top_k)
     if want.top_k is not None and not kept:
         kept = [_dummy(want)]
@@ -52,5 +55,5 @@ def _largest(pairs: list[Pair], most: int | None) -> list[Pair]:
     return sorted(pairs, reverse=True)[:most]
 
 
-def _dummy(want: Wanted) -> Pair:
+def _dummy(want: Vocabulary) -> Pair:
     return DUMMY if want.input_dtype == "string" else INTEGER_DUMMY

@@ -1,4 +1,4 @@
-"""One vocabulary from batches of arrays, by TFT's Beam implementation of the nodes and by the local one."""
+"""Computes one vocabulary from batches of arrays, with TFT's Beam implementation and with the local engine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MEMORY = 1 << 28
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A vocabulary that is asked for; the fields are those of TFT's nodes."""
+class Vocabulary:
+    """Settings of one vocabulary; the fields are those of TFT's nodes."""
 
     ordering: int = Ordering.FREQUENCY
     input_dtype: str = "string"
@@ -41,17 +41,17 @@ class Wanted:
 
     @property
     def accumulate(self) -> analyzer_nodes.VocabularyAccumulate:
-        """TFT's node."""
+        """The node of TFT."""
         return analyzer_nodes.VocabularyAccumulate(self.ordering, self.input_dtype)
 
     @property
     def merge(self) -> analyzer_nodes.VocabularyMerge:
-        """TFT's node."""
+        """The node of TFT."""
         return analyzer_nodes.VocabularyMerge(self.ordering, self.adjusted, self.min_diff_from_avg)
 
     @property
     def prune(self) -> analyzer_nodes.VocabularyPrune:
-        """TFT's node."""
+        """The node of TFT."""
         return analyzer_nodes.VocabularyPrune(
             self.top_k,
             self.frequency_threshold,
@@ -63,7 +63,7 @@ class Wanted:
         )
 
     def write(self, name: str) -> analyzer_nodes.VocabularyOrderAndWrite:
-        """TFT's node."""
+        """The node of TFT."""
         is_sorted = self.top_k is not None and self.key_fn is None and not self.fingerprint_shuffle
         return analyzer_nodes.VocabularyOrderAndWrite(
             name, self.store_frequency, self.fingerprint_shuffle, self.file_format, self.input_dtype, is_sorted
@@ -71,7 +71,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Made:
+class VocabularyResult:
     """A vocabulary: the file's bytes, and the number of tokens before and after pruning."""
 
     file: bytes
@@ -79,8 +79,15 @@ class Made:
     pruned: int
 
 
-def by_beam(wanted: Mapping[str, tuple[Wanted, Sequence[Batch]]], folder: Path) -> dict[str, Made]:
-    """All vocabularies by one pipeline on Beam's DirectRunner, by name."""
+def beam_vocabularies(
+    wanted: Mapping[str, tuple[Vocabulary, Sequence[Batch]]], folder: Path
+) -> dict[str, VocabularyResult]:
+    """Computes vocabularies in one pipeline on Beam's DirectRunner.
+
+    Args:
+        wanted: By name the settings of a vocabulary and its batches.
+        folder: Folder to write to.
+    """
     import apache_beam as beam
     from tensorflow_transform.beam import analyzer_impls as impls
 
@@ -102,12 +109,12 @@ def by_beam(wanted: Mapping[str, tuple[Wanted, Sequence[Batch]]], folder: Path) 
     made = {}
     for name, (want, _) in wanted.items():
         sizes = [int((folder / f"{name}.{kind}").read_text()) for kind in ("unpruned", "pruned")]
-        made[name] = Made((folder / _file_name(name, want)).read_bytes(), *sizes)
+        made[name] = VocabularyResult((folder / _file_name(name, want)).read_bytes(), *sizes)
     return made
 
 
-def by_local(
-    want: Wanted,
+def local_vocabulary(
+    want: Vocabulary,
     batches: Sequence[Batch],
     folder: Path,
     *,
@@ -117,19 +124,19 @@ def by_local(
     through_disk: bool = False,
     memory: int = MEMORY,
     is_filtered: bool = False,
-) -> Made:
-    """The vocabulary by the local engine.
+) -> VocabularyResult:
+    """Computes a vocabulary with the local engine.
 
     Args:
-        want: The vocabulary.
-        batches: What it is made of.
-        folder: Where to write.
-        files: Into how many files the batches are divided.
-        unit: Batches of a unit.
-        threads: DuckDB's threads.
-        through_disk: Whether the files are dumped, and loaded again by another reduction.
-        memory: What may be held in memory.
-        is_filtered: Whether TFT's filter for text files applies to tokens that are counted.
+        want: Settings of the vocabulary.
+        batches: Batches of tokens, with weights or labels if the settings need them.
+        folder: Folder to write to.
+        files: Number of files into which the batches are divided.
+        unit: Number of batches in a unit of work.
+        threads: Number of DuckDB's threads.
+        through_disk: Whether accumulators are written to disk and loaded by another reduction.
+        memory: Largest number of bytes in memory.
+        is_filtered: Whether tokens that a text file cannot hold are dropped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with CountStore(folder, memory, threads, per_file=through_disk) as store:
@@ -145,15 +152,15 @@ def by_local(
         if through_disk:
             loaded = reduction(want, store, is_filtered)
             for file in range(files):
-                (folder / f"span{file}").mkdir()
-                tally.dump(file, folder / f"span{file}")
-                loaded.load(file, folder / f"span{file}")
+                (folder / f"file{file}").mkdir()
+                tally.dump(file, folder / f"file{file}")
+                loaded.load(file, folder / f"file{file}")
             tally = loaded
         return finish(want, tally.result(), folder)
 
 
-def reduction(want: Wanted, store: CountStore, is_filtered: bool = False) -> BatchTally:
-    """The reduction of batches."""
+def reduction(want: Vocabulary, store: CountStore, is_filtered: bool = False) -> BatchTally:
+    """Returns a reduction of batches."""
     token = "BLOB" if want.input_dtype == "string" else "BIGINT"
     if want.ordering == Ordering.FREQUENCY:
         return CountTally(PartialCounts(store, token, "BIGINT", ordered=False), (), is_filtered)
@@ -162,15 +169,15 @@ def reduction(want: Wanted, store: CountStore, is_filtered: bool = False) -> Bat
     return CooccurrenceTally(PartialCounts(store, token, "DOUBLE", ordered=True), ())
 
 
-def finish(want: Wanted, result: object, folder: Path) -> Made:
-    """What the nodes after the reduction make of its result."""
+def finish(want: Vocabulary, result: object, folder: Path) -> VocabularyResult:
+    """Runs the nodes after the reduction."""
     tokens = vocabulary.merge(want.merge, result)
     pruned = vocabulary.prune(want.prune, tokens)
     path = folder / _file_name("local", want)
     vocabulary.order_and_write(want.write("local"), pruned, path, want.reserved)
     sizes = [int(vocabulary.count(analyzer_nodes.VocabularyCount("size"), t)) for t in (tokens, pruned)]
-    return Made(path.read_bytes(), *sizes)
+    return VocabularyResult(path.read_bytes(), *sizes)
 
 
-def _file_name(name: str, want: Wanted) -> str:
+def _file_name(name: str, want: Vocabulary) -> str:
     return name if want.file_format == "text" else f"{name}.tfrecord.gz"

@@ -16,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.transform.vocabulary.reference import expected
-from tests.transform.vocabulary.single_vocabulary import Made, Ordering, Wanted, by_local, finish, reduction
+from tests.transform.vocabulary.single_vocabulary import (
+    Ordering,
+    Vocabulary,
+    VocabularyResult,
+    finish,
+    local_vocabulary,
+    reduction,
+)
 from tests.transform.vocabulary.tokens import AWKWARD, BYTES, INTEGERS, TEXTS, VOCABULARIES
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.analysis.count_store import CountStore
@@ -31,14 +38,14 @@ INTEGER_KINDS = KINDS.map(lambda want: dataclasses.replace(want, input_dtype="in
 
 
 def by_scan(
-    want: Wanted,
+    want: Vocabulary,
     files: list[pa.Table],
     substitution: Substitution,
     *,
     is_filtered: bool,
     threads: int = 1,
     analyzer_cache: bool = False,
-) -> Made:
+) -> VocabularyResult:
     """The vocabulary of a Parquet column. With `analyzer_cache` each file is dumped and loaded."""
     with tempfile.TemporaryDirectory() as name:
         folder, paths = Path(name), []
@@ -96,22 +103,30 @@ def substitutions(draw, values: st.SearchStrategy, tokens: st.SearchStrategy, **
     is_filtered=st.booleans(),
 )
 def test_batches(
-    want: Wanted, tokens: list[bytes], size: int, files: int, analyzer_cache: bool, frequency: bool, is_filtered: bool
+    want: Vocabulary,
+    tokens: list[bytes],
+    size: int,
+    files: int,
+    analyzer_cache: bool,
+    frequency: bool,
+    is_filtered: bool,
 ):
     want = dataclasses.replace(want, store_frequency=frequency)
     batches = [(np.array(tokens[start : start + size], object),) for start in range(0, len(tokens), size)]
     with tempfile.TemporaryDirectory() as folder:
-        made = by_local(want, batches, Path(folder), files=files, through_disk=analyzer_cache, is_filtered=is_filtered)
+        made = local_vocabulary(
+            want, batches, Path(folder), files=files, through_disk=analyzer_cache, is_filtered=is_filtered
+        )
     stay = [token for token in tokens if not is_filtered or re.fullmatch(rb"[^\n\r]+", token)]
     assert made == expected(want, Counter(stay))
 
 
 @SOME
 @given(want=INTEGER_KINDS, tokens=st.lists(INTEGERS | st.just(-(2**63)), max_size=60), analyzer_cache=st.booleans())
-def test_batches_of_integers(want: Wanted, tokens: list[int], analyzer_cache: bool):
+def test_batches_of_integers(want: Vocabulary, tokens: list[int], analyzer_cache: bool):
     batches = [(np.array(tokens[start : start + 9], np.int64),) for start in range(0, len(tokens), 9)]
     with tempfile.TemporaryDirectory() as folder:
-        made = by_local(want, batches, Path(folder), files=2, through_disk=analyzer_cache)
+        made = local_vocabulary(want, batches, Path(folder), files=2, through_disk=analyzer_cache)
     assert made == expected(want, Counter(tokens))
 
 
@@ -125,7 +140,7 @@ def test_batches_of_integers(want: Wanted, tokens: list[int], analyzer_cache: bo
     analyzer_cache=st.booleans(),
 )
 def test_text_column(
-    want: Wanted, values: list, substitution: Substitution, type_, is_filtered: bool, analyzer_cache: bool
+    want: Vocabulary, values: list, substitution: Substitution, type_, is_filtered: bool, analyzer_cache: bool
 ):
     texts = [None if value is None else value.decode() for value in values]
     made = by_scan(want, column(texts, type_, 20), substitution, is_filtered=is_filtered, analyzer_cache=analyzer_cache)
@@ -141,7 +156,9 @@ def test_text_column(
     is_filtered=st.booleans(),
     analyzer_cache=st.booleans(),
 )
-def test_binary_column(want: Wanted, values: list, substitution: Substitution, is_filtered: bool, analyzer_cache: bool):
+def test_binary_column(
+    want: Vocabulary, values: list, substitution: Substitution, is_filtered: bool, analyzer_cache: bool
+):
     made = by_scan(
         want, column(values, pa.binary(), 20), substitution, is_filtered=is_filtered, analyzer_cache=analyzer_cache
     )
@@ -156,7 +173,7 @@ def test_binary_column(want: Wanted, values: list, substitution: Substitution, i
     substitution=substitutions(INTEGERS, INTEGERS, dtype="int64", as_string=False),
     analyzer_cache=st.booleans(),
 )
-def test_integer_column(want: Wanted, values: list, substitution: Substitution, analyzer_cache: bool):
+def test_integer_column(want: Vocabulary, values: list, substitution: Substitution, analyzer_cache: bool):
     made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=False, analyzer_cache=analyzer_cache)
     raw = [None if value == -(2**63) else value for value in values]
     assert made == expected(want, stream(raw, substitution, False))
@@ -169,7 +186,7 @@ def test_integer_column(want: Wanted, values: list, substitution: Substitution, 
     substitution=substitutions(INTEGERS, TEXTS, dtype="int64", as_string=True),
     is_filtered=st.booleans(),
 )
-def test_integer_column_as_text(want: Wanted, values: list, substitution: Substitution, is_filtered: bool):
+def test_integer_column_as_text(want: Vocabulary, values: list, substitution: Substitution, is_filtered: bool):
     made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=is_filtered)
     assert made == expected(want, stream(values, substitution, is_filtered))
 
@@ -179,15 +196,17 @@ def test_column_without_values():
     filled = dataclasses.replace(plain, missing=b"none")
     for type_ in (pa.string(), pa.null()):
         files = column([None] * 5, type_, 5)
-        assert by_scan(Wanted(), files, plain, is_filtered=True) == expected(Wanted(), {})
-        assert by_scan(Wanted(), files, filled, is_filtered=True) == expected(Wanted(), {b"none": 5})
+        assert by_scan(Vocabulary(), files, plain, is_filtered=True) == expected(Vocabulary(), {})
+        assert by_scan(Vocabulary(), files, filled, is_filtered=True) == expected(Vocabulary(), {b"none": 5})
 
 
 def test_no_file_and_no_row():
     with tempfile.TemporaryDirectory() as folder:
-        assert by_local(Wanted(), [], Path(folder)) == expected(Wanted(), {})
+        assert local_vocabulary(Vocabulary(), [], Path(folder)) == expected(Vocabulary(), {})
     files = column([], pa.string(), 0)
-    assert by_scan(Wanted(), files, Substitution("Column", "string", False, {}, None), is_filtered=True).unpruned == 1
+    assert (
+        by_scan(Vocabulary(), files, Substitution("Column", "string", False, {}, None), is_filtered=True).unpruned == 1
+    )
 
 
 def test_batches_load_what_a_scan_has_dumped_and_the_other_way_round(tmp_path: Path):
@@ -201,13 +220,13 @@ def test_batches_load_what_a_scan_has_dumped_and_the_other_way_round(tmp_path: P
         scanned = ScanTally(store, scan, plain, True)
         scanned.run([0], 1, print)
         scanned.dump(0, tmp_path / "scan")
-        batches = reduction(Wanted(), store)
+        batches = reduction(Vocabulary(), store)
         batches.load(0, tmp_path / "scan")
         batches.dump(0, tmp_path / "batches")
         again = ScanTally(store, scan, plain, True)
         again.load(0, tmp_path / "batches")
         for tally in (scanned, batches, again):
-            assert finish(Wanted(), tally.result(), tmp_path) == expected(Wanted(), {b"a": 2, b"b": 1})
+            assert finish(Vocabulary(), tally.result(), tmp_path) == expected(Vocabulary(), {b"a": 2, b"b": 1})
 
 
 def test_names_that_differ_in_case_alone_are_not_scanned(tmp_path: Path):
@@ -221,7 +240,7 @@ def test_text_that_is_no_utf8_is_a_users_mistake():
     bad = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])
     with pytest.raises(TidemillError) as error:
         substitution = Substitution("Column", "string", False, {}, None)
-        by_scan(Wanted(), [pa.table({"Column": bad})], substitution, is_filtered=True)
+        by_scan(Vocabulary(), [pa.table({"Column": bad})], substitution, is_filtered=True)
     assert error.value.code is Code.UNREADABLE_FILE
 
 
@@ -236,9 +255,9 @@ def test_any_number_of_threads_and_little_memory_give_the_same(weighted: bool, t
         weights = rng.lognormal(0, 8, len(tokens)).astype(np.float32)
         batches.append((tokens, weights) if weighted else (tokens,))
         exact.update(tokens)
-    want = Wanted(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY if weighted else Ordering.FREQUENCY)
+    want = Vocabulary(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY if weighted else Ordering.FREQUENCY)
     made = [
-        by_local(
+        local_vocabulary(
             want,
             batches,
             tmp_path / str(i),
@@ -260,12 +279,12 @@ def test_any_number_of_threads_and_little_memory_give_the_same(weighted: bool, t
 def test_python_formats_the_weights(tmp_path: Path):
     weights = np.array([1e16, 1e15, 123456789.125, 1e-5, 1e-4, 0.1, 3, -0.0, 1e22, 5e-324, 1.7e308], np.float64)
     tokens = np.array([b"t%d" % i for i in range(len(weights))], object)
-    want = Wanted(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY)
-    made = by_local(want, [(tokens, weights)], tmp_path)
+    want = Vocabulary(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY)
+    made = local_vocabulary(want, [(tokens, weights)], tmp_path)
     sums = {token: 0 + float(weight) for token, weight in zip(tokens, weights, strict=True)}
     assert made == expected(want, sums)
 
 
 def test_awkward_tokens_are_ordered_by_their_bytes(tmp_path: Path):
-    made = by_local(Wanted(), [(np.array(AWKWARD, object),)], tmp_path)
+    made = local_vocabulary(Vocabulary(), [(np.array(AWKWARD, object),)], tmp_path)
     assert made.file == b"".join(token + b"\n" for token in sorted(AWKWARD, reverse=True))
