@@ -1,7 +1,7 @@
-"""Every way in which a user's input can be wrong, as a closed set of codes.
+"""Error codes and the error that carries them: a closed set of ways in which a user's input can be wrong.
 
-A `TidemillError` says where the mistake is, what was received and what would be right, in one sentence. A step that
-raises one exits with code 2 and leaves nothing half-written; anything else that is raised is a defect of Tidemill.
+A `TidemillError` says in one sentence where the mistake is, what was received and what to do. A step that raises one
+exits with code 2 and leaves no half-written output. Any other exception is a defect of Tidemill.
 """
 
 from __future__ import annotations
@@ -11,71 +11,328 @@ import enum
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 EXIT_CODE = 2
-_REMEDIES = {
-    errno.ENOSPC: "make room where outputs and temporary files (TMPDIR) are written",
-    errno.EDQUOT: "make room where outputs and temporary files (TMPDIR) are written",
-    errno.EROFS: "choose a folder that can be written to",
+_FIXES = {
+    errno.ENOSPC: "free space where outputs and temporary files (TMPDIR) are written",
+    errno.EDQUOT: "free space where outputs and temporary files (TMPDIR) are written",
+    errno.EROFS: "choose a writable folder",
     errno.EACCES: "choose a path that this user may read and write",
     errno.EPERM: "choose a path that this user may read and write",
-    errno.ENOTDIR: "choose a path that does not lie below a file",
-    errno.EEXIST: "remove what is there, or choose another path",
+    errno.ENOTDIR: "choose a path that is not below a file",
+    errno.EEXIST: "remove the existing file, or choose another path",
     errno.EISDIR: "name a file, not a folder",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
-_MOST_WORDS = 300
+_MAX_REASON = 300
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an error code means. `docs/errors.md` is generated from these texts."""
+
+    code: str
+    """What users see and search for."""
+    summary: str
+    """What is wrong, in one sentence."""
+    cause: str
+    """What usually leads to it."""
+    example: str
+    """A message with this code. `tests/docs/test_error_examples.py` produces it."""
+    remedy: str
+    """What to do; the same test applies it to the example."""
 
 
 class Code(enum.Enum):
-    """The error codes. The value is what users see and search for; the comment-like second part is its help line."""
+    """The error codes, each with its explanation."""
 
-    UNKNOWN_KEY = ("unknown-key", "The experiment file has a key that Tidemill does not know.")
-    INVALID_VALUE = ("invalid-value", "A value in the experiment file has the wrong type or is out of range.")
-    UNSUPPORTED = ("unsupported", "The request is meaningful, but this version or this engine cannot do it.")
-    MISSING_FILE = ("missing-file", "A file, folder, glob or object that is named does not exist.")
-    MISSING_COLUMN = ("missing-column", "A column that is named is not among the columns that the query returns.")
-    MISSING_PACKAGE = ("missing-package", "A Python package that this step needs is not installed.")
-    UNREADABLE_FILE = ("unreadable-file", "A file exists but is truncated, corrupt or of another format than declared.")
-    MALFORMED_ROWS = ("malformed-rows", "More rows than tolerated do not parse; the quarantine file lists them.")
-    OVER_BUDGET = ("over-budget", "Reading would exceed max_bytes or max_rows; nothing was read.")
-    SQL_ERROR = ("sql-error", "The SQL query does not parse, bind or run.")
-    SOURCE_CHANGED = ("source-changed", "An input file changed between planning and reading.")
-    EMPTY_INPUT = ("empty-input", "The query returns no rows.")
-    EMPTY_SPLIT = ("empty-split", "A split received no rows.")
-    DUPLICATE_KEY = ("duplicate-key", "The key columns do not identify a row: a value occurs twice, or is null.")
-    LABEL_NULL = ("label-null", "The label has nulls.")
-    LABEL_ONE_CLASS = ("label-one-class", "The label has a single class, so nothing can be learned or measured.")
-    LABEL_TYPE = ("label-type", "The label is not binary: it must hold 0 and 1, or false and true.")
-    FEATURE_ALL_NULL = ("feature-all-null", "A feature has no value at all in the train split.")
-    FEATURE_TYPE = ("feature-type", "A feature's column has a type that its kind or transform cannot take.")
-    LEAKAGE = ("leakage", "A feature predicts the label implausibly well: it is probably known only after the label.")
-    SCHEMA_ANOMALY = ("schema-anomaly", "The data contradicts the given schema.")
-    DRIFT = ("drift", "A feature's distribution differs between splits or runs by more than the threshold.")
-    TRANSFORM_FAILED = ("transform-failed", "The preprocessing_fn cannot be loaded, traced or run.")
-    TRAINING_DIVERGED = ("training-diverged", "The loss became infinite or not a number.")
-    SERVING_SKEW = ("serving-skew", "The exported model scores rows differently from the training path.")
-    NOT_BLESSED = ("not-blessed", "No model passed the gates, so nothing is published.")
-    NO_MODEL = ("no-model", "No published model of this name and version exists.")
-    NO_RUN = ("no-run", "No recorded run matches.")
-    INCOMPLETE_ARTIFACT = ("incomplete-artifact", "An artifact lacks its manifest, or its bytes do not match it.")
-    UNUSABLE_PATH = ("unusable-path", "The disk is full, or a path cannot be written to or read.")
-    ROOT_BUSY = ("root-busy", "Another run is using the same root folder.")
+    UNKNOWN_KEY = Explanation(
+        "unknown-key",
+        summary="The experiment file has a key that Tidemill does not know.",
+        cause="A key is misspelled, is indented below the wrong section, or was renamed in a newer version.",
+        example="lable: got the unknown key 'lable'; did you mean 'label'.",
+        remedy="Write the suggested key. docs/configuration.md lists every key with its path.",
+    )
+    INVALID_VALUE = Explanation(
+        "invalid-value",
+        summary="A value in the experiment file or on the command line has the wrong type or is out of range.",
+        cause=(
+            "A number is outside its range, a word is not one of the choices, or two settings contradict each other."
+        ),
+        example="training.batch_size: got 0; use more than 0.",
+        remedy="Write a value of the type and range that the message names.",
+    )
+    UNSUPPORTED = Explanation(
+        "unsupported",
+        summary="The request is meaningful, but this version or this engine cannot do it.",
+        cause=(
+            "The experiment asks for BigQuery, for several labels where only one is possible, or for an "
+            "analyzer that the local engine does not have."
+        ),
+        example="source.engine: got 'bigquery'; use duckdb; BigQuery is not in this version.",
+        remedy="Choose the alternative that the message names.",
+    )
+    MISSING_FILE = Explanation(
+        "missing-file",
+        summary="A file, folder, glob or object that is named does not exist.",
+        cause=(
+            "A path is misspelled or relative to another folder. Paths in an experiment file are relative to that file."
+        ),
+        example="source.tables.clicks: got '/data/clicks.csv', which matches no file; name an existing file or glob.",
+        remedy="Correct the path, or create the file.",
+    )
+    MISSING_COLUMN = Explanation(
+        "missing-column",
+        summary="A column that is named is not among the columns that the query returns.",
+        cause=(
+            "The label, key, a feature, a slice or the split names a column that the SQL query does not select, "
+            "or spells it differently."
+        ),
+        example="label: got 'click'; did you mean 'clicked'.",
+        remedy="Select the column in the query, or correct the name.",
+    )
+    MISSING_PACKAGE = Explanation(
+        "missing-package",
+        summary="A Python package that this step needs is not installed.",
+        cause=(
+            "Tidemill was installed without the extra `steps`, `jax` or `beam`, or a `pkg://` URI names a "
+            "package that is not installed."
+        ),
+        example=(
+            "pkg://nycflights14: got the package 'nycflights14', which is not installed; run pip install nycflights14."
+        ),
+        remedy="Install the package or extra that the message names.",
+    )
+    UNREADABLE_FILE = Explanation(
+        "unreadable-file",
+        summary="A file exists but is truncated, corrupt or of another format than declared.",
+        cause="A download or upload was interrupted, the file is not UTF-8, or `format` does not match the content.",
+        example="example",
+        remedy="Write the file again, or declare its real `format`.",
+    )
+    MALFORMED_ROWS = Explanation(
+        "malformed-rows",
+        summary="More rows than tolerated do not parse. The quarantine file lists them.",
+        cause=(
+            "Rows have too few or too many fields, an unclosed quote, or a value that is not of the column's "
+            "type. The file `quarantine` in the outputs of `ingest` has each row with its file, line and "
+            "reason."
+        ),
+        example="example",
+        remedy=(
+            "Correct the rows, declare the column's type in `source.tables.<table>.columns`, or raise "
+            "`source.max_bad_share`."
+        ),
+    )
+    OVER_BUDGET = Explanation(
+        "over-budget",
+        summary="Reading would exceed max_bytes or max_rows. Nothing was read.",
+        cause="The glob matches more files than intended, or the data grew beyond the limit.",
+        example="example",
+        remedy="Narrow the glob or the query, or raise `source.max_bytes` or `source.max_rows`.",
+    )
+    SQL_ERROR = Explanation(
+        "sql-error",
+        summary="The SQL query does not parse, bind or run.",
+        cause=(
+            "The query has a syntax error, names an unknown table or column, converts a value that does not "
+            "convert, or reads files itself."
+        ),
+        example="example",
+        remedy="Correct the query at the position that DuckDB's message names.",
+    )
+    SOURCE_CHANGED = Explanation(
+        "source-changed",
+        summary="An input file changed between planning and reading.",
+        cause="Another process wrote to the file while the run was starting.",
+        example="example",
+        remedy="Run again when the file is complete.",
+    )
+    EMPTY_INPUT = Explanation(
+        "empty-input",
+        summary="The query returns no rows.",
+        cause="A WHERE condition matches nothing, or the input files have only a header.",
+        example="example",
+        remedy="Widen the query, or check that the input files have rows.",
+    )
+    EMPTY_SPLIT = Explanation(
+        "empty-split",
+        summary="A split received no rows.",
+        cause=(
+            "The data is too small for the fractions, all rows share one time or hash value, or the split "
+            "column lacks a name."
+        ),
+        example="example",
+        remedy="Use more rows, or change `split.fractions`, `split.by` or `split.column`.",
+    )
+    DUPLICATE_KEY = Explanation(
+        "duplicate-key",
+        summary="The key columns do not identify a row: a value occurs twice or is null.",
+        cause="A join multiplies rows, the same file is read twice, or the key needs another column.",
+        example="example",
+        remedy="Remove duplicates in the query, or add the column to `key` that makes it unique.",
+    )
+    LABEL_NULL = Explanation(
+        "label-null",
+        summary="The label has nulls.",
+        cause="The outcome is unknown for some rows, such as cancelled flights.",
+        example="example",
+        remedy="Filter these rows in the query: `WHERE clicked IS NOT NULL`.",
+    )
+    LABEL_ONE_CLASS = Explanation(
+        "label-one-class",
+        summary="The label has a single class, so nothing can be learned or measured.",
+        cause="The query filters by the label, or a split by time puts all positive rows into one split.",
+        example="example",
+        remedy="Select rows of both classes, or split differently.",
+    )
+    LABEL_TYPE = Explanation(
+        "label-type",
+        summary="The label is not binary: it must hold 0 and 1, or false and true.",
+        cause="The label is text such as `yes`, a count or a fraction.",
+        example="example",
+        remedy="Convert it in the query: `(clicked = 'yes')::INT AS clicked`.",
+    )
+    FEATURE_ALL_NULL = Explanation(
+        "feature-all-null",
+        summary="A feature has no value at all in the train split.",
+        cause="A left join finds no partner, or the column is recorded only since a date that is not in train.",
+        example="example",
+        remedy="Correct the join, or remove the feature.",
+    )
+    FEATURE_TYPE = Explanation(
+        "feature-type",
+        summary="A feature's column has a type that its kind or transform cannot take.",
+        cause="A numeric feature is text, or a column is a timestamp, a decimal or a struct.",
+        example="example",
+        remedy="Convert the column in the query, or change the feature's `kind`.",
+    )
+    LEAKAGE = Explanation(
+        "leakage",
+        summary="A feature predicts the label implausibly well: it is probably known only after the label.",
+        cause=(
+            "The query selects a column that is recorded after the outcome, such as the arrival time for a late "
+            "arrival."
+        ),
+        example="example",
+        remedy="Remove the feature. If it really is known before the label, list it in `validation.leakage.allow`.",
+    )
+    SCHEMA_ANOMALY = Explanation(
+        "schema-anomaly",
+        summary="The data contradicts the given schema.",
+        cause=(
+            "A column has another type, a value outside its domain, or is missing more often than "
+            "`validation.schema` allows."
+        ),
+        example="example",
+        remedy="Correct the data in the query, or update the `schema.pbtxt`.",
+    )
+    DRIFT = Explanation(
+        "drift",
+        summary="A feature's distribution differs between splits or runs by more than the threshold.",
+        cause="The world changed, a source is broken, or the split by time separates seasons.",
+        example="example",
+        remedy=(
+            "Look at the feature in the report of `validate`. Correct its source, remove it, or raise "
+            "`validation.drift`."
+        ),
+    )
+    TRANSFORM_FAILED = Explanation(
+        "transform-failed",
+        summary="The preprocessing_fn cannot be loaded, traced or run.",
+        cause="The module has a Python error, names a column that does not exist, or returns no usable feature.",
+        example="example",
+        remedy="Correct the line that the message names.",
+    )
+    TRAINING_DIVERGED = Explanation(
+        "training-diverged",
+        summary="The loss or a score is infinite or not a number.",
+        cause="The learning rate is too high, or numeric features have extreme values.",
+        example="example",
+        remedy="Lower the learning rate, or give numeric features `transform: zscore` or `log`.",
+    )
+    SERVING_SKEW = Explanation(
+        "serving-skew",
+        summary="The exported model scores rows differently from the training path.",
+        cause=(
+            "The transform computes different values for a single row than for a batch, for example with a "
+            "batch statistic."
+        ),
+        example="example",
+        remedy="Make the preprocessing_fn compute each row by itself, with analyzers for whole-dataset values.",
+    )
+    NOT_BLESSED = Explanation(
+        "not-blessed",
+        summary="No model passed the gates, so nothing is published.",
+        cause="A metric of the test split is below the threshold of `evaluation.gates`, or worse than the baseline.",
+        example="example",
+        remedy=(
+            "Improve the model, or change `evaluation.gates`. The report of `evaluate` shows the metrics and reasons."
+        ),
+    )
+    NO_MODEL = Explanation(
+        "no-model",
+        summary="No published model of this name and version exists.",
+        cause=(
+            "`batch_predict` runs before `train` has published, with another `--root`, or with a version that "
+            "does not exist."
+        ),
+        example="example",
+        remedy="Run the `train` pipeline with the same root, or name an existing version.",
+    )
+    NO_RUN = Explanation(
+        "no-run",
+        summary="No recorded run matches.",
+        cause="The run's id is misspelled, or the run is in another root.",
+        example="example",
+        remedy="List the runs with `tidemill runs list`, and pass the right `--root`.",
+    )
+    INCOMPLETE_ARTIFACT = Explanation(
+        "incomplete-artifact",
+        summary="An artifact lacks its manifest, or its bytes do not match the manifest.",
+        cause="A file of an earlier run was removed or edited, or an artifact was copied partly.",
+        example="example",
+        remedy="Run the step again; `tidemill run --no-cache` runs every step.",
+    )
+    UNUSABLE_PATH = Explanation(
+        "unusable-path",
+        summary="The disk is full, or a path cannot be written or read.",
+        cause="The disk or quota is full, the user lacks permission, or a file is where a folder is needed.",
+        example="example",
+        remedy="Free space, or choose another path.",
+    )
+    ROOT_BUSY = Explanation(
+        "root-busy",
+        summary="Another run is using the same root folder.",
+        cause=(
+            "Two runs were started with one `--root`. Runs share checkpoints and version numbers, so only one "
+            "may write."
+        ),
+        example="example",
+        remedy="Wait for the other run, or use another `--root`.",
+    )
 
-    def __init__(self, code: str, help_line: str):
-        self.code = code
-        self.help_line = help_line
+    @property
+    def code(self) -> str:
+        """What users see and search for, such as `unknown-key`."""
+        return self.value.code
+
+    @property
+    def summary(self) -> str:
+        """What is wrong, in one sentence."""
+        return self.value.summary
 
 
 class TidemillError(Exception):
-    """A user's mistake.
+    """A mistake in a user's input.
 
     Args:
         code: One of `Code`.
-        where: The place: a path in the experiment file (`features.distance.transform`), a file, a column, a split.
+        where: The location: a path in the experiment file (`features.distance.transform`), a file, a column, a split.
         got: What was received there, with the value or the number.
-        want: What would be right, as an instruction.
-        details: Numbers and names for programs, JSON-serialisable. Defaults to none.
+        want: What to do, as an instruction.
+        details: Numbers and names for programs, JSON-serializable. Defaults to none.
 
     Example:
         >>> str(TidemillError(Code.MISSING_COLUMN, "label", "'late', not among a, b", "name a column of the query"))
@@ -91,7 +348,7 @@ class TidemillError(Exception):
         super().__init__(f"{where}: got {got}; {want}.")
 
     def to_dict(self) -> dict:
-        """The error for programs: `code`, `message`, `details`."""
+        """Returns the error for programs: `code`, `message`, `details`."""
         return {"code": self.code.code, "message": str(self), "details": self.details}
 
 
@@ -108,22 +365,22 @@ def suggest_name(word: str, known: Sequence[str]) -> str:
     return f"use one of {', '.join(known[:20])}" + (", …" if len(known) > 20 else "")
 
 
-def of_path(error: Exception) -> TidemillError | None:
-    """What to tell of an error of the file system that a user can mend: `unusable-path`. None of any other error.
+def from_system_error(error: Exception) -> TidemillError | None:
+    """Converts a file-system error that the user can fix to `unusable-path`. Returns None for any other error.
 
-    Libraries have errors of their own for a full disk; they are known by the words of the operating system. Tidemill's
-    own that quote these words say more.
+    Libraries wrap a full disk in errors of their own, so the operating system's text is searched in messages too. A
+    Tidemill exception that quotes this text is left as it is, because it says more.
     """
     number = error.errno if isinstance(error, OSError) else None
     is_ours = type(error).__module__.startswith("tidemill.")
     if number is None and not is_ours and os.strerror(errno.ENOSPC) in str(error):
         number = errno.ENOSPC
-    if number not in _REMEDIES:
+    if number not in _FIXES:
         return None
-    # Of a renaming the second is where the file was to go.
+    # For a rename, `filename2` is the destination.
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     got = os.strerror(number).lower()
-    words = " ".join(str(error).split())
-    if name is None and words != str(OSError(number, os.strerror(number))):
-        got += f" ({words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS] + '…'})"
-    return TidemillError(Code.UNUSABLE_PATH, str(name or "a file that is read or written"), got, _REMEDIES[number])
+    message = " ".join(str(error).split())
+    if name is None and message != str(OSError(number, os.strerror(number))):
+        got += f" ({message if len(message) <= _MAX_REASON else message[:_MAX_REASON] + '…'})"
+    return TidemillError(Code.UNUSABLE_PATH, str(name or "a file that is read or written"), got, _FIXES[number])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from tidemill.errors import EXIT_CODE, TidemillError, of_path
+from tidemill.errors import EXIT_CODE, TidemillError, from_system_error
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
@@ -89,7 +89,7 @@ def step(name: str) -> Iterator[Progress]:
         print(f"{name} was told to end; the next attempt goes on from here", file=sys.stderr, flush=True)
         sys.exit(PREEMPTED_EXIT_CODE)
     except Exception as error:
-        if (mistake := of_path(error)) is None:
+        if (mistake := from_system_error(error)) is None:
             raise
         traceback.print_exception(error)
         _refuse(name, mistake)

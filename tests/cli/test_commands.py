@@ -42,7 +42,7 @@ def test_a_full_disk_ends_with_2_and_a_sentence():
         command = [sys.executable, "-m", "tidemill.cli.main", "schema"]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 2
-    assert re.fullmatch(r"error \[unusable-path\] .* no space left on device; make room .*\.\n", ended.stderr)
+    assert re.fullmatch(r"error \[unusable-path\] .* no space left on device; free space .*\.\n", ended.stderr)
 
 
 class TestValidate:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tidemill.errors import EXIT_CODE, Code, TidemillError, of_path
+from tidemill.errors import EXIT_CODE, Code, TidemillError, from_system_error
 from tidemill.training.attempts import GivenUp
 
 
@@ -17,7 +17,7 @@ def test_codes_are_unique_words_with_a_line_of_help():
     assert len(set(words)) == len(words)
     for code in Code:
         assert code.code == code.name.lower().replace("_", "-")
-        assert code.help_line.endswith(".") and len(code.help_line) < 120
+        assert code.summary.endswith(".") and len(code.summary) < 120
 
 
 def test_an_error_is_one_sentence_and_json():
@@ -59,19 +59,19 @@ def test_an_error_of_the_file_system_has_a_code_where_the_user_can_mend_it(tmp_p
         assert ended.returncode == (EXIT_CODE if mended else 1)
         assert (tmp_path / raised).exists() == mended
     told = json.loads((tmp_path / "ENOSPC").read_text())
-    want = "make room where outputs and temporary files (TMPDIR) are written"
+    want = "free space where outputs and temporary files (TMPDIR) are written"
     assert (told["code"], told["message"]) == ("unusable-path", f"/data/part: got no space left on device; {want}.")
 
 
 def test_errors_of_the_file_system_say_where():
     renamed = OSError(errno.ENOTDIR, "Not a directory", "a.partial", None, "b/a")
-    assert str(of_path(renamed)) == "b/a: got not a directory; choose a path that does not lie below a file."
+    assert str(from_system_error(renamed)) == "b/a: got not a directory; choose a path that is not below a file."
     wrapped = RuntimeError("OSError: [Errno 28]\n  No space left on device [while running Write]")
-    told = of_path(wrapped)
+    told = from_system_error(wrapped)
     assert told.where == "a file that is read or written"
     assert told.got == f"no space left on device ({' '.join(str(wrapped).split())})"
-    assert of_path(GivenUp(str(wrapped))) is None
-    assert of_path(ValueError("no")) is None and of_path(FileNotFoundError(errno.ENOENT, "x", "y")) is None
+    assert from_system_error(GivenUp(str(wrapped))) is None
+    assert from_system_error(ValueError("no")) is None and from_system_error(FileNotFoundError(errno.ENOENT, "x", "y")) is None
 
 
 def test_a_full_disk_that_has_no_place_for_the_error_either(tmp_path):

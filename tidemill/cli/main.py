@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import tidemill
-from tidemill.errors import EXIT_CODE, TidemillError, of_path
+from tidemill.errors import EXIT_CODE, TidemillError, from_system_error
 
 _DEFAULT_ROOT = ".tidemill"
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if mistake := of_path(error):
+        if mistake := from_system_error(error):
             return _refused(mistake)
         raise
 
