@@ -89,7 +89,7 @@ class Code(enum.Enum):
             "The label, key, a feature, a slice or the split names a column that the SQL query does not select, "
             "or spells it differently."
         ),
-        example="label: got 'click'; did you mean 'clicked'.",
+        example="label: got 'click', which the query does not return; did you mean 'clicked'.",
         remedy="Select the column in the query, or correct the name.",
     )
     MISSING_PACKAGE = Explanation(
@@ -108,7 +108,10 @@ class Code(enum.Enum):
         "unreadable-file",
         summary="A file exists but is truncated, corrupt or of another format than declared.",
         cause="A download or upload was interrupted, the file is not UTF-8, or `format` does not match the content.",
-        example="example",
+        example=(
+            "clicks: /data/clicks.dat: got no whole Parquet file (Parquet magic bytes not found in footer. Either "
+            "the file is corrupted or this is not a parquet file.); replace the file by a whole one."
+        ),
         remedy="Write the file again, or declare its real `format`.",
     )
     MALFORMED_ROWS = Explanation(
@@ -119,7 +122,11 @@ class Code(enum.Enum):
             "type. The file `quarantine` in the outputs of `ingest` has each row with its file, line and "
             "reason."
         ),
-        example="example",
+        example=(
+            "clicks: /data/clicks.csv, line 9: got 1 of 200 rows (0.500%) that do not parse; the first: Expected "
+            "Number of Columns: 3 Found: 4 in '7,3.5,1,mobile'; mend the rows, declare the column's type, or raise "
+            "source.max_bad_share above 0."
+        ),
         remedy=(
             "Correct the rows, declare the column's type in `source.tables.<table>.columns`, or raise "
             "`source.max_bad_share`."
@@ -129,7 +136,7 @@ class Code(enum.Enum):
         "over-budget",
         summary="Reading would exceed max_bytes or max_rows. Nothing was read.",
         cause="The glob matches more files than intended, or the data grew beyond the limit.",
-        example="example",
+        example="source.max_bytes: got 2,087 bytes in 1 files, more than 1,000; raise max_bytes or name fewer files.",
         remedy="Narrow the glob or the query, or raise `source.max_bytes` or `source.max_rows`.",
     )
     SQL_ERROR = Explanation(
@@ -139,21 +146,21 @@ class Code(enum.Enum):
             "The query has a syntax error, names an unknown table or column, converts a value that does not "
             "convert, or reads files itself."
         ),
-        example="example",
+        example='source.sql: got Binder Error: Referenced column "prise" not found in FROM clause!; mend the query.',
         remedy="Correct the query at the position that DuckDB's message names.",
     )
     SOURCE_CHANGED = Explanation(
         "source-changed",
         summary="An input file changed between planning and reading.",
         cause="Another process wrote to the file while the run was starting.",
-        example="example",
+        example="clicks: /data/clicks.csv: got 2,097 bytes where 2,087 were recorded; plan the run again.",
         remedy="Run again when the file is complete.",
     )
     EMPTY_INPUT = Explanation(
         "empty-input",
         summary="The query returns no rows.",
         cause="A WHERE condition matches nothing, or the input files have only a header.",
-        example="example",
+        example="source.sql: got no rows; check the files and the query's conditions.",
         remedy="Widen the query, or check that the input files have rows.",
     )
     EMPTY_SPLIT = Explanation(
@@ -163,49 +170,63 @@ class Code(enum.Enum):
             "The data is too small for the fractions, all rows share one time or hash value, or the split "
             "column lacks a name."
         ),
-        example="example",
+        example=(
+            "split by random: got no rows for test of 2 in all; give the split a larger fraction or more rows, or "
+            "choose another split.by."
+        ),
         remedy="Use more rows, or change `split.fractions`, `split.by` or `split.column`.",
     )
     DUPLICATE_KEY = Explanation(
         "duplicate-key",
         summary="The key columns do not identify a row: a value occurs twice or is null.",
         cause="A join multiplies rows, the same file is read twice, or the key needs another column.",
-        example="example",
+        example=(
+            "key id: got 1 values that occur more than once, such as 7 in 2 rows; add a column that tells them "
+            "apart, or make the query return each once."
+        ),
         remedy="Remove duplicates in the query, or add the column to `key` that makes it unique.",
     )
     LABEL_NULL = Explanation(
         "label-null",
         summary="The label has nulls.",
         cause="The outcome is unknown for some rows, such as cancelled flights.",
-        example="example",
+        example="label 'clicked': got 1 nulls; leave such rows out in the query.",
         remedy="Filter these rows in the query: `WHERE clicked IS NOT NULL`.",
     )
     LABEL_ONE_CLASS = Explanation(
         "label-one-class",
         summary="The label has a single class, so nothing can be learned or measured.",
         cause="The query filters by the label, or a split by time puts all positive rows into one split.",
-        example="example",
+        example="label 'clicked': got the single value 1 in all rows; take rows of both classes, or another label.",
         remedy="Select rows of both classes, or split differently.",
     )
     LABEL_TYPE = Explanation(
         "label-type",
         summary="The label is not binary: it must hold 0 and 1, or false and true.",
         cause="The label is text such as `yes`, a count or a fraction.",
-        example="example",
+        example=(
+            "label 'clicked': got a column of type VARCHAR, with values such as 'no', 'yes'; make it 0 and 1, or "
+            "false and true, in the query."
+        ),
         remedy="Convert it in the query: `(clicked = 'yes')::INT AS clicked`.",
     )
     FEATURE_ALL_NULL = Explanation(
         "feature-all-null",
         summary="A feature has no value at all in the train split.",
         cause="A left join finds no partner, or the column is recorded only since a date that is not in train.",
-        example="example",
+        example=(
+            "features, evaluation.slices: got no value in 156 rows of train for age; leave these columns out, or "
+            "mend the query or the files' columns."
+        ),
         remedy="Correct the join, or remove the feature.",
     )
     FEATURE_TYPE = Explanation(
         "feature-type",
         summary="A feature's column has a type that its kind or transform cannot take.",
         cause="A numeric feature is text, or a column is a timestamp, a decimal or a struct.",
-        example="example",
+        example=(
+            "features.price: got column 'price' of type string; a numeric feature takes a number; make it categorical."
+        ),
         remedy="Convert the column in the query, or change the feature's `kind`.",
     )
     LEAKAGE = Explanation(
@@ -215,7 +236,10 @@ class Code(enum.Enum):
             "The query selects a column that is recorded after the outcome, such as the arrival time for a late "
             "arrival."
         ),
-        example="example",
+        example=(
+            "validation.leakage: got features that all but give the label away: paid (AUC 0.938); remove them, or "
+            "list those that are known before the label in validation.leakage.allow."
+        ),
         remedy="Remove the feature. If it really is known before the label, list it in `validation.leakage.allow`.",
     )
     SCHEMA_ANOMALY = Explanation(
@@ -225,14 +249,22 @@ class Code(enum.Enum):
             "A column has another type, a value outside its domain, or is missing more often than "
             "`validation.schema` allows."
         ),
-        example="example",
+        example=(
+            "validation.schema: got data that contradict the schema: visits in train: the largest value is 8, above "
+            "3; visits in valid: the largest value is 7, above 3; visits in test: the largest value is 7, above 3; "
+            "mend the data or the schema."
+        ),
         remedy="Correct the data in the query, or update the `schema.pbtxt`.",
     )
     DRIFT = Explanation(
         "drift",
         summary="A feature's distribution differs between splits or runs by more than the threshold.",
         cause="The world changed, a source is broken, or the split by time separates seasons.",
-        example="example",
+        example=(
+            "validation.drift: got features that drifted: price against valid (Jensen-Shannon 0.1001 above 0.05); "
+            "price against test (Jensen-Shannon 0.0799 above 0.05); mend the data, train on newer rows, or raise "
+            "the thresholds."
+        ),
         remedy=(
             "Look at the feature in the report of `validate`. Correct its source, remove it, or raise "
             "`validation.drift`."
@@ -242,14 +274,17 @@ class Code(enum.Enum):
         "transform-failed",
         summary="The preprocessing_fn cannot be loaded, traced or run.",
         cause="The module has a Python error, names a column that does not exist, or returns no usable feature.",
-        example="example",
+        example="transform_module, line 5: got NameError: name 'pint' is not defined; mend the transform module.",
         remedy="Correct the line that the message names.",
     )
     TRAINING_DIVERGED = Explanation(
         "training-diverged",
         summary="The loss or a score is infinite or not a number.",
         cause="The learning rate is too high, or numeric features have extreme values.",
-        example="example",
+        example=(
+            "training, epoch 1, batch 24: got a train loss of nan; lower training.optimizer.learning_rate, and give "
+            "numeric features transform: zscore."
+        ),
         remedy="Lower the learning rate, or give numeric features `transform: zscore` or `log`.",
     )
     SERVING_SKEW = Explanation(
@@ -259,14 +294,21 @@ class Code(enum.Enum):
             "The transform computes different values for a single row than for a batch, for example with a "
             "batch statistic."
         ),
-        example="example",
+        example=(
+            "row 0 of valid, signature serving_default: got a score of 0.614902496 from the exported model and "
+            "0.581423521 from training; report this with the experiment: the transform gives other values for one "
+            "row than for a batch."
+        ),
         remedy="Make the preprocessing_fn compute each row by itself, with analyzers for whole-dataset values.",
     )
     NOT_BLESSED = Explanation(
         "not-blessed",
         summary="No model passed the gates, so nothing is published.",
         cause="A metric of the test split is below the threshold of `evaluation.gates`, or worse than the baseline.",
-        example="example",
+        example=(
+            "evaluation.gates: got dcn_v2 (not blessed: auc 0.6000 is below 0.9); improve the model or change "
+            "evaluation.gates."
+        ),
         remedy=(
             "Improve the model, or change `evaluation.gates`. The report of `evaluate` shows the metrics and reasons."
         ),
@@ -278,28 +320,34 @@ class Code(enum.Enum):
             "`batch_predict` runs before `train` has published, with another `--root`, or with a version that "
             "does not exist."
         ),
-        example="example",
+        example=(
+            "/data/models/clicks: got version 'latest', where there are none; publish a model of 'clicks' first, by "
+            "the train pipeline."
+        ),
         remedy="Run the `train` pipeline with the same root, or name an existing version.",
     )
     NO_RUN = Explanation(
         "no-run",
         summary="No recorded run matches.",
         cause="The run's id is misspelled, or the run is in another root.",
-        example="example",
+        example="run: got '2031', with which no run begin; name one of 20261129-032407.",
         remedy="List the runs with `tidemill runs list`, and pass the right `--root`.",
     )
     INCOMPLETE_ARTIFACT = Explanation(
         "incomplete-artifact",
         summary="An artifact lacks its manifest, or its bytes do not match the manifest.",
         cause="A file of an earlier run was removed or edited, or an artifact was copied partly.",
-        example="example",
+        example="/data/model/model.json: got 0 bytes where the manifest says 2; run the step that made it again.",
         remedy="Run the step again; `tidemill run --no-cache` runs every step.",
     )
     UNUSABLE_PATH = Explanation(
         "unusable-path",
         summary="The disk is full, or a path cannot be written or read.",
         cause="The disk or quota is full, the user lacks permission, or a file is where a folder is needed.",
-        example="example",
+        example=(
+            "/data/part-00000.parquet: got no space left on device; free space where outputs and temporary files "
+            "(TMPDIR) are written."
+        ),
         remedy="Free space, or choose another path.",
     )
     ROOT_BUSY = Explanation(
@@ -309,7 +357,7 @@ class Code(enum.Enum):
             "Two runs were started with one `--root`. Runs share checkpoints and version numbers, so only one "
             "may write."
         ),
-        example="example",
+        example="/data: got a root that run 20261129-032407 is using; wait for it, or give another --root.",
         remedy="Wait for the other run, or use another `--root`.",
     )
 

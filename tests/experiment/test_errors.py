@@ -71,7 +71,8 @@ def test_errors_of_the_file_system_say_where():
     assert told.where == "a file that is read or written"
     assert told.got == f"no space left on device ({' '.join(str(wrapped).split())})"
     assert from_system_error(GivenUp(str(wrapped))) is None
-    assert from_system_error(ValueError("no")) is None and from_system_error(FileNotFoundError(errno.ENOENT, "x", "y")) is None
+    assert from_system_error(ValueError("no")) is None
+    assert from_system_error(FileNotFoundError(errno.ENOENT, "x", "y")) is None
 
 
 def test_a_full_disk_that_has_no_place_for_the_error_either(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.docs.samples import without_numbers
 from tests.training.conftest import DCN, MODELS
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
@@ -64,6 +65,7 @@ def test_skew_is_noticed(shop):
         replay(shop.folder / "two" / "Format-Serving", graph, raw, sampled)
     assert error.value.code is Code.SERVING_SKEW
     assert {"row", "serving", "training", "split", "signature"} <= set(error.value.details)
+    assert without_numbers(str(error.value)) == without_numbers(Code.SERVING_SKEW.value.example)
 
 
 def test_skew_of_one_row_is_noticed(shop):

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests.docs.samples import without_numbers
 from tests.training.conftest import DCN, GBDT, KINDS, MODELS
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
@@ -132,6 +133,7 @@ def test_divergence(shop):
     with pytest.raises(TidemillError) as error:
         shop.train(DCN, optimizer={"name": "sgd", "learning_rate": 1e30})
     assert error.value.code is Code.TRAINING_DIVERGED
+    assert without_numbers(str(error.value)) == without_numbers(Code.TRAINING_DIVERGED.value.example)
     assert not (shop.folder / "model").exists()
 
 
