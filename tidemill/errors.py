@@ -282,7 +282,7 @@ class Code(enum.Enum):
         summary="The loss or a score is infinite or not a number.",
         cause="The learning rate is too high, or numeric features have extreme values.",
         example=(
-            "training, epoch 1, batch 24: got a train loss of nan; lower training.optimizer.learning_rate, and give "
+            "training, epoch 1/3, batch 24: got a train loss of nan; lower training.optimizer.learning_rate, and give "
             "numeric features transform: zscore."
         ),
         remedy="Lower the learning rate, or give numeric features `transform: zscore` or `log`.",
@@ -330,14 +330,14 @@ class Code(enum.Enum):
         "no-run",
         summary="No recorded run matches.",
         cause="The run's id is misspelled, or the run is in another root.",
-        example="run: got '2031', with which no run begin; name one of 20261129-032407.",
+        example="run: got '2031', with which no run begin; name one of 20261129-094512.",
         remedy="List the runs with `tidemill runs list`, and pass the right `--root`.",
     )
     INCOMPLETE_ARTIFACT = Explanation(
         "incomplete-artifact",
         summary="An artifact lacks its manifest, or its bytes do not match the manifest.",
         cause="A file of an earlier run was removed or edited, or an artifact was copied partly.",
-        example="/data/model/model.json: got 0 bytes where the manifest says 2; run the step that made it again.",
+        example="/data/model/model.json: got 0 bytes, 2 in the manifest; run the step that wrote it again.",
         remedy="Run the step again; `tidemill run --no-cache` runs every step.",
     )
     UNUSABLE_PATH = Explanation(
@@ -357,7 +357,7 @@ class Code(enum.Enum):
             "Two runs were started with one `--root`. Runs share checkpoints and version numbers, so only one "
             "may write."
         ),
-        example="/data: got a root that run 20261129-032407 is using; wait for it, or give another --root.",
+        example="/data: got a root that run 20261129-094512 is using; wait for it, or give another --root.",
         remedy="Wait for the other run, or use another `--root`.",
     )
 
