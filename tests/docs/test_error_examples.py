@@ -27,8 +27,8 @@ from tidemill.local import record
 from tidemill.planning import check_supported
 from tidemill.publishing import store
 from tidemill.publishing.publish import publish
-from tidemill.transform import module
-from tidemill.transform.features import feature_columns
+from tidemill.transform import module_function
+from tidemill.transform.features_function import feature_columns
 
 ROWS = "id,price,clicked\n" + "".join(f"{i},{i * 0.5},{i % 2}\n" for i in range(200))
 ELSEWHERE = {Code.TRAINING_DIVERGED, Code.SERVING_SKEW}
@@ -164,7 +164,7 @@ def drift(folder: Path, fixed: bool) -> None:
 
 def transform_failed(folder: Path, fixed: bool) -> None:
     name = "print" if fixed else "pint"
-    module.load(f"def preprocessing_fn(inputs):\n    return inputs\n\n\n{name}()\n")
+    module_function.load(f"def preprocessing_fn(inputs):\n    return inputs\n\n\n{name}()\n")
 
 
 def not_blessed(folder: Path, fixed: bool) -> None:
