@@ -109,8 +109,8 @@ class Code(enum.Enum):
         summary="A file exists but is truncated, corrupt or of another format than declared.",
         cause="A download or upload was interrupted, the file is not UTF-8, or `format` does not match the content.",
         example=(
-            "clicks: /data/clicks.dat: got no whole Parquet file (Parquet magic bytes not found in footer. Either "
-            "the file is corrupted or this is not a parquet file.); replace the file by a whole one."
+            "clicks: /data/clicks.dat: got a damaged Parquet file (Parquet magic bytes not found in footer. Either "
+            "the file is corrupted or this is not a parquet file.); replace it with an intact file."
         ),
         remedy="Write the file again, or declare its real `format`.",
     )
@@ -123,8 +123,8 @@ class Code(enum.Enum):
             "reason."
         ),
         example=(
-            "clicks: /data/clicks.csv, line 9: got 1 of 200 rows (0.500%) that do not parse; the first: Expected "
-            "Number of Columns: 3 Found: 4 in '7,3.5,1,mobile'; mend the rows, declare the column's type, or raise "
+            "clicks: /data/clicks.csv, line 9: got 1 of 200 rows (0.500%) with errors; the first: Expected Number "
+            "of Columns: 3 Found: 4 in '7,3.5,1,mobile'; fix the rows, declare the column's type, or raise "
             "source.max_bad_share above 0."
         ),
         remedy=(
@@ -146,14 +146,16 @@ class Code(enum.Enum):
             "The query has a syntax error, names an unknown table or column, converts a value that does not "
             "convert, or reads files itself."
         ),
-        example='source.sql: got Binder Error: Referenced column "prise" not found in FROM clause!; mend the query.',
+        example=(
+            'source.sql: got Binder Error: Referenced column "prise" not found in FROM clause!; correct the query.'
+        ),
         remedy="Correct the query at the position that DuckDB's message names.",
     )
     SOURCE_CHANGED = Explanation(
         "source-changed",
         summary="An input file changed between planning and reading.",
         cause="Another process wrote to the file while the run was starting.",
-        example="clicks: /data/clicks.csv: got 2,097 bytes where 2,087 were recorded; plan the run again.",
+        example="clicks: /data/clicks.csv: got 2,097 bytes instead of the recorded 2,087; plan the run again.",
         remedy="Run again when the file is complete.",
     )
     EMPTY_INPUT = Explanation(
@@ -171,7 +173,7 @@ class Code(enum.Enum):
             "column lacks a name."
         ),
         example=(
-            "split by random: got no rows for test of 2 in all; give the split a larger fraction or more rows, or "
+            "split by random: got no rows for test of 2 in total; give the split a larger fraction or more rows, or "
             "choose another split.by."
         ),
         remedy="Use more rows, or change `split.fractions`, `split.by` or `split.column`.",
@@ -181,8 +183,8 @@ class Code(enum.Enum):
         summary="The key columns do not identify a row: a value occurs twice or is null.",
         cause="A join multiplies rows, the same file is read twice, or the key needs another column.",
         example=(
-            "key id: got 1 values that occur more than once, such as 7 in 2 rows; add a column that tells them "
-            "apart, or make the query return each once."
+            "key id: got 1 values that occur more than once, such as 7 in 2 rows; add a column that distinguishes "
+            "the rows, or make the query return each key once."
         ),
         remedy="Remove duplicates in the query, or add the column to `key` that makes it unique.",
     )
@@ -190,14 +192,16 @@ class Code(enum.Enum):
         "label-null",
         summary="The label has nulls.",
         cause="The outcome is unknown for some rows, such as cancelled flights.",
-        example="label 'clicked': got 1 nulls; leave such rows out in the query.",
+        example="label 'clicked': got 1 nulls; leave out the rows without a label in the query.",
         remedy="Filter these rows in the query: `WHERE clicked IS NOT NULL`.",
     )
     LABEL_ONE_CLASS = Explanation(
         "label-one-class",
         summary="The label has a single class, so nothing can be learned or measured.",
         cause="The query filters by the label, or a split by time puts all positive rows into one split.",
-        example="label 'clicked': got the single value 1 in all rows; take rows of both classes, or another label.",
+        example=(
+            "label 'clicked': got the single value 1 in all rows; select rows of both classes, or choose another label."
+        ),
         remedy="Select rows of both classes, or split differently.",
     )
     LABEL_TYPE = Explanation(
@@ -215,8 +219,8 @@ class Code(enum.Enum):
         summary="A feature has no value at all in the train split.",
         cause="A left join finds no partner, or the column is recorded only since a date that is not in train.",
         example=(
-            "features, evaluation.slices: got no value in 156 rows of train for age; leave these columns out, or "
-            "mend the query or the files' columns."
+            "features, evaluation.slices: got no value in 156 rows of train for age; leave out these columns, or "
+            "correct the query or the files' columns."
         ),
         remedy="Correct the join, or remove the feature.",
     )
@@ -274,7 +278,7 @@ class Code(enum.Enum):
         "transform-failed",
         summary="The preprocessing_fn cannot be loaded, traced or run.",
         cause="The module has a Python error, names a column that does not exist, or returns no usable feature.",
-        example="transform_module, line 5: got NameError: name 'pint' is not defined; mend the transform module.",
+        example="transform_module, line 5: got NameError: name 'pint' is not defined; fix the transform module.",
         remedy="Correct the line that the message names.",
     )
     TRAINING_DIVERGED = Explanation(
