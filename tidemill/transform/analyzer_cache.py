@@ -187,7 +187,8 @@ def _fetch_archives(uri: str, folder: Path) -> None:
                 if parent in ("/", "..") or name == "..":
                     raise ValueError(f"{archive.uri} holds {entry.name!r}, which is not a file of an entry")
                 (folder / parent).mkdir(parents=True, exist_ok=True)
-                (folder / parent / name).write_bytes(entries.extractfile(entry).read())
+                if (content := entries.extractfile(entry)) is not None:
+                    (folder / parent / name).write_bytes(content.read())
 
 
 def _upload_archive(entries: Sequence[Path], uri: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -98,7 +99,7 @@ class ExampleFunction(tf.Module):
     def parse(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the raw columns of serialized examples as dense tensors with sentinels, see `dense_spec`."""
         specs = {name: tf.io.VarLenFeature(_TF_DTYPES[column.dtype]) for name, column in self._columns.items()}
-        parsed = tf.io.parse_example(examples, specs)
+        parsed: dict[str, Any] = tf.io.parse_example(examples, specs)
         return {name: _parsed(parsed[name], column) for name, column in self._columns.items()}
 
 

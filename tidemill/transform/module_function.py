@@ -113,7 +113,7 @@ def _load(text: str) -> Callable[[Mapping[str, Any]], Any]:
     return function
 
 
-def _check_output(name: object, tensor: object) -> None:
+def _check_output(name: object, tensor: Any) -> None:
     import tensorflow as tf
 
     where = f"output {name!r}"

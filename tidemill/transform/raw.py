@@ -24,7 +24,7 @@ SENTINELS: dict[str, int | float | bytes] = {"int64": -(2**63), "float32": float
 _ARROW = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
 
 
-PreprocessingFn = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+PreprocessingFn = Callable[[dict[str, Any]], Mapping[str, Any]]
 """Takes raw columns by name, each a sparse tensor `[batch, 1]` or, for lists, `[batch, longest]`, and returns output
 tensors by name. Must be picklable."""
 

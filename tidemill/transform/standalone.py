@@ -9,7 +9,7 @@ import contextlib
 import glob
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tidemill.transform.apply.saved_transform import BatchTransformer
 from tidemill.transform.canonical import canonicalise
 from tidemill.transform.graph import RAW_METADATA, TRANSFORM_FN
 from tidemill.transform.local_engine import analyse_rows
-from tidemill.transform.raw import RawColumn, is_list, raw_column
+from tidemill.transform.raw import PreprocessingFn, RawColumn, is_list, raw_column
 from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.rows.tensors import columns_of
 
@@ -48,7 +48,7 @@ SchemaLike = schema_pb2.Schema | dataset_metadata.DatasetMetadata | Mapping[str,
 
 def analyze(
     data: Tabular,
-    preprocessing_fn: Callable[[dict[str, Any]], dict[str, Any]],
+    preprocessing_fn: PreprocessingFn,
     *,
     schema: SchemaLike | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -98,9 +98,12 @@ def analyze(
         {'s_integerized': [0, 1, 0], 'x_centered': [-1.0, 0.0, 1.0]}
     """
     threads = threads or available_cpus()
-    temporary = tempfile.TemporaryDirectory(prefix="tidemill-transform-") if output is None else None
-    folder = Path(temporary.name if temporary else output)
-    if temporary is None:
+    temporary = None
+    if output is None:
+        temporary = tempfile.TemporaryDirectory(prefix="tidemill-transform-")
+        folder = Path(temporary.name)
+    else:
+        folder = Path(output)
         _refuse_other_content(folder)
     with _parquet_files(data) as paths:
         raw_schema = _infer_schema(paths) if schema is None else _as_schema(schema)

@@ -24,7 +24,7 @@ def test_moments_of_parts(parts):
     values = [value for part in parts for value in part]
     got = merge_moments([moments(part) for part in parts])
     want = moments(values)
-    assert got.count == len(values)
+    assert got.counts == len(values)
     np.testing.assert_allclose([got.mean, got.variance], [want.mean, want.variance], rtol=1e-9, atol=1e-3)
 
 
@@ -43,7 +43,7 @@ def test_they_are_those_of_tfts_combiner(parts):
 def test_a_constant_column_has_no_variance(value, counts):
     parts = [MomentsAccumulator(np.array(count), np.array(value), np.array(0.0)) for count in counts]
     got = merge_moments(parts)
-    assert (got.mean, got.variance, got.count) == (value, 0.0, sum(counts))
+    assert (got.mean, got.variance, got.counts) == (value, 0.0, sum(counts))
 
 
 def test_elements_without_values():
@@ -66,7 +66,7 @@ def test_a_shorter_part_lacks_the_last_elements():
     short = MomentsAccumulator(np.array([2]), np.array([4.0]), np.array([0.0]))
     long = MomentsAccumulator(np.array([2, 2]), np.array([6.0, 1.0]), np.array([0.0, 3.0]))
     got = merge_moments([short, long])
-    assert got.count.tolist() == [4, 2] and got.mean.tolist() == [5.0, 1.0] and got.variance.tolist() == [1.0, 3.0]
+    assert got.counts.tolist() == [4, 2] and got.mean.tolist() == [5.0, 1.0] and got.variance.tolist() == [1.0, 3.0]
 
 
 @given(st.lists(PARTS, min_size=1, max_size=4))

@@ -11,7 +11,7 @@ computing sample variances", for any number of parts at once. TFT's combiner app
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +61,9 @@ class WeightedPoints(NamedTuple):
         if weights is not None:
             out |= ~(weights > 0)
         if out.any():
-            values, weights, groups = (None if a is None else a[~out] for a in (values, weights, groups))
+            values = values[~out]
+            weights = None if weights is None else weights[~out]
+            groups = None if groups is None else groups[~out]
         if weights is None and groups is None:
             values = np.sort(values)
         else:
@@ -117,7 +119,7 @@ class WeightedPoints(NamedTuple):
         chosen[is_smallest] = firsts[is_smallest]
         return WeightedPoints(self.values[chosen], np.add.reduceat(self.weights, firsts), self.groups[chosen])
 
-    def sketch(self, parameters: QuantilesParameters) -> QuantilesSketch:
+    def sketch(self, parameters: QuantilesParameters) -> Any:
         """Returns TFT's sketch of all points, regardless of their group."""
         sketch = QuantilesSketch(parameters.epsilon * _SKETCH_SHARE, parameters.max_values, 1)
         if len(self.values):
@@ -126,9 +128,9 @@ class WeightedPoints(NamedTuple):
 
 
 class MomentsAccumulator(NamedTuple):
-    """Count, mean and variance of values: three arrays of one shape, with one element per column of values."""
+    """Counts, means and variances of values: three arrays of one shape, with one element per column of values."""
 
-    count: np.ndarray
+    counts: np.ndarray
     mean: np.ndarray
     variance: np.ndarray
 
@@ -142,7 +144,7 @@ def merge_moments(parts: Sequence[MomentsAccumulator]) -> MomentsAccumulator:
     Returns:
         Moments in float64. For an element without values they are NaN, or 0 if no element has any, as in TFT.
     """
-    filled = [part for part in parts if np.any(part.count)] or list(parts[-1:])
+    filled = [part for part in parts if np.any(part.counts)] or list(parts[-1:])
     shape = tuple(np.max([np.shape(part.mean) for part in filled], axis=0).astype(int))
     stacked = [np.stack([_padded(part[field], shape) for part in filled]) for field in range(3)]
     count, mean, variance = merge_moment_groups(MomentsAccumulator(*stacked), np.zeros(1, np.int64))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tidemill.transform.analysis import nodes, passes
 from tidemill.transform.analysis.background import AwaitedValues, BackgroundThread
 from tidemill.transform.analysis.count_store import CountStore
-from tidemill.transform.analysis.reduction import Reduction
+from tidemill.transform.analysis.reduction import Reduction, is_fed, is_scanning
 from tidemill.transform.analyzer_cache import AnalyzerCache, entry_key
 from tidemill.transform.rows.row_source import RowFile, RowSource
 from tidemill.transform.tft import combiners
@@ -81,6 +82,7 @@ class _Phase:
         progress: Callable[[int, int], None],
     ):
         self._trace, self._rows, self._reductions, self._cache = trace, rows, reductions, analyzer_cache
+        self._scanning = {o: reduction for o, reduction in reductions.items() if is_scanning(reduction)}
         self._threads, self._progress = threads, progress
         self._done = 0
         self._total = sum(file.rows for file in rows.files)
@@ -109,13 +111,13 @@ class _Phase:
             self._save(file, readers)
 
     def _scan(self, missing: Sequence[tuple[RowFile, list[Reduction]]]) -> None:
-        for reduction in self._reductions.values():
-            files = [file.index for file, readers in missing if reduction.scans and reduction in readers]
+        for reduction in self._scanning.values():
+            files = [file.index for file, readers in missing if reduction in readers]
             if files:
                 reduction.run(files, self._threads, lambda rows: None)
 
     def _feed(self, missing: Sequence[tuple[RowFile, list[Reduction]]]) -> None:
-        fed = [(file, [r for r in readers if not r.scans]) for file, readers in missing]
+        fed = [(file, [r for r in readers if is_fed(r)]) for file, readers in missing]
         fed = [(file, readers) for file, readers in fed if readers]
         self._advance(self._total - sum(file.rows for file, _ in fed))
         if fed:
@@ -125,20 +127,18 @@ class _Phase:
         """Returns the reductions' results."""
         results = {operation: reduction.result() for operation, reduction in self._reductions.items()}
         files = self._rows.files
-        for operation, reduction in self._reductions.items():
+        for operation, reduction in self._scanning.items():
             # Rewritten only if it grew much: an entry is as large as the vocabulary.
             if len(files) < max(_MIN_SUMMED_FILES, _SUM_GROWTH * self._summed.get(operation, 0)):
                 continue
-            if reduction.scans and (key := self._key(operation, *files)):
-                self._cache.save(key, reduction.dump_sum)
+            self._save_entry(self._key(operation, *files), reduction.dump_sum)
         return results
 
     def _load_sums(self) -> None:
         files = self._rows.files
-        for operation, reduction in self._reductions.items():
-            for count in range(len(files), _MIN_SUMMED_FILES - 1, -1) if reduction.scans else []:
-                key = self._key(operation, *files[:count])
-                if key is not None and self._cache.load(key, reduction.load_sum):
+        for operation, reduction in self._scanning.items():
+            for count in range(len(files), _MIN_SUMMED_FILES - 1, -1):
+                if self._load_entry(self._key(operation, *files[:count]), reduction.load_sum):
                     self._summed[operation] = count
                     break
 
@@ -149,30 +149,35 @@ class _Phase:
         for operation, reduction in self._reductions.items():
             if position < self._summed.get(operation, 0):
                 continue
-            key = self._key(operation, file)
-            load = lambda folder, r=reduction: r.load(file.index, folder)  # noqa: E731
-            if key is None or not self._cache.load(key, load):
+            load = functools.partial(reduction.load, file.index)
+            if not self._load_entry(self._key(operation, file), load):
                 readers.append(reduction)
         return readers
 
     def _save(self, file: RowFile, readers: Sequence[Reduction]) -> None:
         for operation, reduction in self._reductions.items():
-            key = self._key(operation, file)
-            if key is not None and reduction in readers:
-                self._cache.save(key, lambda folder, r=reduction: r.dump(file.index, folder))
+            if reduction in readers:
+                self._save_entry(self._key(operation, file), functools.partial(reduction.dump, file.index))
+
+    def _load_entry(self, key: str | None, read: Callable[[Path], None]) -> bool:
+        return self._cache is not None and key is not None and self._cache.load(key, read)
+
+    def _save_entry(self, key: str | None, write: Callable[[Path], None]) -> None:
+        if self._cache is not None and key is not None:
+            self._cache.save(key, write)
 
     def _describe(self, operation: nodes.Operation) -> tuple[str, object] | None:
         """Returns what a reduction's state depends on besides the file; None if it may differ next time."""
         description, tensors = combiners.describe(operation.operation_def), nodes.source_tensors(operation)
         graph, filters = fingerprint(tensors, self._trace), self._trace.token_filter
         is_filtered = [filters[tensor.name] for tensor in tensors if tensor.name in filters]
-        return None if description is None or graph is None else (graph, [description, is_filtered])
+        return None if description is None else (graph, [description, is_filtered])
 
     def _key(self, operation: nodes.Operation, *files: RowFile) -> str | None:
         """Returns the name of the entry of a file, or of several files together."""
         described = self._graphs.get(operation)
-        keys = [file.key for file in files]
-        if described is None or None in keys:
+        keys = [file.key for file in files if file.key is not None]
+        if described is None or len(keys) < len(files):
             return None
         *before, last = keys
         return entry_key(last, self._rows.fingerprint, *described, before=before)

@@ -15,12 +15,12 @@ from tidemill.transform.tft import combiners
 
 def combine_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingReduction:
     """Returns the reduction of a combiner. Its result is the list of outputs that CacheableCombineMerge returns."""
-    if combiners.numpy_fold(combiner):
-        return _FoldReduction(combiner, tensors)
-    if combiners.mean_and_var_dtype(combiner):
-        return _MeanAndVarReduction(combiner, tensors)
-    if combiners.quantiles(combiner):
-        return _QuantilesReduction(combiner, tensors)
+    if fold := combiners.numpy_fold(combiner):
+        return _FoldReduction(combiner, tensors, fold)
+    if dtype := combiners.mean_and_var_dtype(combiner):
+        return _MeanAndVarReduction(combiner, tensors, dtype)
+    if parameters := combiners.quantiles(combiner):
+        return _QuantilesReduction(combiner, tensors, parameters)
     if combiners.is_covariance(combiner):
         return _CovarianceReduction(combiner, tensors)
     return _CombineReduction(combiner, tensors)
@@ -85,10 +85,10 @@ class _FoldReduction(MergingReduction[list[np.ndarray]]):
     default was in the data (the smallest integer, or an infinity). Here that happens at the end.
     """
 
-    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], parameters: combiners.NumPyFold):
         super().__init__(tensors)
         self._combiner = combiner
-        self._parameters = combiners.numpy_fold(combiner)
+        self._parameters = parameters
 
     def start(self) -> list[tuple[np.ndarray, ...]]:
         return []
@@ -133,9 +133,9 @@ class _CovarianceReduction(_CombineReduction):
 class _MeanAndVarReduction(MergingReduction["MomentsAccumulator"]):
     """`WeightedMeanAndVarCombiner` without weights: the moments of all batches together, in float64."""
 
-    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], dtype: type):
         super().__init__(tensors)
-        self._combiner = combiner
+        self._combiner, self._dtype = combiner, dtype
 
     def start(self) -> list[MomentsAccumulator]:
         return []
@@ -158,17 +158,16 @@ class _MeanAndVarReduction(MergingReduction["MomentsAccumulator"]):
         return MomentsAccumulator(*(arrays[name] for name in MomentsAccumulator._fields))
 
     def extract(self, state: MomentsAccumulator) -> list[np.ndarray]:
-        dtype = combiners.mean_and_var_dtype(self._combiner)
-        return [dtype(state.mean), dtype(state.variance)]
+        return [self._dtype(state.mean), self._dtype(state.variance)]
 
 
 class _QuantilesReduction(MergingReduction[WeightedPoints]):
     """`QuantilesCombiner` for one feature. Only the points that remain of all rows go into a sketch."""
 
-    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], parameters: combiners.QuantilesParameters):
         super().__init__(tensors)
         self._combiner = combiner
-        self._parameters = combiners.quantiles(combiner)
+        self._parameters = parameters
 
     def start(self) -> list[WeightedPoints]:
         return []

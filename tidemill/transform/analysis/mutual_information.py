@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +38,7 @@ class Occurrences:
     means: np.ndarray
 
     @property
-    def total(self) -> np.float64:
+    def total(self) -> Any:
         """The token's total weight."""
         return self.count * self.weight
 

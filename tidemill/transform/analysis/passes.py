@@ -12,7 +12,7 @@ import collections
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -122,7 +122,7 @@ class _Group:
             )
 
 
-def in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Generator[Result, None, None]:
     """Yields results in the order of the items, and works on a few items ahead. Waits for its threads when closed."""
     remaining = iter(items)
     waiting: collections.deque[Future[Result]] = collections.deque()
@@ -204,7 +204,7 @@ def _is_exact_sum(op: tf.Operation) -> bool:
 
 
 def _parts(trace: Trace, rows: RowSource, fetches: Sequence[tf.Tensor]) -> list[_FedTensor]:
-    flat = {name: value for name, value in trace.inputs.items() if rows.is_flat(name)}
+    flat: dict[str, Any] = {name: value for name, value in trace.inputs.items() if rows.is_flat(name)}
     facts = Facts(trace.graph, flat, is_width_one=False)
     dense = [part for op in private.ancestors(fetches) if (part := _dense_part(op, flat, facts))]
     needed = {op.name for op in private.ancestors(fetches, {part.tensor.name for part in dense})}

@@ -41,12 +41,12 @@ class KeyedTable(NamedTuple):
 
 def per_key_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingReduction:
     """Returns the reduction of a combiner per key. The first tensor holds the keys. Its result is a `KeyedOutputs`."""
-    if combiners.numpy_fold(combiner):
-        return _FoldPerKey(combiner, tensors)
-    if combiners.mean_and_var_dtype(combiner):
-        return _MeanAndVarPerKey(combiner, tensors)
-    if combiners.quantiles(combiner):
-        return _QuantilesPerKey(combiner, tensors)
+    if fold := combiners.numpy_fold(combiner):
+        return _FoldPerKey(combiner, tensors, fold)
+    if dtype := combiners.mean_and_var_dtype(combiner):
+        return _MeanAndVarPerKey(combiner, tensors, dtype)
+    if parameters := combiners.quantiles(combiner):
+        return _QuantilesPerKey(combiner, tensors, parameters)
     return _CombinePerKey(combiner, tensors)
 
 
@@ -161,9 +161,9 @@ class _TableReduction(MergingReduction[KeyedTable]):
 class _FoldPerKey(_TableReduction):
     """`NumPyCombiner` per key: folds the first rows of all keys at once, then the second rows, and so on."""
 
-    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], parameters: combiners.NumPyFold):
         super().__init__(combiner, tensors)
-        self._parameters = combiners.numpy_fold(combiner)
+        self._parameters = parameters
 
     def fold(self, groups: _KeyGroups, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         codes, positions = groups.codes[groups.order], groups.positions
@@ -191,6 +191,10 @@ class _FoldPerKey(_TableReduction):
 class _MeanAndVarPerKey(_TableReduction):
     """`WeightedMeanAndVarCombiner` without weights, per key."""
 
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], dtype: type):
+        super().__init__(combiner, tensors)
+        self._dtype = dtype
+
     def add(self, partial: list[KeyedTable], values: tuple[np.ndarray, ...]) -> list[KeyedTable]:
         return super().add(partial, values[:4])
 
@@ -198,17 +202,16 @@ class _MeanAndVarPerKey(_TableReduction):
         return tuple(merge_moment_groups(MomentsAccumulator(*columns), groups.starts))
 
     def outputs(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
-        dtype = combiners.mean_and_var_dtype(self._combiner)
-        return [column.astype(dtype) for column in columns[1:]]
+        return [column.astype(self._dtype) for column in columns[1:]]
 
 
 class _QuantilesPerKey(MergingReduction["_KeyedPoints"]):
     """`QuantilesCombiner` per key."""
 
-    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
+    def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], parameters: combiners.QuantilesParameters):
         super().__init__(tensors)
         self._combiner = combiner
-        self._parameters = combiners.quantiles(combiner)
+        self._parameters = parameters
 
     def start(self) -> list[_KeyedPoints]:
         return []

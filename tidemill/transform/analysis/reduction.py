@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -23,8 +23,11 @@ class Reduction(Protocol):
         scans: Whether it is a `ScanningReduction`.
     """
 
-    tensors: Sequence[tf.Tensor]
-    scans: bool
+    @property
+    def tensors(self) -> Sequence[tf.Tensor]: ...
+
+    @property
+    def scans(self) -> bool: ...
 
     def close(self, file: int) -> None:
         """Ends a file, perhaps without any unit."""
@@ -84,6 +87,16 @@ class ScanningReduction(Reduction, Protocol):
         methods."""
 
 
+def is_fed(reduction: Reduction) -> TypeGuard[FedReduction]:
+    """Returns whether a reduction is fed batches."""
+    return not reduction.scans
+
+
+def is_scanning(reduction: Reduction) -> TypeGuard[ScanningReduction]:
+    """Returns whether a reduction reads the rows by itself."""
+    return reduction.scans
+
+
 class MergingReduction(abc.ABC, Generic[State]):
     """A `FedReduction` that merges the states of units, then those of files."""
 
@@ -135,7 +148,8 @@ class MergingReduction(abc.ABC, Generic[State]):
 
     def dump(self, file: int, folder: Path) -> None:
         """See `Reduction`."""
-        np.savez(folder / "state.npz", **self.encode(self._files[file]))
+        arrays: Any = self.encode(self._files[file])
+        np.savez(folder / "state.npz", **arrays)
 
     def load(self, file: int, folder: Path) -> None:
         """See `Reduction`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,7 +34,7 @@ class ScanTally(Tally):
         is_integer = substitution.dtype == "int64" and not substitution.as_string
         super().__init__(PartialCounts(store, "BIGINT" if is_integer else "BLOB", "BIGINT", ordered=False))
         self._scan, self._is_filtered = scan, is_filtered and not is_integer
-        self._missing = self._token(substitution.missing)
+        self._missing = None if substitution.missing is None else self._token(substitution.missing)
         self._replaced = {self._token(k): self._token(v) for k, v in substitution.replaced.items()}
         self._tables: dict[int, str] = {}
         """Tables of a file's tokens and counts. If files are not kept apart, one table of all files, by the first
@@ -101,8 +102,8 @@ class ScanTally(Tally):
         query = f"SELECT token, metric AS value FROM {table}"
         self._store.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
 
-    def _token(self, value: bytes | int | None) -> bytes | int | None:
-        return value if value is None or self._is_integer else as_bytes(value)
+    def _token(self, value: Any) -> bytes | int:
+        return value if self._is_integer else as_bytes(value)
 
     def _count(self, files: Sequence[int]) -> str:
         """Creates a table of files' tokens and counts.
@@ -122,7 +123,7 @@ class ScanTally(Tally):
         """Returns SQL of a value. A missing value that has a token becomes the dtype's sentinel."""
         if self._missing is None:
             return self._scan.sql
-        sentinel = SENTINELS[self._scan.dtype]
+        sentinel: Any = SENTINELS[self._scan.dtype]
         literal_sql = f"'{sentinel}'::BIGINT" if isinstance(sentinel, int) else blob(sentinel)
         if self._scan.dtype == "string" and _is_text(self._scan.arrow_type):
             literal_sql = f"decode({literal_sql})"
@@ -138,7 +139,7 @@ class ScanTally(Tally):
         token = "encode(v)" if is_text else "v"
         if not self._is_filtered:
             return token
-        filtered = [value for value in self._replaced if is_dropped(value)]
+        filtered = [value for value in self._replaced if self._is_dropped(value)]
         kept = _is_kept(is_text) + (f" OR {token} IN ({self._literals(filtered)})" if filtered else "")
         return f"CASE WHEN {kept} THEN {token} END"
 
@@ -151,7 +152,7 @@ class ScanTally(Tally):
             touched = f"token IN ({self._literals(special)})"
             for value, count in self._store.rows(f"SELECT token, metric FROM {table} WHERE {touched}"):
                 token = self._missing if value == missing else self._replaced.get(value, value)
-                if not (self._is_filtered and is_dropped(token)):
+                if token is not None and not self._is_dropped(token):
                     counts[token] = counts.get(token, 0) + count
             self._store.execute(f"DELETE FROM {table} WHERE token IS NULL OR {touched}")
         else:
@@ -159,6 +160,9 @@ class ScanTally(Tally):
         if counts:
             rows = ", ".join(f"({self._literals([token])}, {count})" for token, count in counts.items())
             self._store.execute(f"INSERT INTO {table} VALUES {rows}")
+
+    def _is_dropped(self, token: bytes | int) -> bool:
+        return self._is_filtered and isinstance(token, bytes) and is_dropped(token)
 
     def _literals(self, tokens: Iterable[bytes | int]) -> str:
         return ", ".join(str(token) if isinstance(token, int) else blob(token) for token in tokens)

@@ -69,7 +69,9 @@ class BatchTally(Tally, abc.ABC):
         tensors: The tensors of a batch.
     """
 
-    _keys: Sequence[str] = ("token",)
+    @property
+    def _keys(self) -> Sequence[str]:
+        return ("token",)
 
     def __init__(self, partials: PartialCounts, tensors: Sequence[Any]):
         super().__init__(partials)
@@ -173,7 +175,9 @@ class CooccurrenceTally(BatchTally):
     each label `[tokens, labels]`, and the counts `[tokens]`.
     """
 
-    _keys = ("token", "label")
+    @property
+    def _keys(self) -> Sequence[str]:
+        return ("token", "label")
 
     def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
         """See `BatchTally`."""

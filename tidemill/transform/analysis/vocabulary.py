@@ -79,7 +79,7 @@ def merge(definition: analyzer_nodes.VocabularyMerge, result: VocabularyTable | 
         definition: TFT's node.
         result: The reduction's result.
     """
-    if definition.vocab_ordering_type not in _INFORMATIVE:
+    if isinstance(result, VocabularyTable):
         return result
     return vocabulary_by_information(result, definition.use_adjusted_mutual_info, definition.min_diff_from_avg)
 

@@ -10,6 +10,7 @@ import enum
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -78,7 +79,7 @@ class Length:
 class Shape:
     """A vector of dimensions, each a stream's length (by the stream's name) or a number."""
 
-    dims: tuple[str | int, ...]
+    dims: tuple[str | int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,9 @@ class Facts:
         if op.type in ops.FIRST_ONLY and (facts[0] is not first or len(elements) > 1):
             return None
         only_scalars = op.type in ops.SCALARS_ONLY or op.type in ops.FIRST_ONLY
-        if not all(_broadcasts(f.tensor, 0 if only_scalars else len(first.shape)) for f in facts if f not in elements):
+        if not all(
+            _broadcasts(f.tensor, 0 if only_scalars else len(first.shape)) for f in facts if isinstance(f, Constant)
+        ):
             return None
         divisor = self.value(op.inputs[1]) if len(op.inputs) > 1 else None
         level, sources = self._level(op, facts)
@@ -197,7 +200,9 @@ class Facts:
                 return Level.FINITE, {other.tensor.name}
         if op.type in ("Select", "SelectV2"):
             condition = facts[0]
-            is_known = isinstance(condition, Constant) or condition.level is Level.FINITE
+            is_known = isinstance(condition, Constant) or (
+                isinstance(condition, Elements) and condition.level is Level.FINITE
+            )
             return (Level.RAW if is_known else Level.ANY), set()
         if (op.type == "AsString" and ops.prints_integers(op)) or (op.type == "Cast" and ops.keeps_values(op)):
             return Level.RAW, set()
@@ -326,7 +331,7 @@ class Facts:
         (stream,) = streams
         return Elements(stream, tuple(_LENGTH if isinstance(dim, str) else 1 for dim in dims))
 
-    def _dims(self, fact: Fact) -> tuple[str | int, ...] | None:
+    def _dims(self, fact: Fact) -> tuple[Any, ...] | None:
         if isinstance(fact, Shape):
             return fact.dims
         value = self.value(fact.tensor) if isinstance(fact, Constant) else None

@@ -65,7 +65,8 @@ class ColumnFunction:
 
     def _call(self, values: Mapping[str, np.ndarray], has_missing: Mapping[str, bool]) -> dict[int, np.ndarray]:
         probes = {
-            name: _probe(plan, values.get(name, ()), has_missing.get(name, False)) for name, plan in self.plans.items()
+            name: _probe(plan, values.get(name, np.empty(0)), has_missing.get(name, False))
+            for name, plan in self.plans.items()
         }
         results = self._function(probes)
         wanted = {number for name in values for number in self.plans[name].by_value}

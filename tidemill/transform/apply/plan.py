@@ -140,13 +140,15 @@ class _Planner:
         return self._numbers[tensor.name]
 
     def _fact(self, number: int) -> Elements:
-        return self._facts.of(self._parts[number])
+        fact = self._facts.of(self._parts[number])
+        assert isinstance(fact, Elements)
+        return fact
 
     def _row_function(self, names: list[str], is_rowwise: bool) -> RowFunction:
         outputs = [self._saved.outputs[name] for name in names]
         feeds = self._frontier(outputs)
         numbers = [self._part(tensor) for tensor in feeds]
-        shapes = [tuple(size if size == 1 else -1 for size in self._fact(number).shape) for number in numbers]
+        shapes = [tuple(1 if size == 1 else -1 for size in self._fact(number).shape) for number in numbers]
         return RowFunction(
             names, list(zip(numbers, shapes, strict=True)), self._saved.function(outputs, feeds), is_rowwise
         )
@@ -185,7 +187,7 @@ class _Planner:
             dtype = self._saved.inputs[plan.column.name].dtype
             if fact.level is not Level.RAW or fact.sources or not fact.is_total or tensor.dtype != dtype:
                 continue
-            raw = [b"a", b"b"] if dtype == tf.string else [2, 3]
+            raw: list[bytes | int] = [b"a", b"b"] if dtype == tf.string else [2, 3]
             present, missing = run_on(self._saved.graph, self._saved.inputs[plan.column.name], tensor, raw, True)
             if present == raw:
                 plan.fills[number] = missing
@@ -224,20 +226,20 @@ def fill_tables(saved: SavedTransform, plan: Plan) -> None:
         saved: The graph.
         plan: A plan for it.
     """
-    columns = [column for column in plan.columns if column.index is not None]
+    columns = [(column, column.index) for column in plan.columns if column.index is not None]
     if not columns:
         return
-    numbers = [number for column in columns for number in column.tables]
+    numbers = [number for column, _ in columns for number in column.tables]
     function = saved.function([plan.parts[number] for number in numbers])
     probes = {}
-    for column in columns:
-        values = column.index.values
+    for column, index in columns:
+        values = index.values
         others = pa.array(other_values(values) * (PACKET - len(values) % PACKET), values.type)
         name = column.column.name
         probes[name] = sparse_probe(pa.concat_arrays([values, others]), PACKET, saved.inputs[name].dtype)
     results = dict(zip(numbers, function(probes), strict=True))
-    for column in columns:
-        count = len(column.index)
+    for column, index in columns:
+        count = len(index)
         for number in column.tables:
             flat = results[number].numpy().reshape(-1)
             column.tables[number] = flat[[*range(count), -1, count]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def other_values(named: pa.Array, count: int = 1) -> list[bytes | int]:
     raise AssertionError("unreachable: there are more candidates than values")
 
 
-def sparse_probe(values: pa.Array | np.ndarray | Sequence, missing_rows: int, dtype: tf.DType) -> tf.SparseTensor:
+def sparse_probe(values: Any, missing_rows: int, dtype: tf.DType) -> tf.SparseTensor:
     """Returns a sparse tensor `[values + missing_rows, 1]`: rows with the values, then rows without any."""
     array = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else np.asarray(values)
     indices = np.zeros((len(array), 2), np.int64)
@@ -104,7 +104,7 @@ def _of_dtype(values: pa.Array, dtype: str) -> pa.Array | None:
 _PARTS = ("indices", "values", "dense_shape")
 _results: MutableMapping[tf.Graph, dict[tuple, tuple[list[Any], Any]]] = weakref.WeakKeyDictionary()
 """Cache of `run_on`."""
-_RENAMED = {
+_RENAMED: dict[Any, str] = {
     ("ExpandDims", "dim"): "axis",
     ("Select", "e"): "y",
     ("Select", "t"): "x",
@@ -199,7 +199,7 @@ def _eager(tensor: tf.Tensor, known: dict[str, tf.Tensor]) -> tf.Tensor:
     return known[tensor.name]
 
 
-def _run_op(op: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+def _run_op(op: Any, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
     if op.type == "Const":
         return [tf.constant(tf.make_ndarray(op.get_attr("value")))]
     function, parameters = _raw_op(op.type)

@@ -115,7 +115,7 @@ class LoadedFunction:
         owner: Keeps the function's tables alive.
     """
 
-    graph: tf.Graph
+    graph: private.FuncGraph
     inputs: dict[str, Any]
     outputs: dict[str, Any]
     owner: object
@@ -133,7 +133,7 @@ def load(folder: Path) -> LoadedFunction:
 def _whole(folder: Path) -> LoadedFunction:
     model = tf.saved_model.load(str(folder))
     function = model.transform_fn
-    inputs = tf2_utils.get_structured_inputs_from_func_graph(function.graph)
+    inputs = dict(tf2_utils.get_structured_inputs_from_func_graph(function.graph))
     outputs = _packed(function.structured_outputs, function.graph.outputs)
     return LoadedFunction(function.graph, inputs, outputs, model)
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tidemill.transform.apply.facts import ROWS, Elements, Facts, Level
 from tidemill.transform.apply.probes import named_values, other_values, run_on
+from tidemill.transform.tft import private
 
 _DTYPES = {tf.string: "string", tf.int64: "int64", tf.float32: "float32"}
 
@@ -44,11 +45,15 @@ class Substitution:
 class TracedGraph(Protocol):
     """A traced preprocessing_fn, see `tft.trace.Trace`."""
 
-    graph: tf.Graph
-    inputs: Mapping[str, Any]
+    @property
+    def graph(self) -> private.FuncGraph: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
 
     def ready(self, tensor: tf.Tensor) -> bool:
         """Returns whether a tensor can be computed."""
+        ...
 
 
 def substitution(trace: TracedGraph, tensor: tf.Tensor, flat: Collection[str]) -> Substitution | None:
@@ -90,8 +95,9 @@ def _raw(trace: TracedGraph, tensor: tf.Tensor, flat: Collection[str]) -> tuple[
     # Inputs that are not flat may be dense tensors, which cannot be hashed.
     facts = _facts(trace.graph, tuple((name, value) for name, value in trace.inputs.items() if name in flat))
     fact = facts.of(tensor) if trace.ready(tensor) else None
-    is_raw = isinstance(fact, Elements) and fact.level is Level.RAW and len(fact.columns) == 1
-    return facts, fact if is_raw else None
+    if isinstance(fact, Elements) and fact.level is Level.RAW and len(fact.columns) == 1:
+        return facts, fact
+    return facts, None
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -132,7 +133,8 @@ class _Keys:
         else:
             # Arrow's views are 16 bytes: the length, and a value of up to 12 bytes padded with zeros.
             views = array.cast(pa.binary_view())
-            self.hashes = pl.from_arrow(views).hash().to_numpy()
+            series: Any = pl.from_arrow(views)
+            self.hashes = series.hash().to_numpy()
             words = np.frombuffer(views.buffers()[1], np.uint64, len(views) * 2, views.offset * 16).reshape(-1, 2)
             self.words = [words[:, 0], words[:, 1]]
             self.are_long = (words[:, 0] & _LOW) > _INLINE_BYTES

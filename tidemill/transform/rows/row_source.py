@@ -19,7 +19,8 @@ class Unit(Protocol):
         rows: Number of rows.
     """
 
-    rows: int
+    @property
+    def rows(self) -> int: ...
 
     def batches(self, names: Sequence[str], batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yields the rows in order.
@@ -28,6 +29,7 @@ class Unit(Protocol):
             names: The inputs whose columns are read. If empty, the batches only have a length.
             batch_rows: Maximum rows of a batch. Defaults to that of the `RowSource`.
         """
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,17 @@ class RowSource(Protocol):
             same tensors for a file with the same key.
     """
 
-    specs: Mapping[str, Any]
-    files: Sequence[RowFile]
-    batch_rows: int
-    fingerprint: str
+    @property
+    def specs(self) -> Mapping[str, Any]: ...
+
+    @property
+    def files(self) -> Sequence[RowFile]: ...
+
+    @property
+    def batch_rows(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def feed(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Any]:
         """Returns the named inputs, as the tensors that tfx_bsl's `TensorAdapter` makes of the batch.
@@ -88,9 +97,11 @@ class RowSource(Protocol):
         Raises:
             TidemillError: `missing-column` or `feature-type`.
         """
+        ...
 
     def is_flat(self, name: str) -> bool:
         """Returns whether an input is a sparse tensor of at most one value per row, which `typed` returns."""
+        ...
 
     def typed(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         """Returns a flat input as `[rows]` of int64, float32 or large_binary, null in rows without a value.
@@ -98,7 +109,9 @@ class RowSource(Protocol):
         Raises:
             TidemillError: `missing-column` or `feature-type`.
         """
+        ...
 
     def scan(self, name: str) -> Scan | None:
         """Returns how DuckDB reads an input; None if it cannot (lists, batches in memory, columns with a
         representation)."""
+        ...

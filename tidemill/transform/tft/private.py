@@ -9,7 +9,7 @@ import atexit
 import gc
 import itertools
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -61,9 +61,27 @@ gc.freeze()
 # DuckDB's extension module prints a line for each object that is not collected at exit.
 atexit.register(gc.unfreeze)
 
-FuncGraph = func_graph.FuncGraph
-WrappedFunction, VariableHolder = wrap_function.WrappedFunction, wrap_function.VariableHolder
-Trackable = trackable.Trackable
+if TYPE_CHECKING:
+
+    class FuncGraph(tf.Graph):
+        """TensorFlow's graph of a function."""
+
+        def __init__(self, name: str): ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    class WrappedFunction:
+        """TensorFlow's function of a graph."""
+
+        def __init__(self, graph: FuncGraph, variable_holder: Any): ...
+        def __call__(self, *arguments: Any) -> Any: ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+else:
+    FuncGraph, WrappedFunction = func_graph.FuncGraph, wrap_function.WrappedFunction
+VariableHolder = wrap_function.VariableHolder
+Trackable: Any = trackable.Trackable
 ResourceTracker, resource_tracker_scope = tracking.ResourceTracker, tracking.resource_tracker_scope
 InitializableTable, StaticVocabularyTable = lookup_ops.InitializableLookupTableBase, lookup_ops.StaticVocabularyTable
 TextFileInitializer = lookup_ops.TextFileInitializer
@@ -153,7 +171,7 @@ def reserved_tokens(graph: FuncGraph, name: str) -> tf.Tensor:
     return graph.get_collection(tf_utils._VOCABULARY_RESERVED_TOKENS)[names.index(name)]
 
 
-def asset_map(graph: FuncGraph) -> dict[str, str]:
+def asset_map(graph: Any) -> dict[str, str]:
     """Returns the vocabularies' file names by their keys."""
     return annotators.get_asset_annotations(graph)
 
@@ -214,7 +232,7 @@ def function_graph(definition: Any, captured: Sequence[tf.Tensor]) -> FuncGraph:
         definition: The `FunctionDef`.
         captured: Values of the function's last inputs, which it captured when it was traced.
     """
-    graph = function_def_to_graph.function_def_to_graph(definition)
+    graph: Any = function_def_to_graph.function_def_to_graph(definition)
     for outer, inner in zip(captured, graph.inputs[len(graph.inputs) - len(captured) :], strict=True):
         graph.replace_capture(outer, inner)
     return graph
@@ -230,34 +248,38 @@ def drop_waits(op: tf.Operation) -> None:
     op._remove_all_control_inputs()
 
 
+def _context() -> Any:
+    return eager_context.context()
+
+
 def define(
     graph: FuncGraph, ops: Sequence[tf.Operation], inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]
 ) -> str:
     """Registers a graph's ops with TensorFlow as a function, and returns the function's name."""
-    context, name = eager_context.context(), f"tidemill_subgraph_{next(_numbers)}"
-    ends = [[tensor._as_tf_output() for tensor in tensors] for tensors in (inputs, outputs)]
+    name = f"tidemill_subgraph_{next(_numbers)}"
+    sources, results = ([tensor._as_tf_output() for tensor in tensors] for tensors in (inputs, outputs))
     with graph._c_graph.get() as c_graph:
         function = pywrap_tf_session.TF_GraphToFunction_wrapper(
-            c_graph, name, False, [op._c_op for op in ops], *ends, [], [], [], None, ""
+            c_graph, name, False, [op._c_op for op in ops], sources, results, [], [], [], None, ""
         )
-    context.add_c_function(function)
+    _context().add_c_function(function)
     pywrap_tf_session.TF_DeleteFunction(function)
     return name
 
 
 def remove_function(name: str) -> None:
     """Unregisters a function that `define` registered."""
-    eager_context.context().remove_function(name)
+    _context().remove_function(name)
 
 
 def call(name: str, num_outputs: int, given: Sequence[tf.Tensor], attributes: tuple[Any, ...]) -> list[tf.Tensor]:
     """Calls a function that `define` registered, with `call_attributes`, on eager tensors."""
-    return execute.execute(name, num_outputs, given, attributes, eager_context.context())
+    return execute.execute(name, num_outputs, given, attributes, _context())
 
 
 def call_attributes(*, is_exact: bool) -> tuple[Any, ...]:
     """Returns TensorFlow's default call attributes. If `is_exact`, they disable Grappler, as nothing is rounded."""
-    config = eager_context.context().config
+    config = _context().config
     config.allow_soft_placement = True
     config.graph_options.rewrite_options.disable_meta_optimizer = is_exact
     # This optimizer infers shapes and moves ops into the only branch that uses them, in a fifth of Grappler's time.

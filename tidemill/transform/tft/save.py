@@ -51,7 +51,7 @@ def save(trace: Trace, folder: Path) -> None:
         (metadata / _ASSET_MAP).write_text(json.dumps(assets), encoding="utf-8")
 
 
-def _transform_fn(traced: TracedFunction) -> tf.types.experimental.ConcreteFunction:
+def _transform_fn(traced: TracedFunction) -> private.WrappedFunction:
     graph = traced.graph
     captured = {inner.name for _, inner in graph.captures}
     inputs = [tensor for tensor in graph.inputs if tensor.name not in captured]
@@ -62,11 +62,11 @@ def _has_unknown_width(outputs: Mapping[str, TensorType]) -> bool:
     return any(isinstance(o, tf.Tensor) and None in o.shape.as_list()[1:] for o in outputs.values())
 
 
-def _module(trace: Trace, function: tf.types.experimental.ConcreteFunction) -> tf.Module:
+def _module(trace: Trace, function: private.WrappedFunction) -> tf.Module:
     """Returns the module that TFT saves: the function as `transform_fn`, and all that it needs under the names TFT
     uses."""
     traced = trace.traced
-    module = traced.module
+    module: Any = traced.module
     module.transform_fn = function
     module.pruned_variables = function.variables
     module.created_variables = traced.variables

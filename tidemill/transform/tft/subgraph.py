@@ -114,7 +114,7 @@ def prune(
     feeds: Sequence[tf.Tensor],
     fetches: Any,
     signature: Any = None,
-) -> tf.types.experimental.ConcreteFunction:
+) -> private.WrappedFunction:
     """Returns a function of the part of a graph between `feeds` and `fetches`, with shapes inferred anew.
 
     TensorFlow's own `WrappedFunction.prune` copies op by op in Python, which takes at least three times as long.

@@ -68,7 +68,7 @@ class Trace:
 
     def __init__(
         self,
-        preprocessing_fn: Callable[[Mapping[str, TensorType]], Any],
+        preprocessing_fn: Callable[[dict[str, Any]], Any],
         specs: Mapping[str, tf.TypeSpec],
         work: Path,
         on_tokens: traced_function.OnTokens | None = None,
@@ -80,7 +80,7 @@ class Trace:
         self._work = Path(work) / uuid.uuid4().hex
         self._work.mkdir()
         self._vocabularies = 0
-        self._values: dict[str, np.ndarray | Path] = {}
+        self._values: dict[str, Any] = {}
         self._known: dict[str, Sink] = {}
         self.digests: dict[str, str] = {}
         self._ready: dict[str, bool] = {}
@@ -132,7 +132,7 @@ class Trace:
             self._ready[tensor.name] = not any(op.name in self._waiting for op in private.ancestors([tensor]))
         return self._ready[tensor.name]
 
-    def bind(self, values: Mapping[str, np.ndarray | Path]) -> None:
+    def bind(self, values: Mapping[str, Any]) -> None:
         """Sets the values of sinks. Tensors that depend on them can be computed afterwards.
 
         Args:

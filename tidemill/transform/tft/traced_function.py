@@ -78,7 +78,7 @@ class TracedFunction:
 
 
 def trace_function(
-    preprocessing_fn: Callable[[Mapping[str, Any]], Any],
+    preprocessing_fn: Callable[[dict[str, Any]], Any],
     specs: Mapping[str, tf.TypeSpec],
     work: Path,
     evaluated: Mapping[str, tf.Tensor],
@@ -99,7 +99,7 @@ def trace_function(
     token_filter: dict[str, bool] = {}
     given: dict[str, Any] = {}
 
-    def recording_fn(inputs: Mapping[str, Any]) -> Any:
+    def recording_fn(inputs: Any) -> Any:
         given.update(inputs)
         returned.append(preprocessing_fn(inputs))
         return returned[-1]
@@ -125,7 +125,7 @@ def trace_function(
         replaced(private.LOOKUPS, "construct_and_lookup_table", lambda f: _open_lookup(f, lookups)),
         replaced(private.ANALYZERS, "_get_vocabulary_analyzer_inputs", lambda f: _plain_tokens(f, report)),
     ):
-        concrete = private.traced_function(recording_fn, dict(specs), context).get_concrete_function()
+        concrete: Any = private.traced_function(recording_fn, dict(specs), context).get_concrete_function()
     # This collection belongs to the process, not to the graph. Variables of one function must not make TFT reject the
     # next.
     collection = concrete.graph.get_collection_ref(_TRAINABLE)
@@ -233,7 +233,7 @@ def _plain_tokens(original: Callable[..., Any], report: Callable[[tf.Tensor, boo
     none."""
 
     def get_vocabulary_analyzer_inputs(
-        vocab_ordering_type: int, x: Any, file_format: str, labels: Any, weights: Any
+        vocab_ordering_type: int, x: Any, file_format: Any, labels: Any, weights: Any
     ) -> list[tf.Tensor]:
         if vocab_ordering_type != private.FREQUENCY:
             return original(vocab_ordering_type, x, file_format, labels, weights)
