@@ -1,12 +1,12 @@
-"""The transform's speed and memory, on synthetic rows in Criteo's format.
+"""Measures the transform's speed and memory on synthetic rows in Criteo's format.
 
-    python benchmarks/transform.py                    # local, Beam, DuckDB and Polars, side by side
+    python benchmarks/transform.py                    # local, Beam, DuckDB and Polars
     python benchmarks/transform.py --scale            # 1, 5 and 20 million rows; 30 million distinct values
     python benchmarks/transform.py --analyzer-cache   # ten files, nine of them analysed before
 
-Each measurement is a fresh process: only so is its peak of resident memory (`ru_maxrss`) its own, and nothing that an
-earlier one compiled or cached helps it. Its imports are done before the clock starts. The rows' files are read once
-before, so that they come from the page cache for all.
+Each measurement runs in a fresh process, so that its peak of resident memory (`ru_maxrss`) is its own and nothing is
+compiled or cached by an earlier one. Imports are done before the clock starts. The rows' files are read once before, so
+that all measurements read them from the page cache.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def measure(function: str, *args: object, environment: dict[str, str] | None = N
     """Calls `module:function` of `transforms` in a fresh process.
 
     Returns:
-        What the function returns, the process's peak of memory in GiB, and the function's CPU seconds.
+        The function's result, the process's peak memory in GiB, and the function's CPU seconds.
     """
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
@@ -59,7 +59,7 @@ def _run(function: str, args: tuple, environment: dict[str, str], queue: multipr
 
 
 def once(engine: str, examples: Path, out: Path, threads: int) -> dict:
-    """Seconds of one run by phase, their sum and its CPU seconds, and its peak of memory in GiB."""
+    """Returns the seconds of one run by phase, their sum and the CPU seconds, and the peak memory in GiB."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     environment = {"POLARS_MAX_THREADS": str(threads)}
@@ -68,18 +68,20 @@ def once(engine: str, examples: Path, out: Path, threads: int) -> dict:
 
 
 def medians(runs: list[dict]) -> dict:
-    """Medians of the seconds, and the largest peak."""
+    """Returns the medians of the seconds, and the largest peak."""
     seconds = {phase: statistics.median(run["seconds"][phase] for run in runs) for phase in runs[0]["seconds"]}
     return {"repeats": len(runs), "seconds": seconds, "peak_gib": max(run["peak_gib"] for run in runs)}
 
 
 def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
-    """All engines on the same rows, in turns: what slows the machine down for a while slows all of them. Each is
-    compared with what the local one made."""
+    """Runs all engines on the same rows, in turns, and compares the results of each with those of the local engine.
+
+    Turns make a slow period of the machine affect all engines.
+    """
     results = []
     for rows in args.rows:
         examples = prepared(work, rows)
-        # One thread of Beam's runner: with several processes it is hardly faster and takes twice the memory.
+        # One thread for Beam's runner: more processes are hardly faster and take twice the memory.
         contenders = [
             (engine, threads)
             for engine in ENGINES
@@ -93,7 +95,7 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
                 out = work / f"made-{engine}"
                 run = once(engine, examples, out, threads)
                 runs[engine, threads].append(run)
-                # A whole comparison takes an hour and more: what was measured is seen even if it is cut off.
+                # A whole comparison takes an hour or more; each line is printed at once in case it is cut off.
                 print(f"{rows:,} rows, {_name(engine, threads)}: {run['seconds']['total']:.2f} s", flush=True)
                 if engine != "local" and engine not in agrees and "local" in args.engines:
                     agrees[engine] = measure("agree:compare", engine, out, work / "made-local")[0]
@@ -126,21 +128,21 @@ def _print(result: dict, local: dict | None) -> None:
 
 
 def scale(args: argparse.Namespace, work: Path) -> list[dict]:
-    """Time and memory of the local engine by the number of rows, and with a vocabulary of 30 million values."""
+    """Measures the local engine by number of rows, and with a vocabulary of 30 million values."""
     threads = max(args.threads)
     runs: dict[int, list[dict]] = {rows: [] for rows in args.scale_rows}
     for _ in range(args.repeats):
         for rows in args.scale_rows:
             runs[rows].append(once("local", prepared(work, rows), work / "made-local", threads))
-    results = [{"rows": rows} | medians(found) for rows, found in runs.items()]
+    results = [{"rows": rows} | medians(measured) for rows, measured in runs.items()]
     for result in results:
         print(f"{result['rows']:>11,} rows: {result['seconds']['total']:7.2f} s, peak {result['peak_gib']:.2f} GiB")
     for first, second, last in zip(results, results[1:], results[2:], strict=False):
         at = [r["rows"] for r in (first, second, last)]
         seconds = [r["seconds"]["total"] for r in (first, second, last)]
         line = np.polyfit(at[:2], seconds[:2], 1)
-        beside = seconds[2] / np.polyval(line, at[2]) - 1
-        print(f"{last['rows']:,} rows take {beside:+.1%} beside the line through the two before")
+        deviation = seconds[2] / np.polyval(line, at[2]) - 1
+        print(f"{last['rows']:,} rows take {deviation:+.1%} compared with the line through the two before")
     result, *_ = measure("wide:write", work / "wide", args.wide_rows, args.wide_values)
     print(f"{args.wide_rows:,} rows with {result:,} distinct strings", flush=True)
     for phase in ("analyse", "transform"):
@@ -153,7 +155,7 @@ def scale(args: argparse.Namespace, work: Path) -> list[dict]:
 
 
 def analyzer_cache(args: argparse.Namespace, work: Path) -> list[dict]:
-    """The analysis of ten files, with nothing known and with nine of them known."""
+    """Measures the analysis of ten files with an empty analyzer cache, and with nine of them cached."""
     threads, results = max(args.threads), []
     ten, nine = work / f"ten-{args.file_rows}", work / f"nine-{args.file_rows}"
     measure("daily:write", ten, nine, args.file_rows)
@@ -173,14 +175,14 @@ def analyzer_cache(args: argparse.Namespace, work: Path) -> list[dict]:
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """Names of the files that are not equal byte by byte, or in one of the folders alone."""
+    """Returns the names of files that differ in their bytes or are in only one of the folders."""
     names = {p.relative_to(folder) for folder in (one, other) for p in folder.rglob("*") if p.is_file()}
     _, mismatch, errors = filecmp.cmpfiles(one, other, names, shallow=False)
     return sorted(map(str, mismatch + errors))
 
 
 def prepared(work: Path, rows: int) -> Path:
-    """The folder of the rows, written where they are not there yet, and read once."""
+    """Returns the folder of the rows. Writes them if it does not exist, and reads them once."""
     folder = work / f"rows-{rows}"
     measure("work:write_rows", folder, rows)
     for path in folder.rglob("*.parquet"):
@@ -197,7 +199,7 @@ def main() -> None:
     parser.add_argument("--scale", action="store_true")
     parser.add_argument("--scale-rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
     parser.add_argument("--wide-rows", type=int, default=60_000_000)
-    parser.add_argument("--wide-values", type=int, default=40_000_000, help="of which each row draws one")
+    parser.add_argument("--wide-values", type=int, default=40_000_000, help="number of values that rows draw from")
     parser.add_argument("--analyzer-cache", action="store_true")
     parser.add_argument("--file-rows", type=int, default=5_000_000, help="rows of a file")
     parser.add_argument("--work", type=Path, help="folder to keep rows and results in; defaults to a temporary one")

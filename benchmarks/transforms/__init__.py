@@ -1,1 +1,1 @@
-"""The same transform four times: by Tidemill's engines, and by scripts for DuckDB and Polars."""
+"""The same transform in four versions: Tidemill's two engines, and scripts for DuckDB and Polars."""

@@ -1,5 +1,8 @@
-"""The transform by TensorFlow Transform on Beam's in-process runner, as Beam is fastest on one machine: the rows are in
-memory as record batches before the clock starts, and the transformed ones go to the file as they come."""
+"""The transform by TensorFlow Transform on Beam's in-process runner.
+
+It runs as Beam is fastest on one machine: the rows are in memory as record batches before the clock starts, and
+transformed rows are written as they come.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,11 @@ from transforms.work import LABEL, OUTPUTS, SCALED, preprocessing_fn
 
 _BATCH_ROWS = 1 << 14
 _batches: list[pa.RecordBatch] = []
-"""The runner's workers are threads of this process: nothing is serialised to reach them."""
+"""The runner's workers are threads of this process, so nothing is serialised to reach them."""
 
 
 def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
-    """Writes `transform_fn/`, `transformed_metadata/` and `rows.parquet`; seconds by phase. The number of threads is
-    Beam's own."""
+    """Writes `transform_fn/`, `transformed_metadata/` and `rows.parquet`; returns seconds by phase."""
     data = Dataset(examples)
     columns = raw_columns(data.schema())
     _batches[:] = [to_lists(batch, columns) for batch in data.batches("train", batch_rows=_BATCH_ROWS)]
@@ -52,7 +54,7 @@ def _read(_: None) -> Iterator[pa.RecordBatch]:
 
 
 class _Write(beam.DoFn):
-    """Writes record batches to one file. The runner gives them to one instance, in order."""
+    """Writes record batches to one file. The runner passes them to one instance, in order."""
 
     def __init__(self, path: str):
         self._path = path

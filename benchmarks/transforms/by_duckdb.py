@@ -13,7 +13,7 @@ _QUANTILES = [i / BUCKETS for i in range(1, BUCKETS)]
 
 
 def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
-    """Writes a vocabulary a category and `rows.parquet`; seconds by phase."""
+    """Writes one vocabulary per category and `rows.parquet`; returns seconds by phase."""
     started = time.perf_counter()
     connection = duckdb.connect()
     connection.execute(f"SET threads = {threads}")
@@ -32,7 +32,7 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
         columns.append(f"({passed})::INTEGER AS {name}")
     columns += [f"coalesce(v_{name}.id, {sizes[name]})::INTEGER AS {name}" for name in CATEGORIES]
     joins = " ".join(f"LEFT JOIN v_{name} ON {name} = v_{name}.token" for name in CATEGORIES)
-    # Joins on several threads let blocks of rows overtake each other.
+    # Joins on several threads change the order of blocks of rows.
     connection.execute(
         f"COPY (SELECT {', '.join(columns)}, coalesce({LABEL}, 0)::FLOAT AS {LABEL} FROM {rows} {joins} "
         f"ORDER BY filename, file_row_number) TO '{out / 'rows.parquet'}' "
@@ -42,7 +42,7 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
 
 
 def _vocabulary(connection: duckdb.DuckDBPyConnection, rows: str, name: str, out: Path) -> int:
-    """Makes the table `v_<name>` of tokens and ids and writes the tokens; their number."""
+    """Makes the table `v_<name>` of tokens and ids, writes the tokens and returns their number."""
     connection.execute(
         f"CREATE TABLE v_{name} AS SELECT token, (row_number() OVER () - 1)::INTEGER AS id FROM ("
         f"SELECT {name} AS token FROM {rows} WHERE {name} <> '' GROUP BY {name} HAVING count(*) >= {MIN_COUNT} "

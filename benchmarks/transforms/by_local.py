@@ -1,4 +1,4 @@
-"""The transform by Tidemill's engine."""
+"""The transform by Tidemill's local engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transforms.work import LABEL, preprocessing_fn
 
 
 def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
-    """Writes `graph/`, as the preprocess step does, and `rows/train/part-*.parquet`; seconds by phase."""
+    """Writes `graph/`, as the preprocess step does, and `rows/train/part-*.parquet`; returns seconds by phase."""
     graph, seconds = analyse(preprocessing_fn, examples, out / "graph", threads)
     started = time.perf_counter()
     LocalEngine(threads=threads).transform(graph, Dataset(examples), out / "rows", Quiet("transform"))
@@ -29,7 +29,7 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
 def analyse(
     function: PreprocessingFn, examples: Path, folder: Path, threads: int, analyzer_cache: Path | None = None
 ) -> tuple[TransformGraph, dict[str, float]]:
-    """The transform graph, and the seconds of the analysis and of what the step adds to it."""
+    """Returns the transform graph, and the seconds of the analysis and of completing the artifact."""
     data = Dataset(examples)
     columns = raw_columns(data.schema())
     started = time.perf_counter()
@@ -45,7 +45,7 @@ def analyse(
 
 
 class Quiet(Progress):
-    """Progress that nobody wants to see."""
+    """Progress that is not reported."""
 
     def _write(self, event: dict) -> None:
         pass

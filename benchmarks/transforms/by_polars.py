@@ -1,4 +1,4 @@
-"""The transform as a script for Polars. The number of threads is what `POLARS_MAX_THREADS` was at its import."""
+"""The transform as a script for Polars. `POLARS_MAX_THREADS` at its import sets the number of threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transforms.work import BUCKETED, BUCKETS, CATEGORIES, LABEL, MIN_COUNT, SCA
 
 
 def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
-    """Writes a vocabulary a category and `rows.parquet`; seconds by phase."""
+    """Writes one vocabulary per category and `rows.parquet`; returns seconds by phase."""
     if pl.thread_pool_size() != threads:
         raise ValueError(f"{pl.thread_pool_size()} threads, not {threads}")
     started = time.perf_counter()
@@ -41,11 +41,13 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
     for table in vocabularies:
         table.write_csv(out / table.columns[0], include_header=False, quote_style="never")
     analysed = time.perf_counter()
-    found = moments.row(0, named=True)
-    columns = [((x - found[f"{n}_mean"]) / found[f"{n}_deviation"]).cast(pl.Float32).alias(n) for n, x in log.items()]
+    statistics = moments.row(0, named=True)
+    columns = [
+        ((x - statistics[f"{n}_mean"]) / statistics[f"{n}_deviation"]).cast(pl.Float32).alias(n) for n, x in log.items()
+    ]
     for name in BUCKETED:
         x = pl.col(name).fill_null(0)
-        passed = ((x >= found[f"{name}_{i}"]).cast(pl.Int32) for i in range(1, BUCKETS))
+        passed = ((x >= statistics[f"{name}_{i}"]).cast(pl.Int32) for i in range(1, BUCKETS))
         columns.append(pl.sum_horizontal(*passed).cast(pl.Int32).alias(name))
     for table in vocabularies:
         ids = pl.col(table.columns[0]).cast(pl.Enum(table.to_series()), strict=False).to_physical()

@@ -1,4 +1,4 @@
-"""A daily retrain: ten files, of which nine were analysed the day before."""
+"""A daily retraining: ten files, nine of them analysed the day before."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FILES = 10
 
 
 def write(ten: Path, nine: Path, rows: int) -> None:
-    """Writes a dataset of ten files of `rows` each, unless it is there, and one of the nine first of them.
+    """Writes a dataset of ten files of `rows` rows each, unless it exists, and a dataset of the first nine of them.
 
     Raises:
-        SystemExit: the dataset that is there has another number of files.
+        SystemExit: The existing dataset has another number of files.
     """
     write_rows(ten, FILES * rows, files=FILES)
     files = Dataset(ten).files("train")
@@ -31,5 +31,5 @@ def write(ten: Path, nine: Path, rows: int) -> None:
 
 
 def analyse(examples: Path, folder: Path, threads: int, analyzer_cache: Path | None) -> float:
-    """Seconds of the analysis."""
+    """Returns the seconds of the analysis."""
     return by_local.analyse(preprocessing_fn, examples, folder, threads, analyzer_cache)[1]["analyse"]

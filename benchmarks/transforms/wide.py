@@ -1,4 +1,4 @@
-"""A column of tens of millions of distinct strings, all of which become a vocabulary."""
+"""A column of tens of millions of distinct strings, all of them in the vocabulary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMN = "token"
 
 
 def write(folder: Path, rows: int, values: int) -> int:
-    """Writes rows of which each has one of `values` strings of 9 bytes; the number of distinct ones."""
+    """Writes rows with one of `values` strings of 9 bytes each, and returns the number of distinct ones."""
     seen = np.zeros(values, bool)
     for chunk in _values(rows, values):
         seen[chunk] = True
@@ -35,7 +35,7 @@ def write(folder: Path, rows: int, values: int) -> int:
 
 
 def analyse(examples: Path, out: Path, threads: int) -> float:
-    """Seconds of the analysis."""
+    """Returns the seconds of the analysis."""
     from transforms import by_local
 
     started = time.perf_counter()
@@ -44,7 +44,7 @@ def analyse(examples: Path, out: Path, threads: int) -> float:
 
 
 def transform(examples: Path, out: Path, threads: int) -> float:
-    """Seconds of the transform."""
+    """Returns the seconds of the transform."""
     from tidemill.transform.graph import TransformGraph
     from tidemill.transform.local_engine import LocalEngine
     from transforms.by_local import Quiet
@@ -56,7 +56,7 @@ def transform(examples: Path, out: Path, threads: int) -> float:
 
 
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-    """Ids of all strings, and the label."""
+    """Returns ids of all strings, and the label."""
     import tensorflow as tf
     import tensorflow_transform as tft
 
@@ -66,15 +66,15 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tens
 
 
 def check(out: Path, rows: int, values: int) -> None:
-    """Compares the vocabulary and the ids with what the values' counts make of them.
+    """Compares the vocabulary and the ids with those computed from the values' counts.
 
     Raises:
-        SystemExit: they differ.
+        SystemExit: They differ.
     """
     counts = np.zeros(values, np.int64)
     for chunk in _values(rows, values):
         np.add.at(counts, chunk, 1)
-    # Strings of one length are in the order of their numbers: by count and then by string, both descending.
+    # Strings of equal length sort like their numbers: by count, then by string, both descending.
     order = np.lexsort((np.arange(values), counts))[::-1]
     order = order[: np.count_nonzero(counts)]
     digest = hashlib.sha256()
@@ -84,21 +84,21 @@ def check(out: Path, rows: int, values: int) -> None:
         )
     with open(out / "graph" / "transform_fn" / "assets" / _COLUMN, "rb") as file:
         if hashlib.file_digest(file, "sha256").digest() != digest.digest():
-            raise SystemExit("another vocabulary")
+            raise SystemExit("the vocabulary differs")
     ids = np.empty(values, np.int32)
     ids[order] = np.arange(len(order), dtype=np.int32)
-    found = (
+    parts = (
         batch.column(0).to_numpy()
         for path in sorted((out / "rows" / "train").glob("*.parquet"))
         for batch in pq.ParquetFile(path).iter_batches(_CHUNK, columns=["id"])
     )
-    place, wanted = 0, np.concatenate([ids[chunk] for chunk in _values(rows, values)])
-    for part in found:
-        if not np.array_equal(part, wanted[place : place + len(part)]):
-            raise SystemExit(f"other ids from row {place} on")
-        place += len(part)
-    if place != rows:
-        raise SystemExit(f"{place} rows, not {rows}")
+    row, expected = 0, np.concatenate([ids[chunk] for chunk in _values(rows, values)])
+    for part in parts:
+        if not np.array_equal(part, expected[row : row + len(part)]):
+            raise SystemExit(f"different ids from row {row} on")
+        row += len(part)
+    if row != rows:
+        raise SystemExit(f"{row} rows, not {rows}")
 
 
 def _values(rows: int, values: int) -> Iterator[np.ndarray]:
@@ -108,7 +108,7 @@ def _values(rows: int, values: int) -> Iterator[np.ndarray]:
 
 
 def _text(numbers: np.ndarray) -> pa.Array:
-    """The numbers as 9 digits each."""
+    """Returns the numbers as 9 digits each."""
     digits = (numbers[:, None] // 10 ** np.arange(8, -1, -1) % 10 + ord("0")).astype(np.uint8).reshape(-1)
     offsets = np.arange(0, 9 * len(numbers) + 1, 9, dtype=np.int32)
     return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(offsets), pa.py_buffer(digits))

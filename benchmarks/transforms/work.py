@@ -1,4 +1,4 @@
-"""What all of them do: the rows, and the transform as a preprocessing_fn."""
+"""The rows and the preprocessing_fn that all versions share."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ NUMBERS = [f"i{i}" for i in range(1, 14)]
 SCALED, BUCKETED = NUMBERS[:7], NUMBERS[7:]
 CATEGORIES = [f"c{i}" for i in range(1, 27)]
 OUTPUTS = [*NUMBERS, *CATEGORIES, LABEL]
-"""The columns of the result: scaled numbers and the label float32, buckets and ids int32."""
+"""Columns of the result: float32 scaled numbers and label, int32 buckets and ids."""
 BUCKETS = 10
 MIN_COUNT = 10
 TOP_K = 100_000
 
 
 def write_rows(folder: Path, rows: int, files: int = 0, first: int = 0) -> None:
-    """Writes synthetic Criteo rows as a dataset with the split train alone, unless it is there.
+    """Writes synthetic Criteo rows as a dataset that has only the train split, unless it exists.
 
     Args:
         folder: The dataset's folder.
         rows: Number of rows.
-        files: Number of files of equal size. Defaults to what the dataset's writer makes of them.
-        first: Number of rows of the generator to leave out.
+        files: Number of files of equal size. Defaults to the dataset writer's choice.
+        first: Number of rows of the generator to skip.
     """
     if folder.exists():
         return
@@ -50,22 +50,23 @@ def write_rows(folder: Path, rows: int, files: int = 0, first: int = 0) -> None:
 def _tables(first: int, rows: int) -> Iterator[pa.Table]:
     from generate import chunks
 
-    place = 0
+    position = 0
     for table, _ in chunks(first + rows, seed=0):
         table = table.set_column(0, LABEL, table.column(LABEL).cast(pa.int64()))
-        part = table.slice(max(0, first - place))
-        place += table.num_rows
+        part = table.slice(max(0, first - position))
+        position += table.num_rows
         if part.num_rows:
             yield part
 
 
 def train_files(examples: Path) -> list[str]:
-    """The files of the rows, in order."""
+    """Returns the files of the rows, in order."""
     return [str(path) for path in Dataset(examples).files("train")]
 
 
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-    """As the modules of TFX's examples: `[batch]` float32 numbers, int64 buckets and ids, and the label."""
+    """Does what the modules of TFX's examples do: returns `[batch]` float32 numbers, int64 buckets and ids, and the
+    label."""
     import tensorflow as tf
     import tensorflow_transform as tft
 

@@ -203,7 +203,7 @@ def _run_op(op: Any, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
     if op.type == "Const":
         return [tf.constant(tf.make_ndarray(op.get_attr("value")))]
     function, parameters = _raw_op(op.type)
-    arguments: dict[str, Any] = {}
+    arguments: dict[Any, Any] = {}
     for argument in op.op_def.input_arg:
         is_list = argument.number_attr or argument.type_list_attr
         count = op.get_attr(argument.number_attr) if argument.number_attr else len(inputs) if is_list else 1
