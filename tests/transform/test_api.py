@@ -33,7 +33,7 @@ FLOATS = pa.schema([("x", pa.float64()), ("y", pa.float32()), ("s", pa.string())
 VOCABULARY = "transform_fn/assets/vocab_compute_and_apply_vocabulary_vocabulary"
 
 BEAM_VOCABULARY = b"hello\nworld\n"
-"""What Beam wrote, and returned below, for ROWS and SPEC with TFT 1.21; `test_beam_agrees_with_the_recording`."""
+"""Recorded from Beam with TFT 1.21 for ROWS and SPEC, like BEAM_ROWS; see `test_beam_agrees_with_the_recording`."""
 BEAM_ROWS = [
     {"s_integerized": 0, "x_centered": -1.0, "x_centered_times_y_normalized": -0.0, "y_normalized": 0.0},
     {"s_integerized": 1, "x_centered": 0.0, "x_centered_times_y_normalized": 0.0, "y_normalized": 0.5},

@@ -57,12 +57,12 @@ def by_scan(
             tally = ScanTally(store, scan, substitution, is_filtered)
             if analyzer_cache:
                 before = ScanTally(store, scan, substitution, is_filtered)
-                before.run(range(1, len(files)), threads, print)
+                before.run(range(1, len(files)))
                 for number in range(1, len(files)):
                     (folder / str(number)).mkdir()
                     before.dump(number, folder / str(number))
                     tally.load(number, folder / str(number))
-            tally.run([0] if analyzer_cache else range(len(files)), threads, print)
+            tally.run([0] if analyzer_cache else range(len(files)))
             return finish(want, tally.result(), folder)
 
 
@@ -218,7 +218,7 @@ def test_batches_load_what_a_scan_has_dumped_and_the_other_way_round(tmp_path: P
         (tmp_path / folder).mkdir()
     with CountStore(tmp_path, 1 << 28, 1, per_file=True) as store:
         scanned = ScanTally(store, scan, plain, True)
-        scanned.run([0], 1, print)
+        scanned.run([0])
         scanned.dump(0, tmp_path / "scan")
         batches = reduction(Vocabulary(), store)
         batches.load(0, tmp_path / "scan")

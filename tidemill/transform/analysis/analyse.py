@@ -114,7 +114,7 @@ class _Phase:
         for reduction in self._scanning.values():
             files = [file.index for file, readers in missing if reduction in readers]
             if files:
-                reduction.run(files, self._threads, lambda rows: None)
+                reduction.run(files)
 
     def _feed(self, missing: Sequence[tuple[RowFile, list[Reduction]]]) -> None:
         fed = [(file, [r for r in readers if is_fed(r)]) for file, readers in missing]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeGuard, TypeVar
 
@@ -70,14 +70,8 @@ class FedReduction(Reduction, Protocol):
 class ScanningReduction(Reduction, Protocol):
     """A reduction that reads the rows by itself, without units."""
 
-    def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """Reads files and closes them.
-
-        Args:
-            files: Their indices.
-            threads: Number of threads to use.
-            progress: Called with the number of finished rows.
-        """
+    def run(self, files: Sequence[int]) -> None:
+        """Reads files, given by index, and closes them."""
 
     def dump_sum(self, folder: Path) -> None:
         """Writes the merged states of all files, after `result`."""
@@ -109,15 +103,15 @@ class MergingReduction(abc.ABC, Generic[State]):
 
     @abc.abstractmethod
     def start(self) -> Any:
-        """See `Reduction`."""
+        """See `FedReduction`."""
 
     @abc.abstractmethod
     def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
-        """See `Reduction`."""
+        """See `FedReduction`."""
 
     @abc.abstractmethod
     def finish(self, partial: Any) -> State:
-        """See `Reduction`."""
+        """See `FedReduction`."""
 
     @abc.abstractmethod
     def merge(self, states: Sequence[State]) -> State:
@@ -136,7 +130,7 @@ class MergingReduction(abc.ABC, Generic[State]):
         """Returns the reduction's result."""
 
     def collect(self, file: int, partial: State) -> None:
-        """See `Reduction`."""
+        """See `FedReduction`."""
         self._pending.append(partial)
         if len(self._pending) == _MAX_PENDING:
             self._pending = [self.merge(self._pending)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,8 @@ class ScanTally(Tally):
         self._whole: str | None = None
         """The same for all files."""
 
-    def run(self, files: Sequence[int], threads: int, progress: Callable[[int], None]) -> None:
-        """See `ScanningReduction`. DuckDB's threads were set when the store was opened."""
-        del threads, progress
+    def run(self, files: Sequence[int]) -> None:
+        """See `ScanningReduction`."""
         for together in [[file] for file in files] if self._store.per_file else [files]:
             self._tables[together[0]] = self._count(together)
 

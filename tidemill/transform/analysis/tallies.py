@@ -82,22 +82,22 @@ class BatchTally(Tally, abc.ABC):
         """Returns a batch's tokens with their values."""
 
     def start(self) -> list[pa.Table]:
-        """See `Reduction`."""
+        """See `FedReduction`."""
         return []
 
     def add(self, partial: list[pa.Table], values: tuple[np.ndarray, ...]) -> list[pa.Table]:
-        """See `Reduction`."""
+        """See `FedReduction`."""
         partial.append(self.table(values))
         if sum(t.num_rows for t in partial[1:]) > _MAX_ROWS or sum(t.nbytes for t in partial[1:]) > _MAX_BYTES:
             partial = [self._merged(partial)]
         return partial
 
     def finish(self, partial: list[pa.Table]) -> pa.Table | None:
-        """See `Reduction`."""
+        """See `FedReduction`."""
         return self._merged(partial) if partial else None
 
     def collect(self, file: int, partial: pa.Table | None) -> None:
-        """See `Reduction`."""
+        """See `FedReduction`."""
         if partial is not None:
             self._partials.append(file, {name: partial[name] for name in partial.column_names})
 

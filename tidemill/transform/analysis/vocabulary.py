@@ -118,14 +118,8 @@ def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -
     return VocabularyTable(tokens.store, table, is_integer=tokens.is_integer, is_float=tokens.is_float, more=more)
 
 
-def count(definition: analyzer_nodes.VocabularyCount, tokens: VocabularyTable | VocabularyPairs) -> np.int64:
-    """Returns the number of tokens in the file. An empty vocabulary has one.
-
-    Args:
-        definition: TFT's node.
-        tokens: The tokens.
-    """
-    del definition
+def count(tokens: VocabularyTable | VocabularyPairs) -> np.int64:
+    """Returns the number of tokens in the file. An empty vocabulary has one."""
     return np.int64(max(len(tokens), 1))
 
 

@@ -92,11 +92,6 @@ def is_covariance(combiner: Any) -> bool:
     return isinstance(combiner, analyzers.CovarianceCombiner)
 
 
-def covariance_dtype(combiner: Any) -> type:
-    """Returns the dtype in which a covariance combiner sums."""
-    return combiner._numpy_dtype
-
-
 def describe(operation: Any) -> Any | None:
     """Returns what an accumulate operation depends on, apart from its tensors, as JSON; None if that is unknown."""
     try:
