@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tidemill.models.core.family import Family
 from tidemill.section import Name, PositiveInt
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tidemill.models.core.boosting import GbdtModel
-    from tidemill.models.core.inputs import Layout
 
 
 class Gbdt(Family):
@@ -22,34 +16,24 @@ class Gbdt(Family):
     family: Literal["gbdt"]
     name: Name = "gbdt"
     num_leaves: Annotated[int, Field(ge=2, le=131_072)] = 63
-    """Leaves of a tree."""
+    """Maximum number of leaves of a tree."""
     rounds: PositiveInt = 500
-    """Most boosting rounds; early stopping ends them before."""
+    """Maximum number of boosting rounds. Early stopping may end training before."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Shrinkage."""
     min_data_in_leaf: PositiveInt = 100
-    """Least rows of a leaf."""
+    """Minimum number of rows in a leaf."""
     feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Share of the features that a tree sees."""
+    """Fraction of the features that each tree uses."""
     bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the rows that a tree sees."""
+    """Fraction of the rows that each tree uses."""
     l2: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty on leaf values."""
     categorical: Literal["native", "ordinal"] = "native"
     """`native`: categorical splits on the transform's ids. `ordinal`: ids as numbers (vocabularies order them by
     frequency)."""
     max_native_ids: PositiveInt = 5000
-    """Features with more ids are taken as `ordinal` even where `native` is asked for."""
-
-    def open(self, layout: Layout) -> GbdtModel:
-        from tidemill.models.core.boosting import GbdtModel
-
-        return GbdtModel(self, layout)
-
-    def load(self, folder: Path, layout: Layout) -> GbdtModel:
-        from tidemill.models.core.boosting import GbdtModel
-
-        return GbdtModel.load(folder, self, layout)
+    """Features with more ids are `ordinal`, even if `categorical` is `native`."""
 
 
 FAMILY = Gbdt

@@ -1,4 +1,4 @@
-"""Wide & Deep (Cheng et al., DLRS 2016, arXiv:1606.07792): a linear model beside a deep network."""
+"""Wide & Deep (Cheng et al., DLRS 2016, arXiv:1606.07792): a linear model and a deep network."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Training one model on transformed examples, and exporting it for serving."""
+"""The `train` step: fits one model to transformed examples and exports it for serving."""

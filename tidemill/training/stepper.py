@@ -1,16 +1,36 @@
-"""What the training loop drives, whichever framework computes."""
+"""The interface between the training loop and a framework, and the optimizer settings that all frameworks share."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
-from tidemill.models.core.inputs import Rows
+from tidemill.experiment.training import Optimizer, Training
+from tidemill.models.core.inputs import Layout, Rows
+
+# As in Keras.
+ADAGRAD_START = 0.1
+"""Adagrad's sum of squares before the first step."""
+BETA_1, BETA_2 = 0.9, 0.999
+"""Adam's decay rates."""
+EPSILON = 1e-7
+"""Added to a square root before dividing by it."""
+_DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}
 
 
 class Stepper(abc.ABC):
-    """A network's weights, and the steps that change them.
+    """A network's weights and the steps that change them.
+
+    Args:
+        network: From its inputs to logits [batch, labels].
+        tables: The network's embedding tables. Each step updates only the rows in its batch.
+        layout: The features and labels.
+        training: Optimizer, weights of rows, and compilation.
+        steps: Number of steps of the whole training, which learning rate schedules span.
 
     Attributes:
         devices: Number of devices that share a batch.
@@ -19,35 +39,92 @@ class Stepper(abc.ABC):
     devices: int = 1
 
     @abc.abstractmethod
+    def __init__(
+        self, network: keras.Model, tables: Sequence[keras.Variable], layout: Layout, training: Training, steps: int
+    ): ...
+
+    @staticmethod
+    @abc.abstractmethod
+    def prepare(seed: int, threads: int | None) -> None:
+        """Seeds the random generators and sets up the framework. Call it before building the network."""
+
+    @abc.abstractmethod
     def step(self, rows: Rows) -> None:
-        """Changes the weights by one batch of at least one row. May return before it is computed."""
+        """Changes the weights by one batch of at least one row. May return before the step is computed."""
 
     @abc.abstractmethod
     def loss_sum(self) -> float:
-        """The batches' losses, each times its rows, since the last `reset`. Penalties of layers are not part of it.
-        Waits for the steps so far."""
+        """Returns the sum of the batches' losses, each times its rows, since the last `reset`.
+
+        Excludes the penalties of layers. Waits for all steps so far.
+        """
 
     @abc.abstractmethod
     def reset(self) -> None:
-        """Begins the sum of losses anew."""
+        """Resets the sum of losses to 0."""
 
     @abc.abstractmethod
     def publish(self) -> None:
-        """Puts the present weights into the network, for predicting and saving. They are good until the next step."""
+        """Copies the current weights to the network, for predicting and saving. They are valid until the next step."""
 
     @abc.abstractmethod
     def weights(self) -> list[np.ndarray]:
-        """Copies of the network's variables, in its order."""
+        """Returns copies of the network's variables, in its order."""
 
     @abc.abstractmethod
     def set_weights(self, weights: list[np.ndarray]) -> None:
-        """Takes what `weights` gave."""
+        """Sets the variables to what `weights` returned."""
 
     @abc.abstractmethod
     def state(self) -> dict[str, list[np.ndarray]]:
-        """Copies of all that the next steps depend on, beside their rows: lists of arrays by name, for `restore` in
-        another process."""
+        """Returns copies of everything that the next steps depend on, except their rows, by name."""
 
     @abc.abstractmethod
     def restore(self, state: dict[str, list[np.ndarray]]) -> None:
-        """Takes what `state` gave, of a stepper made of the same arguments."""
+        """Restores what `state` returned, possibly in another process. Both steppers need equal arguments."""
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate schedule: linear warm-up from 0 to `rate`, then `kind` down to 0 at the last step.
+
+    Args:
+        rate: The largest learning rate.
+        kind: `constant`, `linear`, or `cosine` (Loshchilov & Hutter, 2017, arXiv:1608.03983).
+        warmup: Number of warm-up steps.
+        steps: Number of all steps.
+    """
+
+    def __init__(self, rate: float, kind: str, warmup: int, steps: int):
+        super().__init__()
+        self.rate, self.kind, self.warmup, self.steps = rate, kind, warmup, steps
+
+    def __call__(self, step: Any) -> Any:
+        step = keras.ops.cast(step, "float32") + 1.0
+        left = 1.0 - keras.ops.clip((step - 1.0 - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
+        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * keras.ops.cos(np.pi * left)}[self.kind]
+        return self.rate * keras.ops.minimum(1.0, step / max(1, self.warmup)) * shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "kind": self.kind, "warmup": self.warmup, "steps": self.steps}
+
+
+def learning_rate(config: Optimizer, steps: int) -> float | Schedule:
+    """Returns the learning rate, or a schedule from the step, counted from 0, to the learning rate.
+
+    Args:
+        config: The optimizer's section of the experiment.
+        steps: Number of steps of the whole training, which a schedule spans.
+    """
+    warmup = min(config.warmup_steps, steps)
+    if config.schedule == "constant" and not warmup:
+        return config.learning_rate
+    return Schedule(config.learning_rate, config.schedule, warmup, steps)
+
+
+def dense_optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
+    """Returns Keras's optimizer for the weights other than embedding tables, not built yet.
+
+    Arguments as for `learning_rate`.
+    """
+    decay = {"weight_decay": config.weight_decay} if config.weight_decay else {}
+    return _DENSE[config.name](learning_rate=learning_rate(config, steps), **decay)

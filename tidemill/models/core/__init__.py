@@ -1,1 +1,1 @@
-"""What families are made of: models by Keras and LightGBM, layers, sizes of embeddings."""
+"""The building blocks of model families: configs, inputs, layers, and models on Keras and LightGBM."""

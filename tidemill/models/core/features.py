@@ -1,4 +1,4 @@
-"""A row's features as a network takes them: as one vector, as fields of one size, or as a linear term."""
+"""A network's features: as one vector, as fields of one size, or as a linear term."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from tidemill.models.core.layers import Embeddings, FieldSum, NumberVectors
-from tidemill.models.core.sizes import Sizes
+from tidemill.models.core.sizes import TableSizes
 
 EMBEDDINGS = "embeddings"
 
@@ -18,78 +18,83 @@ class Features:
     """The inputs of a network.
 
     Attributes:
-        ids: [batch, id features] int32; None where there are none.
-        numbers: [batch, number features] float32; None where there are none.
-        sizes: Of the embeddings.
-        dim: Size of the vectors of `fields`.
-        l2: Penalty on a batch's embeddings.
-        labels: Number of labels, and so of logits.
+        ids: [batch, id features] int32, or None without id features.
+        numbers: [batch, number features] float32, or None without number features.
+        sizes: Sizes of the embedding tables.
+        dim: Size of the vectors that `fields` returns.
+        l2: Penalty on the embeddings of a batch.
+        labels: Number of labels, which is the number of logits.
     """
 
     ids: keras.KerasTensor | None
     numbers: keras.KerasTensor | None
-    sizes: Sizes
+    sizes: TableSizes
     dim: int
     l2: float
     labels: int
 
     def embedded(self) -> list[keras.KerasTensor]:
-        """The embeddings, a tensor [batch, features of one size, size] a size; empty without ids. Called once: the
-        tables are this call's."""
+        """Embeds the ids. Call it once: each call creates tables.
+
+        Returns:
+            A tensor [batch, features of the size, size] for each embedding size. Empty without id features.
+        """
         if self.ids is None:
             return []
-        return self._tables(self.sizes.dims, 0.05, EMBEDDINGS)
+        return self._look_up(self.sizes.dims, 0.05, EMBEDDINGS)
 
     def flat(self, embedded: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
-        """Embeddings and numbers side by side, [batch, d]."""
-        parts = [keras.layers.Flatten()(part) for part in embedded]
-        return concatenated([*parts, *([] if self.numbers is None else [self.numbers])], "input")
+        """Concatenates embeddings and numbers to one vector, [batch, d]."""
+        vectors = [keras.layers.Flatten()(of_size) for of_size in embedded]
+        return concatenated([*vectors, *([] if self.numbers is None else [self.numbers])], "input")
 
     def fields(self, embedded: Sequence[keras.KerasTensor]) -> list[keras.KerasTensor]:
-        """The embeddings as [batch, fields, `dim`] each; those of another size are projected."""
-        same = []
-        for part in embedded:
-            size = part.shape[-1]
+        """Projects embeddings of other sizes to `dim`. Returns tensors [batch, fields, `dim`]."""
+        fields = []
+        for of_size in embedded:
+            size = of_size.shape[-1]
             project = keras.layers.Dense(self.dim, use_bias=False, name=f"project_{size}")
-            same.append(part if size == self.dim else project(part))
-        return same
+            fields.append(of_size if size == self.dim else project(of_size))
+        return fields
 
     def all_fields(self, embedded: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
-        """Embeddings, and numbers times a vector each, [batch, fields, `dim`]."""
-        parts = self.fields(embedded)
+        """Returns `fields`, and for each number a vector multiplied by the number, [batch, fields, `dim`]."""
+        fields = self.fields(embedded)
         if self.numbers is not None:
-            parts.append(NumberVectors(self.dim, name="number_vectors")(self.numbers))
-        return concatenated(parts, "fields")
+            fields.append(NumberVectors(self.dim, name="number_vectors")(self.numbers))
+        return concatenated(fields, "fields")
 
     def linear(self) -> keras.KerasTensor:
-        """A weight for each id and each number, and a bias, from 0: [batch, 1]."""
-        parts = []
+        """Returns a linear term, [batch, 1]: a weight for each id and each number, and a bias, all initially 0."""
+        terms = []
         if self.ids is not None:
-            (weights,) = self._tables((1,) * len(self.sizes.rows), 0.0, "id_weights")
-            parts.append(FieldSum(name="id_terms")(weights))
+            (weights,) = self._look_up((1,) * len(self.sizes.rows), 0.0, "id_weights")
+            terms.append(FieldSum(name="id_terms")(weights))
         if self.numbers is not None:
-            parts.append(keras.layers.Dense(1, kernel_initializer="zeros", name="number_terms")(self.numbers))
-        return added(parts, "linear")
+            terms.append(keras.layers.Dense(1, kernel_initializer="zeros", name="number_terms")(self.numbers))
+        return added(terms, "linear")
 
-    def _tables(self, dims: Sequence[int], limit: float, name: str) -> list[keras.KerasTensor]:
-        found = self.sizes
-        num_ids = [len(slots) for slots in found.slots] or None
-        layer = Embeddings(list(dims), list(found.rows), list(found.tables), self.l2, limit, num_ids, name=name)
+    def _look_up(self, dims: Sequence[int], limit: float, name: str) -> list[keras.KerasTensor]:
+        sizes = self.sizes
+        num_ids = [len(slots) for slots in sizes.slots] or None
+        layer = Embeddings(list(dims), list(sizes.rows), list(sizes.tables), self.l2, limit, num_ids, name=name)
         return layer(self.ids)
 
 
-def added(parts: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
-    """The sum of tensors of one shape."""
-    return keras.layers.Add(name=name)(list(parts)) if len(parts) > 1 else keras.layers.Identity(name=name)(parts[0])
+def added(tensors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    """Adds tensors of one shape."""
+    if len(tensors) > 1:
+        return keras.layers.Add(name=name)(list(tensors))
+    return keras.layers.Identity(name=name)(tensors[0])
 
 
-def concatenated(parts: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
-    """The parts side by side along axis 1."""
-    return keras.layers.Concatenate(axis=1, name=name)(list(parts)) if len(parts) > 1 else parts[0]
+def concatenated(tensors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    """Concatenates tensors along axis 1."""
+    return keras.layers.Concatenate(axis=1, name=name)(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
 def mlp(x: keras.KerasTensor, widths: Sequence[int], dropout: float, name: str = "deep") -> keras.KerasTensor:
-    """Dense layers with ReLU, each followed by dropout where there is some."""
+    """Applies dense layers with ReLU, each followed by dropout unless `dropout` is 0."""
     for i, width in enumerate(widths):
         x = keras.layers.Dense(width, activation="relu", name=f"{name}_{i}")(x)
         if dropout:

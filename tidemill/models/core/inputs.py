@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +14,13 @@ from tidemill.artifacts.examples import Dataset
 
 @dataclass(frozen=True)
 class Layout:
-    """How a transformed row is laid out for a model: its ids side by side, then its numbers, then its labels.
+    """The order of a model's inputs: ids, then numbers, then labels.
 
     Attributes:
         ids: Names of the id features.
-        num_ids: For each id feature the number of its ids, which are 0 to `num_ids` - 1.
+        num_ids: The number of ids of each id feature. Ids are 0 to `num_ids` - 1.
         numbers: Names of the number features.
-        labels: Names of the labels. Defaults to none, for what only looks at features.
+        labels: Names of the labels. Defaults to none.
     """
 
     ids: tuple[str, ...]
@@ -28,8 +29,8 @@ class Layout:
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, features: Sequence[dict], labels: Sequence[str]) -> Layout:
-        """The layout of the features and labels in a transformed dataset's metadata, in their order."""
+    def of(cls, features: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Layout:
+        """Returns the layout of the features in a transformed dataset's metadata, in their order, and the labels."""
         ids = [f for f in features if f["kind"] == "id"]
         numbers = [f["name"] for f in features if f["kind"] == "number"]
         names, num_ids = tuple(f["name"] for f in ids), tuple(int(f["num_ids"]) for f in ids)
@@ -37,18 +38,18 @@ class Layout:
 
     @property
     def columns(self) -> list[str]:
-        """All features: ids first."""
+        """All features, ids first."""
         return [*self.ids, *self.numbers]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Transformed rows.
+    """Transformed rows as matrices.
 
     Attributes:
-        ids: [rows, number of id features] int32.
-        numbers: [rows, number of number features] float32.
-        labels: [rows, number of labels] float32, or [rows, 0] where labels were not asked for.
+        ids: [rows, id features] int32.
+        numbers: [rows, number features] float32.
+        labels: [rows, labels] float32, or [rows, 0] if labels were not read.
     """
 
     ids: np.ndarray
@@ -60,7 +61,7 @@ class Rows:
 
     @classmethod
     def empty(cls, rows: int, layout: Layout) -> Rows:
-        """Room for rows."""
+        """Allocates memory for rows without initializing it."""
         return cls(
             np.empty((rows, len(layout.ids)), np.int32),
             np.empty((rows, len(layout.numbers)), np.float32),
@@ -68,41 +69,41 @@ class Rows:
         )
 
     def slice(self, start: int, stop: int) -> Rows:
-        """A view of the rows from `start` to before `stop`."""
+        """Returns a view of the rows from `start` up to, but not including, `stop`."""
         return Rows(self.ids[start:stop], self.numbers[start:stop], self.labels[start:stop])
 
-    def take(self, places: np.ndarray) -> Rows:
-        """A copy of the rows in these places, in their order."""
-        return Rows(*(np.take(part, places, axis=0) for part in (self.ids, self.numbers, self.labels)))
+    def take(self, indices: np.ndarray) -> Rows:
+        """Returns a copy of the rows at these indices, in their order."""
+        return Rows(*(np.take(matrix, indices, axis=0) for matrix in (self.ids, self.numbers, self.labels)))
 
 
-def concat(parts: Sequence[Rows]) -> Rows:
-    """The parts one below the other."""
-    if len(parts) == 1:
-        return parts[0]
-    return Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("ids", "numbers", "labels")))
+def concat(pieces: Sequence[Rows]) -> Rows:
+    """Concatenates rows."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Rows(*(np.concatenate([getattr(p, name) for p in pieces]) for name in ("ids", "numbers", "labels")))
 
 
 def to_rows(data: pa.Table | pa.RecordBatch, layout: Layout) -> Rows:
-    """Arrow columns to matrices, without labels."""
+    """Converts Arrow columns to matrices, without labels."""
 
     def fill(names: Sequence[str], dtype: type) -> np.ndarray:
         matrix = np.empty((data.num_rows, len(names)), dtype)
-        for place, name in enumerate(names):
-            matrix[:, place] = data.column(name).to_numpy(**to_numpy)
+        for i, name in enumerate(names):
+            matrix[:, i] = data.column(name).to_numpy(**to_numpy)
         return matrix
 
-    to_numpy = {} if isinstance(data, pa.Table) else {"zero_copy_only": False}
+    to_numpy: dict[str, bool] = {} if isinstance(data, pa.Table) else {"zero_copy_only": False}
     return Rows(fill(layout.ids, np.int32), fill(layout.numbers, np.float32), fill((), np.float32))
 
 
 def in_order(dataset: Dataset, split: str, layout: Layout, batch_rows: int) -> Iterator[Rows]:
-    """The split's rows in their order, in batches of at most `batch_rows`, without labels."""
+    """Yields the split's rows in their order, without labels, in batches of at most `batch_rows`."""
     for batch in dataset.batches(split, layout.columns, batch_rows):
         yield to_rows(batch, layout)
 
 
 def read_labels(dataset: Dataset, split: str, labels: Sequence[str]) -> np.ndarray:
-    """A split's labels, [rows, labels] float32, in the rows' order."""
+    """Reads a split's labels, [rows, labels] float32, in the rows' order."""
     table = dataset.read(split, list(labels))
     return np.stack([table.column(label).to_numpy().astype(np.float32) for label in labels], axis=1)

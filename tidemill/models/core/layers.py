@@ -1,30 +1,46 @@
-"""Layers of click-through-rate networks, by backend-neutral Keras operations."""
+"""Layers of click-through-rate networks, made of backend-neutral Keras operations.
+
+The names of weights are part of a model's fingerprint, and the registered names of layers are part of saved models.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
 
+LayerClass = TypeVar("LayerClass", bound=type)
+Tensor = Any
+"""A tensor of any backend, or a `keras.KerasTensor`."""
+Shape = tuple[int | None, ...]
+LookUp = Callable[[keras.Variable, Tensor], Tensor]
+"""From a table and row indices [batch, features] int32 to the rows, [batch, features, size] float32."""
 
-def register(layer: type) -> type:
-    """Makes a layer known to Keras, so that networks are read back."""
-    return keras.saving.register_keras_serializable(package="tidemill")(layer)
+_PACKAGE = "tidemill"
+_look_up: contextvars.ContextVar[LookUp | None] = contextvars.ContextVar("_look_up", default=None)
 
 
-_look_up: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("_look_up", default=None)
+def register(layer: LayerClass) -> LayerClass:
+    """Registers a layer class with Keras, so that saved networks can be loaded."""
+    return keras.saving.register_keras_serializable(package=_PACKAGE)(layer)
+
+
+def _register_as(name: str) -> Callable[[LayerClass], LayerClass]:
+    return keras.saving.register_keras_serializable(package=_PACKAGE, name=name)
 
 
 @contextlib.contextmanager
-def looked_up_by(look_up: Callable[[keras.Variable, Any], Any]) -> Iterator[None]:
-    """Within, `Embeddings` take rows from `look_up(variable, places)`, [batch, features, size] float32 at the places
-    [batch, features] int32 of a table. A training step that wants gradients of these rows, and none of the table,
-    gets hold of them here, whatever the network does before and after."""
+def looked_up_by(look_up: LookUp) -> Iterator[None]:
+    """Makes all `Embeddings` take their rows from `look_up` inside the block.
+
+    A training step needs the gradients of the rows of its batch, and not of whole tables. This is how it gets hold of
+    the rows, whatever the network computes before and after the lookup.
+    """
     token = _look_up.set(look_up)
     try:
         yield
@@ -34,19 +50,26 @@ def looked_up_by(look_up: Callable[[keras.Variable, Any], Any]) -> Iterator[None
 
 @register
 class Embeddings(keras.layers.Layer):
-    """Embedding tables of id features. Those of one size lie in one variable, table below table: one lookup and one
-    update serve them all.
+    """Embedding tables of id features.
+
+    Tables of one size are stacked in one variable, so that one lookup and one update serve all of them.
 
     Args:
-        dims: For each feature the size of its embedding.
-        rows: For each feature the rows of its table.
-        tables: For each feature the place of the feature whose table it reads. Defaults to its own.
+        dims: The embedding size of each feature.
+        rows: The number of rows of each feature's table.
+        tables: For each feature, the index of the feature whose table it reads. Defaults to its own.
         l2: Penalty on the sum of squares of a row's embeddings, averaged over the batch. Defaults to 0.
         limit: Initial weights are uniform between -limit and limit. Defaults to 0.05.
-        num_ids: For each feature the number of its ids, where not each has a row of its own: `slots`, [sum of these]
-            int32, then says which it has. Defaults to a row for each.
+        num_ids: The number of ids of each feature, if not every id has a row of its own. The weight `slots`, [sum of
+            `num_ids`] int32, then holds the row of each id. Defaults to a row for each id.
 
-    Call arguments: ids [batch, features] int32. Returns a list of [batch, features of one size, size] float32.
+    Call arguments: ids [batch, features] int32. Returns a list with a tensor [batch, features of the size, size]
+    float32 for each size.
+
+    Attributes:
+        tables_by_size: The variables, one for each size.
+        features_by_size: The features of each variable, as indices.
+        offsets: For each feature, the first row of its table in the variable.
     """
 
     def __init__(
@@ -57,65 +80,70 @@ class Embeddings(keras.layers.Layer):
         l2: float = 0.0,
         limit: float = 0.05,
         num_ids: list[int] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
-        # Tables stay float32 under mixed precision: a variable that is cast is read, and updated, as a whole.
+        # Tables stay float32 under mixed precision: casting a variable reads, and updates, all of it.
         super().__init__(autocast=False, **kwargs)
         self.dims, self.rows, self.l2, self.limit = list(dims), list(rows), l2, limit
         self.tables = list(range(len(dims))) if tables is None else list(tables)
         self.num_ids = None if num_ids is None else list(num_ids)
 
-    def build(self, input_shape: tuple) -> None:
-        self.groups: list[list[int]] = []
-        self.weights_of: list[keras.Variable] = []
+    def build(self, input_shape: Shape) -> None:
+        self.features_by_size: list[list[int]] = []
+        self.tables_by_size: list[keras.Variable] = []
         offsets = [0] * len(self.dims)
         for dim in dict.fromkeys(self.dims):
-            group = [place for place, own in enumerate(self.dims) if own == dim]
+            features = [i for i, size in enumerate(self.dims) if size == dim]
             total = 0
-            for place in group:
-                if self.tables[place] == place:
-                    offsets[place], total = total, total + self.rows[place]
+            for i in features:
+                if self.tables[i] == i:
+                    offsets[i], total = total, total + self.rows[i]
                 else:
-                    offsets[place] = offsets[self.tables[place]]
+                    offsets[i] = offsets[self.tables[i]]
             initializer = keras.initializers.RandomUniform(-self.limit, self.limit) if self.limit else "zeros"
-            self.weights_of.append(
+            self.tables_by_size.append(
                 self.add_weight(
                     shape=(total, dim), initializer=initializer, autocast=False, dtype="float32", name=f"tables_{dim}"
                 )
             )
-            self.groups.append(group)
+            self.features_by_size.append(features)
         self.offsets = offsets
         if self.num_ids:
             self.slots = self.add_weight(
                 shape=(sum(self.num_ids),), initializer="zeros", dtype="int32", trainable=False, name="slots"
             )
 
-    def call(self, ids):
+    def call(self, ids: Tensor) -> list[Tensor]:
         if self.num_ids:
-            starts = [sum(self.num_ids[:place]) for place in range(len(self.num_ids))]
+            starts = [sum(self.num_ids[:i]) for i in range(len(self.num_ids))]
             ids = ops.take(self.slots, ids + ops.convert_to_tensor(starts, "int32"), axis=0)
-        places = ids + ops.convert_to_tensor(self.offsets, "int32")
-        parts = []
-        for group, variable in zip(self.groups, self.weights_of, strict=True):
-            chosen = places if len(group) == len(self.dims) else ops.take(places, group, axis=1)
-            parts.append(_rows(variable, chosen))
+        rows = ids + ops.convert_to_tensor(self.offsets, "int32")
+        embedded = []
+        for features, table in zip(self.features_by_size, self.tables_by_size, strict=True):
+            of_size = rows if len(features) == len(self.dims) else ops.take(rows, features, axis=1)
+            embedded.append(_take_rows(table, of_size))
         if self.l2:
-            squares = [ops.sum(ops.square(part), axis=(1, 2)) for part in parts]
+            squares = [ops.sum(ops.square(vectors), axis=(1, 2)) for vectors in embedded]
             self.add_loss(self.l2 * ops.mean(sum(squares)))
-        return [ops.cast(part, self.compute_dtype) for part in parts]
+        return [ops.cast(vectors, self.compute_dtype) for vectors in embedded]
 
-    def compute_output_spec(self, ids):
+    def compute_output_spec(self, ids: keras.KerasTensor) -> list[keras.KerasTensor]:
         counts = {dim: self.dims.count(dim) for dim in dict.fromkeys(self.dims)}
         return [keras.KerasTensor((ids.shape[0], n, dim), dtype=self.compute_dtype) for dim, n in counts.items()]
 
-    def rows_of(self, place: int) -> np.ndarray:
-        """The row of each id of a feature in the variable of its size, [number of ids] int64."""
-        if not self.num_ids:
-            return self.offsets[place] + np.arange(self.rows[place])
-        start = sum(self.num_ids[:place])
-        return self.offsets[place] + np.asarray(self.slots)[start : start + self.num_ids[place]].astype(np.int64)
+    def table_of(self, feature: int) -> int:
+        """Returns the index in `tables_by_size` of the variable that a feature reads."""
+        return next(i for i, features in enumerate(self.features_by_size) if feature in features)
 
-    def get_config(self) -> dict:
+    def rows_of(self, feature: int) -> np.ndarray:
+        """Returns the row in the variable of each id of a feature, [number of ids] int64."""
+        if not self.num_ids:
+            return self.offsets[feature] + np.arange(self.rows[feature])
+        start = sum(self.num_ids[:feature])
+        slots = np.asarray(self.slots)[start : start + self.num_ids[feature]]
+        return self.offsets[feature] + slots.astype(np.int64)
+
+    def get_config(self) -> dict[str, Any]:
         own = {"dims": self.dims, "rows": self.rows, "tables": self.tables, "l2": self.l2, "limit": self.limit}
         own["num_ids"] = self.num_ids
         config = super().get_config()
@@ -123,41 +151,40 @@ class Embeddings(keras.layers.Layer):
         return config | own
 
 
-def _rows(variable: keras.Variable, places):
-    """Rows of a variable. TensorFlow gives a gradient of these rows alone where they are looked up in the variable
-    itself, and not in its value."""
+def _take_rows(table: keras.Variable, rows: Tensor) -> Tensor:
     look_up = _look_up.get()
     if look_up is not None:
-        return look_up(variable, places)
+        return look_up(table, rows)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.gather(variable.value, places)
-    return ops.take(variable, places, axis=0)
+        # The gradient is sparse only if the lookup is in the variable itself, and not in a tensor of its value.
+        return tf.gather(table.value, rows)
+    return ops.take(table, rows, axis=0)
 
 
-@register
-class Cross(keras.layers.Layer):
+@_register_as("Cross")
+class CrossLayer(keras.layers.Layer):
     """A cross layer of DCN-V2 with a full matrix (equation 1 of the paper): x0 * (W x + b) + x.
 
     Call arguments: x0 and x, both [batch, d] float32. Returns [batch, d].
     """
 
-    def build(self, x0_shape: tuple, x_shape: tuple) -> None:
+    def build(self, x0_shape: Shape, x_shape: Shape) -> None:
         width = x_shape[-1]
         self.kernel = self.add_weight(shape=(width, width), initializer="glorot_uniform", name="kernel")
         self.bias = self.add_weight(shape=(width,), initializer="zeros", name="bias")
 
-    def call(self, x0, x):
+    def call(self, x0: Tensor, x: Tensor) -> Tensor:
         return x0 * (ops.matmul(x, self.kernel) + self.bias) + x
 
-    def compute_output_shape(self, x0_shape: tuple, x_shape: tuple) -> tuple:
+    def compute_output_shape(self, x0_shape: Shape, x_shape: Shape) -> Shape:
         return x_shape
 
 
 @register
 class NumberVectors(keras.layers.Layer):
-    """A vector for each number, times the number, as factorisation machines embed it.
+    """A learned vector for each number feature, multiplied by the number, as factorization machines embed it.
 
     Args:
         dim: Size of the vectors.
@@ -165,21 +192,21 @@ class NumberVectors(keras.layers.Layer):
     Call arguments: numbers [batch, n] float32. Returns [batch, n, dim].
     """
 
-    def __init__(self, dim: int, **kwargs):
+    def __init__(self, dim: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.dim = dim
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         initializer = keras.initializers.RandomUniform(-0.05, 0.05)
         self.vectors = self.add_weight(shape=(input_shape[-1], self.dim), initializer=initializer, name="vectors")
 
-    def call(self, numbers):
+    def call(self, numbers: Tensor) -> Tensor:
         return ops.expand_dims(numbers, 2) * self.vectors
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.dim)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"dim": self.dim}
 
 
@@ -190,10 +217,10 @@ class FieldSum(keras.layers.Layer):
     Call arguments: fields [batch, n, dim] float32. Returns [batch, dim].
     """
 
-    def call(self, fields):
+    def call(self, fields: Tensor) -> Tensor:
         return ops.sum(fields, axis=1)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], input_shape[2]
 
 
@@ -204,47 +231,49 @@ class PairwiseSum(keras.layers.Layer):
     Call arguments: fields [batch, n, dim] float32. Returns [batch, 1].
     """
 
-    def call(self, fields):
-        together = ops.square(ops.sum(fields, axis=1))
-        each = ops.sum(ops.square(fields), axis=1)
-        return 0.5 * ops.sum(together - each, axis=1, keepdims=True)
+    def call(self, fields: Tensor) -> Tensor:
+        square_of_sum = ops.square(ops.sum(fields, axis=1))
+        sum_of_squares = ops.sum(ops.square(fields), axis=1)
+        return 0.5 * ops.sum(square_of_sum - sum_of_squares, axis=1, keepdims=True)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], 1
 
 
 @register
 class PairwiseProducts(keras.layers.Layer):
-    """The inner product of each pair of fields, as DLRM's interaction.
+    """The inner product of each pair of fields: DLRM's interaction.
 
     Call arguments: fields [batch, n, dim] float32. Returns [batch, n (n - 1) / 2].
     """
 
-    def call(self, fields):
+    def call(self, fields: Tensor) -> Tensor:
         n = fields.shape[1]
         products = ops.reshape(ops.matmul(fields, ops.transpose(fields, (0, 2, 1))), (-1, n * n))
         return ops.take(products, [i * n + j for i in range(n) for j in range(i)], axis=1)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape[0], input_shape[1] * (input_shape[1] - 1) // 2
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        fields = input_shape[1]
+        assert fields is not None
+        return input_shape[0], fields * (fields - 1) // 2
 
 
-@register
-class Gate(keras.layers.Layer):
-    """FinalMLP's gate: weights between 0 and 2 for each element, from a learned context or from a context that is
-    given.
+@_register_as("Gate")
+class FeatureGate(keras.layers.Layer):
+    """FinalMLP's gate: multiplies each element by a weight between 0 and 2, computed from a context.
 
     Args:
         hidden: Width of the gate's hidden layer.
 
-    Call arguments: x [batch, d] float32 and, where the gate depends on the row, context [batch, c]. Returns [batch, d].
+    Call arguments: x [batch, d] float32, and optionally a context [batch, c]. Without one, the gate learns a context.
+    Returns [batch, d].
     """
 
-    def __init__(self, hidden: int, **kwargs):
+    def __init__(self, hidden: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.hidden = hidden
 
-    def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
+    def build(self, x_shape: Shape, context_shape: Shape | None = None) -> None:
         if context_shape is None:
             self.context = self.add_weight(shape=(1, self.hidden), initializer="zeros", name="context")
         width = self.hidden if context_shape is None else context_shape[-1]
@@ -253,65 +282,66 @@ class Gate(keras.layers.Layer):
         self.second = self.add_weight(shape=(self.hidden, x_shape[-1]), initializer="glorot_uniform", name="second")
         self.second_bias = self.add_weight(shape=(x_shape[-1],), initializer="zeros", name="second_bias")
 
-    def call(self, x, context=None):
+    def call(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = self.context if context is None else context
         hidden = ops.relu(ops.matmul(context, self.first) + self.first_bias)
         return x * 2.0 * ops.sigmoid(ops.matmul(hidden, self.second) + self.second_bias)
 
-    def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
+    def compute_output_shape(self, x_shape: Shape, context_shape: Shape | None = None) -> Shape:
         return x_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"hidden": self.hidden}
 
 
 @register
 class BilinearFusion(keras.layers.Layer):
-    """FinalMLP's fusion of two streams: a linear term of each, and a bilinear term between them in heads.
+    """FinalMLP's fusion of two streams: a linear term of each, and bilinear terms between their heads.
 
     Args:
-        heads: Number of parts that both streams are cut into; must divide their widths.
+        heads: Number of heads that each stream is split into. Must divide both widths. Defaults to 1.
 
     Call arguments: x [batch, m] and y [batch, n], float32. Returns [batch, 1].
     """
 
-    def __init__(self, heads: int = 1, **kwargs):
+    def __init__(self, heads: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
         self.heads = heads
 
-    def build(self, x_shape: tuple, y_shape: tuple) -> None:
+    def build(self, x_shape: Shape, y_shape: Shape) -> None:
         m, n = x_shape[-1], y_shape[-1]
+        assert m is not None and n is not None
         if m % self.heads or n % self.heads:
             raise ValueError(f"{self.heads} heads do not divide widths of {m} and {n}")
-        self.of_x = self.add_weight(shape=(m, 1), initializer="glorot_uniform", name="of_x")
-        self.of_y = self.add_weight(shape=(n, 1), initializer="glorot_uniform", name="of_y")
+        self.x_kernel = self.add_weight(shape=(m, 1), initializer="glorot_uniform", name="of_x")
+        self.y_kernel = self.add_weight(shape=(n, 1), initializer="glorot_uniform", name="of_y")
         self.bias = self.add_weight(shape=(1,), initializer="zeros", name="bias")
-        self.between = self.add_weight(
+        self.bilinear = self.add_weight(
             shape=(self.heads, m // self.heads, n // self.heads), initializer="glorot_uniform", name="between"
         )
 
-    def call(self, x, y):
-        linear = ops.matmul(x, self.of_x) + ops.matmul(y, self.of_y) + self.bias
+    def call(self, x: Tensor, y: Tensor) -> Tensor:
+        linear = ops.matmul(x, self.x_kernel) + ops.matmul(y, self.y_kernel) + self.bias
         xs = ops.reshape(x, (-1, self.heads, x.shape[-1] // self.heads))
         ys = ops.reshape(y, (-1, self.heads, y.shape[-1] // self.heads))
-        return linear + ops.expand_dims(ops.einsum("bhm,hmn,bhn->b", xs, self.between, ys), 1)
+        return linear + ops.expand_dims(ops.einsum("bhm,hmn,bhn->b", xs, self.bilinear, ys), 1)
 
-    def compute_output_shape(self, x_shape: tuple, y_shape: tuple) -> tuple:
+    def compute_output_shape(self, x_shape: Shape, y_shape: Shape) -> Shape:
         return x_shape[0], 1
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"heads": self.heads}
 
 
 @register
 class Mixture(keras.layers.Layer):
-    """What experts say, weighed by a gate.
+    """The weighted sum of experts' outputs.
 
     Call arguments: weights [batch, n] and experts [batch, n, d], float32. Returns [batch, d].
     """
 
-    def call(self, weights, experts):
+    def call(self, weights: Tensor, experts: Tensor) -> Tensor:
         return ops.einsum("bn,bnd->bd", weights, experts)
 
-    def compute_output_shape(self, weights_shape: tuple, experts_shape: tuple) -> tuple:
+    def compute_output_shape(self, weights_shape: Shape, experts_shape: Shape) -> Shape:
         return experts_shape[0], experts_shape[2]

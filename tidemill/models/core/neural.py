@@ -1,11 +1,9 @@
-"""A model that is a Keras network: the family only says how it is built."""
+"""A model that is a Keras network. A family only defines how the logit is built."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,92 +12,85 @@ import keras
 import numpy as np
 
 from tidemill import fingerprint
-from tidemill.models.core import sizes
-from tidemill.models.core.base import Model, Run
-from tidemill.models.core.family import Family, Network
+from tidemill.artifacts.model import KERAS_WEIGHTS
+from tidemill.models.core import backend
+from tidemill.models.core.base import Model
+from tidemill.models.core.family import Network
+from tidemill.models.core.features import Features
 from tidemill.models.core.inputs import Layout, Rows
-from tidemill.models.core.network import build, logits_of, tables_of
-from tidemill.models.core.origin import own_errors
-from tidemill.training import backend, loop
-from tidemill.training.calibration import remaining_shift
+from tidemill.models.core.layers import Embeddings
+from tidemill.models.core.sizes import TableSizes
+from tidemill.models.core.user_code import user_errors
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-WEIGHTS = "model.keras"
+LOGIT = "logit"
+_SHIFTED_LOGIT = "score_logit"
 
 
 class NeuralModel(Model):
-    """A Keras network from ids and numbers to the probabilities [batch, labels]. The layer called `logit` gives what
-    training uses, because a logit does not saturate. Where training saw another share of the labels than there is, what
-    goes into the last sigmoid is the logit corrected for that: by the rate of sampling and the weight, and with one
-    label by what then is left between the mean score and the share of label 1."""
+    """A Keras network from ids and numbers to the probabilities [batch, labels].
+
+    The layer `logit` returns what training uses, because a logit does not saturate. If training saw another share of
+    label 1 than there is, a shift corrects the logit before the last sigmoid.
+
+    Attributes:
+        fit_facts: What `facts` returns. `tidemill.training.networks` fills it.
+    """
 
     unit = "epoch"
     libraries = ("tidemill", "keras", "numpy")
-    config: Network
-    network: keras.Model
 
-    def __init__(self, config: Family, layout: Layout):
+    def __init__(self, config: Network, layout: Layout):
         super().__init__(config, layout)
-        self._facts: dict = {}
+        self.config: Network = config
+        self.fit_facts: dict[str, Any] = {}
+        self._network: keras.Model | None = None
+        self._scorer: backend.Scorer | None = None
 
-    def fit(self, run: Run) -> int:
-        training = run.training
-        found = self._sizes(run)
-        framework = backend.framework()
-        framework.prepare(training.seed, training.threads)
-        # Rows that were left out or weighed less were all of label 0: that multiplies the odds of label 1.
-        shift = math.log(training.negative_rate) - math.log(training.positive_weight)
-        self.network = self.build(found, shift, training.precision)
-        if training.warm_start is not None:
-            self._take_over(training.warm_start, run)
-        with own_errors(self.config.origin, f"models.{self.name}.module", only_its_lines=True):
-            stepper = framework.Steps(
-                logits_of(self.network), tables_of(self.network), self.layout, training, loop.steps(run)
-            )
-            self._facts |= {"backend": backend.current(), "devices": stepper.devices}
-            kept = loop.fit(stepper, self.layout, run, lambda split: self.predict(run.data, split, run.notice.check))
-        if training.precision != "float32":
-            self._rebuild(found, shift)
-        if shift and len(self.layout.labels) == 1:
-            run.progress.phase("calibrate")
-            score = functools.partial(self.predict, run.data, check=run.notice.check)
-            shift += remaining_shift(run.data, list(self.layout.labels), score)
-            self._rebuild(found, shift)
-        return kept
+    @property
+    def network(self) -> keras.Model:
+        """The Keras network."""
+        if self._network is None:
+            raise ValueError("the model has no network yet; fit or load it")
+        return self._network
 
-    def _rebuild(self, found: sizes.Sizes, shift: float) -> None:
-        """The same weights in a network of another shift, in float32."""
-        weights = self.network.get_weights()
-        self.network = self.build(found, shift, "float32")
-        self.network.set_weights(weights)
-        self.__dict__.pop("_scores", None)
+    @network.setter
+    def network(self, network: keras.Model) -> None:
+        self._network, self._scorer = network, None
 
     @classmethod
     def versions(cls) -> dict[str, str]:
         return super().versions() | {name: importlib.metadata.version(name) for name in backend.distributions()}
 
-    def facts(self) -> dict:
-        return self._facts
+    def facts(self) -> dict[str, Any]:
+        return self.fit_facts
+
+    def build(self, sizes: TableSizes, shift: float = 0.0, precision: str = "float32") -> keras.Model:
+        """Builds a new network. Arguments as for `build_network`."""
+        return build_network(self.config, self.layout, sizes, shift, precision)
 
     def predict_rows(self, rows: Rows) -> np.ndarray:
-        return self._scores(rows.ids, rows.numbers).astype(np.float64)
+        if self._scorer is None:
+            self._scorer = backend.scorer(self.network)
+        return self._scorer(rows.ids, rows.numbers).astype(np.float64)
 
     def save(self, folder: Path) -> None:
-        self.network.save(folder / WEIGHTS)
+        self.network.save(folder / KERAS_WEIGHTS)
 
     @classmethod
-    def load(cls, folder: Path, config: Family, layout: Layout) -> NeuralModel:
+    def load(cls, folder: Path, config: Network, layout: Layout) -> NeuralModel:
+        """Reads a model that `save` wrote."""
         model = cls(config, layout)
-        model.network = keras.saving.load_model(folder / WEIGHTS, compile=False, safe_mode=True)
+        model.network = keras.saving.load_model(folder / KERAS_WEIGHTS, compile=False, safe_mode=True)
         return model
 
     def fingerprint(self) -> str:
         weights = [[w.path, list(w.shape), _digest(np.asarray(w.value))] for w in self.network.weights]
-        shift = self.network.get_layer("score_logit").get_config()["offset"]
-        told = [self.config.origin, self.config.model_dump(mode="json"), self.layout.columns, shift]
-        return fingerprint.of_json([*told, weights])
+        shift = self.network.get_layer(_SHIFTED_LOGIT).get_config()["offset"]
+        spec = [self.config.origin, self.config.model_dump(mode="json"), self.layout.columns, shift]
+        return fingerprint.of_json([*spec, weights])
 
     def serving(self) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], Any]:
         import tensorflow as tf
@@ -114,40 +105,68 @@ class NeuralModel(Model):
 
         return score, [variable.value for variable in self.network.variables]
 
-    def _take_over(self, uri: str, run: Run) -> None:
-        from tidemill.training.warm_start import Earlier, take_over
 
-        if run.graph is None:
-            raise ValueError("a warm start needs the transform graph")
-        run.progress.phase("take over what an earlier model has learned")
-        taken = take_over(Earlier(uri), self.network, self.layout, run.graph)
-        run.progress.phase(
-            f"took over vectors of {len(taken['features'])} features and {taken['weights']} other weights"
-        )
-        self._facts["warm_start"] = {"from": uri} | taken
+def build_network(
+    config: Network, layout: Layout, sizes: TableSizes, shift: float = 0.0, precision: str = "float32"
+) -> keras.Model:
+    """Builds a new network.
 
-    def _sizes(self, run: Run) -> sizes.Sizes:
-        found = sizes.sizes(self.config, self.layout)
-        budget, counts = self.config.max_embedding_bytes, None
-        if budget is not None:
-            counts = sizes.count_ids(run.data, self.layout)
-            found = sizes.within_budget(found, counts, budget, f"models.{self.name}.max_embedding_bytes")
-        self._facts = {"embeddings": sizes.report(found, self.layout, counts)}
-        return found
+    Its inputs are `ids` [batch, id features] int32 and `numbers` [batch, number features] float32, each only if there
+    are such features. Its output is the probabilities [batch, labels].
 
-    def build(self, found: sizes.Sizes, shift: float = 0.0, precision: str = "float32") -> keras.Model:
-        """A fresh network.
+    Args:
+        config: The family's hyperparameters.
+        layout: The features and labels.
+        sizes: Sizes of the embedding tables.
+        shift: Added to the logit before the sigmoid. Defaults to 0.
+        precision: Keras's dtype policy for all layers except embeddings and score. Defaults to `float32`.
 
-        Args:
-            found: Sizes of the embeddings.
-            shift: What is added to the logit before it becomes a score. Defaults to 0.
-            precision: Keras's policy for all but embeddings and score.
-        """
-        return build(self.config, self.layout, found, shift, precision)
+    Raises:
+        TidemillError: `invalid-value` if a user-defined family does not return a logit.
+    """
+    inputs = {}
+    if layout.ids:
+        inputs["ids"] = keras.Input((len(layout.ids),), dtype="int32", name="ids")
+    if layout.numbers:
+        inputs["numbers"] = keras.Input((len(layout.numbers),), dtype="float32", name="numbers")
+    labels = len(layout.labels)
+    features = Features(
+        inputs.get("ids"), inputs.get("numbers"), sizes, config.embedding_dim, config.l2_embedding, labels
+    )
+    where = f"models.{config.name}.module"
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        with user_errors(config.origin, where):
+            logit = config.logit(features)
+            if not isinstance(logit, keras.KerasTensor) or logit.shape != (None, labels):
+                raise TypeError(f"logit(features) returned {logit!r}, and must return a tensor [batch, {labels}]")
+    finally:
+        keras.config.set_dtype_policy(policy)
+    with user_errors(config.origin, where):
+        logit = keras.layers.Identity(dtype="float32", name=LOGIT)(logit)
+        shifted = keras.layers.Rescaling(1.0, offset=shift, dtype="float32", name=_SHIFTED_LOGIT)(logit)
+        score = keras.layers.Activation("sigmoid", dtype="float32", name="score")(shifted)
+        network = keras.Model(inputs, score, name=config.family)
+    for layer in embeddings_of(network):
+        if layer.num_ids:
+            layer.slots.assign(np.concatenate(sizes.slots))
+    return network
 
-    @functools.cached_property
-    def _scores(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        return backend.framework().scorer(self.network)
+
+def logits_of(network: keras.Model) -> keras.Model:
+    """Returns the network from the same inputs to its logits. Training uses it."""
+    return keras.Model(network.input, network.get_layer(LOGIT).output)
+
+
+def embeddings_of(network: keras.Model) -> list[Embeddings]:
+    """Returns the network's embedding layers."""
+    return [layer for layer in network.layers if isinstance(layer, Embeddings)]
+
+
+def tables_of(network: keras.Model) -> list[keras.Variable]:
+    """Returns the network's embedding tables."""
+    return [table for layer in embeddings_of(network) for table in layer.tables_by_size]
 
 
 def _digest(array: np.ndarray) -> str:
