@@ -23,7 +23,7 @@ import tensorflow as tf
 from tidemill.experiment.training import Optimizer, Training
 from tidemill.models.core.inputs import Layout, Rows
 from tidemill.models.core.layers import Embeddings
-from tidemill.training.on_tensorflow import Steps
+from tidemill.training.tensorflow_stepper import TensorFlowStepper
 
 DIM = 16
 
@@ -40,7 +40,7 @@ def own_step(rows: int, name: str):
     """Tidemill's step."""
     model, tables = network(rows)
     training = Training(optimizer=Optimizer(name=name))
-    steps = Steps(model, tables, Layout(("id",), (rows,), (), ("label",)), training, 1000)
+    steps = TensorFlowStepper(model, tables, Layout(("id",), (rows,), (), ("label",)), training, 1000)
     return lambda ids, numbers, labels: steps.step(Rows(ids, numbers, labels))
 
 

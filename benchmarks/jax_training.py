@@ -27,13 +27,15 @@ from transforms.work import LABEL
 
 from tidemill.artifacts.examples import Dataset
 from tidemill.experiment.training import Optimizer, Training
-from tidemill.models.core.base import Run
+from tidemill.models.core import backend
 from tidemill.models.core.inputs import Layout
+from tidemill.models.core.registry import open_model
 from tidemill.models.dcn_v2 import DcnV2
 from tidemill.runtime import Progress
-from tidemill.training import backend
 from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.context import FitContext
 from tidemill.training.history import History
+from tidemill.training.train import fit
 
 
 class Utilisation(threading.Thread):
@@ -96,16 +98,16 @@ def main() -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         data = prepared(args.work or Path(temporary), args.rows)
-        backend.select(training)
+        backend.select(training.backend, training.threads)
         config = DcnV2(family="dcn_v2", embedding_dim=16, cross_layers=3, deep=args.deep)
-        model = config.open(Layout.of(data.metadata["features"], [LABEL]))
+        model = open_model(config, Layout.of(data.metadata["features"], [LABEL]))
         history = History(Path(temporary) / "logs", "epoch")
         progress = Measured("train")
         gpus = Utilisation() if shutil.which("nvidia-smi") else None
         if gpus:
             gpus.start()
         checkpoints = Checkpoints(temporary, "none", every_seconds=86_400)
-        model.fit(Run(data, training, history, checkpoints, progress))
+        fit(model, FitContext(data, training, history, checkpoints, progress))
         history.close()
     entries = history.entries[1:]
     seconds = sum(entry["seconds"] for entry in entries)

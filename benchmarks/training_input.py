@@ -109,15 +109,16 @@ def through(batches) -> float:
 def dcn_v2_step(layout: Layout) -> Callable[[Rows], None]:
     """The training step of DCN-V2 with the defaults of its family."""
     from tidemill.experiment.training import Training
-    from tidemill.models.core.network import logits_of, tables_of
-    from tidemill.models.core.sizes import sizes
+    from tidemill.models.core.neural import logits_of, tables_of
+    from tidemill.models.core.registry import open_model
+    from tidemill.models.core.sizes import table_sizes
     from tidemill.models.dcn_v2 import DcnV2
-    from tidemill.training import on_tensorflow
+    from tidemill.training.tensorflow_stepper import TensorFlowStepper
 
-    on_tensorflow.prepare(0, None)
-    model = DcnV2(family="dcn_v2").open(layout)
-    network = model.build(sizes(model.config, layout))
-    return on_tensorflow.Steps(logits_of(network), tables_of(network), layout, Training(), 1000).step
+    TensorFlowStepper.prepare(0, None)
+    model = open_model(DcnV2(family="dcn_v2"), layout)
+    network = model.build(table_sizes(model.config, layout))
+    return TensorFlowStepper(logits_of(network), tables_of(network), layout, Training(), 1000).step
 
 
 def stepped(step: Callable[[Rows], None], batches) -> float:

@@ -17,7 +17,7 @@ from tidemill.experiment import Experiment, dump
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.source import Source
 from tidemill.experiment.training import Ensemble
-from tidemill.models import config_of
+from tidemill.models import parse_config
 from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
 from tidemill.placement import placement
@@ -166,7 +166,7 @@ def _network(baseline: str | None) -> str | None:
         return None
     config = json.loads(storage.read_text(storage.join(baseline, "tidemill/model.json")))["config"]
     try:
-        return baseline if isinstance(config_of(config), Network | OwnFamily) else None
+        return baseline if isinstance(parse_config(config), Network | OwnFamily) else None
     except ValidationError as error:
         got = f"{baseline!r}, which this version cannot read: {error.errors()[0]['msg']}"
         want = "begin without it, or name a model of this version"

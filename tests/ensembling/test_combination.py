@@ -8,9 +8,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.binary_metrics import log_loss, measure
 from tidemill.ensembling.ensemble import OutOfFold, cross_fitted, fit
-from tidemill.models.core.ensemble import Combination
-from tidemill.training.metrics import log_loss, measure
+from tidemill.models.core.ensemble_model import Combination
 
 METHODS = ("mean", "rank_mean", "stack")
 

@@ -14,13 +14,14 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.experiment.training import Training
-from tidemill.models.core.base import Run
-from tidemill.models.core.boosting import GbdtModel
+from tidemill.models.core.booster import GbdtModel
 from tidemill.models.core.inputs import Layout
 from tidemill.models.gbdt import Gbdt
 from tidemill.runtime import Progress
 from tidemill.steps.evaluate import EvaluateSpec
+from tidemill.training.boosting import fit_trees
 from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.context import FitContext
 from tidemill.training.history import History
 
 CITIES = ("Lyon", "Porto", "Oslo", None)
@@ -85,7 +86,7 @@ def make_model(
     with artifact.write_folder(path, facts) as target:
         history = History(target / "logs", "round")
         checkpoints = Checkpoints(str(folder / "root"), name, 60.0)
-        kept = fitted.fit(Run(data, training, history, checkpoints, Progress("test")))
+        kept = fit_trees(fitted, FitContext(data, training, history, checkpoints, Progress("test")))
         history.close()
         fitted.save(target)
         history.save(target / "history.json", kept)

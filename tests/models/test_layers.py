@@ -28,7 +28,7 @@ def test_bilinear_fusion():
     x, y = FIELDS.reshape(5, 12)[:, :6], FIELDS.reshape(5, 12)[:, 6:10]
     layer = BilinearFusion(2)
     found = np.asarray(layer(x, y))[:, 0]
-    of_x, of_y, bias, between = (np.asarray(w) for w in (layer.of_x, layer.of_y, layer.bias, layer.between))
+    of_x, of_y, bias, between = (np.asarray(w) for w in (layer.x_kernel, layer.y_kernel, layer.bias, layer.bilinear))
     wanted = [
         a @ of_x[:, 0] + b @ of_y[:, 0] + bias[0] + a[:3] @ between[0] @ b[:2] + a[3:] @ between[1] @ b[2:]
         for a, b in zip(x, y, strict=True)
@@ -42,7 +42,7 @@ def test_embeddings_of_two_sizes_one_shared_one_cut():
     layer.slots.assign([*range(4), *range(5), *range(4), 0, *[1] * 9])
     ids = np.array([[0, 0, 3, 0], [3, 4, 0, 9]], np.int32)
     twos, threes = (np.asarray(part) for part in layer(ids))
-    of_two, of_three = (np.asarray(table) for table in layer.weights_of)
+    of_two, of_three = (np.asarray(table) for table in layer.tables_by_size)
     assert of_two.shape == (4, 2) and of_three.shape == (7, 3)
     assert np.array_equal(twos, of_two[[[0, 3], [3, 0]]])
     # The feature that was cut has its rows behind those of the other of its size; all ids but 0 read the last.

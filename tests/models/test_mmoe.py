@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from tidemill.models.core.inputs import Layout
 from tidemill.models.core.layers import Mixture
-from tidemill.models.core.sizes import sizes
+from tidemill.models.core.registry import open_model
+from tidemill.models.core.sizes import table_sizes
 from tidemill.models.mmoe import Mmoe
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ def network(labels: int, **told: object) -> keras.Model:
     keras.utils.set_random_seed(1)
     layout = Layout(("a",), (7,), ("x", "y"), tuple(f"label {i}" for i in range(labels)))
     config = Mmoe.model_validate({"family": "mmoe", "expert": [6, 5], "tower": [4], **told})
-    return config.open(layout).build(sizes(config, layout))
+    return open_model(config, layout).build(table_sizes(config, layout))
 
 
 def outputs(network: keras.Model, *layers: str) -> list[np.ndarray]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tidemill.errors import Code, TidemillError
-from tidemill.models.core.inputs import Layout
-from tidemill.models.core.sizes import FLOAT_BYTES, Sizes, report, sizes, within_budget
+from tidemill.models.core.inputs import FLOAT_BYTES, Layout, TableSizes
+from tidemill.models.core.sizes import report, table_sizes, within_budget
 from tidemill.models.dcn_v2 import DcnV2
 from tidemill.models.deepfm import DeepFm
 from tidemill.models.lr import LogisticRegression
@@ -19,21 +19,21 @@ LAYOUT = Layout(("a", "b", "c"), (1000, 3, 1000), ("x",))
 
 
 def test_by_default_hand_and_rule():
-    assert sizes(LogisticRegression(family="lr"), LAYOUT).dims == (1, 1, 1)
-    assert sizes(DcnV2(family="dcn_v2"), LAYOUT).dims == (16, 3, 16)
-    assert sizes(DeepFm(family="deepfm"), LAYOUT).dims == (16, 16, 16)
-    assert sizes(DeepFm(family="deepfm", embedding_dims={"a": 8}), LAYOUT).dims == (8, 16, 16)
+    assert table_sizes(LogisticRegression(family="lr"), LAYOUT).dims == (1, 1, 1)
+    assert table_sizes(DcnV2(family="dcn_v2"), LAYOUT).dims == (16, 3, 16)
+    assert table_sizes(DeepFm(family="deepfm"), LAYOUT).dims == (16, 16, 16)
+    assert table_sizes(DeepFm(family="deepfm", embedding_dims={"a": 8}), LAYOUT).dims == (8, 16, 16)
     # 6 * 1000^(1/4) is 33.7, and 6 * 3^(1/4) is 7.9.
-    assert sizes(DeepFm(family="deepfm", embedding_dims="auto", embedding_dim=64), LAYOUT).dims == (36, 8, 36)
-    assert sizes(DeepFm(family="deepfm", embedding_dims="auto"), LAYOUT).dims == (16, 8, 16)
+    assert table_sizes(DeepFm(family="deepfm", embedding_dims="auto", embedding_dim=64), LAYOUT).dims == (36, 8, 36)
+    assert table_sizes(DeepFm(family="deepfm", embedding_dims="auto"), LAYOUT).dims == (16, 8, 16)
 
 
 def test_shared():
-    found = sizes(DeepFm(family="deepfm", shared_embeddings=[["c", "a"]]), LAYOUT)
+    found = table_sizes(DeepFm(family="deepfm", shared_embeddings=[["c", "a"]]), LAYOUT)
     assert found.tables == (0, 1, 0)
     # DeepFM has a weight for each id beside its vector.
     assert found.bytes == 1003 * 17 * FLOAT_BYTES
-    assert sizes(LogisticRegression(family="lr"), LAYOUT).bytes == 2003 * FLOAT_BYTES
+    assert table_sizes(LogisticRegression(family="lr"), LAYOUT).bytes == 2003 * FLOAT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_shared():
 )
 def test_refuses(told):
     with pytest.raises(TidemillError) as error:
-        sizes(DeepFm(family="deepfm", **told), LAYOUT)
+        table_sizes(DeepFm(family="deepfm", **told), LAYOUT)
     assert error.value.code is Code.INVALID_VALUE
 
 
@@ -60,7 +60,7 @@ def counts(*numbers_of_ids: int, seed: int = 0) -> list[np.ndarray]:
 def test_a_budget_is_kept_and_nothing_better_fits(tables, budget, seed):
     """Against trying all cuts of two tables at most: for more the bound alone is checked."""
     ns, dims = tuple(n for n, _ in tables), tuple(d for _, d in tables)
-    whole = Sizes(dims, ns, tuple(range(len(ns))), dims)
+    whole = TableSizes(dims, ns, tuple(range(len(ns))), dims)
     found = counts(*ns, seed=seed)
     if budget < sum(dims) * FLOAT_BYTES and budget < whole.bytes:
         with pytest.raises(TidemillError):
@@ -82,7 +82,7 @@ def test_a_budget_is_kept_and_nothing_better_fits(tables, budget, seed):
 
 def test_the_report_says_what_was_cut():
     found = counts(1000, 3, 1000)
-    cut = within_budget(Sizes((4, 4, 4), LAYOUT.num_ids, (0, 1, 2), (4, 4, 4)), found, 1600, "x")
+    cut = within_budget(TableSizes((4, 4, 4), LAYOUT.num_ids, (0, 1, 2), (4, 4, 4)), found, 1600, "x")
     features = report(cut, LAYOUT, found)["features"]
     assert features["b"]["cut_share"] == 0 if cut.rows[1] == 3 else features["b"]["cut_share"] > 0
     wanted = np.sort(found[0])[::-1][cut.rows[0] - 1 :].sum() / found[0].sum()

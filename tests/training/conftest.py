@@ -11,14 +11,16 @@ import pytest
 
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.experiment.source import Split
-from tidemill.models.core.base import Model, Run
+from tidemill.models.core.base import Model
 from tidemill.models.core.inputs import Layout
+from tidemill.models.core.registry import open_model
 from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.steps.train import TrainSpec
 from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.context import FitContext
 from tidemill.training.history import History
-from tidemill.training.train import TrainSummary, train
+from tidemill.training.train import TrainSummary, fit, train
 from tidemill.transform.preprocess import preprocess
 from tidemill.transform.raw import raw_columns
 
@@ -98,10 +100,10 @@ class Shop:
         """Fits a member to the features to keep, without export: the model and the history."""
         data, spec = Dataset(self.transformed), self.spec(model, **training)
         layout = Layout.of([f for f in data.metadata["features"] if keep(f)], self.labels)
-        fitted = spec.model.open(layout)
+        fitted = open_model(spec.model, layout)
         history = History(self.folder / "logs", fitted.unit)
         checkpoints = Checkpoints(str(self.folder / "root"), "fit", 3600)
-        fitted.fit(Run(data, spec.training, history, checkpoints, Progress("train")))
+        fit(fitted, FitContext(data, spec.training, history, checkpoints, Progress("train")))
         history.close()
         return fitted, history.entries
 

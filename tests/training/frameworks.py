@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from tidemill.experiment.training import Training
-from tidemill.models import config_of
+from tidemill.models import parse_config
+from tidemill.models.core import backend
 from tidemill.models.core.inputs import Layout, Rows
-from tidemill.models.core.sizes import sizes, within_budget
+from tidemill.models.core.registry import open_model
+from tidemill.models.core.sizes import table_sizes, within_budget
 from tidemill.runtime import ERROR_FILE
-from tidemill.training import backend
 
 LAYOUT = Layout(("a", "b", "c"), (50, 7, 50), ("x", "y"), ("label",))
 BATCH, LAST = 64, 37
@@ -61,7 +62,8 @@ def batches(layout: Layout) -> list[Rows]:
 def trained(case: dict) -> dict[str, np.ndarray]:
     """Weights by path after the batches, the sum of losses as `loss`, the scores of the last batch as `scores`, and the
     number of `devices`."""
-    from tidemill.models.core.network import logits_of, tables_of
+    from tidemill.models.core.neural import logits_of, tables_of
+    from tidemill.training.networks import select_stepper
 
     columns = case.get("columns", LAYOUT.columns)
     kept = [place for place, name in enumerate(LAYOUT.ids) if name in columns]
@@ -72,10 +74,10 @@ def trained(case: dict) -> dict[str, np.ndarray]:
         LAYOUT.labels,
     )
     training = Training(**{"batch_size": BATCH, "threads": 1} | case.get("training", {}))
-    framework = backend.framework()
-    framework.prepare(0, 1)
-    model = config_of(case["model"]).open(layout)
-    found = sizes(model.config, layout)
+    stepper_class = select_stepper()
+    stepper_class.prepare(0, 1)
+    model = open_model(parse_config(case["model"]), layout)
+    found = table_sizes(model.config, layout)
     if "bytes" in case:
         found = within_budget(found, [np.arange(n)[::-1] for n in layout.num_ids], case["bytes"], "budget")
         assert found.slots
@@ -84,7 +86,7 @@ def trained(case: dict) -> dict[str, np.ndarray]:
     for variable in network.trainable_variables:
         variable.assign(draw.normal(size=variable.shape, scale=0.3))
     rows = batches(layout)
-    steps = framework.Steps(logits_of(network), tables_of(network), layout, training, len(rows))
+    steps = stepper_class(logits_of(network), tables_of(network), layout, training, len(rows))
     for batch in rows:
         steps.step(batch)
     loss = steps.loss_sum()
@@ -115,6 +117,6 @@ def train_step_told(spec: str, paths: list[str], root: str, model: str, events: 
 
 
 if __name__ == "__main__":
-    backend.select(Training(backend="jax", threads=1))
+    backend.select("jax", 1)
     for number, one in enumerate(json.loads(sys.argv[1])):
         np.savez(Path(sys.argv[2]) / f"{number}.npz", **trained(one))

@@ -24,7 +24,7 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment.training import Training
 from tidemill.models import load_model
-from tidemill.serving import checked_export
+from tidemill.serving import export
 from tidemill.serving.replay import TOLERANCE, sample, to_examples
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import to_dense
@@ -143,7 +143,7 @@ def test_skew_comes_back_from_the_process_that_exports(shop):
     good = sample(load_model(folder), raw, Dataset(shop.transformed))
     shutil.rmtree(folder / "Format-Serving")
     with pytest.raises(TidemillError) as error:
-        checked_export.export_by_tensorflow(replace(good, scores=good.scores + 0.01), graph, raw, folder)
+        export.export_in_process(replace(good, scores=good.scores + 0.01), graph, raw, folder)
     assert error.value.code is Code.SERVING_SKEW
     assert {"row", "serving", "training"} <= set(error.value.details)
 
@@ -171,9 +171,9 @@ class No:
 sys.meta_path.insert(0, No())
 from tidemill.errors import TidemillError
 from tidemill.experiment.training import Training
-from tidemill.training import backend
+from tidemill.models.core import backend
 try:
-    backend.select(Training(backend="jax"))
+    backend.select("jax")
 except TidemillError as error:
     print(error.code.code, error)
 """

@@ -16,14 +16,14 @@ from tests.training.test_own_family import TEXT
 from tests.training.test_warm_start import publish
 from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
 from tidemill.artifacts.examples import Dataset
+from tidemill.binary_metrics import measure
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
 from tidemill.models.core.inputs import read_labels
 from tidemill.runtime import Progress
-from tidemill.serving.export import score_names
 from tidemill.serving.replay import TOLERANCE, replay, sample, to_examples
+from tidemill.serving.signatures import score_names
 from tidemill.steps.train import Fold
-from tidemill.training.metrics import measure
 from tidemill.training.train import train
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn, to_dense

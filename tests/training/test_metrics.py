@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sk_log_loss
 from sklearn.metrics import roc_auc_score
 
-from tidemill.training.metrics import better, measure, measure_labels
+from tidemill.binary_metrics import is_better, measure, measure_labels
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 0.5, 0.9, 1.0])), min_size=1))
@@ -28,8 +28,8 @@ def test_no_rows():
 
 
 def test_better():
-    assert better("auc", 0.8, 0.7) and not better("auc", 0.7, 0.7)
-    assert better("log_loss", 0.3, 0.4) and not better("log_loss", 0.5, 0.4)
+    assert is_better("auc", 0.8, 0.7) and not is_better("auc", 0.7, 0.7)
+    assert is_better("log_loss", 0.3, 0.4) and not is_better("log_loss", 0.5, 0.4)
 
 
 def test_of_several_labels():

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tidemill.experiment.training import Optimizer
-from tidemill.training.optimizers import Updates
-from tidemill.training.schedules import Schedule
+from tidemill.training.stepper import Schedule
+from tidemill.training.tensorflow_stepper import Updates
 
 ROWS, DIM = 7, 3
 

@@ -17,7 +17,7 @@ from tidemill.models import load_model
 TEXT = '''
 from typing import Literal
 import keras
-from tidemill.models.core.family import Network
+from tidemill.models import Network
 from tidemill.models.core.layers import register
 
 @register
@@ -57,7 +57,7 @@ def test_embeddings_of_a_size_that_logit_leaves_out_stay_as_they_are(shop, xla):
     sizes = {"embedding_dim": 2, "embedding_dims": {"device": 3}}
     shop.train(OWN | {"module": module, "settings": sizes}, xla=xla, epochs=1)
     model = load_model(shop.folder / "model")
-    trained, left = model.network.get_layer("embeddings").weights_of
+    trained, left = model.network.get_layer("embeddings").tables_by_size
     assert {trained.shape[1], left.shape[1]} == {2, 3}
     assert np.abs(left.numpy()).max() <= 0.05 < np.abs(trained.numpy()).max()  # 0.05: the largest initial weight
 

@@ -65,7 +65,7 @@ def test_stopped_after_any_batch(shop):
         assert not (shop.folder / "resumed").exists()
     last = StopAfter()
     resumed = shop.train(DCN, "resumed", last, checkpoint_seconds=1e-9, **told)
-    assert last.phases[0].startswith("goes on from epoch ") and not last.phases[0].startswith("goes on from epoch 1,")
+    assert last.phases[0].startswith("resumes at epoch ") and not last.phases[0].startswith("resumes at epoch 1,")
     assert resumed.fingerprint == whole.fingerprint
     assert course(shop, "resumed") == course(shop, "whole")
     assert not list((shop.folder / "root" / "checkpoints").glob("*"))
@@ -76,14 +76,14 @@ def test_other_settings_do_not_take_the_checkpoint(shop):
         shop.train(DCN, progress=StopAfter(30), checkpoint_seconds=1e-9)
     other = StopAfter()
     shop.train(DCN, progress=other, seed=1)
-    assert not any(phase.startswith("goes on") for phase in other.phases)
+    assert not any(phase.startswith("resumes") for phase in other.phases)
     same = StopAfter()
     shop.train(DCN, progress=same)
-    assert same.phases[0].startswith("goes on")
+    assert same.phases[0].startswith("resumes")
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "tidemill.models.core.neural", "tidemill.models.core.boosting"])
+PROCESSES.set_forkserver_preload([__name__, "tidemill.models.core.neural", "tidemill.training.networks"])
 """Processes that have all imports behind them when they start."""
 FRESH = multiprocessing.get_context("spawn")
 """Processes that have none."""
@@ -102,7 +102,7 @@ import dataclasses
 from typing import Literal
 import keras
 from keras import ops
-from tidemill.models.core.family import Network
+from tidemill.models import Network
 from tidemill.models.core.layers import register
 
 @register
@@ -160,7 +160,7 @@ class Trainings:
         process, events = self.start(root, name)
         process.join()
         assert process.exitcode == 0
-        self.resumed += "goes on from" in events.read_text()
+        self.resumed += "resumes at" in events.read_text()
 
     def interrupted(self, root: str, name: str, how: signal.Signals) -> int:
         """The exit code of one that is told so at some moment after it began to train."""
@@ -173,7 +173,7 @@ class Trainings:
         process.join()
         assert time.monotonic() - told < 10
         assert not (self.shop.folder / name).exists()
-        self.resumed += "goes on from" in events.read_text()
+        self.resumed += "resumes at" in events.read_text()
         return process.exitcode
 
     def same(self, name: str, other: str) -> None:
@@ -193,7 +193,7 @@ def test_trees_stopped_after_any_round(shop, stops):
             shop.train(model, "resumed", StopAfter(calls + 1), checkpoint_seconds=1e-9)
     last = StopAfter()
     resumed = shop.train(model, "resumed", last, checkpoint_seconds=1e-9)
-    assert last.phases[0] == f"goes on from round {sum(stops) + 1}"
+    assert last.phases[0] == f"resumes at round {sum(stops) + 1}"
     assert resumed.fingerprint == whole.fingerprint
     assert course(shop, "resumed") == course(shop, "whole")
 

@@ -13,8 +13,8 @@ from tests.training.conftest import DCN, MODELS
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
-from tidemill.serving.export import signature_names
 from tidemill.serving.replay import TOLERANCE, replay, sample, to_examples
+from tidemill.serving.signatures import signature_names
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
 

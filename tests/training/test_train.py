@@ -17,12 +17,12 @@ from tests.docs.samples import without_numbers
 from tests.training.conftest import DCN, GBDT, KINDS, MODELS
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
+from tidemill.binary_metrics import measure
+from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
 from tidemill.models import families, load_model
 from tidemill.models.core.inputs import in_order
 from tidemill.runtime import Progress
-from tidemill.training.metrics import measure
-from tidemill.training.threads import default_threads
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -242,7 +242,7 @@ def test_tensorboard_reads_a_training_that_goes_on(shop, monkeypatch):
 def test_threads_keep_to_the_quota(tmp_path, text, threads):
     if text:
         (tmp_path / "cpu.max").write_text(text + "\n")
-    assert default_threads(tmp_path / "cpu.max") == min(threads, default_threads())
+    assert available_cpus(tmp_path / "cpu.max") == min(threads, available_cpus())
 
 
 def test_all_families_are_tried():

@@ -17,9 +17,10 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
-from tidemill.models.core.inputs import Layout
-from tidemill.models.core.sizes import Sizes, sizes
-from tidemill.training.warm_start import Earlier, take_over
+from tidemill.models.core.inputs import Layout, TableSizes
+from tidemill.models.core.registry import open_model
+from tidemill.models.core.sizes import table_sizes
+from tidemill.training.warm_start import EarlierModel, transfer
 from tidemill.transform.graph import TransformGraph
 
 DEEPFM = MODELS["deepfm"]
@@ -58,9 +59,9 @@ def other(tmp_path_factory) -> Shop:
 def test_the_same_features_give_the_same_model(shop, earlier):
     graph, data = TransformGraph(shop.graph), Dataset(shop.transformed)
     layout = Layout.of(data.metadata["features"], shop.labels)
-    model = shop.spec(DEEPFM).model.open(layout)
-    model.network = model.build(sizes(model.config, layout))
-    found = take_over(Earlier(earlier), model.network, layout, graph)
+    model = open_model(shop.spec(DEEPFM).model, layout)
+    model.network = model.build(table_sizes(model.config, layout))
+    found = transfer(EarlierModel(earlier), model.network, layout, graph)
     assert set(found["features"]) == set(layout.ids) and found["weights"] > 0
     assert model.predict(data, "valid") == pytest.approx(
         load_model(shop.folder / "earlier").predict(data, "valid"), abs=1e-6
@@ -70,11 +71,11 @@ def test_the_same_features_give_the_same_model(shop, earlier):
 def test_vectors_follow_their_words(shop, earlier, other):
     graph, data = TransformGraph(other.graph), Dataset(other.transformed)
     layout = Layout.of(data.metadata["features"], shop.labels)
-    model = shop.spec(DEEPFM).model.open(layout)
-    model.network = model.build(sizes(model.config, layout))
-    fresh = model.network.get_layer("embeddings").weights_of[0].numpy()
-    begun = Earlier(earlier)
-    found = take_over(begun, model.network, layout, graph)
+    model = open_model(shop.spec(DEEPFM).model, layout)
+    model.network = model.build(table_sizes(model.config, layout))
+    fresh = model.network.get_layer("embeddings").tables_by_size[0].numpy()
+    begun = EarlierModel(earlier)
+    found = transfer(begun, model.network, layout, graph)
     place = layout.ids.index("site")
 
     def vectors(network, features: Layout, assets: Path) -> dict[bytes, np.ndarray]:
@@ -82,7 +83,7 @@ def test_vectors_follow_their_words(shop, earlier, other):
         at = features.ids.index("site")
         (file,) = assets.glob("vocabulary_*_site")
         words = file.read_bytes().split(b"\n")[:-1]
-        table = layer.weights_of[0].numpy()[layer.offsets[at] :]
+        table = layer.tables_by_size[0].numpy()[layer.offsets[at] :]
         return dict(zip([*words, b"unknown"], table, strict=False))
 
     old = vectors(begun.network, begun.layout, Path(earlier) / "assets")
@@ -93,16 +94,16 @@ def test_vectors_follow_their_words(shop, earlier, other):
     assert found["features"]["site"]["words"] == len(set(old) & set(new)) - 1
     layer = model.network.get_layer("embeddings")
     start = layer.offsets[place]
-    assert not np.array_equal(layer.weights_of[0].numpy()[start : start + 2], fresh[start : start + 2])
+    assert not np.array_equal(layer.tables_by_size[0].numpy()[start : start + 2], fresh[start : start + 2])
 
 
 def test_ids_that_share_a_row_keep_the_new_models_rows(shop, other):
     """Where tables are cut, which id has which row is decided by this training's frequencies, not by the earlier's."""
     small = DEEPFM | {"max_embedding_bytes": 300}
     shop.train(small, "small")
-    begun = Earlier(publish(shop.folder / "small", shop.folder / "published_small"))
+    begun = EarlierModel(publish(shop.folder / "small", shop.folder / "published_small"))
     graph, layout = TransformGraph(shop.graph), begun.layout
-    model = shop.spec(small).model.open(layout)
+    model = open_model(shop.spec(small).model, layout)
     fitted = json.loads((shop.folder / "small" / "model.json").read_text())["embeddings"]["features"]
     rows = [fitted[name]["rows"] for name in layout.ids]
     assert any(count < of for count, of in zip(rows, layout.num_ids, strict=True))
@@ -110,20 +111,20 @@ def test_ids_that_share_a_row_keep_the_new_models_rows(shop, other):
     cuts = zip(rows, layout.num_ids, strict=True)
     slots = [np.maximum(np.arange(of) - (of - count), 0).astype(np.int32) for count, of in cuts]
     told = begun.network.get_layer("embeddings")
-    found = Sizes(tuple(told.dims), tuple(rows), tuple(told.tables), tuple(told.dims), tuple(slots))
+    found = TableSizes(tuple(told.dims), tuple(rows), tuple(told.tables), tuple(told.dims), tuple(slots))
     model.network = model.build(found)
-    take_over(begun, model.network, layout, graph)
+    transfer(begun, model.network, layout, graph)
     layer = model.network.get_layer("embeddings")
     assert np.array_equal(np.asarray(layer.slots), np.concatenate(slots))
     for place, of in enumerate(layout.num_ids):
-        last = layer.weights_of[0].numpy()[layer.rows_of(place)[of - 1]]
-        assert np.array_equal(last, told.weights_of[0].numpy()[told.rows_of(place)[of - 1]])
+        last = layer.tables_by_size[0].numpy()[layer.rows_of(place)[of - 1]]
+        assert np.array_equal(last, told.tables_by_size[0].numpy()[told.rows_of(place)[of - 1]])
 
 
 OWN = """
 from typing import Literal
 import keras
-from tidemill.models.core.family import Network
+from tidemill.models import Network
 
 class TwoLayers(Network):
     family: Literal["two_layers"]
@@ -139,11 +140,11 @@ def test_layers_without_names_are_taken_over(shop):
     """Keras numbers them through the process, so that those of two networks are called differently."""
     own = {"family": "own", "module": OWN}
     shop.train(own, "own")
-    begun = Earlier(publish(shop.folder / "own", shop.folder / "published_own"))
+    begun = EarlierModel(publish(shop.folder / "own", shop.folder / "published_own"))
     graph, data = TransformGraph(shop.graph), Dataset(shop.transformed)
-    model = shop.spec(own).model.open(begun.layout)
-    model.network = model.build(sizes(model.config, begun.layout))
-    assert take_over(begun, model.network, begun.layout, graph)["weights"] == 4
+    model = open_model(shop.spec(own).model, begun.layout)
+    model.network = model.build(table_sizes(model.config, begun.layout))
+    assert transfer(begun, model.network, begun.layout, graph)["weights"] == 4
     assert model.predict(data, "valid") == pytest.approx(
         load_model(shop.folder / "own").predict(data, "valid"), abs=1e-6
     )

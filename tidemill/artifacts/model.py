@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tidemill.artifacts import artifact
+from tidemill import storage
 
 DOCUMENT = "model.json"
 """Describes the model: see `ModelDocument`."""
@@ -105,7 +105,7 @@ class ModelDocument(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Writes the document to a model folder."""
-        artifact.write_json(folder / DOCUMENT, self.model_dump(exclude_unset=True))
+        storage.write_json(folder / DOCUMENT, self.model_dump(exclude_unset=True))
 
 
 @dataclass(frozen=True)

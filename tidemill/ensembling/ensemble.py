@@ -13,16 +13,17 @@ import pyarrow.parquet as pq
 from tidemill import models, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
+from tidemill.artifacts.model import DOCUMENT, OUT_OF_FOLD
+from tidemill.binary_metrics import measure
 from tidemill.ensembling import report as page
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.base import Model
-from tidemill.models.core.ensemble import Combination, EnsembleConfig, EnsembleModel
+from tidemill.models.core.ensemble_model import Combination, EnsembleConfig, EnsembleModel
 from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.runtime import Progress
-from tidemill.serving.checked_export import export_checked
+from tidemill.serving.export import export_checked
 from tidemill.steps.ensemble import EnsembleSpec
 from tidemill.training import folds
-from tidemill.training.metrics import measure
 from tidemill.transform.graph import TransformGraph
 
 QUANTILES = 1001
@@ -133,7 +134,7 @@ def ensemble(
             "out_of_fold": held_out,
             "versions": made.versions(),
         }
-        storage.write_json(folder / models.DOCUMENT, facts | document | made.facts())
+        storage.write_json(folder / DOCUMENT, facts | document | made.facts())
         export_checked(made, graph, raw, data, folder, progress)
     page.write(report, spec, found, out_of_fold, made, held_out)
     return EnsembleSummary(made.name, valid, held_out, facts["model_fingerprint"])
@@ -197,7 +198,7 @@ def _out_of_fold(found: dict[str, list[Trained]], rows: int) -> OutOfFold:
     scores = np.full((rows, len(found)), np.nan)
     for place, each in enumerate(found.values()):
         for one in each:
-            table = pq.read_table(one.folder / folds.OUT_OF_FOLD)
+            table = pq.read_table(one.folder / OUT_OF_FOLD)
             chosen = table.column(folds.ROW).to_numpy()
             labels[chosen], of[chosen] = table.column(folds.LABEL).to_numpy(), one.fold
             scores[chosen, place] = table.column(folds.SCORE).to_numpy()

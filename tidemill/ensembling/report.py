@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tidemill.binary_metrics import measure
 from tidemill.evaluation import plots
 from tidemill.evaluation.plots import Series
 from tidemill.evaluation.report import environment
-from tidemill.models.core.ensemble import EnsembleModel
+from tidemill.models.core.ensemble_model import EnsembleModel
 from tidemill.steps.ensemble import EnsembleSpec
-from tidemill.training.metrics import measure
 
 if TYPE_CHECKING:
     from tidemill.ensembling.ensemble import OutOfFold, Trained

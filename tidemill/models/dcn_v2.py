@@ -13,7 +13,7 @@ from tidemill.section import Name
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class DcnV2(Deep):
@@ -29,13 +29,13 @@ class DcnV2(Deep):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.core.features import concatenated, mlp
-        from tidemill.models.core.layers import Cross
+        from tidemill.models.core.layers import CrossLayer
+        from tidemill.models.core.network_features import concatenated, mlp
 
         x0 = features.flat(features.embedded())
         crossed = x0
         for i in range(self.cross_layers):
-            crossed = Cross(name=f"cross_{i}")(x0, crossed)
+            crossed = CrossLayer(name=f"cross_{i}")(x0, crossed)
         if self.deep:
             crossed = concatenated([crossed, mlp(x0, self.deep, self.dropout)], "both")
         return keras.layers.Dense(1, name="both_logit")(crossed)

@@ -11,7 +11,7 @@ from tidemill.section import Name
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class DeepFm(Deep):
@@ -26,8 +26,8 @@ class DeepFm(Deep):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.core.features import added, mlp
         from tidemill.models.core.layers import PairwiseSum
+        from tidemill.models.core.network_features import added, mlp
 
         fields = features.all_fields(features.embedded())
         pairs = PairwiseSum(name="pairs")(fields)

@@ -11,7 +11,7 @@ from tidemill.section import Name, PositiveInt
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class Dlrm(Deep):
@@ -27,8 +27,8 @@ class Dlrm(Deep):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.core.features import concatenated, mlp
         from tidemill.models.core.layers import PairwiseProducts
+        from tidemill.models.core.network_features import concatenated, mlp
 
         fields, passed = features.fields(features.embedded()), []
         if features.numbers is not None:

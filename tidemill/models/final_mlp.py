@@ -13,7 +13,7 @@ from tidemill.section import Name, PositiveInt
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class FinalMlp(Network):
@@ -42,15 +42,15 @@ class FinalMlp(Network):
         return self
 
     def logit(self, features: Features) -> keras.KerasTensor:
-        from tidemill.models.core.features import mlp
-        from tidemill.models.core.layers import BilinearFusion, Gate
+        from tidemill.models.core.layers import BilinearFusion, FeatureGate
+        from tidemill.models.core.network_features import mlp
 
         x = features.flat(features.embedded())
         one = other = x
         if self.gate is not None:
             context = () if features.numbers is None else (features.numbers,)
-            one = Gate(self.gate, name="first_gate")(x, *context)
-            other = Gate(self.gate, name="second_gate")(x)
+            one = FeatureGate(self.gate, name="first_gate")(x, *context)
+            other = FeatureGate(self.gate, name="second_gate")(x)
         one = mlp(one, self.first, self.dropout, "first")
         other = mlp(other, self.second, self.dropout, "second")
         return BilinearFusion(self.heads, name="fusion")(one, other)

@@ -10,7 +10,7 @@ from tidemill.section import Name
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class FactorisationMachine(Network):
@@ -23,8 +23,8 @@ class FactorisationMachine(Network):
     linear: ClassVar[bool] = True
 
     def logit(self, features: Features) -> keras.KerasTensor:
-        from tidemill.models.core.features import added
         from tidemill.models.core.layers import PairwiseSum
+        from tidemill.models.core.network_features import added
 
         pairs = PairwiseSum(name="pairs")(features.all_fields(features.embedded()))
         return added([features.linear(), pairs], "sum")

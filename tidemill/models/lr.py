@@ -10,7 +10,7 @@ from tidemill.section import Name
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class LogisticRegression(Network):

@@ -13,7 +13,7 @@ from tidemill.section import Name, PositiveInt
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class Mmoe(Network):
@@ -36,8 +36,8 @@ class Mmoe(Network):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.core.features import concatenated, mlp
         from tidemill.models.core.layers import Mixture
+        from tidemill.models.core.network_features import concatenated, mlp
 
         x = features.flat(features.embedded())
         each = [mlp(x, self.expert, self.dropout, f"expert_{i}") for i in range(self.experts)]

@@ -10,7 +10,7 @@ from tidemill.section import Name
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 
 class WideDeep(Deep):
@@ -24,7 +24,7 @@ class WideDeep(Deep):
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
 
-        from tidemill.models.core.features import added, mlp
+        from tidemill.models.core.network_features import added, mlp
 
         deep = mlp(features.flat(features.embedded()), self.deep, self.dropout)
         return added([features.linear(), keras.layers.Dense(1, name="deep_logit")(deep)], "sum")

@@ -1,1 +1,1 @@
-"""Serving: what exports, replays and scores share."""
+"""Exported models: writing them, checking them against training, and scoring with them."""

@@ -1,5 +1,7 @@
-"""The gate against training-serving skew: rows go through the exported model and through the training path, and both
-must give the same scores. Imports TensorFlow where rows are replayed."""
+"""The gate against training-serving skew: the exported model and the training path must return the same scores.
+
+TensorFlow is imported only when rows are replayed.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +16,20 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.base import Model
 from tidemill.models.core.inputs import to_rows
+from tidemill.serving.signatures import DENSE, EXAMPLES, score_names, signature_names
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
 
 REPLAYED_ROWS = 512
 TOLERANCE = 1e-5
-"""Largest difference of two probabilities. Both paths compute in float32 (the trees in float64), whose spacing near 1
-is 6e-8; sums of a few hundred products in another order differ by 1e-6. A real skew, such as a missing value treated
-differently, is larger by orders of magnitude for at least one row of hundreds."""
+"""Maximum difference of two probabilities. Both paths compute in float32 (the trees in float64), whose spacing near 1
+is 6e-8; sums of a few hundred products in another order differ by 1e-6. A real skew, such as a missing value that is
+treated differently, is orders of magnitude larger for at least one row of hundreds."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What the gate found: rows that were replayed, and the largest difference of the scores."""
+    """The result of the gate: the number of replayed rows, and the largest difference of their scores."""
 
     rows: int
     largest_difference: float
@@ -34,65 +37,69 @@ class Replay:
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows to replay: their split, their places in it, which ascend, the scores [rows, labels] float64 of the training
-    path, and the labels."""
+    """Rows to replay, with the scores of the training path.
+
+    Attributes:
+        split: The rows' split.
+        indices: The rows' indices in the split, ascending.
+        scores: [rows, labels] float64.
+        labels: The labels.
+    """
 
     split: str
-    places: np.ndarray
+    indices: np.ndarray
     scores: np.ndarray
     labels: tuple[str, ...]
 
 
 def sample(model: Model, examples: Dataset, transformed: Dataset) -> Sample:
-    """Up to 512 rows, evenly spaced over valid (without one, train), scored by a model.
+    """Scores up to 512 rows, evenly spaced over valid, or over train if valid is empty.
 
     Args:
-        model: The model for the training path.
+        model: The model of the training path.
         examples: The raw rows.
-        transformed: Their transformed rows, in the same order.
+        transformed: The transformed rows, in the same order.
     """
     split = "valid" if examples.rows("valid") else "train"
-    places = np.unique(np.linspace(0, examples.rows(split) - 1, REPLAYED_ROWS).astype(np.int64))
-    rows = to_rows(_pick(transformed, split, model.layout.columns, places), model.layout)
-    return Sample(split, places, model.predict_rows(rows), model.layout.labels)
+    indices = np.unique(np.linspace(0, examples.rows(split) - 1, REPLAYED_ROWS).astype(np.int64))
+    rows = to_rows(_take(transformed, split, model.layout.columns, indices), model.layout)
+    return Sample(split, indices, model.predict_rows(rows), model.layout.labels)
 
 
-def replay(saved_model: str | os.PathLike, graph: TransformGraph, examples: Dataset, sampled: Sample) -> Replay:
+def replay(saved_model: str | os.PathLike[str], graph: TransformGraph, examples: Dataset, scored: Sample) -> Replay:
     """Replays rows through both signatures of a SavedModel, and compares the scores of all labels.
 
     Args:
-        saved_model: The exported folder; it is read back from disk.
+        saved_model: The exported folder. It is loaded from disk.
         graph: The transform graph, for the raw columns.
         examples: The raw rows.
-        sampled: Which of them, and their scores.
+        scored: The rows to replay, and their scores.
 
     Raises:
-        TidemillError: `serving-skew` when a score differs by more than `TOLERANCE`.
+        TidemillError: `serving-skew` if a score differs by more than `TOLERANCE`.
     """
     import tensorflow as tf
 
-    from tidemill.serving.export import DENSE, EXAMPLES, score_names, signature_names
-
-    split, places, expected = sampled.split, sampled.places, sampled.scores
+    split, indices, expected = scored.split, scored.indices, scored.scores
     columns = graph.raw_columns
-    raw = to_dense(_pick(examples, split, [c.name for c in columns], places), columns)
+    raw = to_dense(_take(examples, split, [c.name for c in columns], indices), columns)
     signatures = tf.saved_model.load(str(saved_model)).signatures
-    inputs, outputs = signature_names([c.name for c in columns]), score_names(sampled.labels)
+    inputs, outputs = signature_names([c.name for c in columns]), score_names(scored.labels)
     dense = {inputs[name]: tf.constant(values) for name, values in raw.items()}
     largest = 0.0
     for signature, feed in ((DENSE, dense), (EXAMPLES, {"examples": tf.constant(to_examples(raw, columns))})):
         scores = signatures[signature](**feed)
         got = np.stack([scores[name].numpy() for name in outputs.values()], axis=1).astype(np.float64)
         difference = np.abs(got - expected)
-        # A score that is not a number differs from everything.
+        # NaN differs from every score.
         worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), difference.shape)
         if not difference[worst] <= TOLERANCE:
-            row, output = int(places[worst[0]]), list(outputs.values())[worst[1]]
+            row, output = int(indices[worst[0]]), list(outputs.values())[worst[1]]
             raise TidemillError(
                 Code.SERVING_SKEW,
                 f"row {row} of {split}, signature {signature}",
                 f"a {output} of {got[worst]:.9g} from the exported model and {expected[worst]:.9g} from training",
-                "report this with the experiment: the transform gives other values for one row than for a batch",
+                "report this with the experiment: the transform returns other values for one row than for a batch",
                 {
                     "split": split,
                     "row": row,
@@ -103,11 +110,11 @@ def replay(saved_model: str | os.PathLike, graph: TransformGraph, examples: Data
                 },
             )
         largest = max(largest, float(difference[worst]))
-    return Replay(len(places), largest)
+    return Replay(len(indices), largest)
 
 
 def to_examples(raw: dict[str, np.ndarray], columns: Sequence[RawColumn]) -> list[bytes]:
-    """Dense rows as serialized `tf.Example` protos; missing values are left out."""
+    """Serializes dense rows as `tf.Example` protos, without the missing values."""
     import tensorflow as tf
 
     rows = len(next(iter(raw.values())))
@@ -129,12 +136,12 @@ def to_examples(raw: dict[str, np.ndarray], columns: Sequence[RawColumn]) -> lis
     return [example.SerializeToString() for example in examples]
 
 
-def _pick(dataset: Dataset, split: str, columns: Sequence[str], places: np.ndarray) -> pa.RecordBatch:
-    """The rows at these places, which ascend, of a split that is streamed."""
-    parts, first = [], 0
+def _take(dataset: Dataset, split: str, columns: Sequence[str], indices: np.ndarray) -> pa.RecordBatch:
+    """Reads the rows at these ascending indices of a split."""
+    taken, first = [], 0
     for batch in dataset.batches(split, columns):
-        start, end = np.searchsorted(places, [first, first + batch.num_rows])
+        start, end = np.searchsorted(indices, [first, first + batch.num_rows])
         if end > start:
-            parts.append(batch.take(pa.array(places[start:end] - first)))
+            taken.append(batch.take(pa.array(indices[start:end] - first)))
         first += batch.num_rows
-    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+    return pa.Table.from_batches(taken).combine_chunks().to_batches()[0]

@@ -1,8 +1,7 @@
-"""Scoring raw rows with a published SavedModel. The only import of TensorFlow on this side of training."""
+"""Scores raw rows with a published model. Imports TensorFlow when a model is opened."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +12,11 @@ import pyarrow as pa
 from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
+from tidemill.artifacts.model import read_inputs, read_outputs
 from tidemill.errors import Code, TidemillError
+from tidemill.serving.signatures import DENSE, SCORE
 from tidemill.transform.raw import RawColumn, to_dense
 
-RAW_COLUMNS = "assets.extra/raw_columns.json"
-SCORES = "assets.extra/scores.json"
-SIGNATURE = "serving_default"
 BATCH_ROWS = 8192
 
 
@@ -27,41 +25,39 @@ class Scorer:
 
     Args:
         uri: Folder of a published version, `…/<name>/<version>`. A model in an object store is copied to a temporary
-            folder, which is removed at the end.
+            folder, which is removed on exit.
 
     Attributes:
-        fingerprint: Of the version's content.
+        fingerprint: Fingerprint of the version's content.
         raw_columns: The raw columns that the model takes.
-        outputs: The names of its scores: `score`, or of several labels `score_<label>`.
-        labels: The labels in the same order; empty where a model of an earlier version does not say of which one it
-            is.
+        outputs: The names of its scores: `score`, or `score_<label>` for several labels.
+        labels: The labels in the same order. Empty for models of earlier versions, which do not name them.
 
     Raises:
-        TidemillError: `no-model` where nothing is there, `incomplete-artifact` where files are missing.
+        TidemillError: `no-model` if there is no published model, `incomplete-artifact` if files are missing.
     """
 
     def __init__(self, uri: str):
-        if not storage.exists(storage.join(uri, artifact.MANIFEST)):
+        if not storage.exists(storage.join(uri, storage.MANIFEST)):
             raise TidemillError(Code.NO_MODEL, uri, "no published model", "name a folder of the model store")
-        self._scratch = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         path = storage.local_path(uri)
         if path is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="tidemill-model-")
             path = Path(self._scratch.name) / "model"
             storage.download_folder(uri, path)
         self.fingerprint: str = artifact.open_folder(path)["fingerprint"]
-        listed = json.loads((path / RAW_COLUMNS).read_text(encoding="utf-8"))
-        self.raw_columns = [RawColumn(c["name"], c["dtype"], c.get("is_list", False)) for c in listed]
-        self._inputs = {c["name"]: c.get("input", c["name"]) for c in listed}
-        scores = json.loads((path / SCORES).read_text(encoding="utf-8")) if (path / SCORES).is_file() else []
-        self.labels: list[str] = [each["label"] for each in scores]
-        self.outputs: list[str] = [each["output"] for each in scores] or ["score"]
+        inputs, outputs = read_inputs(path), read_outputs(path)
+        self.raw_columns = [RawColumn(each.name, each.dtype, each.is_list) for each in inputs]
+        self._inputs = {each.name: each.input for each in inputs}
+        self.labels: list[str] = [each.label for each in outputs]
+        self.outputs: list[str] = [each.output for each in outputs] or [SCORE]
         import tensorflow as tf
 
         self._tf = tf
-        # The loaded object owns the variables and tables that the signature uses.
+        # The loaded object owns the variables and tables of the signature.
         self._loaded = tf.saved_model.load(str(path))
-        self._score = self._loaded.signatures[SIGNATURE]
+        self._score = self._loaded.signatures[DENSE]
 
     def __enter__(self) -> Scorer:
         return self
@@ -76,25 +72,21 @@ class Scorer:
         return [column.name for column in self.raw_columns]
 
     def check(self, columns: Sequence[str]) -> None:
-        """Checks that the raw columns are there.
+        """Checks that the raw columns are among `columns`.
 
         Raises:
-            TidemillError: `missing-column` naming all that are not.
+            TidemillError: `missing-column`, with all missing columns.
         """
         if missing := [name for name in self.names if name not in columns]:
-            have = ", ".join(columns)
-            got = f"no {', '.join(map(repr, missing))} among {have}"
-            want = "give all raw columns that the model's features need"
+            got = f"no {', '.join(map(repr, missing))} among {', '.join(columns)}"
+            want = "provide all raw columns that the model's features need"
             raise TidemillError(Code.MISSING_COLUMN, "examples", got, want)
 
     def score(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Probabilities of class 1.
+        """Returns the probabilities of class 1, [rows, outputs] float32, as the SavedModel computes them.
 
         Args:
-            batch: Rows with at least the raw columns; missing values are nulls.
-
-        Returns:
-            [rows, outputs] float32, as the SavedModel gives them.
+            batch: Rows with at least the raw columns. Missing values are nulls.
 
         Raises:
             TidemillError: `missing-column`, or `feature-type` for a column of another type than in training.
@@ -107,13 +99,13 @@ class Scorer:
         return np.stack([scores[name].numpy().reshape(-1) for name in self.outputs], axis=1)
 
     def score_split(self, examples: Dataset, split: str, batch_rows: int = BATCH_ROWS) -> np.ndarray:
-        """Probabilities of a split of raw examples, [rows, outputs] float32 in the rows' order.
+        """Returns the probabilities of a split of raw examples, [rows, outputs] float32, in the rows' order.
 
         Raises:
             TidemillError: `missing-column` or `feature-type`.
         """
-        parts = [scores for _, scores in self.batches(examples, split, batch_rows=batch_rows)]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.outputs)), np.float32)
+        batches = [scores for _, scores in self.batches(examples, split, batch_rows=batch_rows)]
+        return np.concatenate(batches) if batches else np.empty((0, len(self.outputs)), np.float32)
 
     def batches(
         self, examples: Dataset, split: str, further: Sequence[str] = (), batch_rows: int = BATCH_ROWS
@@ -123,8 +115,8 @@ class Scorer:
         Args:
             examples: Raw examples.
             split: The split's name.
-            further: Columns to read beside those that the model takes.
-            batch_rows: Most rows of a batch.
+            further: Columns to read in addition to those that the model takes. Defaults to none.
+            batch_rows: Maximum number of rows of a batch. Defaults to 8192.
 
         Yields:
             Record batches, and their scores [rows, outputs] float32.

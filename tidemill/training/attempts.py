@@ -1,8 +1,8 @@
-"""The attempts of a training on a cluster.
+"""The record of a task's attempts on a cluster.
 
-A pipeline starts a training's pod again after every failure, and cannot tell a spot node that went away from a mistake.
-So the attempts of one task keep a record: errors have a budget of their own, which preemptions do not use up, and what
-the user has to mend is not tried again.
+Kubeflow restarts a training's pod after every failure and cannot distinguish a preempted spot node from an error. So
+the attempts of one task keep a record. Errors have a budget, which preemptions do not use up. A mistake of the user is
+not retried.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Preempted
 
 POD = "KFP_POD_NAME"
-"""Where Kubeflow names the pod: the run's name, the template's, and the attempt's number of its own."""
+"""The variable with the pod's name: that of the run and the template, and a number for each attempt."""
 _RECORD = "attempts.json"
 
 
@@ -28,17 +29,17 @@ class GivenUp(Exception):
 
 @contextlib.contextmanager
 def attempt(root: str, task: str, retries: int) -> Iterator[None]:
-    """Surrounds one attempt of a task. Outside of a cluster, where nothing is started again, it does nothing.
+    """Surrounds one attempt of a task. Does nothing outside of a cluster.
 
     Args:
-        root: URI of the folder where Tidemill keeps things.
-        task: What tells the task apart from the others of its run, such as its spec.
-        retries: How often the task may be tried again after an error that is not the user's. Preemptions do not count,
-            nor does an end without notice, which on a spot node is one.
+        root: URI of the root.
+        task: Distinguishes the task from others of its run, such as its spec.
+        retries: Number of retries after errors of the system. Preemptions do not count. Nor do attempts that end
+            without any notice, which on a spot node is a preemption.
 
     Raises:
-        TidemillError: an earlier attempt has found a mistake of the user's.
-        GivenUp: earlier attempts have used up the retries.
+        TidemillError: An earlier attempt found this mistake of the user.
+        GivenUp: Earlier attempts used up the retries.
     """
     pod = os.environ.get(POD)
     if pod is None:
@@ -53,15 +54,15 @@ def attempt(root: str, task: str, retries: int) -> Iterator[None]:
         )
     errors = record.get("errors", [])
     if len(errors) > retries:
-        told = f"{len(errors)} attempts have failed, the last with {errors[-1]}"
-        raise GivenUp(f"{told}; mend that and start a new run, or remove {folder} and retry this one")
+        failed = f"{len(errors)} attempts have failed, the last with {errors[-1]}"
+        raise GivenUp(f"{failed}; fix the cause and start a new run, or remove {folder} and retry this one")
     try:
         yield
     except Preempted:
         raise
     except TidemillError as error:
-        told = {name: getattr(error, name) for name in ("where", "got", "want", "details")}
-        _write(folder, record | {"mistake": told | {"code": error.code.name}})
+        mistake = {name: getattr(error, name) for name in ("where", "got", "want", "details")}
+        _write(folder, record | {"mistake": mistake | {"code": error.code.name}})
         raise
     except Exception as error:
         _write(folder, record | {"errors": [*errors, f"{type(error).__name__}: {error}"]})
@@ -69,10 +70,10 @@ def attempt(root: str, task: str, retries: int) -> Iterator[None]:
     storage.remove_folder(folder)
 
 
-def _read(folder: str) -> dict:
+def _read(folder: str) -> dict[str, Any]:
     uri = storage.join(folder, _RECORD)
-    return json.loads(storage.read_text(uri)) if storage.exists(uri) else {}
+    return storage.read_json(uri) if storage.exists(uri) else {}
 
 
-def _write(folder: str, record: dict) -> None:
+def _write(folder: str, record: dict[str, Any]) -> None:
     storage.write_text(storage.join(folder, _RECORD), json.dumps(record, default=str))

@@ -1,4 +1,7 @@
-"""Reading transformed examples for training: Parquet row groups to contiguous matrices, shuffled and decoded ahead."""
+"""Reads transformed examples for training: from Parquet row groups to shuffled batches of contiguous matrices.
+
+Background threads decode row groups and collect batches before the training needs them.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,15 @@ from tidemill.models.core.inputs import Layout, Rows, concat
 
 BUFFER_ROWS = 1 << 19
 """Rows that are shuffled together. At most three buffers are in memory: one that batches are taken from, and two that
-are being filled. Their memory is used again and again: to get it anew costs more than to write to it."""
-_BUFFERS_AHEAD = 2
-"""Buffers that are filled before they are asked for."""
-_TAKEN_ROWS = 1 << 15
-"""At most so many rows, or a batch if it is larger, are taken from buffers at a time, by a thread of their own."""
-_TAKEN_AHEAD = 2
-"""Times that rows are taken before they are asked for."""
-_THREADS = 2
-"""That decode row groups, and draw the order of each buffer once it is full."""
+are being filled. Their memory is reused: allocating it costs more than writing to it."""
+_PREFETCHED_BUFFERS = 2
+_CHUNK_ROWS = 1 << 15
+"""Maximum number of rows that a background thread takes from buffers at once, or one batch if that is larger."""
+_PREFETCHED_CHUNKS = 2
+_DECODE_THREADS = 2
+"""Threads that decode row groups and draw the order of each full buffer."""
 _BLOCK_ROWS = 1 << 12
-"""Rows that are turned from columns to rows at a time, so that both lie in the cache."""
+"""Rows that are transposed from columns to rows at once, so that both fit the cache."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,10 @@ def shuffled(
     negative_rate: float = 1.0,
     buffer_rows: int = BUFFER_ROWS,
 ) -> Iterator[Rows]:
-    """One epoch of the split in an order that is a pure function of the rows, `seed`, `epoch` and `buffer_rows`.
+    """Yields one epoch of a split in an order that depends only on the rows, `seed`, `epoch` and `buffer_rows`.
 
-    The row groups of all shards are put in a random order and cut into buffers of at least `buffer_rows` rows; each
-    buffer is shuffled as a whole. Batches run on over the ends of buffers, so that only the epoch's last one may be
-    smaller.
+    The row groups of all shards are put in a random order and grouped to buffers of at least `buffer_rows` rows. Each
+    buffer is shuffled as a whole. Batches cross the borders of buffers, so only the epoch's last batch may be smaller.
 
     Args:
         dataset: A transformed dataset.
@@ -65,44 +65,44 @@ def shuffled(
         batch_size: Rows of a batch.
         seed: 0 or more.
         epoch: 0 or more.
-        first_batch: Batches to leave out at the start, without decoding the buffers before. Defaults to none.
-        negative_rate: Share of the rows with no label 1 to take, drawn with `seed` and `epoch`. Defaults to all.
-        buffer_rows: See above.
+        first_batch: Number of batches to skip. Skipped buffers are not decoded. Defaults to 0.
+        negative_rate: Share of the rows without a label 1 to use, drawn by `seed` and `epoch`. Defaults to 1.
+        buffer_rows: Minimum number of rows that are shuffled together.
 
     Yields:
-        Batches with labels, which are the caller's own: nothing is written to them later.
+        Batches with labels. Their memory is not reused.
     """
     rng = np.random.default_rng([seed, epoch])
     groups = _row_groups(dataset.files(split))
-    buffers = _cut([groups[i] for i in rng.permutation(len(groups))], buffer_rows)
+    buffers = _group_to_buffers([groups[i] for i in rng.permutation(len(groups))], buffer_rows)
 
-    def order_of(place: int, rows: Rows) -> np.ndarray:
-        draw = np.random.default_rng([seed, epoch, place])
+    def draw_order(buffer: int, rows: Rows) -> np.ndarray:
+        draw = np.random.default_rng([seed, epoch, buffer])
         order = draw.permutation(len(rows))
         if negative_rate < 1:
             order = order[rows.labels[order].any(axis=1) | (draw.random(len(order)) < negative_rate)]
         return order
 
     skip = first_batch * batch_size
-    place = 0
-    # How many rows of a buffer are drawn is known when it is decoded.
-    while negative_rate == 1 and place < len(buffers) and skip >= (left_out := _rows_of(buffers[place])):
-        skip -= left_out
-        place += 1
-    # Whole batches, many at a time where they are small: to hand something from thread to thread has its price.
-    size = batch_size * max(1, _TAKEN_ROWS // batch_size)
-    taken = _ahead(_parts(_filled(buffers, layout, order_of, place), skip, size))
-    with contextlib.closing(taken):
-        for part in taken:
-            for start in range(0, len(part), batch_size):
-                yield part.slice(start, start + batch_size)
+    first_buffer = 0
+    # With a negative rate, a buffer must be decoded to know how many of its rows are used.
+    while negative_rate == 1 and first_buffer < len(buffers) and skip >= (count := _count_rows(buffers[first_buffer])):
+        skip -= count
+        first_buffer += 1
+    # A chunk has several batches if they are small, because passing an object between threads has a cost.
+    chunk_rows = batch_size * max(1, _CHUNK_ROWS // batch_size)
+    chunks = _prefetched(_chunks(_filled(buffers, layout, draw_order, first_buffer), skip, chunk_rows))
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            for start in range(0, len(chunk), batch_size):
+                yield chunk.slice(start, start + batch_size)
 
 
-class Waited(Iterator[Rows]):
-    """Passes batches on, and counts how long it was waited for them.
+class TimedBatches(Iterator[Rows]):
+    """An iterator of batches that measures the time spent waiting for them.
 
     Attributes:
-        seconds: Of waiting, so far.
+        seconds: The waiting time so far.
     """
 
     def __init__(self, batches: Iterator[Rows]):
@@ -117,44 +117,33 @@ class Waited(Iterator[Rows]):
             self.seconds += time.monotonic() - started
 
 
-def _fill(rows: Rows, table: pa.Table, layout: Layout) -> None:
-    """Writes columns to the rows of a row group, block by block. A block of rows lies in the cache while its columns,
-    which are read one after the other, come to stand in it."""
-    for names, matrix in ((layout.ids, rows.ids), (layout.numbers, rows.numbers), (layout.labels, rows.labels)):
-        columns = [table.column(name).to_numpy() for name in names]
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            block = matrix[start : start + _BLOCK_ROWS]
-            for place, column in enumerate(columns):
-                block[:, place] = column[start : start + _BLOCK_ROWS]
-
-
-def _ahead(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
-    """Passes parts on that one thread makes before they are asked for."""
+def _prefetched(chunks: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
+    """Yields chunks that a background thread computes in advance."""
     pool = ThreadPoolExecutor(1)
-    upcoming = collections.deque(pool.submit(next, parts, None) for _ in range(_TAKEN_AHEAD))
+    upcoming = collections.deque(pool.submit(next, chunks, None) for _ in range(_PREFETCHED_CHUNKS))
     try:
-        while (part := upcoming.popleft().result()) is not None:
-            upcoming.append(pool.submit(next, parts, None))
-            yield part
+        while (chunk := upcoming.popleft().result()) is not None:
+            upcoming.append(pool.submit(next, chunks, None))
+            yield chunk
     finally:
         pool.shutdown(cancel_futures=True)
-        parts.close()
+        chunks.close()
 
 
-def _parts(
-    buffers: Generator[tuple[Rows, np.ndarray], None, None], skip: int, size: int
+def _chunks(
+    buffers: Generator[tuple[Rows, np.ndarray], None, None], skip: int, chunk_rows: int
 ) -> Generator[Rows, None, None]:
-    """The rows of all buffers in their order, without the first `skip`, copied `size` at a time."""
+    """Yields the rows of all buffers in their order, without the first `skip`, copied `chunk_rows` at a time."""
     pending: list[Rows] = []
     with contextlib.closing(buffers):
         for rows, order in buffers:
             start = min(skip, len(order))
             skip -= start
             while start < len(order):
-                stop = min(start + size - sum(map(len, pending)), len(order))
+                stop = min(start + chunk_rows - sum(map(len, pending)), len(order))
                 pending.append(rows.take(order[start:stop]))
                 start = stop
-                if sum(map(len, pending)) == size:
+                if sum(map(len, pending)) == chunk_rows:
                     yield concat(pending)
                     pending = []
     if pending:
@@ -162,46 +151,46 @@ def _parts(
 
 
 def _filled(
-    buffers: Sequence[Sequence[_RowGroup]], layout: Layout, order_of: Callable[[int, Rows], np.ndarray], first: int
+    buffers: Sequence[Sequence[_RowGroup]], layout: Layout, draw_order: Callable[[int, Rows], np.ndarray], first: int
 ) -> Generator[tuple[Rows, np.ndarray], None, None]:
-    """Decodes buffers from the one in place `first` on, some ahead of what is being used, a row group a task.
+    """Decodes buffers in advance, one row group per task.
 
     Args:
-        buffers: The row groups of each.
+        buffers: The row groups of each buffer.
         layout: What to read.
-        order_of: Gives a buffer's order by its place and its rows as they were read.
-        first: See above.
+        draw_order: Returns a buffer's order from its index and its rows.
+        first: Index of the first buffer to decode.
 
     Yields:
-        Rows as they were read, which are overwritten once the next are asked for, and their order.
+        Rows in the order of the files, and the order to take them in. The next iteration overwrites the rows.
     """
     spare: list[Rows] = []
-    upcoming: collections.deque[tuple[Rows, Future]] = collections.deque()
-    room = max((_rows_of(buffer) for buffer in buffers[first:]), default=0)
-    pool = ThreadPoolExecutor(_THREADS)
+    upcoming: collections.deque[tuple[Rows, Future[tuple[Rows, np.ndarray]]]] = collections.deque()
+    capacity = max((_count_rows(buffer) for buffer in buffers[first:]), default=0)
+    pool = ThreadPoolExecutor(_DECODE_THREADS)
 
-    def finish(place: int, rows: Rows, fills: Sequence[Future]) -> tuple[Rows, np.ndarray]:
-        # The pool takes tasks in turn. These came before this one, and wait for none: so they end.
-        for fill in fills:
-            fill.result()
-        return rows, order_of(place, rows)
+    def finish(buffer: int, rows: Rows, decodings: Sequence[Future[None]]) -> tuple[Rows, np.ndarray]:
+        # This cannot deadlock: the pool runs tasks in order, so the decodings started before, and they do not wait.
+        for decoding in decodings:
+            decoding.result()
+        return rows, draw_order(buffer, rows)
 
-    def begin(place: int) -> None:
-        memory = spare.pop() if spare else Rows.empty(room, layout)
-        start, fills = 0, []
-        for group in buffers[place]:
-            fills.append(pool.submit(_decode, group, layout, memory.slice(start, start + group.rows)))
+    def start_decoding(buffer: int) -> None:
+        memory = spare.pop() if spare else Rows.empty(capacity, layout)
+        start, decodings = 0, []
+        for group in buffers[buffer]:
+            decodings.append(pool.submit(_decode, group, layout, memory.slice(start, start + group.rows)))
             start += group.rows
-        upcoming.append((memory, pool.submit(finish, place, memory.slice(0, start), fills)))
+        upcoming.append((memory, pool.submit(finish, buffer, memory.slice(0, start), decodings)))
 
     try:
-        for place in range(first, min(first + _BUFFERS_AHEAD, len(buffers))):
-            begin(place)
-        for place in range(first, len(buffers)):
-            memory, whole = upcoming.popleft()
-            if place + _BUFFERS_AHEAD < len(buffers):
-                begin(place + _BUFFERS_AHEAD)
-            yield whole.result()
+        for buffer in range(first, min(first + _PREFETCHED_BUFFERS, len(buffers))):
+            start_decoding(buffer)
+        for buffer in range(first, len(buffers)):
+            memory, filled = upcoming.popleft()
+            if buffer + _PREFETCHED_BUFFERS < len(buffers):
+                start_decoding(buffer + _PREFETCHED_BUFFERS)
+            yield filled.result()
             spare.append(memory)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -215,7 +204,7 @@ def _row_groups(files: Sequence[Path]) -> list[_RowGroup]:
     return [group for group in groups if group.rows]
 
 
-def _cut(groups: Sequence[_RowGroup], buffer_rows: int) -> list[list[_RowGroup]]:
+def _group_to_buffers(groups: Sequence[_RowGroup], buffer_rows: int) -> list[list[_RowGroup]]:
     buffers: list[list[_RowGroup]] = []
     rows = buffer_rows
     for group in groups:
@@ -227,12 +216,22 @@ def _cut(groups: Sequence[_RowGroup], buffer_rows: int) -> list[list[_RowGroup]]
     return buffers
 
 
-def _rows_of(buffer: Sequence[_RowGroup]) -> int:
+def _count_rows(buffer: Sequence[_RowGroup]) -> int:
     return sum(group.rows for group in buffer)
 
 
 def _decode(group: _RowGroup, layout: Layout, rows: Rows) -> None:
-    """Reads a row group to where its rows belong."""
+    """Reads a row group into `rows`."""
     with pq.ParquetFile(group.path, metadata=group.metadata) as file:
         table = file.read_row_group(group.index, columns=[*layout.columns, *layout.labels], use_threads=False)
     _fill(rows, table, layout)
+
+
+def _fill(rows: Rows, table: pa.Table, layout: Layout) -> None:
+    """Copies columns to rows block by block. A block stays in the cache while all its columns are copied."""
+    for names, matrix in ((layout.ids, rows.ids), (layout.numbers, rows.numbers), (layout.labels, rows.labels)):
+        columns = [table.column(name).to_numpy() for name in names]
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = matrix[start : start + _BLOCK_ROWS]
+            for i, column in enumerate(columns):
+                block[:, i] = column[start : start + _BLOCK_ROWS]

@@ -1,8 +1,8 @@
-"""The training loop of the Keras families, over any framework: deterministic, and resumable at every step.
+"""The training loop of neural models, independent of the framework: deterministic, and resumable at every step.
 
-An interrupted training that goes on from a checkpoint ends with the same bits as one that was not interrupted, because
-the checkpoint holds everything that the rest depends on: weights, optimizer, random states, the sum of the losses, the
-history, the best weights, and the position in an order of rows that is a function of seed and epoch.
+An interrupted training that resumes from a checkpoint ends with the same bits as an uninterrupted one. The checkpoint
+holds everything that the rest depends on: weights, optimizer, random states, the sum of the losses, the history, the
+best weights, and the position in an order of rows that depends only on seed and epoch.
 """
 
 from __future__ import annotations
@@ -11,168 +11,179 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tidemill.binary_metrics import measure_labels
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.runtime import Preempted
-from tidemill.training.input import Waited, shuffled
-from tidemill.training.metrics import measure_labels
+from tidemill.training.context import FitContext
+from tidemill.training.input import TimedBatches, shuffled
 from tidemill.training.stepper import Stepper
 
-if TYPE_CHECKING:
-    from tidemill.models.core.base import Run
-
 CHECK_STEPS = 50
-"""Steps between two looks at the loss."""
+"""Number of steps between two checks of the loss."""
 _BEST = "best"
 
 
-def steps(run: Run) -> int:
-    """The steps that a training takes at most (with `negative_rate` about so many), over which a schedule of the
-    learning rate goes."""
-    rows = run.data.rows("train")
-    if run.training.negative_rate < 1:
-        positives = run.data.read("train", [label := run.data.metadata["labels"][0]])[label].to_numpy().sum()
-        rows = positives + (rows - positives) * run.training.negative_rate
-    return run.training.epochs * math.ceil(rows / run.training.batch_size)
+def count_steps(context: FitContext) -> int:
+    """Returns the maximum number of steps of a training, which learning rate schedules span.
+
+    With `negative_rate` the number is approximate.
+    """
+    rows = context.data.rows("train")
+    if context.training.negative_rate < 1:
+        label = context.data.metadata["labels"][0]
+        positives = context.data.read("train", [label])[label].to_numpy().sum()
+        rows = positives + (rows - positives) * context.training.negative_rate
+    return context.training.epochs * math.ceil(rows / context.training.batch_size)
 
 
-def fit(stepper: Stepper, layout: Layout, run: Run, predict: Callable[[str], np.ndarray]) -> int:
-    """Trains a network on the train split. At the end its weights are in the network.
+def fit(stepper: Stepper, layout: Layout, context: FitContext, predict: Callable[[str], np.ndarray]) -> int:
+    """Trains a network on the train split. Its final weights are published to the network.
 
     Args:
-        stepper: The network's steps.
+        stepper: The network's stepper.
         layout: The features and labels.
-        run: Data and settings.
-        predict: Gives the probabilities [rows, labels] of a split with the weights that the stepper published last.
+        context: Data and settings.
+        predict: Returns the probabilities [rows, labels] of a split with the weights that the stepper published last.
 
     Returns:
-        The number of epochs that the weights have seen: the best where early stopping is on, else the last.
+        The number of epochs that the weights have seen: the best epoch with early stopping, else the last.
 
     Raises:
         TidemillError: `training-diverged`.
-        Preempted: SIGTERM has come, and a checkpoint is written.
+        Preempted: SIGTERM arrived and a checkpoint is written.
     """
-    trainer = _Trainer(stepper, layout, run, predict)
+    trainer = _Trainer(stepper, layout, context, predict)
     trainer.restore()
     while not trainer.done():
-        trainer.epoch()
+        trainer.run_epoch()
     return trainer.finish()
 
 
 class _Trainer:
-    """The state of a training that goes on."""
+    """The state of a running training.
 
-    def __init__(self, stepper: Stepper, layout: Layout, run: Run, predict: Callable[[str], np.ndarray]):
-        self.stepper, self.layout, self.run, self.predict = stepper, layout, run, predict
-        self.training, self.history = run.training, run.history
-        self.stop_metric = self.training.early_stopping and self.training.early_stopping.metric
-        self.rows = run.data.rows("train")
+    Attributes:
+        epoch: The current epoch, from 0.
+        batch: Number of batches of the epoch so far.
+        seen: Number of rows of the epoch so far.
+        seconds: Time spent on the epoch so far, also before an interruption.
+        best: The weights of the best epoch, for early stopping.
+    """
+
+    def __init__(self, stepper: Stepper, layout: Layout, context: FitContext, predict: Callable[[str], np.ndarray]):
+        self.stepper, self.layout, self.context, self.predict = stepper, layout, context, predict
+        self.training, self.history = context.training, context.history
+        self.stopping = self.training.early_stopping
+        self.rows = context.data.rows("train")
         self.batches = math.ceil(self.rows / self.training.batch_size)
-        self.valid_labels = read_labels(run.data, "valid", layout.labels) if run.data.rows("valid") else np.empty(0)
+        has_valid = context.data.rows("valid") > 0
+        self.valid_labels = read_labels(context.data, "valid", layout.labels) if has_valid else np.empty(0)
         self.best: list[np.ndarray] = []
-        self.place, self.batch, self.seen, self.seconds = 0, 0, 0, 0.0
+        self.epoch, self.batch, self.seen, self.seconds = 0, 0, 0, 0.0
 
     def done(self) -> bool:
-        """Whether all epochs are through or early stopping ends them."""
-        if self.place >= self.training.epochs:
+        """Returns whether all epochs are finished or early stopping applies."""
+        if self.epoch >= self.training.epochs:
             return True
-        if not self.stop_metric:
+        if not self.stopping:
             return False
-        best = self.history.best(self.stop_metric)
-        return best is not None and self.place - 1 - best >= self.training.early_stopping.patience
+        best = self.history.best(self.stopping.metric)
+        return best is not None and self.epoch - 1 - best >= self.stopping.patience
 
-    def epoch(self) -> None:
-        """Trains the rest of the present epoch, and measures the valid split."""
-        what = f"epoch {self.place + 1}/{self.training.epochs}"
+    def run_epoch(self) -> None:
+        """Trains the rest of the current epoch, and measures the valid split."""
+        what = f"epoch {self.epoch + 1}/{self.training.epochs}"
         size = self.training.batch_size
-        begun = time.monotonic()
-        started = begun - self.seconds
+        resumed = time.monotonic()
+        started = resumed - self.seconds
         stream = shuffled(
-            self.run.data, "train", self.layout,
-            batch_size=size, seed=self.training.seed, epoch=self.place, first_batch=self.batch,
+            self.context.data, "train", self.layout,
+            batch_size=size, seed=self.training.seed, epoch=self.epoch, first_batch=self.batch,
             negative_rate=self.training.negative_rate,
         )  # fmt: skip
-        waited = Waited(stream)
+        timed = TimedBatches(stream)
         with contextlib.closing(stream):
-            for rows in waited:
+            for rows in timed:
                 self.stepper.step(rows)
                 self.batch += 1
                 self.seen += len(rows)
-                self.run.progress.rows(min(self.batch * size, self.rows), self.rows, what)
+                self.context.progress.rows(min(self.batch * size, self.rows), self.rows, what)
                 if self.batch % CHECK_STEPS == 0:
                     self.history.add_loss(self._steps, self._check_loss(what))
-                if self.run.notice.given or (self.batch < self.batches and self.run.checkpoints.due(self._steps)):
+                due = self.batch < self.batches and self.context.checkpoints.due(self._steps)
+                if self.context.notice.received or due:
                     self.seconds = time.monotonic() - started
                     self._checkpoint(what)
-                    self.run.notice.check()
+                    self.context.notice.check()
         self.seconds = time.monotonic() - started
         loss = self._check_loss(what)  # waits for the last step
         self.stepper.publish()
         try:
-            valid = self._measured() if len(self.valid_labels) else {}
+            valid = self._measure_valid() if len(self.valid_labels) else {}
         except Preempted:
             self._checkpoint(what)
             raise
-        share = waited.seconds / max(time.monotonic() - begun, 1e-9)
+        share = timed.seconds / max(time.monotonic() - resumed, 1e-9)
         self.history.add({"log_loss": loss}, valid, self.seconds, self.seen / self.seconds, share)
-        if self.stop_metric and self.history.best(self.stop_metric) == self.place:
+        if self.stopping and self.history.best(self.stopping.metric) == self.epoch:
             self.best = self.stepper.weights()
-        self.place, self.batch, self.seen, self.seconds = self.place + 1, 0, 0, 0.0
+        self.epoch, self.batch, self.seen, self.seconds = self.epoch + 1, 0, 0, 0.0
         self.stepper.reset()
-        if self.run.notice.given or self.run.checkpoints.due(self._steps):
+        if self.context.notice.received or self.context.checkpoints.due(self._steps):
             self._checkpoint(what)
-            self.run.notice.check()
+            self.context.notice.check()
 
     def finish(self) -> int:
-        """Puts the best weights in place."""
+        """Publishes the best weights and returns the number of epochs that they have seen."""
         if self.best:
             self.stepper.set_weights(self.best)
         self.stepper.publish()
-        return self.history.best(self.stop_metric) + 1 if self.best else self.place
+        best = self.history.best(self.stopping.metric) if self.stopping and self.best else None
+        return self.epoch if best is None else best + 1
 
     def restore(self) -> None:
-        """Goes on from the newest checkpoint, if there is one."""
-        found = self.run.checkpoints.newest()
-        if found is None:
+        """Restores the newest checkpoint, if there is one."""
+        checkpoint = self.context.checkpoints.newest()
+        if checkpoint is None:
             return
-        state, arrays = found
+        state, arrays = checkpoint
         groups: dict[str, list[np.ndarray]] = {}
         for key in sorted(arrays, key=lambda key: int(key.rpartition("/")[2])):
             groups.setdefault(key.rpartition("/")[0], []).append(arrays[key])
         self.best = groups.pop(_BEST, [])
         self.stepper.restore(groups)
-        self.place, self.batch, self.seen, self.seconds = (state[k] for k in ("place", "batch", "seen", "seconds"))
+        self.epoch, self.batch, self.seen, self.seconds = (state[k] for k in ("epoch", "batch", "seen", "seconds"))
         self.history.restore(state["history"])
-        self.run.progress.phase(f"goes on from epoch {self.place + 1}, batch {self.batch + 1}")
+        self.context.progress.phase(f"resumes at epoch {self.epoch + 1}, batch {self.batch + 1}")
 
-    def _measured(self) -> dict[str, float]:
+    def _measure_valid(self) -> dict[str, float]:
         return measure_labels(self.layout.labels, self.valid_labels, self.predict("valid"))
 
     def _checkpoint(self, what: str) -> None:
         self._check_loss(what)
         groups = self.stepper.state() | {_BEST: self.best}
         arrays = {f"{name}/{i}": value for name, group in groups.items() for i, value in enumerate(group)}
-        position = {"place": self.place, "batch": self.batch, "seen": self.seen, "seconds": self.seconds}
-        self.run.checkpoints.save(self._steps, position | {"history": self.history.entries}, arrays)
+        position = {"epoch": self.epoch, "batch": self.batch, "seen": self.seen, "seconds": self.seconds}
+        self.context.checkpoints.save(self._steps, position | {"history": self.history.entries}, arrays)
 
     @property
     def _steps(self) -> int:
-        """Grows with every step."""
-        return self.place * self.batches + self.batch
+        """The number of steps of the whole training so far."""
+        return self.epoch * self.batches + self.batch
 
     def _check_loss(self, what: str) -> float:
-        """The mean loss of the epoch so far."""
+        """Returns the mean loss of the epoch so far."""
         total = self.stepper.loss_sum()
         if not math.isfinite(total):
             raise TidemillError(
                 Code.TRAINING_DIVERGED,
                 f"training, {what}, batch {self.batch}",
                 f"a train loss of {total}",
-                "lower training.optimizer.learning_rate, and give numeric features transform: zscore",
-                {"epoch": self.place + 1, "batch": self.batch, "learning_rate": self.training.optimizer.learning_rate},
+                "lower training.optimizer.learning_rate, and set transform: zscore for numeric features",
+                {"epoch": self.epoch + 1, "batch": self.batch, "learning_rate": self.training.optimizer.learning_rate},
             )
         return total / max(1, self.seen)

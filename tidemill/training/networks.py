@@ -10,9 +10,9 @@ import numpy as np
 
 from tidemill.artifacts.examples import Dataset
 from tidemill.models.core import backend
-from tidemill.models.core.inputs import read_labels
+from tidemill.models.core.inputs import TableSizes, read_labels
 from tidemill.models.core.neural import NeuralModel, logits_of, tables_of
-from tidemill.models.core.sizes import TableSizes, count_ids, report, table_sizes, within_budget
+from tidemill.models.core.sizes import count_ids, report, table_sizes, within_budget
 from tidemill.models.core.user_code import user_errors
 from tidemill.training import loop
 from tidemill.training.context import FitContext

@@ -103,9 +103,7 @@ class TensorFlowStepper(Stepper):
         loss = tf.reduce_mean(losses)
         return loss, tf.add_n([loss, *self._network.losses])
 
-    def _gradients(
-        self, ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, Sequence[Gradient]]:
+    def _gradients(self, ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Sequence[Gradient]]:
         """Returns the loss and the gradients of the trained variables."""
         with tf.GradientTape() as tape:
             loss, penalized = self._losses(ids, numbers, labels)

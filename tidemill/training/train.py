@@ -1,50 +1,54 @@
-"""Training one member: from transformed examples to a model folder that is whole, scored and checked."""
+"""Trains one member: from transformed examples to a complete model folder, measured and checked."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tidemill import fingerprint, models, storage
+from tidemill import fingerprint, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.artifacts.labels import check_both_classes, count_ones
+from tidemill.artifacts.model import HISTORY, LOGS, OUT_OF_FOLD, ModelDocument
+from tidemill.binary_metrics import measure_labels
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
-from tidemill.models.core.base import Model, Run
+from tidemill.models.core import backend
+from tidemill.models.core.base import Model
 from tidemill.models.core.family import Network
 from tidemill.models.core.inputs import Layout, read_labels
+from tidemill.models.core.registry import open_model
+from tidemill.models.gbdt import Gbdt
 from tidemill.models.own import OwnFamily
 from tidemill.runtime import Progress
-from tidemill.serving.checked_export import export_checked
-from tidemill.steps.train import TrainSpec
-from tidemill.training import backend, folds
+from tidemill.serving.export import export_checked
+from tidemill.steps.train import Fold, TrainSpec
+from tidemill.training import folds
 from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.context import FitContext, preemption_notice
 from tidemill.training.history import History
-from tidemill.training.metrics import measure_labels
-from tidemill.training.preemption import notice
 from tidemill.transform.graph import TransformGraph
 
-HISTORY = "history.json"
-LOGS = "logs"
 SLOW_INPUT = 0.1
-"""Share of the time waiting for rows above which there is a hint."""
+"""Share of the time spent waiting for rows from which the step logs a hint."""
 
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What training gave.
+    """The results of one training.
 
     Attributes:
         family: The model's family.
         name: The member's name.
-        valid: `auc` and `log_loss` of the valid split, as `measure_labels` gives them; empty without one.
-        epochs: Epochs, or boosting rounds, that the model keeps.
-        rows_per_second: Train rows through an epoch or a round, a second, measuring not counted.
-        input_share: Share of the training's time that was spent waiting for rows; None for gradient boosting.
-        fingerprint: Of the weights and what they are applied to; equal for models with equal scores.
+        valid: Metrics of the valid split, as from `measure_labels`. Empty without one.
+        epochs: Number of epochs or boosting rounds that the model keeps.
+        rows_per_second: Rows of train per second, times the epochs or rounds; measuring metrics is not counted.
+        input_share: Share of the training time spent waiting for rows. None for gradient boosting.
+        fingerprint: Fingerprint of the weights. Models with equal fingerprints return equal scores.
     """
 
     family: str
@@ -59,62 +63,46 @@ class TrainSummary:
 def train(
     spec: TrainSpec, examples: str, transformed: str, transform_graph: str, *, root: str, model: str, progress: Progress
 ) -> TrainSummary:
-    """Trains a member, exports it for serving and replays rows through both.
+    """Trains a member, exports it for serving, and replays rows through both.
 
-    A training that was killed goes on from its newest checkpoint below `root` (gradient boosting from its last round,
-    or anew where it bags rows); either way it ends with the bits of one that was not killed.
+    A killed training resumes from its newest checkpoint below `root`. Gradient boosting resumes after its last round,
+    or starts over if it bags rows. The result has the same bits as that of an uninterrupted training.
 
     Args:
-        spec: What to train, and how.
+        spec: The member and its training settings.
         examples: The raw examples.
-        transformed: The transformed examples, row by row the same.
+        transformed: The transformed examples, with the same rows.
         transform_graph: The transform graph that made them.
-        root: URI of the folder where Tidemill keeps checkpoints, and TensorBoard logs of what is going on.
-        model: The model folder to write: `model.keras` or `model.txt`, `model.json`, `history.json`, `logs/`,
-            `Format-Serving/`.
-        progress: Told of every step.
+        root: URI of the root, for checkpoints and TensorBoard's live logs.
+        model: The model folder to write. `tidemill.artifacts.model` lists its files.
+        progress: Receives the progress.
 
     Raises:
         TidemillError: `empty-split`, `label-null`, `label-type`, `label-one-class`, `transform-failed` (no feature),
             `training-diverged`, `serving-skew`, `incomplete-artifact`, `invalid-value` (embeddings that do not fit the
-            features), `unsupported` (several labels with a family, sampling or a fold for one), and what
+            features), `unsupported` (several labels with a family, sampling or fold that needs one), and what
             `backend.select` raises.
-        Preempted: the process was told to end; the next call goes on from here.
+        Preempted: The process received SIGTERM; the next call resumes.
     """
     if isinstance(spec.model, Network | OwnFamily):
-        backend.select(spec.training)
+        backend.select(spec.training.backend, spec.training.threads)
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
     _check(spec, data, raw, graph)
     key = training_fingerprint(spec, data, graph)
-    with contextlib.ExitStack() as stack:
-        fitted_to = data
-        if spec.fold is not None:
-            work = stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-fold-"))
-            progress.phase(f"leave out fold {spec.fold.index + 1} of {spec.fold.of}")
-            fitted_to = folds.write_fold(spec.fold, raw, data, Path(work) / "examples")
-        return _train(spec, key, raw, data, fitted_to, graph, root=root, model=model, progress=progress)
-
-
-def _train(
-    spec: TrainSpec,
-    key: str,
-    raw: Dataset,
-    data: Dataset,
-    fitted_to: Dataset,
-    graph: TransformGraph,
-    *,
-    root: str,
-    model: str,
-    progress: Progress,
-) -> TrainSummary:
-    """Trains on `fitted_to`, which is `data` or a fold of it."""
     checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds, spec.training.checkpoint_steps)
-    fitted = spec.model.open(Layout.of(data.metadata["features"], spec.labels))
-    facts: dict = {}
-    with artifact.write_folder(model, facts) as folder:
+    fitted = open_model(spec.model, Layout.of(data.metadata["features"], spec.labels))
+    facts: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        fit_data = data
+        if spec.fold is not None:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-fold-"))
+            progress.phase(f"leave out fold {spec.fold.index + 1} of {spec.fold.of}")
+            fit_data = folds.write_fold(spec.fold, raw, data, Path(scratch) / "examples")
+        folder = stack.enter_context(artifact.write_folder(model, facts))
         history = History(folder / LOGS, fitted.unit, _live_logs(spec, root, key))
-        with contextlib.closing(history), notice() as told:
-            kept = fitted.fit(Run(fitted_to, spec.training, history, checkpoints, progress, told, graph))
+        with contextlib.closing(history), preemption_notice() as notice:
+            context = FitContext(fit_data, spec.training, history, checkpoints, progress, notice, graph)
+            kept = fit(fitted, context)
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {
@@ -125,53 +113,87 @@ def _train(
             "transform_fingerprint": graph.fingerprint,
         }
         valid = _valid_metrics(fitted, data)
-        _write_document(folder / models.DOCUMENT, spec, fitted, data, facts | {"kept": kept, "valid": valid})
+        ModelDocument(
+            **facts,
+            kept=kept,
+            valid=valid,
+            config=spec.model.model_dump(mode="json"),
+            training=spec.training.model_dump(mode="json"),
+            labels=spec.labels,
+            features=data.metadata["features"],
+            unit=fitted.unit,
+            versions=fitted.versions(),
+            **fitted.facts(),
+        ).write(folder)
         if spec.fold is not None:
-            labels = read_labels(fitted_to, folds.HELD_OUT, spec.labels)[:, 0]
-            scores = fitted.predict(fitted_to, folds.HELD_OUT)[:, 0]
-            folds.write_out_of_fold(spec.fold, raw, labels, scores, folder / folds.OUT_OF_FOLD)
+            _write_out_of_fold(spec.fold, spec.labels, fitted, raw, fit_data, folder)
             facts["fold"] = [spec.fold.index, spec.fold.of]
         export_checked(fitted, graph, raw, data, folder, progress)
     checkpoints.remove()
     seconds = sum(entry["seconds"] for entry in history.entries)
-    speed = len(history.entries) * fitted_to.rows("train") / max(seconds, 1e-3)
+    speed = len(history.entries) * fit_data.rows("train") / max(seconds, 1e-3)
     share = history.input_share()
     if share is not None and share > SLOW_INPUT:
-        hint = "give the step more CPU (compute.train.cpu), or take a larger training.batch_size"
+        hint = "request more CPU for the step (compute.train.cpu), or use a larger training.batch_size"
         progress.phase(f"{share:.0%} of the time was spent waiting for rows: {hint}")
     return TrainSummary(fitted.family, fitted.name, valid, kept, round(speed, 1), share, facts["model_fingerprint"])
 
 
+def fit(model: Model, context: FitContext) -> int:
+    """Fits a model. Resumes from the newest checkpoint if there is one.
+
+    Returns:
+        The number of epochs or rounds that the model keeps.
+
+    Raises:
+        TidemillError: `training-diverged`, and what the model's family raises.
+        Preempted: SIGTERM arrived, and a checkpoint is written if the family can resume.
+        TypeError: Models of this family are not fitted.
+    """
+    if isinstance(model.config, Network):
+        from tidemill.models.core.neural import NeuralModel
+        from tidemill.training.networks import fit_network
+
+        assert isinstance(model, NeuralModel)
+        return fit_network(model, context)
+    if isinstance(model.config, Gbdt):
+        from tidemill.models.core.booster import GbdtModel
+        from tidemill.training.boosting import fit_trees
+
+        assert isinstance(model, GbdtModel)
+        return fit_trees(model, context)
+    raise TypeError(f"models of family {model.family} are not fitted")
+
+
+def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) -> str:
+    """Returns a fingerprint of everything that decides the weights."""
+    irrelevant = {"experiment": True, "training": {"checkpoint_seconds", "checkpoint_steps", "retries"}}
+    relevant = spec.model_dump(mode="json", exclude=irrelevant)
+    return fingerprint.of_json([relevant, data.fingerprint, data.metadata["features"], graph.fingerprint])
+
+
 def _live_logs(spec: TrainSpec, root: str, key: str) -> str:
-    """Where TensorBoard finds the training while it goes on: all of an experiment are below one folder."""
+    """Returns the folder for TensorBoard during the training. Those of one experiment have a common parent."""
     member = spec.model.name if spec.fold is None else f"{spec.model.name}-fold-{spec.fold.index}"
     return storage.join(root, LOGS, spec.experiment, member, key[:8])
 
 
-def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) -> str:
-    """Of all that decides the weights. How often checkpoints are written does not, nor where logs go."""
-    idle = {"experiment": True, "training": {"checkpoint_seconds", "checkpoint_steps", "retries"}}
-    told = spec.model_dump(mode="json", exclude=idle)
-    return fingerprint.of_json([told, data.fingerprint, data.metadata["features"], graph.fingerprint])
-
-
 def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) -> None:
-    """Refuses what cannot be trained on, before anything is computed."""
+    """Checks, before anything is computed, that the member can be trained on the data."""
     if not data.metadata.get("features"):
-        raise TidemillError(
-            Code.TRANSFORM_FAILED, "transformed examples", "no feature", "let the transform give a feature"
-        )
+        want = "let the transform output a feature"
+        raise TidemillError(Code.TRANSFORM_FAILED, "transformed examples", "no feature", want)
     if data.metadata["features"] != graph.features:
-        got = "transformed examples that another transform graph made"
+        got = "transformed examples of another transform graph"
         raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(data.path), got, "run preprocess again")
     for split in ("train", "valid"):
         if raw.rows(split) != data.rows(split):
-            got = f"{data.rows(split)} transformed rows of {raw.rows(split)} in {split}"
+            got = f"{data.rows(split)} transformed rows for {raw.rows(split)} raw rows in {split}"
             raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(data.path), got, "run preprocess again")
     spec.model.check_labels(len(spec.labels))
     spec.training.check_labels(len(spec.labels))
     if spec.fold is not None and len(spec.labels) > 1:
-        want = "train without folds, or give one label"
+        want = "train without folds, or set one label"
         raise TidemillError(Code.UNSUPPORTED, "labels", f"{len(spec.labels)} labels with a fold", want)
     for label in spec.labels:
         _check_label(data, "train", label, spec.training)
@@ -182,10 +204,8 @@ def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) 
 def _check_label(data: Dataset, split: str, label: str, training: Training) -> None:
     rows = data.rows(split)
     if not rows:
-        want = "give the split a share of the rows" + (
-            " or set training.early_stopping: null" if split == "valid" else ""
-        )
-        raise TidemillError(Code.EMPTY_SPLIT, split, "no rows", want)
+        alternative = " or set training.early_stopping: null" if split == "valid" else ""
+        raise TidemillError(Code.EMPTY_SPLIT, split, "no rows", f"give the split a share of the rows{alternative}")
     positives = 0
     for batch in data.batches(split, [label]):
         positives += count_ones(label, batch.column(label), split=split)
@@ -193,7 +213,7 @@ def _check_label(data: Dataset, split: str, label: str, training: Training) -> N
         check_both_classes(label, positives, rows, split=split)
     if split == "train" and (rows - positives) * training.negative_rate < 1:
         got = f"{training.negative_rate:g} of {rows - positives} rows with label 0, less than one row"
-        raise TidemillError(Code.INVALID_VALUE, "training.negative_rate", got, "take a larger share")
+        raise TidemillError(Code.INVALID_VALUE, "training.negative_rate", got, "use a larger share")
 
 
 def _valid_metrics(fitted: Model, data: Dataset) -> dict[str, float]:
@@ -203,14 +223,9 @@ def _valid_metrics(fitted: Model, data: Dataset) -> dict[str, float]:
     return measure_labels(labels, read_labels(data, "valid", labels), fitted.predict(data, "valid"))
 
 
-def _write_document(path: Path, spec: TrainSpec, fitted: Model, data: Dataset, facts: dict) -> None:
-    document = {
-        "config": spec.model.model_dump(mode="json"),
-        "training": spec.training.model_dump(mode="json"),
-        "labels": spec.labels,
-        "features": data.metadata["features"],
-        "unit": fitted.unit,
-        "versions": fitted.versions(),
-        **fitted.facts(),
-    }
-    storage.write_json(path, facts | document)
+def _write_out_of_fold(
+    fold: Fold, labels: Sequence[str], fitted: Model, raw: Dataset, fit_data: Dataset, folder: Path
+) -> None:
+    known = read_labels(fit_data, folds.HELD_OUT, labels)[:, 0]
+    scores = fitted.predict(fit_data, folds.HELD_OUT)[:, 0]
+    folds.write_out_of_fold(fold, raw, known, scores, folder / OUT_OF_FOLD)

@@ -1,182 +1,197 @@
-"""Beginning a training with what an earlier model has learned. Imports TensorFlow where it reads the model's weights.
+"""Initializes a training with the weights of an earlier model.
 
-Embeddings are matched by word: the vector of a token goes to where the token is in the new vocabulary. Other weights
-are taken over where the features are the same ones, and the labels too or one on both sides, whatever it is called.
+Embeddings are matched by token: the vector of a token goes to the token's row in the new vocabulary. Other weights are
+transferred if the features are the same, and the labels are too or both models have one label.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from pydantic import ValidationError
 
-from tidemill import models, storage
+from tidemill import storage
 from tidemill.artifacts import artifact
+from tidemill.artifacts.model import PUBLISHED, ModelDocument
 from tidemill.errors import Code, TidemillError
-from tidemill.models.core.family import Network
-from tidemill.models.core.inputs import Layout
-from tidemill.models.core.layers import Embeddings
-from tidemill.models.core.sizes import Sizes
+from tidemill.models.core.inputs import Layout, TableSizes
+from tidemill.models.core.neural import NeuralModel, embeddings_of, tables_of
+from tidemill.models.core.registry import ENSEMBLE, open_model, parse_config
 from tidemill.transform.features_function import vocabulary_name
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 
 WHERE = "training.warm_start"
 
 
-class Earlier:
-    """A published model to begin with.
+class EarlierModel:
+    """A published network whose weights initialize another one. Imports TensorFlow.
 
     Args:
         uri: Folder of a published version.
 
+    Attributes:
+        layout: Its features and labels.
+        network: The network with its weights.
+        vocabularies: The tokens of id features, in the order of their ids.
+
     Raises:
-        TidemillError: `no-model` where nothing is there, `incomplete-artifact`, `invalid-value` for a model that is no
-            single network, and `unsupported` for one of another version whose family differs.
+        TidemillError: `no-model` if the folder has no published model, `incomplete-artifact`, `invalid-value` for a
+            model that is not one network, and `unsupported` if this version cannot read the model.
     """
 
     def __init__(self, uri: str):
-        if not storage.exists(storage.join(uri, artifact.MANIFEST)):
-            raise TidemillError(Code.NO_MODEL, WHERE, f"{uri!r}, where no model is published", "name a published one")
+        if not storage.exists(storage.join(uri, storage.MANIFEST)):
+            got, want = f"{uri!r}, where no model is published", "name a published model"
+            raise TidemillError(Code.NO_MODEL, WHERE, got, want)
         with tempfile.TemporaryDirectory(prefix="tidemill-warm-") as scratch:
             path = storage.local_path(uri)
             if path is None:
                 path = Path(scratch) / "model"
                 storage.download_folder(uri, path)
             artifact.open_folder(path)
-            document = json.loads((path / "tidemill" / models.DOCUMENT).read_text(encoding="utf-8"))
+            document = ModelDocument.read(path / PUBLISHED)
             try:
-                config = models.config_of(document["config"])
+                config = parse_config(document.config)
             except ValidationError as error:
                 got = f"{uri!r}, a model that this version cannot read: {error.errors()[0]['msg']}"
-                raise TidemillError(Code.UNSUPPORTED, WHERE, got, "name one of this version") from error
-            # Models of earlier versions have one label, and name it otherwise.
-            self.layout = Layout.of(document["features"], document.get("labels") or [document["label"]])
-            model = config.open(self.layout) if document["config"]["family"] != "ensemble" else None
-            if not isinstance(getattr(model, "config", None), Network):
-                got = f"{uri!r}, a model of family {document['family']}"
-                raise TidemillError(Code.INVALID_VALUE, WHERE, got, "begin with a model that is one network")
-            found = _sizes(document["embeddings"]["features"], self.layout)
-            self.network: keras.Model = model.build(found)
-            _load(self.network, path)
-            self.vocabularies = vocabularies(path / "assets", self.layout)
+                raise TidemillError(Code.UNSUPPORTED, WHERE, got, "name a model of this version") from error
+            self.layout = Layout.of(document.features, document.labels)
+            model = None if document.config["family"] == ENSEMBLE else open_model(config, self.layout)
+            if not isinstance(model, NeuralModel):
+                got = f"{uri!r}, a model of family {document.family}"
+                raise TidemillError(Code.INVALID_VALUE, WHERE, got, "name a model that is one network")
+            assert document.embeddings is not None
+            self.network = model.build(_saved_sizes(document.embeddings["features"], self.layout))
+            _load_weights(self.network, path)
+            self.vocabularies = read_vocabularies(path / "assets", self.layout)
 
 
-def take_over(earlier: Earlier, network: keras.Model, layout: Layout, graph: TransformGraph) -> dict:
-    """Puts what the earlier network has learned into a new one.
+def transfer(earlier: EarlierModel, network: keras.Model, layout: Layout, graph: TransformGraph) -> dict[str, Any]:
+    """Transfers weights of an earlier network to a new one.
 
     Args:
         earlier: The earlier model.
         network: The new network.
-        layout: Its features.
-        graph: The transform graph that makes them.
+        layout: Its features and labels.
+        graph: The transform graph of its features.
 
     Returns:
-        JSON for the model's document: `features`, for each whose vectors were taken over `rows` and `words`, the number
-        of its table's rows that come from the earlier one, and of those that are of the same word; `weights`, how many
-        others were taken over.
+        JSON for the model's document: `features`, with `rows` and `words` for each feature whose vectors were
+        transferred: the number of its table's rows that were set, and how many of its tokens the earlier vocabulary
+        has; and `weights`, the number of other variables that were transferred.
     """
-    found = vocabularies(graph.path / TRANSFORM_FN / "assets", layout)
-    report: dict[str, dict[str, int]] = {}
-    for layer in _embeddings(network):
-        old = next((other for other in _embeddings(earlier.network) if other.name == layer.name), None)
+    vocabularies = read_vocabularies(graph.path / TRANSFORM_FN / "assets", layout)
+    features: dict[str, dict[str, int]] = {}
+    for layer in embeddings_of(network):
+        old = next((other for other in embeddings_of(earlier.network) if other.name == layer.name), None)
         if old is None:
             continue
-        tables = [variable.numpy() for variable in layer.weights_of]
-        for place, name in enumerate(layout.ids):
-            if layer.tables[place] != place or name not in earlier.layout.ids:
+        tables = [variable.numpy() for variable in layer.tables_by_size]
+        for i, name in enumerate(layout.ids):
+            if layer.tables[i] != i or name not in earlier.layout.ids:
                 continue
-            at = earlier.layout.ids.index(name)
-            if old.dims[at] != layer.dims[place]:
+            old_index = earlier.layout.ids.index(name)
+            if old.dims[old_index] != layer.dims[i]:
                 continue
-            ids = _matches(
-                earlier.vocabularies.get(name), found.get(name), earlier.layout.num_ids[at], layout.num_ids[place]
+            matches = _match_ids(
+                earlier.vocabularies.get(name),
+                vocabularies.get(name),
+                earlier.layout.num_ids[old_index],
+                layout.num_ids[i],
             )
-            if ids is None:
+            if matches is None:
                 continue
-            ids, words = ids
-            taken = np.flatnonzero(ids >= 0)[::-1]  # of ids that share a row, the first decides
-            source = old.weights_of[_group(old, at)].numpy()[old.rows_of(at)[ids[taken]]]
-            target = layer.rows_of(place)[taken]
-            tables[_group(layer, place)][target] = source
-            report[name] = {"rows": len(np.unique(target)), "words": int(words)}
-        for variable, table in zip(layer.weights_of, tables, strict=True):
+            old_ids, words = matches
+            ids = np.flatnonzero(old_ids >= 0)[::-1]  # reversed: of the ids that share a row, the first one decides
+            source = old.tables_by_size[old.table_of(old_index)].numpy()[old.rows_of(old_index)[old_ids[ids]]]
+            target = layer.rows_of(i)[ids]
+            tables[layer.table_of(i)][target] = source
+            features[name] = {"rows": len(np.unique(target)), "words": int(words)}
+        for variable, table in zip(layer.tables_by_size, tables, strict=True):
             variable.assign(table)
-    return {"features": report, "weights": _take_weights(earlier, network, layout)}
+    return {"features": features, "weights": _transfer_dense(earlier, network, layout)}
 
 
-def vocabularies(assets: Path, layout: Layout) -> dict[str, list[bytes]]:
-    """The vocabularies of id features, in the order of their ids: those of `features`, and of a transform module those
-    whose file is called like the feature."""
-    found = {}
+def read_vocabularies(assets: Path, layout: Layout) -> dict[str, list[bytes]]:
+    """Reads the vocabularies of id features, in the order of their ids.
+
+    Finds those of `features`, and those of a transform module whose file has the feature's name.
+    """
+    vocabularies = {}
     files = {path.name: path for path in assets.iterdir()} if assets.is_dir() else {}
     for name in layout.ids:
         pattern = re.compile(r"vocabulary_\d{3}_" + re.escape(vocabulary_name(0, name).split("_", 2)[2]))
         matching = [file for file in files if file == name or pattern.fullmatch(file)]
         if len(matching) == 1:
-            found[name] = files[matching[0]].read_bytes().split(b"\n")[:-1]
-    return found
+            vocabularies[name] = files[matching[0]].read_bytes().split(b"\n")[:-1]
+    return vocabularies
 
 
-def _matches(
+def _match_ids(
     old: list[bytes] | None, new: list[bytes] | None, old_ids: int, new_ids: int
 ) -> tuple[np.ndarray, int] | None:
-    """For each new id the old one whose vector it gets, or -1, and how many are of the same word. None where the ids
-    cannot be matched."""
+    """Matches new ids with old ones.
+
+    Returns:
+        For each new id the old id whose vector it gets, or -1; and the number of new tokens in the old vocabulary.
+        None if the ids cannot be matched.
+    """
     if old is None or new is None:
         return (np.arange(new_ids), new_ids) if old is new and old_ids == new_ids else None
-    places = {word: place for place, word in enumerate(old)}
+    id_of = {word: i for i, word in enumerate(old)}
     ids = np.full(new_ids, -1, np.int64)
-    of_words = [places.get(word, -1) for word in new]
-    ids[: len(new)] = of_words
+    ids[: len(new)] = [id_of.get(word, -1) for word in new]
     words = int(np.sum(ids[: len(new)] >= 0))
     if old_ids > len(old):
-        # A word that was not known then was one of the unknown ones.
+        # For the earlier model, a new token was out of vocabulary.
         ids[ids < 0] = len(old)
         if old_ids - len(old) == new_ids - len(new):
             ids[len(new) :] = np.arange(len(old), old_ids)
     return ids, words
 
 
-def _sizes(features: Mapping[str, dict], layout: Layout) -> Sizes:
-    told = [features[name] for name in layout.ids]
-    tables = [layout.ids.index(each.get("table_of", name)) for name, each in zip(layout.ids, told, strict=True)]
-    cut = any(each["rows"] < each["ids"] for each in told)
-    slots = tuple(np.zeros(each["ids"], np.int32) for each in told) if cut else ()
-    dims, rows = (tuple(each[name] for each in told) for name in ("dim", "rows"))
-    return Sizes(dims, rows, tuple(tables), dims, slots)
+def _saved_sizes(features: Mapping[str, Mapping[str, Any]], layout: Layout) -> TableSizes:
+    """Returns the table sizes that a model's document lists. Slots are zeros, to be overwritten by the weights."""
+    entries = [features[name] for name in layout.ids]
+    tables = [layout.ids.index(entry.get("table_of", name)) for name, entry in zip(layout.ids, entries, strict=True)]
+    cut = any(entry["rows"] < entry["ids"] for entry in entries)
+    slots = tuple(np.zeros(entry["ids"], np.int32) for entry in entries) if cut else ()
+    dims, rows = (tuple(entry[key] for entry in entries) for key in ("dim", "rows"))
+    return TableSizes(dims, rows, tuple(tables), dims, slots)
 
 
-def _load(network: keras.Model, path: Path) -> None:
-    """The weights of a published network: a SavedModel lists them in the network's order."""
+def _load_weights(network: keras.Model, path: Path) -> None:
+    """Loads the weights of a published network: a SavedModel lists them in the network's order."""
     import tensorflow as tf
 
     if keras.config.backend() != "tensorflow":
-        # It would take the memory of a GPU that another framework trains on.
+        # TensorFlow would take the memory of the GPU that the other framework trains on.
         tf.config.set_visible_devices([], "GPU")
     checkpoint = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-    for place, variable in enumerate(network.variables):
-        variable.assign(checkpoint.get_tensor(f"_variables/{place}/.ATTRIBUTES/VARIABLE_VALUE"))
+    for i, variable in enumerate(network.variables):
+        variable.assign(checkpoint.get_tensor(f"_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"))
 
 
-def _take_weights(earlier: Earlier, network: keras.Model, layout: Layout) -> int:
+def _transfer_dense(earlier: EarlierModel, network: keras.Model, layout: Layout) -> int:
+    """Transfers the weights other than embedding tables, and returns their number."""
     if earlier.layout.columns != layout.columns:
         return 0
     labels, old_labels = layout.labels, earlier.layout.labels
     if labels != old_labels and not len(labels) == len(old_labels) == 1:
-        return 0  # which weight is of which label, only the family knows
-    given, taking = _dense(earlier.network), _dense(network)
-    if earlier.network.name == network.name and [*map(_kind, given)] == [*map(_kind, taking)]:
-        # Of the same structure. Keras numbers layers without a name through a process, so paths would not do.
-        pairs = list(zip(taking, given, strict=True))
+        return 0  # only the family knows which weight belongs to which label
+    old, new = _dense(earlier.network), _dense(network)
+    if earlier.network.name == network.name and [*map(_kind, old)] == [*map(_kind, new)]:
+        # Equal structures. Paths would not match, because Keras numbers unnamed layers throughout a process.
+        pairs = list(zip(new, old, strict=True))
     else:
-        of_path = {variable.path: variable for variable in given}
-        pairs = [(variable, of_path[variable.path]) for variable in taking if variable.path in of_path]
+        by_path = {variable.path: variable for variable in old}
+        pairs = [(variable, by_path[variable.path]) for variable in new if variable.path in by_path]
     pairs = [(variable, other) for variable, other in pairs if variable.shape == other.shape]
     for variable, other in pairs:
         variable.assign(other.numpy())
@@ -184,18 +199,10 @@ def _take_weights(earlier: Earlier, network: keras.Model, layout: Layout) -> int
 
 
 def _dense(network: keras.Model) -> list[keras.Variable]:
-    """What is trained beside embedding tables."""
-    tables = {id(table) for layer in _embeddings(network) for table in layer.weights_of}
+    """Returns the trainable variables other than embedding tables."""
+    tables = {id(table) for table in tables_of(network)}
     return [variable for variable in network.trainable_variables if id(variable) not in tables]
 
 
-def _kind(variable: keras.Variable) -> tuple:
+def _kind(variable: keras.Variable) -> tuple[str, tuple[int, ...]]:
     return variable.name, tuple(variable.shape)
-
-
-def _embeddings(network: keras.Model) -> list[Embeddings]:
-    return [layer for layer in network.layers if isinstance(layer, Embeddings)]
-
-
-def _group(layer: Embeddings, place: int) -> int:
-    return next(i for i, group in enumerate(layer.groups) if place in group)

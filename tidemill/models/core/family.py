@@ -16,7 +16,7 @@ from tidemill.section import Bytes, Name, PositiveInt, Section
 if TYPE_CHECKING:
     import keras
 
-    from tidemill.models.core.features import Features
+    from tidemill.models.core.network_features import Features
 
 Dim = Annotated[int, Field(gt=0, le=512)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]

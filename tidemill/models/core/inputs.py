@@ -1,4 +1,4 @@
-"""Model inputs: how transformed rows are laid out as matrices of ids, numbers and labels."""
+"""Model inputs: matrices of ids, numbers and labels, and the sizes of the tables that embed the ids."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from tidemill.artifacts.examples import Dataset
+
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,32 @@ class Layout:
     def columns(self) -> list[str]:
         """All features, ids first."""
         return [*self.ids, *self.numbers]
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """The embedding of each id feature, in the layout's order.
+
+    Attributes:
+        dims: Size of a vector.
+        rows: Number of rows of the feature's table. If it is smaller than the feature's number of ids, the last row
+            belongs to all ids without a row of their own.
+        tables: Index of the feature whose table it reads: its own, or that of an earlier feature.
+        floats: Floats of a row, including the weight of the id if the family has one for each id.
+        slots: The row of each id, [number of ids] int32 for each feature. Empty if each id has a row of its own.
+    """
+
+    dims: tuple[int, ...]
+    rows: tuple[int, ...]
+    tables: tuple[int, ...]
+    floats: tuple[int, ...]
+    slots: tuple[np.ndarray, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tables."""
+        own = (i for i, table in enumerate(self.tables) if i == table)
+        return sum(self.floats[i] * self.rows[i] * FLOAT_BYTES for i in own)
 
 
 @dataclass(frozen=True)

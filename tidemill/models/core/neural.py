@@ -16,10 +16,9 @@ from tidemill.artifacts.model import KERAS_WEIGHTS
 from tidemill.models.core import backend
 from tidemill.models.core.base import Model
 from tidemill.models.core.family import Network
-from tidemill.models.core.features import Features
-from tidemill.models.core.inputs import Layout, Rows
+from tidemill.models.core.inputs import Layout, Rows, TableSizes
 from tidemill.models.core.layers import Embeddings
-from tidemill.models.core.sizes import TableSizes
+from tidemill.models.core.network_features import Features
 from tidemill.models.core.user_code import user_errors
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ def parse_config(config: Mapping[str, Any]) -> Family:
     """
     family = config["family"]
     if family == ENSEMBLE:
-        from tidemill.models.core.ensemble import EnsembleConfig
+        from tidemill.models.core.ensemble_model import EnsembleConfig
 
         return EnsembleConfig.model_validate(config)
     if family not in families():
@@ -129,7 +129,7 @@ def read_weights(config: Family, folder: Path, layout: Layout) -> Model:
 
         model = GbdtModel.load(folder, family, layout)
     else:
-        from tidemill.models.core.ensemble import EnsembleConfig, EnsembleModel
+        from tidemill.models.core.ensemble_model import EnsembleConfig, EnsembleModel
 
         assert isinstance(family, EnsembleConfig), family
         model = EnsembleModel.load(folder, family, layout, _read_member)

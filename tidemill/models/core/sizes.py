@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,35 +11,7 @@ import numpy as np
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.family import Network
-from tidemill.models.core.inputs import Layout
-
-FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class TableSizes:
-    """The embedding of each id feature, in the layout's order.
-
-    Attributes:
-        dims: Size of a vector.
-        rows: Number of rows of the feature's table. If it is smaller than the feature's number of ids, the last row
-            belongs to all ids without a row of their own.
-        tables: Index of the feature whose table it reads: its own, or that of an earlier feature.
-        floats: Floats of a row, including the weight of the id if the family has one for each id.
-        slots: The row of each id, [number of ids] int32 for each feature. Empty if each id has a row of its own.
-    """
-
-    dims: tuple[int, ...]
-    rows: tuple[int, ...]
-    tables: tuple[int, ...]
-    floats: tuple[int, ...]
-    slots: tuple[np.ndarray, ...] = ()
-
-    @property
-    def bytes(self) -> int:
-        """Size of all tables."""
-        own = (i for i, table in enumerate(self.tables) if i == table)
-        return sum(self.floats[i] * self.rows[i] * FLOAT_BYTES for i in own)
+from tidemill.models.core.inputs import FLOAT_BYTES, Layout, TableSizes
 
 
 def table_sizes(config: Network, layout: Layout) -> TableSizes:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import keras
 
+from tidemill.models.core.inputs import TableSizes
 from tidemill.models.core.layers import Embeddings, FieldSum, NumberVectors
-from tidemill.models.core.sizes import TableSizes
 
 EMBEDDINGS = "embeddings"
 
