@@ -1,4 +1,4 @@
-"""`compute`: where the steps run."""
+"""The section `compute`: where the steps run."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from tidemill.section import Bytes, Section
 
 
 class Resources(Section):
-    """What one step asks of a cluster. On one machine it is not used."""
+    """The resources that one step requests on a cluster. Ignored by `tidemill run`."""
 
     cpu: Annotated[str, Field(pattern=r"^\d+(\.\d+)?m?$")] = "4"
-    """CPU cores, as Kubernetes writes them."""
+    """CPU cores, in Kubernetes' notation."""
     memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(E|P|T|G|M|K|Ei|Pi|Ti|Gi|Mi|Ki)?$")] = "16Gi"
-    """Memory, as Kubernetes writes it."""
+    """Memory, in Kubernetes' notation."""
     gpu: Annotated[int, Field(ge=0)] = 0
     """Number of GPUs."""
     gpu_type: str | None = None
-    """GKE's name of the GPU, such as `nvidia-l4`. Defaults to any."""
+    """GKE's name of the GPU. Defaults to any GPU."""
     spot: bool = False
-    """Whether to run on GKE's spot nodes."""
+    """Whether to run on GKE's spot nodes, which are cheaper and may disappear."""
 
 
 class TransformEngine(Section):
-    """Who computes the transform: Tidemill's own engine on one machine, or TensorFlow Transform on Apache Beam."""
+    """The engine of the transform: Tidemill's own on one machine, or TensorFlow Transform on Apache Beam."""
 
     engine: Literal["auto", "local", "beam"] = "auto"
-    """`local` computes on one machine with all its cores; `beam` on a runner. `auto` takes `beam` where a runner is
-    named or train is larger than `local_limit`, and else `local`. Both write the same transform graph."""
+    """`local` runs on all cores of one machine, `beam` on a Beam runner. `auto` selects `beam` if a runner is named or
+    train is larger than `local_limit`, else `local`. Both write the same transform graph."""
     local_limit: Bytes = 64 << 30
-    """Largest train split that `auto` gives to `local`, as stored in Parquet, such as `64GiB`."""
+    """Largest train split, as stored in Parquet, for which `auto` selects `local`."""
     runner: Literal["direct", "dataflow", "flink", "spark"] | None = None
-    """The Apache Beam runner. `direct`, which `beam` takes where none is named, runs in the step's own process."""
+    """The Apache Beam runner. `direct`, the default of `engine: beam`, runs in the step's own process."""
     options: list[str] = []
-    """Pipeline options of the runner, as on Beam's command line: `--project=…`, `--region=…`. Every runner but `direct`
-    needs `--temp_location`, a folder that its workers and the step both reach."""
+    """Beam's pipeline options, as on its command line: `--project=…`, `--region=…`. Every runner except `direct`
+    requires `--temp_location`, a folder that its workers and the step can reach."""
     analyzer_cache: bool = False
-    """Whether the local engine keeps the analyzers' result for each file of train at the root and reuses it. With
-    `split.span`, a daily run then analyzes only the files of the new day. Needs `engine: local`, or `auto` without a
-    `runner`; when `auto` selects Beam because train is larger than `local_limit`, nothing is kept."""
+    """Whether the local engine keeps the accumulators of each file of train in `ROOT/analyzer_cache` and reuses them.
+    With `split.span`, a daily run then analyzes only the files of the new day. Requires `engine: local`, or `auto`
+    without a `runner`. Ignored when `auto` selects Beam."""
 
     @model_validator(mode="after")
     def _engine_and_runner(self) -> TransformEngine:
@@ -58,11 +58,12 @@ class TransformEngine(Section):
 
 
 class PreprocessResources(Resources, TransformEngine):
-    """Where the transform is computed."""
+    """The resources and the engine of `preprocess`."""
 
 
 class Compute(Section):
-    """Where the steps run."""
+    """The resources of the steps."""
 
     train: Resources = Resources()
+    """The resources of each training."""
     preprocess: PreprocessResources = PreprocessResources()

@@ -1,4 +1,4 @@
-"""`evaluation`, `publish` and `predict`: when a model is good enough, and what is done with it."""
+"""The sections `evaluation` and `predict`: when a model is good enough to publish, and what it scores."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Metric = Literal["auc", "pr_auc", "log_loss", "normalized_entropy", "calibration
 
 
 class Gate(Section):
-    """A condition on one metric of the test split. Every condition that is given must hold."""
+    """A condition on one metric of the test split. A model must meet every bound that is given."""
 
     min: float | None = None
-    """Least value."""
+    """Smallest value."""
     max: float | None = None
     """Largest value."""
     better_than_baseline: float | None = None
-    """By how much the metric must be better than the published model's on the same rows (0.0: not worse). Holds where
-    no published model predicts the label yet."""
+    """By how much the metric must be better than the baseline's, the published model's on the same rows; 0.0 means not
+    worse. If no published model predicts the label, the gate passes."""
 
     @model_validator(mode="after")
     def _some_condition(self) -> Gate:
@@ -34,38 +34,39 @@ class Bootstrap(Section):
     """Confidence intervals by the percentile bootstrap (Efron, 1979)."""
 
     resamples: Annotated[int, Field(ge=0, le=10_000)] = 200
-    """Number of resamples; 0 for no intervals."""
+    """Number of resamples. 0 computes no intervals."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Coverage of the interval."""
     seed: Seed = 0
+    """Seed of the resampling."""
 
 
 class Evaluation(Section):
     """Metrics of the test split and the gates."""
 
     objective: Metric = "auc"
-    """The metric, on the valid split, by which the best member is chosen; of several labels the mean."""
+    """The metric on the valid split that chooses among the blessed members. With several labels, their mean."""
     slices: list[Annotated[list[Column], Field(min_length=1)]] = []
-    """Columns, alone or combined, by whose values the metrics are also given."""
+    """Lists of columns. For each list, metrics are also computed for each combination of the columns' values."""
     max_slices: PositiveInt = 50
-    """Most values of one slicing, the largest first; the rest is summed up as `(other)`."""
+    """Largest number of slices for each list, by number of rows. The rest forms the slice `(other)`."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Probability from which on a row counts as positive, for accuracy and the confusion matrix."""
+    """Score from which a row counts as positive, for accuracy and the confusion matrix."""
     bootstrap: Bootstrap = Bootstrap()
     gates: dict[Metric, Gate] = {}
-    """Conditions that decide whether a model is blessed, and must hold for every label. Without gates every model
-    is."""
+    """Conditions by metric. A model that meets all of them, for every label, is blessed. Without gates every model is
+    blessed."""
 
 
 class Predict(Section):
-    """What the `batch_predict` pipeline scores."""
+    """The rows that the `batch_predict` pipeline scores, and the form of its output."""
 
     source: Source | None = None
-    """The rows, in the form of the experiment's `source`, with all raw columns that the features need and the key,
-    without the label. Defaults to the experiment's source."""
+    """The rows, in the same form as the experiment's `source`: the key and all raw columns that the features need. The
+    label is not needed. Defaults to the experiment's source."""
     shards: Annotated[int, Field(gt=0, le=10_000)] = 1
     """Number of Parquet files."""
     columns: list[Column] = []
-    """Further columns to carry beside the key."""
+    """Columns to copy to the predictions in addition to the key."""
     batch_size: PositiveInt = 8192
-    """Rows a call of the model."""
+    """Rows per call of the model."""

@@ -22,19 +22,20 @@ class Experiment(Section):
     name: Name
     """The name under which models are published."""
     description: str = ""
+    """A sentence for readers of the file; nothing depends on it."""
     source: Source
     label: Column | None = None
     """The column to predict: 0 and 1, or false and true."""
     labels: Annotated[list[Column], Field(min_length=1)] | None = None
-    """Instead of `label`: several columns to predict by one model, for families that can (`mmoe`). Gates must hold for
-    each of them; the objective is the mean over them."""
+    """Instead of `label`: several columns that one model predicts, for families that can (`mmoe`). A model must pass
+    the gates for each of them; the objective is their mean."""
     key: list[Column] = []
-    """Columns that together identify a row, and that predictions carry. They become features only where `features`
+    """Columns that together identify a row and are copied to the predictions. They are features only if `features`
     names them too."""
     split: Split = Split()
     validation: Validation = Validation()
     features: dict[Column, Feature] | None = None
-    """Features by the column that they are made of; a cross may have any name of its own."""
+    """Features by column name. A cross may have any other name."""
     transform_module: str | None = None
     """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text."""
     models: Annotated[list[Model], Field(min_length=1), AfterValidator(unique_names)]

@@ -1,4 +1,4 @@
-"""`features`: what becomes of each column on its way into a model."""
+"""The section `features`: how columns become inputs of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tidemill.section import Column, PositiveInt, Section
 
 
 class Bucketize(Section):
-    """Cuts a number into buckets of equally many train rows; the result is an integer id."""
+    """Quantile buckets: a number becomes the id of its bucket. Each bucket has equally many rows of train."""
 
     bucketize: Annotated[int, Field(ge=2, le=10_000)]
     """Number of buckets."""
@@ -22,23 +22,23 @@ class Numeric(Section):
 
     kind: Literal["numeric"]
     transform: Literal["zscore", "minmax", "log", "none", "log2_squared"] | Bucketize = "zscore"
-    """`zscore`: mean 0, variance 1 on train. `minmax`: 0 to 1 on train. `log`: sign(x) * ln(1 + |x|). `none`: as it is.
-    `log2_squared`: the id floor(log2(x)^2) that the winners of Criteo's competition used. `{bucketize: N}`:
-    quantiles."""
+    """`zscore`: mean 0 and variance 1 on train. `minmax`: 0 to 1 on train. `log`: sign(x) * ln(1 + |x|). `none`:
+    unchanged. `log2_squared`: the id floor(log2(x)^2), as the winners of Criteo's competition used it.
+    `{bucketize: N}`: the id of one of N quantile buckets."""
     missing: Literal["mean", "zero"] | float = "mean"
-    """What stands in for a missing value: the mean of train, 0 or a number. The transforms that give ids (`bucketize`,
-    `log2_squared`) keep an id of its own for missing values instead, unless this is a number."""
+    """Replaces missing values: the mean of train, 0 (`zero`) or a number. `bucketize` and `log2_squared` give missing
+    values an id of their own, unless this is a number."""
 
 
 class Vocabulary(Section):
-    """Which values of a categorical column get an id of their own."""
+    """The values of a categorical column that get an id of their own, counted on train."""
 
     top_k: PositiveInt | None = None
-    """Keep the most frequent values only. Defaults to all."""
+    """Keeps only the most frequent values. Defaults to all."""
     min_count: PositiveInt | None = None
-    """Keep values that occur at least this often in train. Defaults to all."""
+    """Keeps values that occur at least this often in train. Defaults to all."""
     oov_buckets: PositiveInt = 1
-    """Ids that all other values share, by hash."""
+    """Number of ids that all other values share, by hash."""
 
 
 class Hashing(Section):
@@ -53,11 +53,11 @@ class Categorical(Section):
 
     kind: Literal["categorical"]
     vocabulary: Vocabulary | None = None
-    """Ids by a vocabulary of train's values. The default when `hash` is not given."""
+    """Assigns ids by a vocabulary of train's values. The default unless `hash` is given."""
     hash: Hashing | None = None
-    """Ids by hash."""
+    """Assigns ids by hash."""
     missing: str = ""
-    """The value that stands in for a missing one. It gets an id like any other value."""
+    """Replaces missing values. It gets an id like any other value."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Categorical:
@@ -67,7 +67,7 @@ class Categorical(Section):
 
 
 class Cross(Section):
-    """The combination of two or more columns, hashed."""
+    """A combination of two to five columns, hashed to an id."""
 
     kind: Literal["cross"]
     of: Annotated[list[Column], Field(min_length=2, max_length=5)]

@@ -1,4 +1,4 @@
-"""`source`, `split` and `validation`: where rows come from, how they are divided, and what they must look like."""
+"""The sections `source`, `split` and `validation`: where rows come from, how they are split, what they must satisfy."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ class Table(Section):
     """One table of the source: its files and how to read them."""
 
     uri: str | Annotated[list[str], Field(min_length=1)]
-    """A path, `gs://` or `pkg://package/path` URI, or several. May hold the globs `*`, `?`, `[]` and `**`; a date
-    partition is written as a glob such as `day=2013-01-*`, and Hive partitions (`day=…/`) become columns. A member of a
-    zip file is chosen with `file.zip#member.csv`; without it the archive must hold one file."""
+    """One or several paths, `gs://` URIs or `pkg://package/path` URIs (a file inside an installed Python package). The
+    globs `*`, `?`, `[]` and `**` are allowed. Hive partitions (`day=2013-01-01/`) become columns; select some with a
+    glob such as `day=2013-01-*`. `file.zip#member.csv` selects a member of a zip file, which is needed if the file has
+    several members."""
     format: Format = "auto"
-    """`auto` goes by the file name's ending, compression (`.gz`, `.zip`, `.zst`) apart."""
+    """`auto` uses the file name's ending, without the ending of a compression (`.gz`, `.zip`, `.zst`)."""
     header: bool = True
-    """Whether the first line of a CSV or TSV file holds the column names. False needs `columns`."""
+    """Whether the first line of a CSV or TSV file has the column names. `false` requires `columns`."""
     columns: dict[Column, str] | None = None
-    """Column names with their DuckDB types (`label: TINYINT`), in the order of the file. Optional with a header: then
-    it only fixes the types of the columns that it names."""
+    """Column names with their DuckDB types (`label: TINYINT`). Without a header it lists all columns in the file's
+    order; with a header it sets the types of the columns that it names. Defaults to inferred types."""
     delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
-    """Field separator of `csv`, one character; defaults to a comma, and to a tab for `tsv`."""
+    """Field separator, one character. Defaults to a comma for `csv` and a tab for `tsv`."""
     null: list[str] = ["", "NA"]
     """The strings that mean a missing value in CSV and TSV files."""
 
@@ -41,20 +42,20 @@ class Source(Section):
     """Tables and the query over them."""
 
     tables: Annotated[dict[Column, Table], Field(min_length=1)]
-    """Tables by the name that the query uses. A bare string is short for `{uri: …}`."""
+    """Tables by the name that the query uses. A string or a list of strings is short for `{uri: …}`."""
     sql: str | None = None
-    """A SELECT over the tables, or the name of a `.sql` file beside the experiment file. Named parameters are written
-    `$name`. Defaults to all columns of the only table."""
+    """A SELECT over the tables in DuckDB's SQL, or the name of a `.sql` file next to the experiment file. Parameters
+    are written `$name`. Defaults to all columns of the only table."""
     params: dict[str, str | int | float | bool | None] = {}
     """Values of the query's named parameters."""
     engine: Literal["duckdb", "bigquery"] = "duckdb"
-    """What runs the query. `bigquery` is not in this version."""
+    """Runs the query. `bigquery` is not in this version."""
     max_bytes: Bytes | None = None
-    """Refuse to read when the source files together are larger, as stored. Defaults to no limit."""
+    """Stops the run before reading if the input files are larger in total, as stored. Defaults to no limit."""
     max_rows: Annotated[int, Field(gt=0)] | None = None
-    """Refuse a query that returns more rows. Defaults to no limit."""
+    """Stops the run if the query returns more rows. Defaults to no limit."""
     max_bad_share: Fraction = 0.0
-    """Tolerated share of rows that do not parse. Such rows are written to the quarantine file."""
+    """Largest tolerated share of rows that do not parse. These rows are written to the quarantine file."""
 
     @field_validator("tables", mode="before")
     @classmethod
@@ -80,11 +81,14 @@ class Source(Section):
 
 
 class Fractions(Section):
-    """Shares of the rows that go to each split."""
+    """Shares of the rows in each split. They add up to 1."""
 
     train: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of the split that models learn from."""
     valid: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the split for early stopping and for the choice among members."""
     test: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the split for metrics and gates."""
 
     @model_validator(mode="after")
     def _sum_is_one(self) -> Fractions:
@@ -95,16 +99,16 @@ class Fractions(Section):
 
 
 class Split(Section):
-    """How rows are divided into train, valid and test. Independent of the order of files and rows."""
+    """How rows are split into train, valid and test. The order of files and rows does not matter."""
 
     by: Literal["hash", "random", "time", "column"] = "random"
-    """`hash` keeps all rows with the same value of `column` (or of the key, or of all columns) in one split; `random`
-    hashes the key, or the whole row where there is none, with the seed; `time` orders by `column`, oldest rows to
-    train, and never parts rows of the same instant; `column` reads the split's name from `column`."""
+    """`random`: each row by the hash of its key, or of the whole row if there is no key. `hash`: all rows with the same
+    value of `column` in one split; without `column`, the same key or row. `time`: ordered by `column`, the oldest rows
+    in train; rows of one instant stay together. `column`: the split's name is read from `column`."""
     column: Column | None = None
-    """The column that `time` and `column` need, and that `hash` may take instead of the key."""
+    """The column that `time` and `column` require and `hash` may use."""
     fractions: Fractions = Fractions()
-    """Shares of the rows. Not used by `column`."""
+    """Shares of the rows. Ignored by `by: column`."""
     seed: Seed = 0
     """Seed of `hash` and `random`."""
     span: Column | None = None
@@ -120,34 +124,34 @@ class Split(Section):
 
 
 class Drift(Section):
-    """When a difference of distributions stops the run. A threshold that is not given only reports."""
+    """How far a feature's distributions may differ before the run stops. Without a threshold the difference is only
+    reported."""
 
     numeric: Annotated[float, Field(gt=0, le=1)] | None = None
     """Largest Jensen-Shannon divergence (base 2, 0 to 1) of a numeric feature."""
     categorical: Annotated[float, Field(gt=0, le=1)] | None = None
     """Largest L-infinity distance of the value shares (0 to 1) of a categorical feature."""
     between: list[Literal["valid", "test", "previous"]] = ["valid", "test"]
-    """What train is held against: other splits, or the train split of the model that is published now."""
+    """What train is compared with: other splits, or the train split of the model that is published now (`previous`)."""
 
 
 class Leakage(Section):
     """The leakage gate: a feature that predicts the label implausibly well stops the run.
 
-    Strength is the area under the ROC curve on held-out train rows. Two measures are held against the limit: a feature
-    alone, and a feature together with one other where the two rank at most half as many pairs of rows wrongly as the
-    better one alone."""
+    A feature's strength is the area under the ROC curve on held-out rows of train. A feature is judged by itself, and
+    together with one other if the pair ranks at most half as many pairs of rows wrongly as the better of the two."""
 
     max_strength: Annotated[float, Field(gt=0.5, le=1)] = 0.85
-    """Largest strength of a feature alone or with one other. 1 switches the gate off."""
+    """Largest strength of a feature or a pair. 1 turns the gate off."""
     allow: list[Column] = []
-    """Features that are known before the label, however strong. They are neither judged nor paired."""
+    """Features that are known before the label, however strong. They are not judged."""
 
 
 class Validation(Section):
     """What the examples must satisfy."""
 
     schema_: Annotated[str | None, Field(alias="schema")] = None
-    """URI or path of a `schema.pbtxt` (tensorflow_metadata). Ingest takes the columns' types from it, and validate
-    reports what contradicts it. Defaults to a schema inferred from the train split."""
+    """URI or path of a `schema.pbtxt` (tensorflow_metadata). `ingest` takes the columns' types from it, and `validate`
+    stops the run if the data contradicts it. Defaults to a schema inferred from train."""
     drift: Drift = Drift()
     leakage: Leakage = Leakage()

@@ -1,4 +1,4 @@
-"""`training` and `tuning`: how models are trained."""
+"""The sections `training`, `ensemble` and `tuning`: how models are trained."""
 
 from __future__ import annotations
 
@@ -11,73 +11,74 @@ from tidemill.section import PositiveInt, Section, Seed
 
 
 class Optimizer(Section):
-    """The optimizer of the neural families. Of an embedding table it updates the rows of the batch alone."""
+    """The optimizer of the neural families. Each step updates only the embedding rows in its batch."""
 
     name: Literal["adam", "adagrad", "sgd"] = "adam"
+    """The update rule."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """The largest learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate goes on after the warm-up: to 0 at the end of the last epoch, but for `constant`."""
+    """How the learning rate changes after the warm-up. `linear` and `cosine` reach 0 at the end of the last epoch."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps in which the learning rate grows linearly from 0."""
+    """Number of first steps in which the learning rate grows linearly from 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay (Loshchilov & Hutter, 2019, arXiv:1711.05101) of the weights beside the embeddings."""
+    """Decoupled weight decay (Loshchilov & Hutter, 2019, arXiv:1711.05101) of all weights except embeddings."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of all gradients of a step together; null clips none."""
+    """Largest global norm of a step's gradients. `null` does not clip."""
 
 
 class EarlyStopping(Section):
-    """Ends training when the metric on the valid split no longer improves; the best weights are kept."""
+    """Stops training when the metric on the valid split no longer improves, and keeps the best weights."""
 
     metric: Literal["auc", "log_loss"] = "log_loss"
-    """Of several labels the mean."""
+    """The metric. With several labels, their mean."""
     patience: PositiveInt = 2
-    """Neural families: epochs without improvement."""
+    """Neural families: number of epochs without improvement."""
     rounds: PositiveInt = 50
-    """Gradient boosting: rounds without improvement."""
+    """Gradient boosting: number of rounds without improvement."""
 
 
 class Training(Section):
     """How the members are trained."""
 
     epochs: PositiveInt = 6
-    """Most passes over train, for the neural families."""
+    """Neural families: largest number of passes over train."""
     batch_size: PositiveInt = 2048
-    """Rows a step."""
+    """Neural families: rows per step."""
     optimizer: Optimizer = Optimizer()
     early_stopping: EarlyStopping | None = EarlyStopping()
-    """null trains all epochs and rounds."""
+    """When training stops before its last epoch or round. `null` trains all of them."""
     negative_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Neural families: share of the rows with label 0 that an epoch sees, drawn anew in each. The model's scores are
-    corrected for it. For one label."""
+    """Neural families, one label: share of the rows with label 0 that each epoch uses, drawn anew for each epoch. The
+    exported model's scores are corrected for it, so that their mean is the base rate."""
     positive_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Neural families: weight of a row with label 1, of each label, beside 1 for the others. The model's scores are
+    """Neural families: weight of rows with label 1; rows with label 0 weigh 1. The exported model's scores are
     corrected for it."""
     warm_start: str | None = None
-    """Neural families: a published model to begin with, `previous` for the one that is published now under the
-    experiment's name, or the URI of a published version (also of a model for another label). Embeddings are matched by
-    their words."""
+    """Neural families: a published model whose weights training starts from. `previous` is the model that is published
+    now under the experiment's name; a URI names any published version, also of a model for another label. Embeddings
+    are matched by token."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Neural families: `mixed_bfloat16` computes in bfloat16 where that is enough. Weights, embeddings and the exported
-    model are float32."""
+    """Neural families: `mixed_bfloat16` computes layers in bfloat16. Weights, embeddings and the exported model are
+    float32."""
     backend: Literal["tensorflow", "jax"] = "tensorflow"
-    """Neural families: what trains them. `jax` needs the extra of that name, and splits a batch over all GPUs of its
-    machine; `tensorflow` takes one. The exported model is TensorFlow's with both."""
+    """Neural families: the framework that trains. `tensorflow` uses one GPU; `jax` needs the extra `jax` and splits
+    each batch over all GPUs of its machine. The exported model is a TensorFlow SavedModel with either."""
     xla: bool = False
-    """Neural families, trained by `tensorflow`: whether XLA compiles a step, but for the updates of the embeddings.
-    `jax` always does."""
+    """Neural families with `backend: tensorflow`: whether XLA compiles the step, except the embedding updates. `jax`
+    always compiles."""
     seed: Seed = 0
-    """Seed of weights, shuffling and bagging. The same seed on the same machine gives the same weights."""
+    """Seed of weights, shuffling and bagging. On one machine the same seed produces the same weights."""
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
-    """Folds of the `cross_validate` pipeline, 5 where it is not given; the `train` pipeline does not use it."""
+    """Number of folds of the `cross_validate` pipeline. Defaults to 5. The `train` pipeline ignores it."""
     threads: PositiveInt | None = None
-    """CPU threads of a training process. Defaults to the machine's cores."""
+    """CPU threads of a training process. Defaults to the cores that the process may use."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Least time between two checkpoints, which are written between two steps or boosting rounds."""
+    """Shortest time between two checkpoints, in seconds. Checkpoints are written between steps or boosting rounds."""
     checkpoint_steps: PositiveInt | None = None
-    """Most steps between two checkpoints. Defaults to no limit."""
+    """Largest number of steps between two checkpoints. Defaults to no limit."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """On a cluster: how often a training is tried again after an error. Nodes that go away do not count."""
+    """On a cluster: how many attempts follow a training that failed with an error. Lost nodes do not count."""
 
     @field_validator("warm_start")
     @classmethod
@@ -104,22 +105,25 @@ class Training(Section):
 
 
 class Ensemble(Section):
-    """How the `cross_validate` pipeline makes one model of the members. A member's score is the mean over its folds'
-    models."""
+    """How the `cross_validate` pipeline combines the members. A member's score is the mean of its folds' models."""
 
     method: Literal["mean", "rank_mean", "stack"] | None = None
-    """`mean` of the members' scores; `rank_mean` of their percentiles among the out-of-fold scores, made a probability
-    by a logistic regression; `stack`: a logistic regression on the logits of the out-of-fold scores (Wolpert, 1992).
-    Defaults to `stack`, and to `mean` where the split is by time: what is out of a fold there lies between days that
-    the models have seen, and weights that are good for it need not be for the days to come."""
+    """`mean`: the mean of the members' scores. `rank_mean`: the mean of their percentiles among the out-of-fold scores,
+    turned into a probability by a logistic regression. `stack`: a logistic regression on the logits of the out-of-fold
+    scores (Wolpert, 1992). Defaults to `stack`, and to `mean` if the split is by time: out-of-fold rows then lie
+    between days that the models have seen, so weights learned from them can mislead on later days."""
 
 
 class Tuning(Section):
-    """Hyperparameter search of the `tune` pipeline, which is not in this version; the `train` pipeline does not use
-    it."""
+    """Hyperparameter search. The file may contain it, but no pipeline of this version uses it."""
 
     algorithm: Literal["random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "hyperband"] = "tpe"
+    """The search algorithm."""
     trials: PositiveInt = 20
+    """Number of trials."""
     parallel: PositiveInt = 2
+    """Number of trials that run at once."""
     objective: dict[str, str | float] = {"metric": "auc"}
+    """The metric to optimize and, optionally, the `goal` that ends the search."""
     space: dict[str, dict[str, list[float | int | str]]] = {}
+    """The searched keys, each with a distribution and its bounds or values."""
