@@ -48,9 +48,9 @@ def describe(
     names = [name for name in (order or outputs) if name not in labels]
     of_features = set().union(*(needed[name] for name in names))
     if label := next((label for label in labels if label in of_features), None):
-        guilty = ", ".join(repr(name) for name in names if label in needed[name])
+        leaking = ", ".join(repr(name) for name in names if label in needed[name])
         got = f"a value computed from the label {label!r}"
-        raise TidemillError(Code.LEAKAGE, f"output {guilty}", got, "compute it without the label")
+        raise TidemillError(Code.LEAKAGE, f"output {leaking}", got, "compute it without the label")
     if not of_features:
         got = "outputs that depend on no column" if names else "no output except the label"
         raise TidemillError(Code.TRANSFORM_FAILED, "preprocessing_fn", got, "return at least one feature")

@@ -130,22 +130,22 @@ def prune(
     needed = {op.name for op in private.ancestors(flat, cut)}
     captures = [(outer, inner) for outer, inner in graph.captures if inner.op.name in needed and inner.name not in cut]
     values = [(outer, inner) for outer, inner in captures if outer.dtype not in _HANDLES]
-    held = [(outer, inner) for outer, inner in captures if outer.dtype in _HANDLES]
-    given = {tensor.name: _free(f"feed_{index}", needed) for index, tensor in enumerate(feeds)}
-    given |= {inner.name: _free(f"captured_{index}", needed) for index, (_, inner) in enumerate(values)}
+    resources = [(outer, inner) for outer, inner in captures if outer.dtype in _HANDLES]
+    placeholders = {tensor.name: _free(f"feed_{index}", needed) for index, tensor in enumerate(feeds)}
+    placeholders |= {inner.name: _free(f"captured_{index}", needed) for index, (_, inner) in enumerate(values)}
     part = _part(graph, needed - {tensor.op.name for tensor in graph.inputs})
-    part = _slim(part, {name.removesuffix(":0"): new for name, new in given.items()}, flat)
+    part = _slim(part, {name.removesuffix(":0"): new for name, new in placeholders.items()}, flat)
     # Importing a placeholder with the other ops takes a fifth of the time of creating one.
-    part.node.extend(_placeholder_node(given[tensor.name], tensor) for tensor in feeds)
-    part.node.extend(_placeholder_node(given[inner.name], inner) for _, inner in values)
+    part.node.extend(_placeholder_node(placeholders[tensor.name], tensor) for tensor in feeds)
+    part.node.extend(_placeholder_node(placeholders[inner.name], inner) for _, inner in values)
     with graph.as_default():
         pruned = private.FuncGraph("pruned")
     with pruned.as_default():
         handles = {
             inner.name: pruned.capture(outer, _free(f"handle_{index}", needed))
-            for index, (outer, inner) in enumerate(held)
+            for index, (outer, inner) in enumerate(resources)
         }
-        imported = _imported(part, handles, given, flat)
+        imported = _imported(part, handles, placeholders, flat)
     for outer, inner in values:
         pruned.add_capture(outer, imported[inner.name])
     pruned.inputs = [*(imported[tensor.name] for tensor in feeds), *pruned.internal_captures]
@@ -163,25 +163,28 @@ def prune(
 
 
 def _imported(
-    part: graph_pb2.GraphDef, handles: Mapping[str, tf.Tensor], given: Mapping[str, str], fetches: Sequence[tf.Tensor]
+    part: graph_pb2.GraphDef,
+    handles: Mapping[str, tf.Tensor],
+    placeholders: Mapping[str, str],
+    fetches: Sequence[tf.Tensor],
 ) -> dict[str, tf.Tensor]:
     """Imports ops into the default graph.
 
     Args:
         part: The ops.
         handles: Tensors that exist in the default graph, by the names of the tensors they replace.
-        given: Names of placeholders, by the names of the tensors they replace.
+        placeholders: Names of placeholders, by the names of the tensors they replace.
         fetches: The tensors to return.
 
     Returns:
-        The new tensors for the handles, the given tensors and the fetches, by the old names.
+        The new tensors for the handles, the placeholders and the fetches, by the old names.
     """
-    wanted = {tensor.name: tensor.name for tensor in fetches} | {name: f"{new}:0" for name, new in given.items()}
-    wanted = {name: new for name, new in wanted.items() if name not in handles}
-    taken = {name if ":" in name else f"{name}:0" for node in part.node for name in node.input}
-    used = {name: tensor for name, tensor in handles.items() if name in taken}
-    imported = tf.graph_util.import_graph_def(part, input_map=used, return_elements=list(wanted.values()), name="")
-    return {**handles, **dict(zip(wanted, imported, strict=True))}
+    names = {tensor.name: tensor.name for tensor in fetches} | {name: f"{new}:0" for name, new in placeholders.items()}
+    names = {name: new for name, new in names.items() if name not in handles}
+    inputs = {name if ":" in name else f"{name}:0" for node in part.node for name in node.input}
+    used = {name: tensor for name, tensor in handles.items() if name in inputs}
+    imported = tf.graph_util.import_graph_def(part, input_map=used, return_elements=list(names.values()), name="")
+    return {**handles, **dict(zip(names, imported, strict=True))}
 
 
 def _free(name: str, taken: Collection[str]) -> str:
@@ -210,22 +213,24 @@ def _placeholder_node(name: str, tensor: tf.Tensor) -> node_def_pb2.NodeDef:
     return node
 
 
-def _slim(part: graph_pb2.GraphDef, given: Mapping[str, str], fetches: Sequence[tf.Tensor]) -> graph_pb2.GraphDef:
+def _slim(
+    part: graph_pb2.GraphDef, placeholders: Mapping[str, str], fetches: Sequence[tf.Tensor]
+) -> graph_pb2.GraphDef:
     """Returns the same ops without identities, and with one constant for each value.
 
     TFT adds many identities, and a function over many columns repeats the same few constants.
 
     Args:
         part: The ops.
-        given: New names of inputs, by the names that nodes use.
+        placeholders: New names of inputs, by the names that nodes use.
         fetches: The tensors that must keep their names.
     """
-    kept = {tensor.op.name for tensor in fetches}
-    kept |= {name[1:] for node in part.node for name in node.input if name.startswith("^")}
+    fixed = {tensor.op.name for tensor in fetches}
+    fixed |= {name[1:] for node in part.node for name in node.input if name.startswith("^")}
     replacement: dict[str, str] = {}
     constants: dict[tuple[str, bytes], str] = {}
     for node in part.node:
-        if node.name in kept:
+        if node.name in fixed:
             continue
         if node.op == "Identity" and len(node.input) == 1:
             replacement[node.name] = node.input[0]
@@ -235,11 +240,11 @@ def _slim(part: graph_pb2.GraphDef, given: Mapping[str, str], fetches: Sequence[
                 replacement[node.name] = first
 
     def origin(name: str) -> str:
-        while (source := name.removesuffix(":0")) not in given:
+        while (source := name.removesuffix(":0")) not in placeholders:
             if source not in replacement:
                 return name
             name = replacement[source]
-        return given[source]
+        return placeholders[source]
 
     slim = graph_pb2.GraphDef(versions=part.versions, library=part.library)
     slim.node.extend(node for node in part.node if node.name not in replacement)

@@ -97,10 +97,10 @@ def trace_function(
     module, returned = tf.Module(), []
     lookups: list[Lookup] = []
     token_filter: dict[str, bool] = {}
-    given: dict[str, Any] = {}
+    placeholders: dict[str, Any] = {}
 
     def recording_fn(inputs: Any) -> Any:
-        given.update(inputs)
+        placeholders.update(inputs)
         returned.append(preprocessing_fn(inputs))
         return returned[-1]
 
@@ -113,7 +113,7 @@ def trace_function(
     def report(tokens: tf.Tensor, is_filtered: bool) -> None:
         token_filter[tokens.name] = is_filtered
         if on_tokens is not None:
-            on_tokens(given, tokens)
+            on_tokens(placeholders, tokens)
 
     before = tf.compat.v1.get_collection(_TRAINABLE)
     context = private.TFGraphContext(module, str(work), dict(evaluated))
