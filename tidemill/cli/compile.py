@@ -1,4 +1,4 @@
-"""`tidemill compile`."""
+"""The command `tidemill compile`: writes every generated file of the repository."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tidemill.cli import readmes
+from tidemill.cli import readmes, reference_pages
 from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.local.compiling import Source, sources
 
 
 def compile_all(args: argparse.Namespace) -> int:
-    """Compiles to the YAML beside the sources, or checks that what is there is current."""
-    stale = []
-    for source in _chosen(args.names):
-        for path, text in _files(source).items():
-            if path.is_file() and path.read_text(encoding="utf-8") == text:
-                continue
-            stale.append(path)
-            if not args.check:
-                path.write_text(text, encoding="utf-8")
+    """Writes the compiled YAMLs, the tables of the READMEs and the generated pages of `docs/`, or checks them."""
+    files = {path: text for source in _chosen(args.names) for path, text in _files(source).items()}
+    if not args.names:
+        files |= reference_pages.pages()
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if not args.check:
+        for path in stale:
+            path.write_text(files[path], encoding="utf-8")
     for path in stale:
         print(f"{'not current' if args.check else 'written'}: {_shown(path)}")
     if args.check and stale:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 1 for anything else that went wrong.
     """
     try:
-        args = _parser().parse_args(argv)
+        args = build_parser().parse_args(argv)
         module, _, function = args.command.partition(":")
         return getattr(importlib.import_module(f"tidemill.cli.{module}"), function)(args)
     except TidemillError as error:
@@ -48,7 +48,8 @@ def _refused(error: TidemillError) -> int:
     return EXIT_CODE
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="tidemill",
         description="Reusable Kubeflow pipelines for tabular and click-through-rate models.",
@@ -122,11 +123,9 @@ def _add_runs(commands) -> None:
 
 
 def _add_compile(commands) -> None:
-    text = (
-        "Compile the components and pipelines to the YAML beside their sources, and write the tables of their READMEs."
-    )
+    text = "Compile the components and pipelines to YAML, and write the generated tables of READMEs and pages of docs/."
     parser = _add(commands, "compile", "compile:compile_all", text)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="components or pipelines; defaults to all")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="components or pipelines; defaults to all, and docs/")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 and name what is not current")
 
 

@@ -39,6 +39,7 @@ class Experiment(Section):
     transform_module: str | None = None
     """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text."""
     models: Annotated[list[Model], Field(min_length=1), AfterValidator(unique_names)]
+    """The members: the models to train, evaluate and compare."""
     training: Training = Training()
     ensemble: Ensemble = Ensemble()
     tuning: Tuning | None = None

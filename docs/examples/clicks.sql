@@ -1,0 +1,3 @@
+SELECT impressions.*, clicks.impression_id IS NOT NULL AS clicked
+FROM impressions LEFT JOIN clicks USING (impression_id)
+WHERE shown_at >= $since
