@@ -49,7 +49,7 @@ def place(
     node_selector: dict,
     tolerations: list,
 ) -> None:
-    """Gives a task its resources and nodes: the values of `tidemill.placement.placement`."""
+    """Gives a task its resources and nodes: the values of `tidemill.planning.placement`."""
     task.set_cpu_limit(cpu).set_memory_limit(memory)
     task.set_accelerator_type(accelerator_type).set_accelerator_limit(accelerator_count)
     kubernetes.add_node_selector_json(task, node_selector_json=node_selector)

@@ -1,4 +1,4 @@
-"""The base of all sections, and the value types that they share."""
+"""The base class of experiment sections and step specs, and their shared value types."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ _UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", sta
 
 
 class Section(BaseModel):
-    """A section of the experiment file: unknown keys are refused, values are not changed after reading."""
+    """A section of the experiment file. It refuses unknown keys and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
 def parse_bytes(value: object) -> object:
-    """`2GiB`, `500 MB` or a number of bytes, to a number of bytes. Other types are left to pydantic to refuse."""
+    """Converts a text such as `2GiB` or `500 MB` to a number of bytes. Returns other types unchanged, for pydantic to
+    check."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([a-zA-Z]*)\s*", value)
-    unit = match and _UNITS.get(match[2].lower())
-    if not unit:
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
         raise ValueError("write a number of bytes with a unit, such as 500MB or 2GiB")
     return int(float(match[1]) * unit)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from tidemill.section import Name, PositiveInt
 
 class Gbdt(Family):
     """Gradient-boosted trees by LightGBM (Ke et al., NeurIPS 2017)."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("lightgbm",)
 
     family: Literal["gbdt"]
     name: Name = "gbdt"

@@ -27,6 +27,7 @@ class OwnFamily(Family):
     settings: dict[str, Any] = {}
     """The hyperparameters of the module's family."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("keras",)
     several_labels: ClassVar[bool] = True
     """`family_for` checks the module's own attribute: planning runs no user code."""
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tidemill.experiment.training import Ensemble
-from tidemill.section import Column, Section
+from tidemill.section import Column
+from tidemill.steps.core.code import StepCode, StepSpec
+from tidemill.steps.core.context import TrainingContext
+
+CODE = StepCode(
+    "ensemble",
+    libraries=("numpy", "pyarrow", "scikit-learn", "scipy", "tensorflow", "tensorflow-transform"),
+)
 
 
-class EnsembleSpec(Section):
+class EnsembleSpec(StepSpec):
     """The settings of one `ensemble` step."""
 
-    code: str
+    step: Literal["ensemble"] = "ensemble"
     name: str
     """The ensemble's name in reports."""
     members: list[str]
@@ -19,3 +28,34 @@ class EnsembleSpec(Section):
     label: Column
     """The label. An ensemble predicts only one."""
     ensemble: Ensemble
+
+
+def plan(context: TrainingContext) -> list[EnsembleSpec]:
+    """Plans one step for each member, which combines its folds' models, and with several members one that combines all.
+
+    Several labels have no ensembles.
+    """
+    label, *others = context.labels
+    if others:
+        return []
+    experiment = context.experiment
+
+    def spec(name: str, members: list[str], method: Literal["mean", "rank_mean", "stack"]) -> EnsembleSpec:
+        return EnsembleSpec(
+            code=CODE.fingerprint(),
+            libraries=CODE.versions(
+                *(library for model in experiment.models if model.name in members for library in model.libraries)
+            ),
+            name=name,
+            members=members,
+            folds=context.folds,
+            label=label,
+            ensemble=Ensemble(method=method),
+        )
+
+    names = [model.name for model in experiment.models]
+    of_folds = [spec(name, [name], "mean") for name in names]
+    if len(names) == 1:
+        return of_folds
+    method = experiment.ensemble.method or ("mean" if experiment.split.by == "time" else "stack")
+    return [*of_folds, spec("ensemble" if "ensemble" not in names else "all", names, method)]

@@ -6,6 +6,10 @@ from typing import Literal
 
 from tidemill.experiment.source import Source, Split
 from tidemill.section import Column, Section
+from tidemill.steps.core.code import StepCode, StepSpec
+from tidemill.steps.core.context import PredictionContext, TrainingContext, without_uris
+
+CODE = StepCode("ingest", libraries=("duckdb", "numpy", "pyarrow", "tensorflow-metadata"))
 
 
 class SourceFile(Section):
@@ -28,10 +32,10 @@ class SourceRecord(Section):
     files: list[SourceFile]
 
 
-class IngestSpec(Section):
+class IngestSpec(StepSpec):
     """The settings of one `ingest` step."""
 
-    code: str
+    step: Literal["ingest"] = "ingest"
     stage: Literal["train", "predict"]
     """`predict` needs no labels and writes all rows to one split named `predict`."""
     source: Source
@@ -46,3 +50,46 @@ class IngestSpec(Section):
     split: Split
     schema_text: str | None
     """The given schema as a text protocol buffer."""
+
+
+def plan(context: TrainingContext) -> IngestSpec:
+    """Plans the step of the training pipelines."""
+    experiment = context.experiment
+    return IngestSpec(
+        code=CODE.fingerprint(),
+        libraries=CODE.versions(),
+        stage="train",
+        source=without_uris(experiment.source),
+        source_fingerprint=context.source_fingerprint,
+        labels=context.labels,
+        key=experiment.key,
+        columns=_needed_columns(context),
+        split=experiment.split,
+        schema_text=context.schema_text,
+    )
+
+
+def plan_prediction(context: PredictionContext) -> IngestSpec:
+    """Plans the step of batch prediction."""
+    experiment = context.experiment
+    return IngestSpec(
+        code=CODE.fingerprint(),
+        libraries=CODE.versions(),
+        stage="predict",
+        source=without_uris(context.source),
+        source_fingerprint=context.source_fingerprint,
+        labels=[],
+        key=experiment.key,
+        columns=experiment.predict.columns,
+        split=experiment.split,
+        schema_text=None,
+    )
+
+
+def _needed_columns(context: TrainingContext) -> list[str] | None:
+    """Returns the columns that later steps read, so that a wrong name fails here and not later."""
+    experiment = context.experiment
+    if experiment.features is None:
+        return None
+    slices = [column for columns in experiment.evaluation.slices for column in columns]
+    return list(dict.fromkeys(experiment.feature_columns() + slices))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from tidemill.section import Column, Section
+from typing import Literal
+
+from tidemill.section import Column
+from tidemill.steps.core.code import StepCode, StepSpec
+from tidemill.steps.core.context import PredictionContext
+
+CODE = StepCode("predict", libraries=("numpy", "pyarrow", "tensorflow"))
 
 
-class PredictSpec(Section):
+class PredictSpec(StepSpec):
     """The settings of one `predict` step."""
 
-    code: str
+    step: Literal["predict"] = "predict"
     experiment: str
     model: str
     """URI of the published version, `…/<name>/<version>`."""
@@ -19,3 +25,24 @@ class PredictSpec(Section):
     batch_size: int
     output: str
     """URI of the folder to write."""
+
+
+def plan(context: PredictionContext, output: str) -> PredictSpec:
+    """Plans the step.
+
+    Args:
+        context: The planning context.
+        output: URI of the folder to write.
+    """
+    experiment = context.experiment
+    return PredictSpec(
+        code=CODE.fingerprint(),
+        libraries=CODE.versions(),
+        experiment=experiment.name,
+        model=context.model,
+        key=experiment.key,
+        columns=experiment.predict.columns,
+        shards=experiment.predict.shards,
+        batch_size=experiment.predict.batch_size,
+        output=output,
+    )

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.features import Feature
 from tidemill.section import Column, Labels
+from tidemill.steps.core.code import StepCode, StepSpec
+from tidemill.steps.core.context import TrainingContext
+
+CODE = StepCode(
+    "preprocess",
+    libraries=(
+        "duckdb",
+        "numpy",
+        "polars",
+        "pyarrow",
+        "tensorflow",
+        "tensorflow-metadata",
+        "tensorflow-transform",
+        "tfx-bsl",
+    ),
+)
 
 
-class PreprocessSpec(TransformEngine):
+class PreprocessSpec(StepSpec, TransformEngine):
     """The settings of one `preprocess` step."""
 
-    code: str
+    step: Literal["preprocess"] = "preprocess"
     labels: Labels
     key: list[Column]
     features: dict[Column, Feature] | None
     transform_module: str | None
     """Text of the transform module."""
     split_column: Column | None
+
+
+def plan(context: TrainingContext) -> PreprocessSpec:
+    """Plans the step."""
+    experiment = context.experiment
+    engine = {name: getattr(experiment.compute.preprocess, name) for name in TransformEngine.model_fields}
+    return PreprocessSpec(
+        code=CODE.fingerprint(),
+        libraries=CODE.versions(*(() if engine["engine"] == "local" else ("apache-beam",))),
+        labels=context.labels,
+        key=experiment.key,
+        features=experiment.features,
+        transform_module=experiment.transform_module,
+        split_column=experiment.split.column,
+        **engine,
+    )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tidemill.experiment.models import Model
 from tidemill.experiment.source import Split
 from tidemill.experiment.training import Training
 from tidemill.section import Column, Labels, Section
+from tidemill.steps.core.code import StepCode, StepSpec
+from tidemill.steps.core.context import TrainingContext
+
+CODE = StepCode("train", libraries=("numpy", "pyarrow", "scipy", "tensorflow", "tensorflow-transform"))
 
 
 class Fold(Section):
@@ -20,10 +26,10 @@ class Fold(Section):
     seed: int
 
 
-class TrainSpec(Section):
+class TrainSpec(StepSpec):
     """The settings of one `train` step."""
 
-    code: str
+    step: Literal["train"] = "train"
     experiment: str
     """The experiment's name, which names the folder of its logs."""
     model: Model
@@ -31,3 +37,36 @@ class TrainSpec(Section):
     labels: Labels
     split: Split
     fold: Fold | None = None
+
+
+def plan(context: TrainingContext) -> list[TrainSpec]:
+    """Plans one step for each member."""
+    experiment, training = context.experiment, context.experiment.training
+    if training.warm_start == "previous":
+        training = training.model_copy(update={"warm_start": context.warm_start})
+    return [
+        TrainSpec(
+            code=CODE.fingerprint(),
+            libraries=CODE.versions(*model.libraries, *(("jax", "jaxlib") if training.backend == "jax" else ())),
+            experiment=experiment.name,
+            model=model,
+            training=training,
+            labels=context.labels,
+            split=experiment.split,
+        )
+        for model in experiment.models
+    ]
+
+
+def plan_folds(context: TrainingContext) -> list[TrainSpec]:
+    """Plans one step for each member and fold; none for several labels, which have no cross-validation.
+
+    Rows that the split keeps together are in one fold.
+    """
+    if len(context.labels) > 1:
+        return []
+    split, number = context.experiment.split, context.folds
+    column = split.column if split.by == "hash" else None
+    seed = context.experiment.training.seed
+    folds = [Fold(index=index, of=number, column=column, seed=seed) for index in range(number)]
+    return [spec.model_copy(update={"fold": fold}) for spec in plan(context) for fold in folds]

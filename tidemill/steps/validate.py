@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tidemill.experiment.features import Feature
 from tidemill.experiment.source import Drift, Leakage
-from tidemill.section import Column, Labels, Section
+from tidemill.section import Column, Labels
+from tidemill.steps.core.code import StepCode, StepSpec
+from tidemill.steps.core.context import TrainingContext
+
+CODE = StepCode("validate", libraries=("duckdb", "numpy", "pyarrow", "tensorflow-metadata"))
 
 
-class ValidateSpec(Section):
+class ValidateSpec(StepSpec):
     """The settings of one `validate` step."""
 
-    code: str
+    step: Literal["validate"] = "validate"
     labels: Labels
     key: list[Column]
     features: dict[Column, Feature] | None
@@ -23,3 +29,22 @@ class ValidateSpec(Section):
     leakage: Leakage
     previous: str | None
     """URI of the published model whose statistics `drift.between: [previous]` compares with."""
+
+
+def plan(context: TrainingContext) -> ValidateSpec:
+    """Plans the step."""
+    experiment = context.experiment
+    drift = experiment.validation.drift
+    return ValidateSpec(
+        code=CODE.fingerprint(),
+        libraries=CODE.versions(),
+        labels=context.labels,
+        key=experiment.key,
+        features=experiment.features,
+        feature_columns=experiment.feature_columns() or None,
+        split_column=experiment.split.column,
+        schema_text=context.schema_text,
+        drift=drift,
+        leakage=experiment.validation.leakage,
+        previous=context.baseline if "previous" in drift.between else None,
+    )

@@ -33,6 +33,8 @@ class Family(Section, abc.ABC):
     name: Name
     """The member's name in reports. Must be unique within the experiment."""
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions decide a model's weights and scores. They are part of the cache key of its steps."""
     origin: ClassVar[str] = ""
     """The module of a user-defined family, named by its content."""
     several_labels: ClassVar[bool] = False
@@ -67,6 +69,7 @@ class Network(Family):
     l2_embedding: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty on the embeddings of a batch."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("keras",)
     one_size: ClassVar[bool] = False
     """Whether the family combines embeddings with each other, so that small vocabularies get vectors of the same size.
     Otherwise an embedding is never larger than the feature's number of ids."""

@@ -1,0 +1,174 @@
+"""The code part of the cache keys: which files and libraries each step's key holds."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import tidemill
+from tidemill.steps import step_codes
+from tidemill.steps.core.import_graph import ImportGraph, imported_names, installed
+
+SOURCES = Path(tidemill.__file__).parent
+COMPONENTS = SOURCES.parent / "components"
+STEPS = sorted(step_codes())
+NOT_DECIDING = {"fsspec", "google", "google_crc32c", "jinja2", "kfp", "markupsafe", "pydantic", "tensorboard", "yaml"}
+"""Packages that steps import and whose versions do not decide a result."""
+BY_SETTINGS = {"apache_beam", "jax", "keras", "lightgbm"}
+"""Packages that decide the result only with some settings. Planners add them."""
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> dict[str, Path]:
+    """A copy of the sources."""
+    root = tmp_path_factory.mktemp("sources")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SOURCES, root / "tidemill", ignore=ignored)
+    shutil.copytree(COMPONENTS, root / "components", ignore=ignored)
+    return {"tidemill": root / "tidemill", "tidemill.components": root / "components"}
+
+
+def keys(folders: dict[str, Path]) -> dict[str, dict[str, str]]:
+    graph = ImportGraph(folders)
+    return {step: graph.files(code.entry) for step, code in step_codes().items()}
+
+
+def test_a_copy_elsewhere_has_the_same_keys(copied):
+    assert keys(copied) == {step: code.files() for step, code in step_codes().items()}
+
+
+CHANGES = {
+    "cli/main.py": set(),
+    "local/runner.py": set(),
+    "planning.py": set(),
+    "__init__.py": set(STEPS),
+    "errors.py": set(STEPS),
+    "data/ingest.py": {"ingest"},
+    "models/dcn_v2.py": {"train", "ensemble", "evaluate"},
+    "models/__init__.py": {"train", "ensemble", "evaluate"},
+    "training/attempts.py": {"train"},
+    "publishing/store.py": {"publish"},
+    "steps/validate.py": {"validate"},
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_a_changed_line_changes_only_the_keys_that_reach_it(copied, path):
+    before = keys(copied)
+    file = copied["tidemill"] / path
+    text = file.read_text(encoding="utf-8")
+    try:
+        file.write_text(text + "\n# changed\n", encoding="utf-8")
+        after = keys(copied)
+    finally:
+        file.write_text(text, encoding="utf-8")
+    changed = {step for step in STEPS if before[step] != after[step]}
+    assert changed == CHANGES[path]
+    for step in changed:
+        assert {label for label in after[step] if after[step][label] != before[step].get(label)} == {f"tidemill/{path}"}
+
+
+def test_a_changed_component_changes_only_its_own_key(copied):
+    before = keys(copied)
+    file = copied["tidemill.components"] / "evaluate" / "component.py"
+    file.write_text(file.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    assert {step for step, files in keys(copied).items() if files != before[step]} == {"evaluate"}
+
+
+def test_a_changed_report_template_changes_the_keys_of_the_steps_that_render_it(copied):
+    before = keys(copied)
+    for name, step in {"report": "evaluate", "leaderboard": "publish", "experiment": "ensemble"}.items():
+        (template,) = copied["tidemill"].rglob(f"{name}.html.jinja")
+        template.write_text(template.read_text(encoding="utf-8") + " ", encoding="utf-8")
+        after = keys(copied)
+        changed = {step for step in STEPS if after[step] != before[step]}
+        assert step in changed and changed <= {"evaluate", "ensemble", "publish"}
+        before = after
+
+
+def test_a_template_counts_with_those_that_it_extends(tmp_path):
+    package = tmp_path / "tidemill"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "page.py").write_text('TEMPLATE = "page.html.jinja"\n')
+    (package / "page.html.jinja").write_text('{% extends "base.html.jinja" %}')
+    (package / "base.html.jinja").write_text("base")
+    files = ImportGraph({"tidemill": package}).files("tidemill.page")
+    assert list(files) == [
+        f"tidemill/{name}" for name in ("__init__.py", "base.html.jinja", "page.html.jinja", "page.py")
+    ]
+
+
+def test_imports_inside_functions_count_and_those_for_types_do_not(tmp_path):
+    package = tmp_path / "tidemill"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__", "a", "b", "c", "d", "e", "inner/__init__", "inner/f", "inner/g"):
+        (package / f"{name}.py").touch()
+    (package / "a.py").write_text(
+        '"""A module.\n\nfrom nothing that is a statement\n"""\n'
+        "from typing import TYPE_CHECKING\n\n"
+        "if TYPE_CHECKING:\n    from tidemill import c\n\n    import tidemill.inner.g\n\n"
+        "NAMES = {'d': 'tidemill.d'}\n\n\n"
+        "def run():\n    from tidemill.b import (\n        x,\n    )\n    from tidemill.inner.f import y as z\n"
+    )
+    (package / "inner/__init__.py").write_text("from tidemill.e import name\n")
+    files = ImportGraph({"tidemill": package}).files("tidemill.a")
+    names = ["__init__.py", "a.py", "b.py", "d.py", "inner/__init__.py", "inner/f.py"]
+    assert list(files) == [f"tidemill/{name}" for name in names]
+
+
+def test_import_statements_are_found_as_python_finds_them():
+    for path in [*SOURCES.rglob("*.py"), *COMPONENTS.rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert imported_names(text) == {*_imports(ast.parse(text))}, path
+
+
+def _imports(tree: ast.AST):
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from _imports(node)
+
+
+def test_modules_that_are_imported_by_name_are_reached():
+    """Each module with an import by name that no literal in it shows must be discovered in another way."""
+    dynamic = {
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("import_module")
+        and not isinstance(node.args[0], ast.Constant)
+    }
+    # The command line and the local runner belong to no step; steps/__init__.py is used for planning.
+    steps = {path for path in dynamic if not path.startswith(("cli/", "local/", "steps/", "api/"))}
+    assert steps == {"models/__init__.py", "training/backend.py"}
+    reached = step_codes()["train"].files()
+    families = {path.name for path in (SOURCES / "models").glob("*.py")}
+    assert {f"tidemill/models/{name}" for name in families} <= set(reached)
+    assert {"tidemill/training/on_jax.py", "tidemill/training/on_tensorflow.py"} <= set(reached)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_libraries_that_a_step_reaches_are_in_its_key(step):
+    code = step_codes()[step]
+    imported = installed().libraries(code.entry) - sys.stdlib_module_names - NOT_DECIDING - BY_SETTINGS
+    if step == "publish":  # It copies files and draws a page.
+        imported -= {"numpy"}
+    distributions = importlib.metadata.packages_distributions()
+    for package in imported:
+        assert set(distributions[package]) & set(code.libraries), package
+    assert set(code.versions()) == set(code.libraries)
+
+
+def test_libraries_that_are_not_installed_are_left_out():
+    assert "no-such-library" not in step_codes()["ingest"].versions("no-such-library")

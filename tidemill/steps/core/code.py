@@ -1,0 +1,67 @@
+"""The code part of a step's cache key: modules, templates and library versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Any
+
+from tidemill import fingerprint
+from tidemill.section import Section
+from tidemill.steps.core import import_graph
+
+
+class StepSpec(Section):
+    """A step's settings, which travel to it as one JSON parameter.
+
+    A spec holds everything that decides the step's result besides its input artifacts. The pipeline engine uses the
+    parameter and the input artifacts as the step's cache key. A subclass sets `step`'s type to a literal with the
+    step's name as default.
+    """
+
+    step: Any
+    """The step's name."""
+    code: str
+    """Fingerprint of the modules and templates that the step can reach."""
+    libraries: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Versions of the libraries that decide the step's result, by distribution."""
+
+
+@dataclass(frozen=True)
+class StepCode:
+    """The code that decides a step's result."""
+
+    step: str
+    """The step's name, which is its component's too."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose versions decide the result of every such step."""
+
+    @property
+    def entry(self) -> str:
+        """Full name of the step's component, from which the step's code is reached."""
+        return f"tidemill.components.{self.step}.component"
+
+    def files(self) -> dict[str, str]:
+        """Returns the fingerprints of the modules and templates that the step can reach, by path."""
+        return import_graph.installed().files(self.entry)
+
+    def fingerprint(self) -> str:
+        """Returns the fingerprint of these files."""
+        return fingerprint.of_json(self.files())
+
+    def versions(self, *more: str) -> dict[str, str]:
+        """Returns the versions of the step's libraries.
+
+        Args:
+            more: Further distributions, which decide the result only with some settings.
+
+        Returns:
+            Versions by distribution, sorted. Distributions that are not installed are left out.
+        """
+        versions = {}
+        for name in sorted({*self.libraries, *more}):
+            try:
+                versions[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return versions
