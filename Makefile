@@ -38,7 +38,7 @@ compile: $(READY)  ## Writes the compiled YAMLs and the generated tables of the 
 lock: $(READY)  ## Resolves setup.cfg anew into requirements.lock.
 	$(BIN)/uv pip compile setup.cfg --all-extras --no-header --no-emit-index-url --no-annotate --python-version 3.11 --output-file requirements.lock
 
-$(READY): requirements.lock setup.cfg
+$(READY): requirements.lock setup.cfg setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.8
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
