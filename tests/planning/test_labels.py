@@ -49,8 +49,8 @@ def test_one_label_either_way_is_the_same(tmp_path, one):
 
 
 REFUSED = {
-    "gbdt": ({"models": [MMOE, {"family": "gbdt"}]}, "models.gbdt", "use mmoe, or give one label"),
-    "a network": ({"models": [{"family": "dcn_v2", "name": "mine"}]}, "models.mine", "use mmoe, or give one label"),
+    "gbdt": ({"models": [MMOE, {"family": "gbdt"}]}, "models.gbdt", "use mmoe, or set one label"),
+    "a network": ({"models": [{"family": "dcn_v2", "name": "mine"}]}, "models.mine", "use mmoe, or set one label"),
     "sampling": ({"training": {"negative_rate": 0.5}}, "training.negative_rate", "give one label"),
 }
 

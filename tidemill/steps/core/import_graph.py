@@ -1,9 +1,9 @@
 """The import graph of Tidemill's sources: which files a module can reach.
 
-The graph is static: it is read from the sources, and imports nothing. An edge is an `import` statement (at the top of a
-module or inside a function, but not under `if TYPE_CHECKING:`), a string that is the full name of a module, such as the
-backends that training loads by name, or a template that a module names. A package that discovers its modules with
-`iter_modules(__path__)` reaches all of them.
+The graph is static: it is read from the sources and imports nothing. An edge is an `import` statement (at the top of a
+module or inside a function, but not under `if TYPE_CHECKING:`), a string that is the full name of a module, or the file
+name of a template. A call of `import_module` with an f-string that names a package, as the registry of model families
+has it, reaches all modules of that package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IMPORT = re.compile(
 )
 _MODULE_NAME = re.compile(r"[\"'](tidemill(?:\.\w+)+)[\"']")
 _TEMPLATE_NAME = re.compile(r"[\"']([\w.-]+\.jinja)[\"']")
-_DISCOVERY = "iter_modules(__path__)"
+_IMPORT_BY_NAME = re.compile(r"import_module\(f[\"'](tidemill(?:\.\w+)*|\{__name__\})\.\{")
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ class ImportGraph:
                 self._nearest(imported) or imported.partition(".")[0]
             )
         imports |= {literal for literal in _MODULE_NAME.findall(text) if literal in self._files}
-        if _DISCOVERY in text:
-            imports |= {module for module in self._files if module.rpartition(".")[0] == name}
+        for package in _IMPORT_BY_NAME.findall(text):
+            package = name if package == "{__name__}" else package
+            imports |= {module for module in self._files if module.rpartition(".")[0] == package}
         packages = {parent for module in {name, *imports} for parent in _parents(module) if parent in self._files}
         templates = _TEMPLATE_NAME.findall(text)
         return ModuleSource(label, path, imports, packages, set(templates), libraries)
