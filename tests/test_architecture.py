@@ -21,7 +21,7 @@ LAYERS = [
     "models",
     "artifacts duckdb_session",
     "storage section runtime",
-    "binary_metrics cpus errors fingerprint",
+    "binary_metrics cpus errors fingerprint metrics",
 ]
 """From the top down. A module imports only from lower layers and from its own package; what stands on one line is
 independent of each other."""

@@ -325,7 +325,7 @@ class Code(enum.Enum):
             "does not exist."
         ),
         example=(
-            "/data/models/clicks: got version 'latest', where there are none; publish a model of 'clicks' first, by "
+            "/data/models/clicks: got version 'latest', but no version exists; publish a model of 'clicks' first, by "
             "the train pipeline."
         ),
         remedy="Run the `train` pipeline with the same root, or name an existing version.",

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tidemill import fingerprint, storage
+from tidemill.artifacts import model_store
 from tidemill.data import source_record
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
@@ -22,7 +23,6 @@ from tidemill.experiment.source import Source
 from tidemill.models import parse_config
 from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
-from tidemill.publishing import store
 from tidemill.steps import ensemble, evaluate, ingest, predict, preprocess, publish, train, validate
 from tidemill.steps.core.code import StepSpec
 from tidemill.steps.core.context import PredictionContext, TrainingContext
@@ -63,7 +63,7 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
         warm_start=_PREVIOUS,
     )
     run_fingerprint = fingerprint.of_json([_json(spec) for spec in _member_specs(context)])
-    baseline = store.newest(root, experiment.name, exclude_run=run_fingerprint)
+    baseline = model_store.newest(root, experiment.name, exclude_run=run_fingerprint)
     uses_baseline = experiment.training.warm_start == _PREVIOUS
     context = replace(context, baseline=baseline, warm_start=_network(baseline) if uses_baseline else None)
 
@@ -116,7 +116,7 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
     context = PredictionContext(
         experiment=experiment,
         source=source,
-        model=store.resolve(root, experiment.name, version),
+        model=model_store.resolve(root, experiment.name, version),
         source_fingerprint=_record_source(source, root),
     )
     rows = _json(ingest.plan_prediction(context))
@@ -215,7 +215,7 @@ def _network(baseline: str | None) -> str | None:
     """Returns the baseline if it is a single network, which a training can start from."""
     if baseline is None:
         return None
-    config = json.loads(storage.read_text(storage.join(baseline, "tidemill/model.json")))["config"]
+    config = model_store.model_document(baseline).config
     try:
         return baseline if isinstance(parse_config(config), Network | OwnFamily) else None
     except ValidationError as error:

@@ -19,13 +19,12 @@ from tests.docs.samples import EXPERIMENT, without_numbers
 from tests.publishing.tiny import member, publish_spec
 from tests.validation.worlds import run as validate
 from tests.validation.worlds import shop
-from tidemill.artifacts import artifact
+from tidemill.artifacts import artifact, model_store
 from tidemill.cli.experiment import check_files
 from tidemill.errors import Code, TidemillError, from_system_error
 from tidemill.experiment import parse
 from tidemill.local import record
 from tidemill.planning import check_supported
-from tidemill.publishing import store
 from tidemill.publishing.publish import publish
 from tidemill.transform import module_function
 from tidemill.transform.features_function import feature_columns
@@ -178,7 +177,7 @@ def no_model(folder: Path, fixed: bool) -> None:
         published = folder / "models" / "clicks" / "1"
         with artifact.write_folder(published, {}):
             pass
-    store.resolve(str(folder), "clicks", "latest")
+    model_store.resolve(str(folder), "clicks", "latest")
 
 
 def no_run(folder: Path, fixed: bool) -> None:

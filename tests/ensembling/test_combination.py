@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.binary_metrics import log_loss, measure
-from tidemill.ensembling.ensemble import OutOfFold, cross_fitted, fit
+from tidemill.ensembling.ensemble import OutOfFold, cross_fitted_scores, fit
 from tidemill.models.core.ensemble_model import Combination
 
 METHODS = ("mean", "rank_mean", "stack")
@@ -56,10 +56,10 @@ def test_rank_mean_is_calibrated():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_cross_fitted(method):
+def test_cross_fitted_scores(method):
     scores, labels = said(3000)
     of = np.arange(3000) % 3
-    found = cross_fitted(method, OutOfFold(labels, of, scores))
+    found = cross_fitted_scores(method, OutOfFold(labels, of, scores))
     wanted = fit(method, scores[of != 1], labels[of != 1])(scores[of == 1])
     assert np.array_equal(found[of == 1], wanted)
     assert measure(labels, found)["auc"] > 0.6

@@ -13,9 +13,9 @@ from tests.training.test_own_family import OWN
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.ensembling.ensemble import ensemble
-from tidemill.ensembling.report import interval
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
+from tidemill.reports.experiment_page import interval
 from tidemill.runtime import Progress
 from tidemill.steps.ensemble import EnsembleSpec
 from tidemill.steps.train import Fold

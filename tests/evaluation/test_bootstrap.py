@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tidemill.evaluation import bootstrap
-from tidemill.evaluation.metrics import METRICS, goodness, group, measure
+from tidemill.evaluation.cells import group, measure
 from tidemill.experiment.evaluation import Bootstrap
+from tidemill.metrics import METRICS, goodness
 
 
 def sample(rows: int, seed: int, noise: float = 0.5):
@@ -31,7 +32,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     for seed in range(runs):
         y, p, b = sample(600, seed)
         found = {"single": bootstrap.intervals(y, p, 0.5, spec)}
-        found["paired"], _, found["gain"] = bootstrap.paired(y, p, b, 0.5, spec)
+        found["paired"], _, found["gain"] = bootstrap.paired_intervals(y, p, b, 0.5, spec)
         for kind, each in found.items():
             for metric in METRICS:
                 low, high = each[metric]
@@ -53,7 +54,7 @@ def test_width_is_that_of_the_plain_bootstrap():
     draws = [rng.integers(0, len(y), len(y)) for _ in range(600)]
     plain = [measure(group(y[i], p[i])) for i in draws]
     plain_b = [measure(group(y[i], b[i])) for i in draws]
-    single, (paired, _, gain) = bootstrap.intervals(y, p, 0.5, spec), bootstrap.paired(y, p, b, 0.5, spec)
+    single, (paired, _, gain) = bootstrap.intervals(y, p, 0.5, spec), bootstrap.paired_intervals(y, p, b, 0.5, spec)
     for metric in set(METRICS) - {"ece"}:
         values = np.array([v[metric] for v in plain])
         width = np.subtract(*np.quantile(values, [0.975, 0.025]))
@@ -66,14 +67,14 @@ def test_width_is_that_of_the_plain_bootstrap():
 
 def test_pairing_narrows_the_difference():
     y, p, b = sample(5000, 4, noise=0.2)
-    own, theirs, gain = bootstrap.paired(y, p, b, 0.5, Bootstrap())
+    own, theirs, gain = bootstrap.paired_intervals(y, p, b, 0.5, Bootstrap())
     width = gain["auc"][1] - gain["auc"][0]
     assert width < 0.5 * min(own["auc"][1] - own["auc"][0], theirs["auc"][1] - theirs["auc"][0])
 
 
 def test_the_same_model_has_no_gain():
     y, p, _ = sample(5000, 5)
-    own, theirs, gain = bootstrap.paired(y, p, p, 0.5, Bootstrap())
+    own, theirs, gain = bootstrap.paired_intervals(y, p, p, 0.5, Bootstrap())
     assert own == theirs
     assert all(gain[m] == pytest.approx((0, 0), abs=1e-12) for m in METRICS)
 
@@ -104,7 +105,7 @@ def test_few_rows_and_one_class_give_none_instead_of_nan(labels):
     y = np.array(labels, np.int8)
     p = np.linspace(0.2, 0.6, len(y))
     spec = Bootstrap(resamples=50)
-    for found in (bootstrap.intervals(y, p, 0.5, spec), *bootstrap.paired(y, p, p, 0.5, spec)):
+    for found in (bootstrap.intervals(y, p, 0.5, spec), *bootstrap.paired_intervals(y, p, p, 0.5, spec)):
         assert set(found) == set(METRICS)
         assert found["auc"] is None
         for pair in found.values():
@@ -114,15 +115,15 @@ def test_few_rows_and_one_class_give_none_instead_of_nan(labels):
 def test_no_resamples_no_intervals():
     y, p, b = sample(100, 8)
     assert set(bootstrap.intervals(y, p, 0.5, Bootstrap(resamples=0)).values()) == {None}
-    assert all(set(d.values()) == {None} for d in bootstrap.paired(y, p, b, 0.5, Bootstrap(resamples=0)))
+    assert all(set(d.values()) == {None} for d in bootstrap.paired_intervals(y, p, b, 0.5, Bootstrap(resamples=0)))
 
 
 def test_a_subset_of_many_rows_gives_the_same_width(monkeypatch):
     y, p, b = sample(40_000, 9)
     spec = Bootstrap(resamples=1000)
-    _, _, whole = bootstrap.paired(y, p, b, 0.5, spec)
+    _, _, whole = bootstrap.paired_intervals(y, p, b, 0.5, spec)
     monkeypatch.setattr(bootstrap, "MAX_PAIRED_ROWS", 10_000)
-    _, _, subset = bootstrap.paired(y, p, b, 0.5, spec)
+    _, _, subset = bootstrap.paired_intervals(y, p, b, 0.5, spec)
     gain = measure(group(y, p))["auc"] - measure(group(y, b))["auc"]
     assert subset["auc"][0] <= gain <= subset["auc"][1]
     assert subset["auc"][1] - subset["auc"][0] == pytest.approx(whole["auc"][1] - whole["auc"][0], rel=0.2)

@@ -13,14 +13,14 @@ from sklearn.metrics import roc_auc_score
 
 from tests.evaluation.worlds import evaluate_spec, make_model, make_world, read_metrics
 from tests.publishing.tiny import member, publish_spec, save_tiny_model, tiny_score
-from tidemill.artifacts import artifact
+from tidemill.artifacts import artifact, evaluation_artifact
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
-from tidemill.evaluation import leaderboard
 from tidemill.evaluation.evaluate import evaluate
-from tidemill.evaluation.metrics import METRICS
+from tidemill.metrics import METRICS
 from tidemill.models import load_model
 from tidemill.publishing.publish import publish
+from tidemill.reports import evaluation_page, leaderboard_page
 from tidemill.runtime import Progress
 
 SIZES = {"train": 3000, "valid": 600, "test": 900}
@@ -93,7 +93,10 @@ def test_the_folder_is_whole_and_says_blessed(tmp_path, world, model):
     assert facts["objective_value"] == read_metrics(tmp_path / "evaluation")["objective"]["value"]
     assert found.fingerprint == manifest["fingerprint"]
     lines = (tmp_path / "evaluation" / "BLESSED").read_text().splitlines()
-    assert lines == found.reasons and "AUC: no published model predicts this yet, to be better than" in lines
+    assert (
+        lines == found.reasons
+        and "AUC: no published model predicts this label, so there is nothing to compare with" in lines
+    )
     assert (tmp_path / "report.html").read_bytes() == (tmp_path / "evaluation" / "report.html").read_bytes()
 
 
@@ -135,7 +138,7 @@ def test_the_published_model_scores_the_same_raw_rows(tmp_path, world, model, pu
     assert gain["calibration"]["value"] > 0, "the published model's bias is wrong"
     for each in read_metrics(tmp_path / "evaluation")["slices"][0]["slices"]:
         assert set(each["baseline"]) == {"metrics", "gain"}
-    assert found.blessed and any("against the published model's" in reason for reason in found.reasons)
+    assert found.blessed and any(", published model 0." in reason for reason in found.reasons)
 
 
 def test_a_model_that_is_worse_than_the_published_one_is_not_blessed(tmp_path, world, published):
@@ -250,22 +253,20 @@ def test_pages_need_nothing_else(tmp_path, world, model, published, baseline):
     run(tmp_path, world, model, evaluate_spec(published if baseline else None, slices=[["city"]], gates=GATES))
     pages = [
         (tmp_path / "report.html").read_text(),
-        leaderboard.render([str(tmp_path / "evaluation")], published="gbdt"),
+        leaderboard_page.render([evaluation_artifact.read_document(tmp_path / "evaluation")], published="gbdt"),
     ]
     for text in pages:
         page = _Page()
         page.feed(text)
         assert page.open == [] and page.loads == [] and "script" not in page.tags
         assert "@import" not in text and "url(" not in text and "NaN" not in text
-    assert baseline == ("version 1" in pages[0]) == ("No model is published yet" not in pages[0])
+    assert baseline == ("version 1" in pages[0]) == ("No published model predicts this label" not in pages[0])
     for part in ("BLESSED", "city", "Lyon", "Confusion matrix", "num_leaves", "Training: log loss"):
         assert part in pages[0], part
 
 
 def test_names_are_escaped(tmp_path, world, model):
-    from tidemill.evaluation import report
-
     run(tmp_path, world, model, evaluate_spec(slices=[["city"]]))
     document = read_metrics(tmp_path / "evaluation")
     document["slices"][0]["slices"][0]["values"] = ["<script>alert(1)</script>"]
-    assert "<script>" not in report.render(document, report.read_model(model))
+    assert "<script>" not in evaluation_page.render(document, evaluation_page.read_model(model))

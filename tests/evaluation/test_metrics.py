@@ -18,7 +18,8 @@ from sklearn.metrics import (
 )
 
 from tidemill.evaluation import curves
-from tidemill.evaluation.metrics import METRICS, confusion, goodness, group, mean, measure, undefined
+from tidemill.evaluation.cells import confusion, group, measure, undefined
+from tidemill.metrics import METRICS, goodness, mean
 
 few_scores = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.75, 0.9, 1.0])
 any_score = st.floats(0, 1, allow_subnormal=False)

@@ -16,8 +16,8 @@ from gcp_storage_emulator.server import create_server
 from tests.publishing.test_predict import examples, expected, rows, run, spec
 from tests.publishing.tiny import member, publish_spec
 from tidemill import storage
+from tidemill.artifacts import model_store
 from tidemill.errors import Code, TidemillError
-from tidemill.publishing import store
 from tidemill.publishing.publish import publish
 
 
@@ -37,13 +37,13 @@ def root(monkeypatch):
 
 def test_publish_and_predict(tmp_path, serving, root):
     model, evaluation = member(tmp_path, serving, "a", 0.7)
-    assert store.newest(root, "rain") is None
+    assert model_store.newest(root, "rain") is None
     first = publish(publish_spec("r1"), [model], [evaluation], root=root)
     assert first.uri == "gs://warehouse/root/models/rain/1"
     assert publish(publish_spec("r1"), [model], [evaluation], root=root) == first
     assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 2
-    assert store.newest(root, "rain", exclude_run="r2") == first.uri
-    assert store.versions(root, "rain") == [1, 2]
+    assert model_store.newest(root, "rain", exclude_run="r2") == first.uri
+    assert model_store.versions(root, "rain") == [1, 2]
 
     table, output = rows(100), "gs://warehouse/predictions"
     data = examples(tmp_path / "e", predict=table)
@@ -63,7 +63,7 @@ def test_a_version_without_its_manifest_does_not_exist(tmp_path, serving, root):
     model, evaluation = member(tmp_path, serving, "a", 0.7)
     publish(publish_spec("r1"), [model], [evaluation], root=root)
     storage.write_text(f"{root}/models/rain/2/saved_model.pb", "half")
-    assert store.resolve(root, "rain").endswith("/1")
+    assert model_store.resolve(root, "rain").endswith("/1")
     assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 3
 
 

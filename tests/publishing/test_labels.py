@@ -19,8 +19,8 @@ from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation.evaluate import EvaluationSummary, evaluate
-from tidemill.evaluation.metrics import METRICS
 from tidemill.local.results import read_member
+from tidemill.metrics import METRICS
 from tidemill.models import load_model
 from tidemill.publishing.predict import predict
 from tidemill.publishing.publish import publish
@@ -117,7 +117,7 @@ def test_against_itself_and_against_a_model_of_one_label(store, tmp_path):
     assert set(bought["test"]["baseline"]) == {"uri", "metrics", "gain"}
     # A label that nobody has predicted yet has nothing to be better than.
     assert back["test"]["baseline"] is None
-    assert found.blessed and "for sent back: AUC: no published model predicts this yet" in found.reasons[1]
+    assert found.blessed and "for sent back: AUC: no published model predicts this label" in found.reasons[1]
     # And a model of one label against the one of both.
     alone = judge(store.shop, tmp_path, "one", LABELS[:1], baseline=store.both, gates=gates)
     assert alone.blessed and "skipped" not in read_metrics(tmp_path / "evaluation")["test"]["baseline"]
@@ -131,12 +131,12 @@ def test_a_model_of_other_labels_is_refused(store, tmp_path):
 
 def test_the_leaderboard_and_the_lineage(store):
     page = (store.shop.folder / "both.html").read_text()
-    assert "the mean over labels" in page
+    assert "(mean over labels)" in page
     assert all(f"Members on {label}<" in page and f"Curves of {label}" in page for label in LABELS)
     lineage = json.loads((Path(store.both) / "tidemill" / "lineage.json").read_text())
     metrics = json.loads((Path(store.both) / "tidemill" / "metrics.json").read_text())
     assert lineage["model"]["objective_value"] == metrics["objective"]["value"]
-    assert "the mean over labels" not in (store.shop.folder / "one.html").read_text()
+    assert "(mean over labels)" not in (store.shop.folder / "one.html").read_text()
 
 
 def test_predictions_have_a_column_a_label(store, tmp_path):

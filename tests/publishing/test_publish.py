@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.publishing.tiny import member, publish_spec
-from tidemill.artifacts import artifact
+from tidemill.artifacts import artifact, model_store
 from tidemill.errors import Code, TidemillError
-from tidemill.publishing import store
 from tidemill.publishing.publish import publish
 
 
@@ -53,7 +52,7 @@ def test_the_best_blessed_member_is_published(tmp_path, serving):
     }
     assert (folder / "tidemill" / "report.html").read_text() == "<p>high</p>"
     artifact.open_folder(folder, deep=True)
-    lineage = store.lineage(found.uri)
+    lineage = model_store.lineage(found.uri)
     assert lineage["run_fingerprint"] == "run-1" and lineage["code"] == "test"
     assert lineage["model"]["fingerprint"] == "weights-of-high"
     assert lineage["members"]["highest"] == {"fingerprint": "weights-of-highest", "blessed": False}
@@ -97,7 +96,7 @@ def test_the_same_run_and_model_is_published_once(tmp_path, serving):
     assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 2
     assert publish(publish_spec("r1"), [model], [evaluation], root=root).version == 1
     assert publish(publish_spec("r1"), [other], [other_evaluation], root=root).version == 3
-    assert store.newest(root, "rain", exclude_run="r1").endswith("/2")
+    assert model_store.newest(root, "rain", exclude_run="r1").endswith("/2")
 
 
 def test_a_model_without_evaluation_is_refused(tmp_path, serving):
@@ -123,10 +122,10 @@ def test_publishers_at_once_get_different_versions(tmp_path, serving):
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(publish, publish_spec(f"r{i}"), [m], [e], root=root) for i, (m, e) in enumerate(members)]
         found = [job.result() for job in jobs]
-    assert sorted(f.version for f in found) == list(range(1, 9)) == store.versions(root, "rain")
+    assert sorted(f.version for f in found) == list(range(1, 9)) == model_store.versions(root, "rain")
     for i, each in enumerate(found):
         artifact.open_folder(each.uri, deep=True)
-        assert store.lineage(each.uri)["model"]["name"] == f"m{i}"
+        assert model_store.lineage(each.uri)["model"]["name"] == f"m{i}"
 
 
 _PUBLISH = """
@@ -170,12 +169,14 @@ def test_a_killed_publisher_leaves_no_half_version(tmp_path, serving):
             killed += process.wait() == -signal.SIGKILL
         process.stdin.close()
         process.stdout.close()
-        for version in store.versions(root, "rain"):
-            artifact.open_folder(store.version_uri(root, "rain", version), deep=True)
+        for version in model_store.versions(root, "rain"):
+            artifact.open_folder(model_store.version_uri(root, "rain", version), deep=True)
         folders = [p.name for p in (tmp_path / "root" / "models" / "rain").iterdir() if p.name.isdecimal()]
-        assert sorted(map(int, folders)) == store.versions(root, "rain"), "TensorFlow Serving would load a half version"
+        assert sorted(map(int, folders)) == model_store.versions(root, "rain"), (
+            "TensorFlow Serving would load a half version"
+        )
     assert killed >= 4
-    before = store.versions(root, "rain")
+    before = model_store.versions(root, "rain")
     found = publish(publish_spec("after"), [model], [evaluation], root=root)
-    assert store.versions(root, "rain") == [*before, found.version]
+    assert model_store.versions(root, "rain") == [*before, found.version]
     assert json.loads((Path(found.uri) / "tidemill" / "lineage.json").read_text())["run_fingerprint"] == "after"

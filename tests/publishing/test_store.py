@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tidemill.artifacts import artifact
+from tidemill.artifacts import artifact, model_store
 from tidemill.errors import Code, TidemillError
-from tidemill.publishing import store
 
 
 def put(root, version, run, whole=True):
@@ -31,37 +30,37 @@ def root(tmp_path):
 
 
 def test_versions_are_whole_and_in_the_order_of_numbers(root):
-    assert store.versions(str(root), "rain") == [1, 2, 10]
-    assert store.versions(str(root), "snow") == []
+    assert model_store.versions(str(root), "rain") == [1, 2, 10]
+    assert model_store.versions(str(root), "snow") == []
 
 
 @pytest.mark.parametrize(("exclude", "expected"), [(None, 10), ("a", 10), ("b", 1), ("zzz", 10)])
 def test_newest_passes_over_a_runs_own_versions(root, exclude, expected):
-    assert store.newest(str(root), "rain", exclude_run=exclude) == f"{root}/models/rain/{expected}"
+    assert model_store.newest(str(root), "rain", exclude_run=exclude) == f"{root}/models/rain/{expected}"
 
 
 def test_newest_of_nothing_is_none(root):
-    assert store.newest(str(root), "snow") is None
+    assert model_store.newest(str(root), "snow") is None
     put(root, "../snow/1", "only")
-    assert store.newest(str(root), "snow", exclude_run="only") is None
+    assert model_store.newest(str(root), "snow", exclude_run="only") is None
 
 
 @pytest.mark.parametrize(("version", "expected"), [("latest", 10), ("2", 2), (2, 2)])
 def test_resolve(root, version, expected):
-    assert store.resolve(str(root), "rain", version) == f"{root}/models/rain/{expected}"
+    assert model_store.resolve(str(root), "rain", version) == f"{root}/models/rain/{expected}"
 
 
 @pytest.mark.parametrize(
     ("name", "version", "part"),
-    [("rain", "9", "versions 1, 2, 10"), ("rain", "x", "versions 1, 2, 10"), ("snow", "latest", "there are none")],
+    [("rain", "9", "versions 1, 2, 10"), ("rain", "x", "versions 1, 2, 10"), ("snow", "latest", "no version exists")],
 )
 def test_resolve_says_what_there_is(root, name, version, part):
     with pytest.raises(TidemillError) as error:
-        store.resolve(str(root), name, version)
+        model_store.resolve(str(root), name, version)
     assert error.value.code is Code.NO_MODEL and part in str(error.value)
 
 
 def test_claims_are_never_given_twice(root):
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: store.claim(str(root), "rain", "run"), range(40)))
+        taken = list(pool.map(lambda _: model_store.claim(str(root), "rain", "run"), range(40)))
     assert sorted(taken) == list(range(11, 51))

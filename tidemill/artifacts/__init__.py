@@ -1,1 +1,1 @@
-"""Artifacts on disk: one module for each kind, which owns its file names and its JSON."""
+"""Artifacts on disk. Each module owns the file names and the JSON of one artifact."""

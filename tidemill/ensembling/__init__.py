@@ -1,1 +1,1 @@
-"""Ensembles: one model of the models that folds and members gave."""
+"""Ensembles: one model made of the models of folds and members."""

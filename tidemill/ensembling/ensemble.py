@@ -1,11 +1,11 @@
-"""The `ensemble` step: the models that folds and members gave become one, with a report that compares them."""
+"""The `ensemble` step: combines the models of folds and members into one model, and compares them in a report."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,33 +13,33 @@ import pyarrow.parquet as pq
 from tidemill import models, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
-from tidemill.artifacts.model import DOCUMENT, OUT_OF_FOLD
+from tidemill.artifacts.model import DOCUMENT, HISTORY, OUT_OF_FOLD
 from tidemill.binary_metrics import measure
-from tidemill.ensembling import report as page
-from tidemill.errors import Code, TidemillError
 from tidemill.models.core.base import Model
 from tidemill.models.core.ensemble_model import Combination, EnsembleConfig, EnsembleModel
 from tidemill.models.core.inputs import Layout, read_labels
+from tidemill.reports import experiment_page
+from tidemill.reports.experiment_page import MemberFolds
 from tidemill.runtime import Progress
 from tidemill.serving.export import export_checked
 from tidemill.steps.ensemble import EnsembleSpec
-from tidemill.training import folds
+from tidemill.training import folds as fold_files
 from tidemill.transform.graph import TransformGraph
 
 QUANTILES = 1001
 _C = 1.0
-"""Inverse strength of the L2 penalty of the stacked logistic regression, as scikit-learn's default."""
+"""Inverse strength of the L2 penalty of the stacked logistic regression; scikit-learn's default."""
 
 
 @dataclass(frozen=True)
 class EnsembleSummary:
-    """What the step logs.
+    """The results that the step logs.
 
     Attributes:
-        name: The ensemble's.
-        valid: `auc` and `log_loss` of the valid split; empty without one.
-        out_of_fold: The same of the rows of train, each scored by models that have not seen it.
-        fingerprint: Of all models and how they are combined.
+        name: The ensemble's name.
+        valid: `auc` and `log_loss` of the valid split; empty if it has no rows.
+        out_of_fold: The same of the rows of train, each scored by models that were not trained on it.
+        fingerprint: Of all models and their combination.
     """
 
     name: str
@@ -49,26 +49,33 @@ class EnsembleSummary:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A fold's model, as `train` wrote it."""
+class FoldModel:
+    """The model of one fold, as `train` wrote it.
+
+    Attributes:
+        folder: Folder of the model.
+        member: The member's name.
+        fold: Index of the fold, from 0.
+        model: The model.
+    """
 
     folder: Path
     member: str
     fold: int
     model: Model
 
-    def history(self) -> dict:
-        """The course of its training."""
-        return json.loads((self.folder / "history.json").read_text(encoding="utf-8"))
+    def history(self) -> dict[str, Any]:
+        """Returns the content of `history.json`."""
+        return storage.read_json(self.folder / HISTORY)
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What models say about rows that they have not seen.
+    """The scores of the members for rows that they were not trained on.
 
     Attributes:
         labels: [rows of train].
-        folds: [rows of train] int64.
+        folds: [rows of train] int64, the fold of each row.
         scores: [rows of train, members] float64.
     """
 
@@ -88,72 +95,98 @@ def ensemble(
     report: str,
     progress: Progress,
 ) -> EnsembleSummary:
-    """Makes one model of the models of folds.
+    """Combines the models of folds into one model.
 
     Args:
-        spec: Which members, and how to combine them.
-        trained: Folders of models, of these members and perhaps of others, in any order.
-        examples: The raw examples.
-        transformed: The transformed examples.
+        spec: The members, and how to combine them.
+        trained: Folders of models, in any order. Models of other members are ignored.
+        examples: Folder of the raw examples.
+        transformed: Folder of the transformed examples.
         transform_graph: The transform graph that made them.
-        model: The model folder to write: as that of `train`, with the models below `members/`.
+        model: The model folder to write. It has the files of `train`, and the models below `members/`.
         report: File for the page that compares the members.
-        progress: Told of every step.
+        progress: Receives phases.
 
     Raises:
-        TidemillError: `incomplete-artifact` where a fold's model is missing or is no fold's model, `serving-skew`.
+        TidemillError: `incomplete-artifact` if the model of a fold is missing; `serving-skew`.
     """
     progress.phase("read the models")
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
-    found = _by_member(spec, trained)
-    out_of_fold = _out_of_fold(found, data.rows("train"))
+    members = _read_members(spec, trained)
+    out_of_fold = _read_scores(members, data.rows("train"))
     progress.phase("combine")
     combination = fit(spec.ensemble.method, out_of_fold.scores, out_of_fold.labels)
-    members = {name: [one.model for one in each] for name, each in found.items()}
+    models_by_member = {name: [each.model for each in folds] for name, folds in members.items()}
     layout = Layout.of(data.metadata["features"], [spec.label])
-    made = EnsembleModel(EnsembleConfig(name=spec.name), layout, members, combination)
-    held_out = measure(out_of_fold.labels, cross_fitted(spec.ensemble.method, out_of_fold))
-    facts: dict = {}
+    combined = EnsembleModel(EnsembleConfig(name=spec.name), layout, models_by_member, combination)
+    metrics = measure(out_of_fold.labels, cross_fitted_scores(spec.ensemble.method, out_of_fold))
+    facts: dict[str, Any] = {}
     with artifact.write_folder(model, facts) as folder:
-        made.save(folder)
+        combined.save(folder)
         labels = read_labels(data, "valid", layout.labels)[:, 0]
-        valid = measure(labels, made.predict(data, "valid")[:, 0]) if len(labels) else {}
+        valid = measure(labels, combined.predict(data, "valid")[:, 0]) if len(labels) else {}
         facts |= {
-            "family": made.family,
-            "name": made.name,
-            "model_fingerprint": made.fingerprint(),
+            "family": combined.family,
+            "name": combined.name,
+            "model_fingerprint": combined.fingerprint(),
             "transform_fingerprint": graph.fingerprint,
         }
         document = {
-            "config": made.config.model_dump(mode="json"),
+            "config": combined.config.model_dump(mode="json"),
             "labels": [spec.label],
             "features": data.metadata["features"],
-            "unit": made.unit,
+            "unit": combined.unit,
             "kept": sum(len(each) for each in members.values()),
             "valid": valid,
-            "out_of_fold": held_out,
-            "versions": made.versions(),
+            "out_of_fold": metrics,
+            "versions": combined.versions(),
         }
-        storage.write_json(folder / DOCUMENT, facts | document | made.facts())
-        export_checked(made, graph, raw, data, folder, progress)
-    page.write(report, spec, found, out_of_fold, made, held_out)
-    return EnsembleSummary(made.name, valid, held_out, facts["model_fingerprint"])
+        storage.write_json(folder / DOCUMENT, facts | document | combined.facts())
+        export_checked(combined, graph, raw, data, folder, progress)
+    storage.write_text(report, _report(spec, members, out_of_fold, combination, metrics))
+    return EnsembleSummary(combined.name, valid, metrics, facts["model_fingerprint"])
+
+
+def _report(
+    spec: EnsembleSpec,
+    members: Mapping[str, Sequence[FoldModel]],
+    out_of_fold: OutOfFold,
+    combination: Combination,
+    metrics: Mapping[str, float],
+) -> str:
+    """Returns the page that compares the members with each other and with the ensemble."""
+    rows = []
+    for i, (name, folds) in enumerate(members.items()):
+        of_fold = [out_of_fold.folds == each.fold for each in folds]
+        rows.append(
+            MemberFolds(
+                name=name,
+                family=folds[0].model.family,
+                fold_metrics=[measure(out_of_fold.labels[rows], out_of_fold.scores[rows, i]) for rows in of_fold],
+                metrics=measure(out_of_fold.labels, out_of_fold.scores[:, i]),
+                weight=combination.weights[i] if combination.method == "stack" else None,
+                histories=[each.history() for each in folds],
+            )
+        )
+    return experiment_page.render(
+        spec.name, spec.label, spec.ensemble.method, spec.folds, len(out_of_fold.labels), rows, metrics
+    )
 
 
 def fit(method: str, scores: np.ndarray, labels: np.ndarray) -> Combination:
-    """A combination of members by what they say about rows that they have not seen.
+    """Returns a combination of members, fitted to rows that they were not trained on.
 
     Args:
         method: `mean`, `rank_mean` or `stack`.
         scores: [rows, members] float64, probabilities.
-        labels: [rows], 0 and 1, both.
+        labels: [rows], 0 and 1. Both must occur.
     """
     if method == "mean":
         return Combination("mean")
     quantiles: tuple = ()
     if method == "rank_mean":
-        found = np.quantile(scores, np.linspace(0, 1, QUANTILES), axis=0)
-        quantiles = tuple(tuple(column.tolist()) for column in found.T)
+        columns = np.quantile(scores, np.linspace(0, 1, QUANTILES), axis=0).T
+        quantiles = tuple(tuple(column.tolist()) for column in columns)
     from sklearn.linear_model import LogisticRegression
 
     inputs = Combination(method, quantiles=quantiles).inputs(scores)
@@ -162,48 +195,55 @@ def fit(method: str, scores: np.ndarray, labels: np.ndarray) -> Combination:
     return Combination(method, float(regression.intercept_[0]), weights, quantiles)
 
 
-def cross_fitted(method: str, found: OutOfFold) -> np.ndarray:
-    """The ensemble's out-of-fold scores, [rows]: each fold's by a combination that was fitted to the others."""
-    scores = np.empty(len(found.labels))
-    for fold in np.unique(found.folds):
-        chosen = found.folds == fold
-        rest = ~chosen
-        fits = len(np.unique(found.labels[rest])) == 2
-        combination = fit(method if fits else "mean", found.scores[rest], found.labels[rest])
-        scores[chosen] = combination(found.scores[chosen])
+def cross_fitted_scores(method: str, out_of_fold: OutOfFold) -> np.ndarray:
+    """Returns the ensemble's out-of-fold scores, [rows].
+
+    The scores of each fold come from a combination that is fitted to the other folds. If these have only one class, it
+    is the mean.
+    """
+    scores = np.empty(len(out_of_fold.labels))
+    for fold in np.unique(out_of_fold.folds):
+        inside = out_of_fold.folds == fold
+        labels = out_of_fold.labels[~inside]
+        has_both_classes = len(np.unique(labels)) == 2
+        combination = fit(method if has_both_classes else "mean", out_of_fold.scores[~inside], labels)
+        scores[inside] = combination(out_of_fold.scores[inside])
     return scores
 
 
-def _by_member(spec: EnsembleSpec, trained: Sequence[str]) -> dict[str, list[Trained]]:
-    found: dict[str, dict[int, Trained]] = {name: {} for name in spec.members}
+def _read_members(spec: EnsembleSpec, trained: Sequence[str]) -> dict[str, list[FoldModel]]:
+    """Returns the models of each member in the order of the folds."""
+    by_fold: dict[str, dict[int, FoldModel]] = {name: {} for name in spec.members}
     for path in trained:
-        about = artifact.open_folder(path)["metadata"]
-        if about["name"] not in found:
+        metadata = artifact.open_folder(path)["metadata"]
+        name = metadata["name"]
+        if name not in by_fold:
             continue
-        if about.get("fold", [0, 0])[1] != spec.folds:
-            got = f"a model of {about['name']} that is not of one of {spec.folds} folds"
-            raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), got, "run train again")
-        fold = about["fold"][0]
-        found[about["name"]][fold] = Trained(Path(path), about["name"], fold, models.load_model(path))
-    for name, each in found.items():
+        fold, folds = metadata.get("fold", [0, 0])
+        if folds != spec.folds:
+            got = f"a model of {name} that is not of one of {spec.folds} folds"
+            raise artifact.incomplete(path, got, "run train again")
+        by_fold[name][fold] = FoldModel(Path(path), name, fold, models.load_model(path))
+    for name, each in by_fold.items():
         if missing := sorted(set(range(spec.folds)) - set(each)):
             got = f"no model of {name} for fold {missing[0] + 1} of {spec.folds}"
-            raise TidemillError(Code.INCOMPLETE_ARTIFACT, "models", got, "give the models of all folds")
-    return {name: [each[fold] for fold in sorted(each)] for name, each in found.items()}
+            raise artifact.incomplete("models", got, "give the models of all folds")
+    return {name: [each[fold] for fold in sorted(each)] for name, each in by_fold.items()}
 
 
-def _out_of_fold(found: dict[str, list[Trained]], rows: int) -> OutOfFold:
+def _read_scores(members: Mapping[str, Sequence[FoldModel]], rows: int) -> OutOfFold:
+    """Returns the out-of-fold scores that `train` wrote beside each model."""
     labels = np.full(rows, np.nan)
-    of = np.full(rows, -1, np.int64)
-    scores = np.full((rows, len(found)), np.nan)
-    for place, each in enumerate(found.values()):
-        for one in each:
-            table = pq.read_table(one.folder / OUT_OF_FOLD)
-            chosen = table.column(folds.ROW).to_numpy()
-            labels[chosen], of[chosen] = table.column(folds.LABEL).to_numpy(), one.fold
-            scores[chosen, place] = table.column(folds.SCORE).to_numpy()
+    folds = np.full(rows, -1, np.int64)
+    scores = np.full((rows, len(members)), np.nan)
+    for i, models_of_member in enumerate(members.values()):
+        for each in models_of_member:
+            table = pq.read_table(each.folder / OUT_OF_FOLD)
+            row = table.column(fold_files.ROW).to_numpy()
+            labels[row], folds[row] = table.column(fold_files.LABEL).to_numpy(), each.fold
+            scores[row, i] = table.column(fold_files.SCORE).to_numpy()
     if np.isnan(scores).any():
-        row, place = np.argwhere(np.isnan(scores))[0]
-        got = f"row {row} of train without an out-of-fold score of {list(found)[place]}"
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, "models", got, "run train again")
-    return OutOfFold(labels, of, scores)
+        row, i = np.argwhere(np.isnan(scores))[0]
+        got = f"row {row} of train without an out-of-fold score of {list(members)[i]}"
+        raise artifact.incomplete("models", got, "run train again")
+    return OutOfFold(labels, folds, scores)

@@ -1,1 +1,1 @@
-"""Metrics, confidence intervals, gates and the report."""
+"""Evaluation of a model: metrics, confidence intervals, slices and gates."""

@@ -1,15 +1,17 @@
 """Confidence intervals by the percentile bootstrap (Efron, 1979, Annals of Statistics 7).
 
-A resample gives every row a Poisson(1) weight (Chamandy et al., 2012): the bootstrap with a random number of rows. What
-makes it fast:
+A resample gives each row a Poisson(1) weight (Chamandy et al., 2012), so its number of rows is random. Three things
+make it fast:
 
-- Resamples are counts over at most `MAX_CELLS` cells of equal frequency (see `tidemill.evaluation.metrics`), not sorted
-  rows. What the coarser cells change in a metric, 1e-4 and less, is measured on the whole sample and taken off again.
-- Without a baseline the weights of a cell's rows are drawn as one Poisson number, which is the same distribution: the
-  time does not depend on the number of rows.
-- With a baseline both models must meet the same rows, so that weights are drawn row by row. Beyond `MAX_PAIRED_ROWS` a
-  random subset of so many rows is resampled, and the distances of the interval's ends from the value are multiplied by
-  sqrt(subset / rows).
+- A resample is a set of counts over at most `MAX_CELLS` cells of equal frequency (see `tidemill.evaluation.cells`), not
+  sorted rows. These coarser cells change a metric by at most 1e-4; the change is measured on the whole sample and
+  subtracted.
+- Without a baseline, the weights of all rows of a cell are drawn as one Poisson number, which has the same
+distribution.
+  The time does not depend on the number of rows.
+- With a baseline, both models need the same resampled rows, so weights are drawn row by row. Of more than
+  `MAX_PAIRED_ROWS` rows, a random subset of that size is resampled, and the distances between the value and the ends of
+  the interval are multiplied by sqrt(subset / rows).
 """
 
 from __future__ import annotations
@@ -19,31 +21,33 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tidemill.evaluation.metrics import METRICS, Cells, goodness, group, measure
+from tidemill.evaluation.cells import Cells, group, measure
 from tidemill.experiment.evaluation import Bootstrap
+from tidemill.metrics import METRICS, goodness
 
 MAX_CELLS = 4096
 MAX_PAIRED_ROWS = 1 << 17
 MIN_DEFINED = 0.9
 _CHUNK = 1 << 20
 Interval = tuple[float, float]
+"""The low and the high end."""
+Intervals = dict[str, Interval | None]
+"""Intervals by metric."""
 
 
-def intervals(
-    labels: np.ndarray, scores: np.ndarray, threshold: float, spec: Bootstrap, name: str = ""
-) -> dict[str, Interval | None]:
-    """Intervals of all metrics of one model.
+def intervals(labels: np.ndarray, scores: np.ndarray, threshold: float, spec: Bootstrap, name: str = "") -> Intervals:
+    """Returns the intervals of all metrics of one model.
 
     Args:
         labels: [rows], 0 or 1.
         scores: [rows], probabilities of class 1.
-        threshold: Probability from which on a row counts as positive.
+        threshold: Lowest probability that counts as positive.
         spec: Number of resamples, coverage and seed.
-        name: Name of the slice; slices draw independent numbers. Defaults to the empty name, of all rows.
+        name: Name of the slice. Slices draw independent numbers. Defaults to the empty name, of all rows.
 
     Returns:
-        For each metric (low, high), or None where it exists in less than `MIN_DEFINED` of the resamples (those of few
-        rows may lack a class), or where `spec.resamples` is 0.
+        Intervals by metric. An interval is None if the metric exists in less than `MIN_DEFINED` of the resamples,
+        because resamples of few rows may lack a class, or if `spec.resamples` is 0.
     """
     if not spec.resamples or not len(labels):
         return dict.fromkeys(METRICS)
@@ -59,20 +63,24 @@ def intervals(
     return {m: _interval(m, samples[m], exact[m], coarse[m], spec, 1.0) for m in METRICS}
 
 
-def paired(
+def paired_intervals(
     labels: np.ndarray, scores: np.ndarray, baseline: np.ndarray, threshold: float, spec: Bootstrap, name: str = ""
-) -> tuple[dict[str, Interval | None], dict[str, Interval | None], dict[str, Interval | None]]:
-    """Intervals of a model, of a baseline on the same rows, and of the gain.
+) -> tuple[Intervals, Intervals, Intervals]:
+    """Returns the intervals of a model, of a baseline on the same rows, and of the gain.
 
-    The gain of a metric is by how much the model is better: `goodness` of the model minus that of the baseline. Because
-    both meet the same resampled rows, its interval is much narrower than the models' own.
+    The gain of a metric is the `goodness` of the model minus that of the baseline. Both models are measured on the same
+    resampled rows, so the interval of the gain is much narrower than their own.
 
     Args:
-        labels, scores, threshold, spec, name: As for `intervals`.
+        labels: [rows], 0 or 1.
+        scores: [rows], the model's probabilities of class 1.
         baseline: [rows], the baseline's probabilities.
+        threshold: Lowest probability that counts as positive.
+        spec: Number of resamples, coverage and seed.
+        name: Name of the slice. Defaults to the empty name, of all rows.
 
     Returns:
-        Three dicts as `intervals` returns: of the model, the baseline and the gain.
+        Intervals of the model, the baseline and the gain, each as `intervals` returns them.
     """
     if not spec.resamples or not len(labels):
         return dict.fromkeys(METRICS), dict.fromkeys(METRICS), dict.fromkeys(METRICS)
@@ -99,7 +107,7 @@ def _gain(metric: str, pair: list[dict[str, np.ndarray]]) -> np.ndarray:
 
 
 def _row_resamples(both: list[Cells], rng: np.random.Generator, spec: Bootstrap) -> Iterator[list[np.ndarray]]:
-    """Counts [resamples, 2, K] of both models under the same row weights, some resamples at a time."""
+    """Yields the counts [resamples, 2, K] of both models under the same row weights, some resamples at a time."""
     table = _poisson_table()
     rows = len(both[0].labels)
     flat = [cells.labels * np.int64(cells.counts.shape[1]) + cells.index for cells in both]
@@ -116,7 +124,10 @@ def _row_resamples(both: list[Cells], rng: np.random.Generator, spec: Bootstrap)
 
 
 def _poisson_table() -> np.ndarray:
-    """65,535 values distributed as Poisson(1) to within 1/65,535: an index is drawn ten times faster than a number."""
+    """Returns 65,535 values distributed as Poisson(1) to within 1/65,535.
+
+    Drawing an index into this table is ten times faster than drawing a Poisson number.
+    """
     size = np.iinfo(np.uint16).max
     probability = np.exp(-1) / np.cumprod(np.maximum(np.arange(12), 1))
     edges = np.round(np.cumsum(probability) * size).astype(int)
@@ -140,7 +151,7 @@ def _interval(
     tail = (1 - spec.confidence) / 2
     low, high = exact + (np.quantile(defined, [tail, 1 - tail]) - coarse) * scale
     if metric == "ece":
-        # Resampling adds noise to every bin, so that the ECE of a resample is larger than that of the sample. The value
-        # itself is always within.
+        # Resampling adds noise to every bin, so a resample has a larger ECE than the sample. The interval always
+        # contains the value itself.
         low, high = max(min(low, exact), 0.0), max(high, exact)
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The curves that a report draws, thinned to a few hundred points."""
+"""The curves of a report, thinned to a few hundred points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from tidemill.evaluation.metrics import Cells, calibration_bins
+from tidemill.artifacts.evaluation_artifact import CalibrationBin, Histogram
+from tidemill.evaluation.cells import Cells, calibration_bins
 
 MAX_POINTS = 200
 HISTOGRAM_BINS = 40
@@ -14,18 +15,17 @@ _Z = 1.959963984540054
 
 
 def roc(cells: Cells, max_points: int = MAX_POINTS) -> list[tuple[float, float, float]]:
-    """The ROC curve.
+    """Returns the ROC curve.
 
     Args:
         cells: Exact cells (grouped without `max_cells`).
-        max_points: Most points; the rest is left out evenly along the curve, the two ends never.
+        max_points: Maximum number of points, spread evenly along the curve. Both ends are kept. Defaults to 200.
 
     Returns:
-        Points (false positive rate, true positive rate, threshold) from (0, 0) to (1, 1), where rows from the threshold
-        on are called positive. The first threshold, which no row reaches, is given as 1. Empty unless both classes are
-        there.
+        Points (false positive rate, true positive rate, threshold) from (0, 0) to (1, 1). A score of at least the
+        threshold counts as positive. The first threshold, which no score reaches, is 1. Empty if a class is missing.
     """
-    hits, alarms = _from_the_top(cells)
+    hits, alarms = _cumulative_counts(cells)
     if not len(hits) or not hits[-1] or not alarms[-1]:
         return []
     x, y = np.append(0, alarms / alarms[-1]), np.append(0, hits / hits[-1])
@@ -35,8 +35,15 @@ def roc(cells: Cells, max_points: int = MAX_POINTS) -> list[tuple[float, float, 
 
 
 def precision_recall(cells: Cells, max_points: int = MAX_POINTS) -> list[tuple[float, float, float]]:
-    """The precision-recall curve: points (recall, precision, threshold) by falling threshold. Empty without class 1."""
-    hits, alarms = _from_the_top(cells)
+    """Returns the precision-recall curve: points (recall, precision, threshold) by descending threshold.
+
+    It is empty if class 1 is missing.
+
+    Args:
+        cells: Exact cells (grouped without `max_cells`).
+        max_points: Maximum number of points. Defaults to 200.
+    """
+    hits, alarms = _cumulative_counts(cells)
     if not len(hits) or not hits[-1]:
         return []
     recall, precision = hits / hits[-1], hits / (hits + alarms)
@@ -45,30 +52,36 @@ def precision_recall(cells: Cells, max_points: int = MAX_POINTS) -> list[tuple[f
     return [(float(recall[i]), float(precision[i]), float(thresholds[i])) for i in keep]
 
 
-def _from_the_top(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+def _cumulative_counts(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of class 1 and of class 0 with at least each score, from the highest score down, [K]."""
     return np.cumsum(cells.counts[1, ::-1]), np.cumsum(cells.counts[0, ::-1])
 
 
-def _thin(steps: np.ndarray, most: int) -> np.ndarray:
-    """Indices of at most `most` points, evenly along a curve with these step lengths, first and last always kept."""
-    if len(steps) + 1 <= most:
+def _thin(steps: np.ndarray, max_points: int) -> np.ndarray:
+    """Returns the indices of at most `max_points` points, spread evenly along a curve with these step lengths.
+
+    The first and the last point are always among them.
+    """
+    if len(steps) + 1 <= max_points:
         return np.arange(len(steps) + 1)
     length = np.append(0, np.cumsum(steps))
-    return np.unique(np.append(np.searchsorted(length, np.linspace(0, length[-1], most - 1)), len(steps)))
+    return np.unique(np.append(np.searchsorted(length, np.linspace(0, length[-1], max_points - 1)), len(steps)))
 
 
-def calibration(labels: np.ndarray, scores: np.ndarray) -> list[dict]:
-    """The calibration curve over equal-frequency bins of the score.
+def calibration(labels: np.ndarray, scores: np.ndarray) -> list[CalibrationBin]:
+    """Returns the calibration curve: one entry for each equal-frequency bin of the score that has rows.
 
-    Returns:
-        For each bin that has rows: `score` (mean score), `share` (of class 1), `low` and `high` (its Wilson interval of
-        95 %), `rows`.
+    The interval of the share of class 1 is the Wilson interval of 95 %.
+
+    Args:
+        labels: [rows], 0 or 1.
+        scores: [rows], probabilities of class 1.
     """
     bins = np.searchsorted(calibration_bins(scores), scores)
     rows = np.bincount(bins)
     hits = np.bincount(bins, weights=labels)
     means = np.bincount(bins, weights=scores) / np.maximum(rows, 1)
-    points = []
+    points: list[CalibrationBin] = []
     for k in np.flatnonzero(rows):
         low, high = _wilson(float(hits[k]), int(rows[k]))
         share = float(hits[k] / rows[k])
@@ -83,12 +96,14 @@ def _wilson(hits: float, rows: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def histogram(labels: np.ndarray, scores: np.ndarray) -> dict:
-    """Rows of each class by score.
+def histogram(labels: np.ndarray, scores: np.ndarray) -> Histogram:
+    """Returns the number of rows of each class by score.
 
-    Returns:
-        `edges` [bins + 1] from 0 to where all but one row in a thousand lie (the rest counts in the last bin),
-        `negatives` and `positives` [bins] numbers of rows.
+    The edges run from 0 to the 99.9 % quantile of the scores; higher scores count in the last bin.
+
+    Args:
+        labels: [rows], 0 or 1.
+        scores: [rows], probabilities of class 1.
     """
     top = float(np.quantile(scores, 0.999)) if len(scores) else 1.0
     edges = np.linspace(0, min(1.0, max(top, 1e-6)), HISTOGRAM_BINS + 1)

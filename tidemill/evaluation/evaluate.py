@@ -1,68 +1,55 @@
-"""The `evaluate` step: metrics of a model, overall and by slice, beside the published model's, and the verdict.
+"""The `evaluate` step: measures a model and decides whether it is blessed.
 
-`metrics.json` holds (an *estimate* is `{"value", "low", "high"}` with nulls where the number does not exist, and then
-`"reason"`):
-
-    format, experiment, label, name, family, model_fingerprint
-    threshold, confidence, resamples
-    objective     {"metric", "value"}: on the valid split
-    valid         {"rows", "positives", "metrics": {metric: estimate}}; no intervals
-    test          {"rows", "positives", "metrics": {metric: estimate}, "baseline": null where no model is published, or
-                   {"uri", "skipped": why it could not be scored}, or
-                   {"uri", "metrics": {metric: estimate}, "gain": {metric: estimate}}}
-    slices        [{"columns", "slices": [{"name", "values", and as `test`, without uri}]}]
-    confusion     [[tn, fp], [fn, tp]] on the test split
-    curves        {"model": {"roc", "precision_recall", "calibration", "histogram"}, "baseline": the same or null};
-                   see `tidemill.evaluation.curves`
-    gates         [{"metric", "condition", "wanted", "value", "holds", "text"}]
-    blessed, reasons
-
-With several labels there is `labels` for `label`, and `by_label`: for each what stands above from `objective` to
-`gates`. In their place are `objective`, `valid` and `test` with means over labels: `{"rows", "metrics": {metric:
-estimate}}`, without intervals. The gates must hold for every label.
-
-A gain says by how much the model is better than the baseline, whichever way the metric counts.
+It measures all rows of the valid and test splits and the slices of test, compares with the published model, and checks
+the gates. `tidemill.artifacts.evaluation_artifact` describes the files that it writes.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 
 from tidemill import storage
-from tidemill.artifacts import artifact
+from tidemill.artifacts import artifact, evaluation_artifact
+from tidemill.artifacts.evaluation_artifact import (
+    ComparedMetrics,
+    Curves,
+    Estimate,
+    EvaluationDocument,
+    LabelMetrics,
+    Slicing,
+    SplitMetrics,
+)
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.evaluation import bootstrap, curves, gates, metrics, report
-from tidemill.evaluation.slices import slice_rows
+from tidemill.evaluation import bootstrap, cells, curves
+from tidemill.evaluation.blessing import check_gates
+from tidemill.evaluation.slices import Slice, slice_rows
 from tidemill.experiment.evaluation import Evaluation
+from tidemill.metrics import METRICS, goodness, mean
 from tidemill.models import load_model
 from tidemill.models.core.inputs import read_labels
+from tidemill.reports import evaluation_page
 from tidemill.runtime import Progress
 from tidemill.steps.evaluate import EvaluateSpec
 
-BLESSED, NOT_BLESSED = "BLESSED", "NOT_BLESSED"
-METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 _NOT_COMPARABLE = (Code.MISSING_COLUMN, Code.FEATURE_TYPE)
-_Baseline = tuple[np.ndarray | None, str | None]
-"""Scores [rows] of the published model for a label, or why there are none."""
 
 
 @dataclass(frozen=True)
 class EvaluationSummary:
-    """What the step logs.
+    """The results that the step logs.
 
     Attributes:
         blessed: Whether all gates hold.
-        reasons: A sentence for each gate that decided: those that failed, or where none did all of them.
-        metrics: Values on the test split, None where one does not exist. With several labels the means, and those of
-            each label as `<metric>_<label>`.
-        roc: (false positive rate, true positive rate, threshold), at most 200 points; empty without both classes, and
-            with several labels.
+        reasons: One sentence for each gate that decided: the failed ones, or all of them if none failed.
+        metrics: Values on the test split; None for a metric that does not exist. With several labels these are means,
+            and `<metric>_<label>` holds each label's value.
+        roc: Points (false positive rate, true positive rate, threshold), at most 200. Empty if a class is missing or
+            there are several labels.
         confusion: `[[tn, fp], [fn, tp]]`; empty with several labels.
         fingerprint: Of the evaluation's content.
     """
@@ -75,6 +62,19 @@ class EvaluationSummary:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class _Baseline:
+    """The published model's scores of the test rows for one label.
+
+    Attributes:
+        scores: [rows] float64; None if there are none.
+        skipped: Why there are none; None also if no published model predicts the label.
+    """
+
+    scores: np.ndarray | None = None
+    skipped: str | None = None
+
+
 def evaluate(
     spec: EvaluateSpec,
     examples: str,
@@ -85,73 +85,70 @@ def evaluate(
     report: str,
     progress: Progress,
 ) -> EvaluationSummary:
-    """Measures a model on the valid and test splits and decides by the gates on test, which must hold for every label,
-    whether it is blessed.
+    """Measures a model on the valid and test splits and checks the gates on test, for each label.
 
     Args:
         spec: Slices, gates, bootstrap and the baseline.
-        examples: Folder of the raw examples: slices are made of them, and the baseline scores them.
+        examples: Folder of the raw examples, which are sliced and scored by the baseline.
         transformed: Folder of the transformed examples, with the same rows in the same order.
         model: Folder of the model.
         evaluation: Folder to write: `metrics.json`, `report.html`, and `BLESSED` or `NOT_BLESSED` with the reasons.
-        report: The page to write, the same as in the folder.
-        progress: Where to report.
+        report: File for a copy of the page.
+        progress: Receives phases and slices.
 
     Raises:
-        TidemillError: `empty-split` when test has no rows; `missing-column` when a slice's column is not there;
-            `training-diverged` when the model gives scores that are not numbers; `incomplete-artifact`, also for a
-            model of other labels.
+        TidemillError: `empty-split` if test has no rows; `missing-column` if a slice's column is missing;
+            `training-diverged` if a score is not a number; `incomplete-artifact`, also for a model of other labels.
     """
     raw, data, member = Dataset(examples), Dataset(transformed), load_model(model)
     for split in ("valid", "test"):
         if raw.rows(split) != data.rows(split):
-            got = f"{data.rows(split)} rows of {split} where the examples have {raw.rows(split)}"
-            raise TidemillError(Code.INCOMPLETE_ARTIFACT, transformed, got, "run preprocess again on these examples")
+            got = f"{data.rows(split)} rows of {split}, but {raw.rows(split)} in the examples"
+            raise artifact.incomplete(transformed, got, "run preprocess again on these examples")
     if list(member.layout.labels) != spec.labels:
-        got = f"a model of {', '.join(member.layout.labels)} where {', '.join(spec.labels)} is asked for"
-        raise TidemillError(Code.INCOMPLETE_ARTIFACT, model, got, "train the model again")
+        got = f"a model of {', '.join(member.layout.labels)}, not of {', '.join(spec.labels)}"
+        raise artifact.incomplete(model, got, "train the model again")
     if not data.rows("test"):
-        raise TidemillError(Code.EMPTY_SPLIT, "test", "no rows", "give the test split rows, they decide about a model")
+        want = "give the test split rows; they decide whether a model is blessed"
+        raise TidemillError(Code.EMPTY_SPLIT, "test", "no rows", want)
     slicings = slice_rows(raw, "test", spec.evaluation.slices, spec.evaluation.max_slices)
     scores = {}
     for split in ("valid", "test"):
         progress.phase(f"score {split}")
-        scores[split] = _checked(member.predict(data, split), data.rows(split), split)
+        scores[split] = _check_scores(member.predict(data, split), data.rows(split), split)
     labels = {split: read_labels(data, split, spec.labels).astype(np.int8) for split in ("valid", "test")}
-    baselines: dict[str, _Baseline] = dict.fromkeys(spec.labels, (None, None))
+    baselines = dict.fromkeys(spec.labels, _Baseline())
     if spec.baseline is not None:
         progress.phase("score the baseline")
         baselines = _score_baseline(spec.baseline, raw, spec.labels)
     progress.phase("metrics")
-    parts = {}
-    for place, label in enumerate(spec.labels):
-        y, p = ({split: each[:, place] for split, each in found.items()} for found in (labels, scores))
-        parts[label] = _measure(spec, y, p, *baselines[label], slicings, progress)
-    document = {
-        "format": 1,
-        "experiment": spec.experiment,
-        **({"label": spec.labels[0]} if len(spec.labels) == 1 else {"labels": spec.labels}),
-        "name": member.name,
-        "family": member.family,
-        "model_fingerprint": artifact.read_manifest(model)["metadata"]["model_fingerprint"],
-        **_together(spec.evaluation, parts),
-    }
+    by_label = {}
+    for i, label in enumerate(spec.labels):
+        y = {split: each[:, i] for split, each in labels.items()}
+        p = {split: each[:, i] for split, each in scores.items()}
+        by_label[label] = _measure_label(spec, y, p, baselines[label], slicings, progress)
+    fingerprint = artifact.read_manifest(model)["metadata"]["model_fingerprint"]
+    document = _document(spec, member.name, member.family, fingerprint, by_label)
     progress.phase("report")
-    return _write(spec, document, model, evaluation, report)
+    page = evaluation_page.render(document, evaluation_page.read_model(model))
+    content = evaluation_artifact.write(evaluation, document, page)
+    storage.write_text(report, page)
+    return _summary(document, content)
 
 
-def _checked(scores: np.ndarray, rows: int, where: str) -> np.ndarray:
+def _check_scores(scores: np.ndarray, rows: int, split: str) -> np.ndarray:
     bad = rows - int(np.isfinite(scores).all(axis=1).sum())
     if bad:
-        got = f"{bad} of {rows} scores that are no numbers"
         want = "lower the learning rate, or look for extreme feature values"
-        raise TidemillError(Code.TRAINING_DIVERGED, where, got, want)
+        raise TidemillError(Code.TRAINING_DIVERGED, split, f"{bad} of {rows} scores that are not numbers", want)
     return np.asarray(scores, np.float64)
 
 
-def _score_baseline(uri: str, raw: Dataset, labels: list[str]) -> dict[str, _Baseline]:
-    """Of the raw test rows, by label; none for a label that the published model does not predict. Where both models
-    have one label they are compared, whatever it is called."""
+def _score_baseline(uri: str, raw: Dataset, labels: Sequence[str]) -> dict[str, _Baseline]:
+    """Scores the raw test rows with the published model and returns the scores of each label.
+
+    Labels are matched by name. If both models have only one label, they are compared whatever its name is.
+    """
     from tidemill.serving.scorer import Scorer
 
     with Scorer(uri) as scorer:
@@ -160,153 +157,181 @@ def _score_baseline(uri: str, raw: Dataset, labels: list[str]) -> dict[str, _Bas
         except TidemillError as error:
             if error.code not in _NOT_COMPARABLE:
                 raise
-            why = f"the published model cannot score these examples ({error.where}: {error.got})"
-            return dict.fromkeys(labels, (None, why))
-        known = labels if len(labels) == len(scorer.outputs) == 1 else scorer.labels
-    found: dict[str, _Baseline] = {}
+            skipped = f"the published model cannot score these examples ({error.where}: {error.got})"
+            return dict.fromkeys(labels, _Baseline(skipped=skipped))
+        known = list(labels) if len(labels) == len(scorer.outputs) == 1 else scorer.labels
+    baselines = {}
     for label in labels:
         if label not in known:
-            found[label] = None, None
+            baselines[label] = _Baseline()
             continue
         column = scores[:, known.index(label)]
         bad = len(column) - int(np.isfinite(column).sum())
-        found[label] = (None, f"{bad} of its {len(column)} scores are no numbers") if bad else (column, None)
-    return found
+        skipped = f"{bad} of its {len(column)} scores are not numbers"
+        baselines[label] = _Baseline(skipped=skipped) if bad else _Baseline(column)
+    return baselines
 
 
-def _measure(spec, labels, scores, baseline, skipped, slicings, progress) -> dict:
-    """What there is to say about one label."""
-    how, y, p = spec.evaluation, labels["test"], scores["test"]
-    test = summarise(y, p, baseline, how)
-    if test["baseline"] is not None:
-        test["baseline"] = {"uri": spec.baseline, **test["baseline"]}
-    elif skipped is not None:
-        test["baseline"] = {"uri": spec.baseline, "skipped": skipped}
-    total, done, sliced = sum(len(s) for s in slicings), 0, []
-    for columns, slices in zip(how.slices, slicings, strict=True):
-        rows = []
+def _measure_label(
+    spec: EvaluateSpec,
+    labels: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    baseline: _Baseline,
+    slicings: Sequence[Sequence[Slice]],
+    progress: Progress,
+) -> LabelMetrics:
+    """Returns the measurements of one label.
+
+    Args:
+        spec: Of the step.
+        labels: [rows] int8, by split.
+        scores: [rows] float64, by split.
+        baseline: The published model's scores of test.
+        slicings: The slices of test, for each entry of `evaluation.slices`.
+        progress: Receives the number of slices done.
+    """
+    settings, y, p = spec.evaluation, labels["test"], scores["test"]
+    test = measure_rows(y, p, baseline.scores, settings)
+    if compared := test.get("baseline"):
+        test["baseline"] = {"uri": spec.baseline or "", **compared}
+    elif baseline.skipped is not None:
+        test["baseline"] = {"uri": spec.baseline or "", "skipped": baseline.skipped}
+    total, done = sum(len(slices) for slices in slicings), 0
+    measured: list[Slicing] = []
+    for columns, slices in zip(settings.slices, slicings, strict=True):
+        measured.append({"columns": list(columns), "slices": []})
         for each in slices:
-            theirs = None if baseline is None else baseline[each.rows]
-            found = summarise(y[each.rows], p[each.rows], theirs, how, f"{'/'.join(columns)}:{each.name}")
-            rows.append({"name": each.name, "values": each.values and list(each.values), **found})
+            published = None if baseline.scores is None else baseline.scores[each.rows]
+            name = f"{'/'.join(columns)}:{each.name}"
+            result = measure_rows(y[each.rows], p[each.rows], published, settings, name)
+            values = None if each.values is None else list(each.values)
+            measured[-1]["slices"].append({"name": each.name, "values": values, **result})
             done += 1
             progress.rows(done, total, "slices")
-        sliced.append({"columns": list(columns), "slices": rows})
-    valid = summarise(labels["valid"], scores["valid"], None, how.model_copy(update={"bootstrap": _NONE}))
+    without_intervals = settings.model_copy(update={"bootstrap": _NO_BOOTSTRAP})
+    valid = measure_rows(labels["valid"], scores["valid"], None, without_intervals)
+    published_curves = None if baseline.scores is None else _curves(y, baseline.scores)
     return {
-        "objective": {"metric": how.objective, "value": valid["metrics"][how.objective]["value"]},
-        "valid": {key: valid[key] for key in ("rows", "positives", "metrics")},
+        "objective": {"metric": settings.objective, "value": valid["metrics"][settings.objective]["value"]},
+        "valid": {"rows": valid["rows"], "positives": int(labels["valid"].sum()), "metrics": valid["metrics"]},
         "test": test,
-        "slices": sliced,
-        "confusion": metrics.confusion(y, p, how.threshold),
-        "curves": {"model": _curves(y, p), "baseline": None if baseline is None else _curves(y, baseline)},
-        "gates": [asdict(check) for check in gates.check(how.gates, test)],
+        "slices": measured,
+        "confusion": cells.confusion(y, p, settings.threshold),
+        "curves": {"model": _curves(y, p), "baseline": published_curves},
+        "gates": check_gates(settings.gates, test),
     }
 
 
-def _together(how: Evaluation, parts: dict[str, dict]) -> dict:
-    """What `metrics.json` says of all labels."""
-    several = len(parts) > 1
-    checks = [(f"for {label}: " if several else "", check) for label, part in parts.items() for check in part["gates"]]
-    failed = [label + check["text"] for label, check in checks if not check["holds"]]
-    reasons = failed or [label + check["text"] for label, check in checks] or ["the experiment sets no gates"]
+def _document(
+    spec: EvaluateSpec, name: str, family: str, fingerprint: str, by_label: Mapping[str, LabelMetrics]
+) -> EvaluationDocument:
+    """Returns the content of `metrics.json`. The model is blessed if every gate holds for every label."""
+    several = len(by_label) > 1
+    checks = [
+        (f"for {label}: " if several else "", check) for label, part in by_label.items() for check in part["gates"]
+    ]
+    failed = [prefix + check["text"] for prefix, check in checks if not check["holds"]]
+    reasons = failed or [prefix + check["text"] for prefix, check in checks] or ["the experiment has no gates"]
+    settings = spec.evaluation
+    head = {
+        "format": 1,
+        "experiment": spec.experiment,
+        **({"labels": spec.labels} if several else {"label": spec.labels[0]}),
+        "name": name,
+        "family": family,
+        "model_fingerprint": fingerprint,
+        "threshold": settings.threshold,
+        "confidence": settings.bootstrap.confidence,
+        "resamples": settings.bootstrap.resamples,
+    }
     if several:
-        valid, test = (_means(split, parts) for split in ("valid", "test"))
-        objective = {"metric": how.objective, "value": valid["metrics"][how.objective]["value"]}
-        measured = {"objective": objective, "valid": valid, "test": test, "by_label": parts}
+        valid = _means("valid", by_label)
+        objective = {"metric": settings.objective, "value": valid["metrics"][settings.objective]["value"]}
+        body = {"objective": objective, "valid": valid, "test": _means("test", by_label), "by_label": by_label}
     else:
-        (measured,) = parts.values()
-    return {
-        "threshold": how.threshold,
-        "confidence": how.bootstrap.confidence,
-        "resamples": how.bootstrap.resamples,
-        **measured,
-        "blessed": not failed,
-        "reasons": reasons,
-    }
+        (body,) = by_label.values()
+    return cast(EvaluationDocument, {**head, **body, "blessed": not failed, "reasons": reasons})
 
 
-def _means(split: str, parts: dict[str, dict]) -> dict:
-    estimates = {}
-    for metric in metrics.METRICS:
-        each = {label: part[split]["metrics"][metric] for label, part in parts.items()}
-        estimates[metric] = {"value": None, "low": None, "high": None}
-        if lacking := next((label for label, estimate in each.items() if estimate["value"] is None), None):
-            estimates[metric]["reason"] = f"{lacking}: {each[lacking]['reason']}"
+def _means(split: Literal["valid", "test"], by_label: Mapping[str, LabelMetrics]) -> SplitMetrics:
+    """Returns the means of all metrics over labels. A mean does not exist if one label's value does not."""
+    means: dict[str, Estimate] = {}
+    for metric in METRICS:
+        means[metric] = {"value": None, "low": None, "high": None}
+        estimates = {label: part[split]["metrics"][metric] for label, part in by_label.items()}
+        values = [estimate["value"] for estimate in estimates.values() if estimate["value"] is not None]
+        if len(values) == len(estimates):
+            means[metric]["value"] = mean(metric, values)
         else:
-            estimates[metric]["value"] = metrics.mean(metric, [estimate["value"] for estimate in each.values()])
-    return {"rows": next(iter(parts.values()))[split]["rows"], "metrics": estimates}
+            label = next(label for label, estimate in estimates.items() if estimate["value"] is None)
+            means[metric]["reason"] = f"{label}: {estimates[label].get('reason')}"
+    return {"rows": next(iter(by_label.values()))[split]["rows"], "metrics": means}
 
 
-_NONE = Evaluation().bootstrap.model_copy(update={"resamples": 0})
+_NO_BOOTSTRAP = Evaluation().bootstrap.model_copy(update={"resamples": 0})
 
 
-def summarise(
-    labels: np.ndarray, scores: np.ndarray, baseline: np.ndarray | None, how: Evaluation, name: str = ""
-) -> dict:
-    """The metrics of some rows with their intervals.
+def measure_rows(
+    labels: np.ndarray, scores: np.ndarray, baseline: np.ndarray | None, settings: Evaluation, name: str = ""
+) -> ComparedMetrics:
+    """Returns the metrics of some rows with their intervals.
 
     Args:
         labels: [rows], 0 or 1.
         scores: [rows], probabilities of class 1.
-        baseline: [rows], the published model's probabilities, or None.
-        how: Threshold and bootstrap.
-        name: Name of the slice, for the random numbers. Defaults to that of all rows.
-
-    Returns:
-        `rows`, `positives`, `metrics` and `baseline` as in `metrics.json`.
+        baseline: [rows], the published model's probabilities; None if there are none.
+        settings: Threshold and bootstrap.
+        name: Name of the slice, which seeds the resampling. Defaults to the name of all rows.
     """
     rows, positives = len(labels), int(labels.sum())
-    own = metrics.measure(metrics.group(labels, scores, how.threshold))
+    values = cells.measure(cells.group(labels, scores, settings.threshold))
     if baseline is None:
-        found = bootstrap.intervals(labels, scores, how.threshold, how.bootstrap, name)
-        return _result(rows, positives, own, found, None)
-    found, theirs_found, gain_found = bootstrap.paired(labels, scores, baseline, how.threshold, how.bootstrap, name)
-    theirs = metrics.measure(metrics.group(labels, baseline, how.threshold))
-    gain = {m: metrics.goodness(m, own[m]) - metrics.goodness(m, theirs[m]) for m in metrics.METRICS}
-    compared = {
-        "metrics": _estimates(rows, positives, theirs, theirs_found),
-        "gain": _estimates(rows, positives, gain, gain_found),
-    }
-    return _result(rows, positives, own, found, compared)
-
-
-def _result(rows: int, positives: int, values: dict, intervals: dict, baseline: dict | None) -> dict:
-    estimates = _estimates(rows, positives, values, intervals)
-    return {"rows": rows, "positives": positives, "metrics": estimates, "baseline": baseline}
-
-
-def _estimates(rows: int, positives: int, values: dict, intervals: dict) -> dict[str, dict]:
-    result = {}
-    for metric in metrics.METRICS:
-        low, high = intervals[metric] or (None, None)
-        reason = metrics.undefined(metric, rows, positives)
-        result[metric] = {"value": None if reason else float(values[metric]), "low": low, "high": high}
-        if reason:
-            result[metric]["reason"] = reason
-    return result
-
-
-def _curves(labels: np.ndarray, scores: np.ndarray) -> dict:
-    cells = metrics.group(labels, scores)
+        intervals = bootstrap.intervals(labels, scores, settings.threshold, settings.bootstrap, name)
+        estimates = _estimates(rows, positives, values, intervals)
+        return {"rows": rows, "positives": positives, "metrics": estimates, "baseline": None}
+    intervals, published_intervals, gain_intervals = bootstrap.paired_intervals(
+        labels, scores, baseline, settings.threshold, settings.bootstrap, name
+    )
+    published = cells.measure(cells.group(labels, baseline, settings.threshold))
+    gains = {m: goodness(m, values[m]) - goodness(m, published[m]) for m in METRICS}
     return {
-        "roc": curves.roc(cells),
-        "precision_recall": curves.precision_recall(cells),
+        "rows": rows,
+        "positives": positives,
+        "metrics": _estimates(rows, positives, values, intervals),
+        "baseline": {
+            "metrics": _estimates(rows, positives, published, published_intervals),
+            "gain": _estimates(rows, positives, gains, gain_intervals),
+        },
+    }
+
+
+def _estimates(
+    rows: int,
+    positives: int,
+    values: Mapping[str, np.ndarray],
+    intervals: Mapping[str, bootstrap.Interval | None],
+) -> dict[str, Estimate]:
+    estimates: dict[str, Estimate] = {}
+    for metric in METRICS:
+        low, high = intervals[metric] or (None, None)
+        reason = cells.undefined(metric, rows, positives)
+        estimates[metric] = {"value": None if reason else float(values[metric]), "low": low, "high": high}
+        if reason:
+            estimates[metric]["reason"] = reason
+    return estimates
+
+
+def _curves(labels: np.ndarray, scores: np.ndarray) -> Curves:
+    exact = cells.group(labels, scores)
+    return {
+        "roc": curves.roc(exact),
+        "precision_recall": curves.precision_recall(exact),
         "calibration": curves.calibration(labels, scores),
         "histogram": curves.histogram(labels, scores),
     }
 
 
-def _write(spec: EvaluateSpec, document: dict, model: str, evaluation: str, page: str) -> EvaluationSummary:
-    metadata = {key: document[key] for key in ("name", "family", "model_fingerprint", "blessed", "reasons")}
-    metadata |= {"objective": spec.evaluation.objective, "objective_value": document["objective"]["value"]}
-    with artifact.write_folder(evaluation, metadata) as folder:
-        storage.write_json(folder / METRICS_FILE, document)
-        verdict = folder / (BLESSED if document["blessed"] else NOT_BLESSED)
-        verdict.write_text("".join(f"{line}\n" for line in document["reasons"]), encoding="utf-8")
-        html = report.render(document, report.read_model(model))
-        (folder / REPORT_FILE).write_text(html, encoding="utf-8")
-    _copy(Path(evaluation) / REPORT_FILE, Path(page))
+def _summary(document: EvaluationDocument, fingerprint: str) -> EvaluationSummary:
     values = {name: estimate["value"] for name, estimate in document["test"]["metrics"].items()}
     for label, part in document.get("by_label", {}).items():
         values |= {f"{name}_{label}": estimate["value"] for name, estimate in part["test"]["metrics"].items()}
@@ -316,13 +341,5 @@ def _write(spec: EvaluateSpec, document: dict, model: str, evaluation: str, page
         metrics=values,
         roc=document["curves"]["model"]["roc"] if "curves" in document else [],
         confusion=document.get("confusion", []),
-        fingerprint=artifact.read_manifest(evaluation)["fingerprint"],
+        fingerprint=fingerprint,
     )
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Writes the page beside the artifact under a temporary name and renames it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from tidemill.experiment.source import Source
+from tidemill.metrics import Metric
 from tidemill.section import Column, PositiveInt, Section, Seed
-
-Metric = Literal["auc", "pr_auc", "log_loss", "normalized_entropy", "calibration", "ece", "accuracy"]
 
 
 class Gate(Section):

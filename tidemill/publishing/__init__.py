@@ -1,1 +1,1 @@
-"""The store of published models, and batch prediction with one of them."""
+"""Publishing of models, and batch prediction with a published model."""

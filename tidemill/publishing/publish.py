@@ -1,28 +1,25 @@
-"""The `publish` step: the best blessed member becomes the next version in the model store."""
+"""The `publish` step: copies the best blessed model to the model store as its next version."""
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill import storage
-from tidemill.artifacts import artifact
+from tidemill.artifacts import artifact, evaluation_artifact, model_store
+from tidemill.artifacts.model import DOCUMENT, PUBLISHED, SERVING
 from tidemill.errors import Code, TidemillError
-from tidemill.evaluation import leaderboard
-from tidemill.evaluation.metrics import goodness
-from tidemill.publishing import store
+from tidemill.reports import leaderboard_page
 from tidemill.steps.publish import PublishSpec
-
-SERVING = "Format-Serving"
 
 
 @dataclass(frozen=True)
 class PublishSummary:
-    """What was published.
+    """The published version.
 
     Attributes:
         uri: Folder of the version.
@@ -39,115 +36,129 @@ class PublishSummary:
 
 @dataclass(frozen=True)
 class _Member:
+    """A model with its evaluation.
+
+    Attributes:
+        model: Folder of the model.
+        evaluation: Folder of the evaluation.
+        facts: Metadata of the evaluation.
+    """
+
     model: Path
     evaluation: Path
-    fingerprint: str
-    facts: dict
-
-    def rank(self) -> float:
-        value = self.facts["objective_value"]
-        return -math.inf if value is None else float(goodness(self.facts["objective"], value))
+    facts: evaluation_artifact.EvaluationFacts
 
 
 def publish(
     spec: PublishSpec,
-    models: list[str],
-    evaluations: list[str],
+    models: Sequence[str],
+    evaluations: Sequence[str],
     *,
     root: str,
     statistics: str | None = None,
     report: str | None = None,
 ) -> PublishSummary:
-    """Publishes the best blessed member, as a whole: a reader sees the finished version or none.
+    """Publishes the best blessed member. A reader sees the whole version or none.
 
-    The best is the one with the best objective on the valid split; of equals, and where valid is empty, the first of
-    `models`. When this run has published the same model before, that version is returned.
+    The best member has the best objective on the valid split. If members are equal, or valid is empty, it is the first
+    of them in `models`. If this run has already published the same model, that version is returned.
 
     Args:
         spec: Name, run and lineage.
         models: Folders of the members' models.
         evaluations: Folders of their evaluations, in any order.
         root: URI of the folder that holds `models/`.
-        statistics: Folder of the train data's statistics, kept for later comparisons. Defaults to none.
-        report: File for the page that compares the members. Written also when none is blessed.
+        statistics: Folder of the train split's statistics, for later comparisons. Defaults to none.
+        report: File for the leaderboard, which is also written if no member is blessed. Defaults to no page.
 
     Raises:
         TidemillError: `not-blessed` with the reasons of every member; `incomplete-artifact`.
     """
-    members = _match(models, evaluations)
-    blessed = [member for member in members if member.facts["blessed"]]
-    best = max(blessed, key=_Member.rank, default=None)
+    members = _members(models, evaluations)
+    blessed = [member for member in members if member.facts.blessed]
+    best = max(blessed, key=lambda member: member.facts.rank(), default=None)
     if report is not None:
-        chosen = None if best is None else best.facts["name"]
-        leaderboard.write(report, [str(member.evaluation) for member in members], published=chosen)
+        documents = [evaluation_artifact.read_document(member.evaluation) for member in members]
+        published = None if best is None else best.facts.name
+        storage.write_text(report, leaderboard_page.render(documents, published=published))
     if best is None:
         raise _not_blessed(members)
     version = _published_before(spec, best, root) or _publish(spec, best, members, root, statistics)
-    uri = store.version_uri(root, spec.experiment, version)
-    return PublishSummary(uri, version, best.facts["name"], best.facts["family"])
+    uri = model_store.version_uri(root, spec.experiment, version)
+    return PublishSummary(uri, version, best.facts.name, best.facts.family)
 
 
-def _match(models: list[str], evaluations: list[str]) -> list[_Member]:
-    by_model = {}
+def _members(models: Sequence[str], evaluations: Sequence[str]) -> list[_Member]:
+    """Returns each model with its evaluation, found by name and fingerprint."""
+    by_model: dict[tuple[str, str], tuple[Path, evaluation_artifact.EvaluationFacts]] = {}
     for path in evaluations:
-        facts = artifact.open_folder(path)["metadata"]
-        by_model[facts["name"], facts["model_fingerprint"]] = (Path(path), facts)
+        facts = evaluation_artifact.read_facts(path)
+        by_model[facts.name, facts.model_fingerprint] = (Path(path), facts)
     members = []
     for path in models:
-        about = artifact.open_folder(path)["metadata"]
-        found = about["name"], about["model_fingerprint"]
-        if found not in by_model:
-            got = "a model that none of the evaluations is about"
-            raise TidemillError(Code.INCOMPLETE_ARTIFACT, path, got, "evaluate every model before publishing")
-        evaluation, facts = by_model[found]
-        members.append(_Member(Path(path), evaluation, found[1], facts))
+        metadata = artifact.open_folder(path)["metadata"]
+        key = metadata["name"], metadata["model_fingerprint"]
+        if key not in by_model:
+            raise artifact.incomplete(path, "a model without an evaluation", "evaluate every model before publishing")
+        members.append(_Member(Path(path), *by_model[key]))
     if not members:
-        raise TidemillError(
-            Code.INCOMPLETE_ARTIFACT, "models", "no model", "give at least one model and its evaluation"
-        )
+        raise artifact.incomplete("models", "no model", "give at least one model and its evaluation")
     return members
 
 
-def _not_blessed(members: list[_Member]) -> TidemillError:
-    reasons = {member.facts["name"]: member.facts["reasons"] for member in members}
+def _not_blessed(members: Sequence[_Member]) -> TidemillError:
+    reasons = {member.facts.name: member.facts.reasons for member in members}
     got = "; ".join(f"{name} (not blessed: {'; '.join(each)})" for name, each in reasons.items())
     want = "improve the model or change evaluation.gates"
     return TidemillError(Code.NOT_BLESSED, "evaluation.gates", got, want, {"reasons": reasons})
 
 
 def _published_before(spec: PublishSpec, member: _Member, root: str) -> int | None:
-    for version in reversed(store.versions(root, spec.experiment)):
-        lineage = store.lineage(store.version_uri(root, spec.experiment, version))
-        if lineage["run_fingerprint"] == spec.run_fingerprint and lineage["model"]["fingerprint"] == member.fingerprint:
+    """Returns the version that this run has already published of this model."""
+    for version in reversed(model_store.versions(root, spec.experiment)):
+        lineage = model_store.lineage(model_store.version_uri(root, spec.experiment, version))
+        is_same_model = lineage["model"]["fingerprint"] == member.facts.model_fingerprint
+        if is_same_model and lineage["run_fingerprint"] == spec.run_fingerprint:
             return version
     return None
 
 
-def _publish(spec: PublishSpec, member: _Member, members: list[_Member], root: str, statistics: str | None) -> int:
+def _publish(spec: PublishSpec, member: _Member, members: Sequence[_Member], root: str, statistics: str | None) -> int:
     with tempfile.TemporaryDirectory(prefix="tidemill-publish-") as scratch:
         folder = Path(scratch) / "version"
         _assemble(spec, member, members, folder, statistics)
-        version = store.claim(root, spec.experiment, spec.run_fingerprint)
-        storage.publish_folder(folder, store.version_uri(root, spec.experiment, version))
+        version = model_store.claim(root, spec.experiment, spec.run_fingerprint)
+        storage.publish_folder(folder, model_store.version_uri(root, spec.experiment, version))
     return version
 
 
-def _assemble(spec: PublishSpec, member: _Member, members: list[_Member], folder: Path, statistics: str | None) -> None:
+def _assemble(
+    spec: PublishSpec, member: _Member, members: Sequence[_Member], folder: Path, statistics: str | None
+) -> None:
+    """Writes the sealed folder of a version."""
     shutil.copytree(member.model / SERVING, folder)
-    extra = folder / "tidemill"
-    extra.mkdir()
-    shutil.copyfile(member.model / "model.json", extra / "model.json")
-    for name in ("metrics.json", "report.html"):
-        shutil.copyfile(member.evaluation / name, extra / name)
+    storage.copy_file(member.model / DOCUMENT, folder / PUBLISHED / DOCUMENT)
+    for name in (evaluation_artifact.METRICS_FILE, evaluation_artifact.REPORT_FILE):
+        storage.copy_file(member.evaluation / name, folder / PUBLISHED / name)
     if statistics is not None:
-        shutil.copytree(statistics, extra / "statistics")
-    facts = {key: member.facts[key] for key in ("name", "family", "objective", "objective_value")}
-    lineage = {
+        shutil.copytree(statistics, folder / model_store.STATISTICS)
+    facts = member.facts
+    model: model_store.PublishedModel = {
+        "name": facts.name,
+        "family": facts.family,
+        "objective": facts.objective,
+        "objective_value": facts.objective_value,
+        "fingerprint": facts.model_fingerprint,
+    }
+    lineage: model_store.Lineage = {
         "experiment_name": spec.experiment,
         "run_fingerprint": spec.run_fingerprint,
-        "model": {**facts, "fingerprint": member.fingerprint},
-        "members": {m.facts["name"]: {"fingerprint": m.fingerprint, "blessed": m.facts["blessed"]} for m in members},
+        "model": model,
+        "members": {
+            m.facts.name: {"fingerprint": m.facts.model_fingerprint, "blessed": m.facts.blessed} for m in members
+        },
         **json.loads(json.dumps(spec.lineage)),
     }
-    storage.write_json(extra / "lineage.json", lineage)
-    artifact.seal(folder, {"experiment": spec.experiment, "run_fingerprint": spec.run_fingerprint, **facts})
+    model_store.write_lineage(folder, lineage)
+    metadata = {key: value for key, value in model.items() if key != "fingerprint"}
+    artifact.seal(folder, {"experiment": spec.experiment, "run_fingerprint": spec.run_fingerprint, **metadata})

@@ -15,6 +15,7 @@ import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from tidemill import storage
+from tidemill.artifacts import model_store
 from tidemill.experiment.source import Drift
 from tidemill.validation import statistics
 from tidemill.validation.columns import Column
@@ -22,7 +23,7 @@ from tidemill.validation.columns import Column
 NOTABLE = 0.1
 PREVIOUS = "previous"
 PROBE = "drift"
-_STATISTICS = ("tidemill", "statistics", "Split-train", statistics.FILE)
+_STATISTICS = (model_store.STATISTICS, "Split-train", statistics.FILE)
 _Histogram = statistics_pb2.Histogram
 
 

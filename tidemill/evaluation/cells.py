@@ -1,67 +1,31 @@
-"""Metrics of binary predictions, all computed from counts.
+"""Metrics of binary predictions, computed from counts.
 
 Rows are grouped into *cells*: the distinct scores in ascending order, each with its number of rows of class 0 and of
-class 1. Every metric is a function of these counts, so that a resample of the rows is nothing but other counts over the
-same cells: it needs no sorting, and hundreds of resamples are one array operation.
+class 1. Every metric is a function of these counts. A resample of the rows is another set of counts over the same
+cells, so it needs no sorting, and hundreds of resamples are one array operation.
 
-Ties are handled as scikit-learn does: rows of equal score are one step of the ROC and the precision-recall curve.
+Ties are handled as in scikit-learn: rows of equal score are one step of the ROC and the precision-recall curve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 
-from tidemill.experiment.evaluation import Metric
+from tidemill.binary_metrics import row_log_loss
 
-METRICS: tuple[str, ...] = get_args(Metric)
 CALIBRATION_BINS = 10
-NAMES = {
-    "auc": "AUC",
-    "pr_auc": "PR-AUC",
-    "log_loss": "log loss",
-    "normalized_entropy": "normalised entropy",
-    "calibration": "calibration",
-    "ece": "ECE",
-    "accuracy": "accuracy",
-}
-_EPSILON = float(np.finfo(np.float64).eps)
-
-_GOODNESS = {
-    "auc": lambda value: value,
-    "pr_auc": lambda value: value,
-    "log_loss": lambda value: -value,
-    "normalized_entropy": lambda value: -value,
-    "calibration": lambda value: -np.abs(value - 1),
-    "ece": lambda value: -value,
-    "accuracy": lambda value: value,
-}
-
-
-def goodness(metric: str, value):
-    """The metric turned so that more is better: log loss, normalised entropy and ECE change their sign, and calibration
-    becomes minus its distance from 1.
-
-    Args:
-        metric: One of `METRICS`.
-        value: A number or an array.
-    """
-    return _GOODNESS[metric](value)
-
-
-def mean(metric: str, values: Sequence[float]) -> float:
-    """A metric's mean over labels. That of calibration is 1 plus the mean distance from 1: scores that are too high for
-    one label do not make up for scores that are too low for another."""
-    if metric == "calibration":
-        return float(1 + np.mean(np.abs(np.asarray(values) - 1)))
-    return float(np.mean(values))
 
 
 def undefined(metric: str, rows: int, positives: int) -> str | None:
-    """Why the metric does not exist for so many rows, of which so many are of class 1. None where it exists."""
+    """Returns why a metric does not exist; None if it exists.
+
+    Args:
+        metric: One of `tidemill.metrics.METRICS`.
+        rows: Number of rows.
+        positives: Number of rows of class 1.
+    """
     if rows == 0:
         return "no rows"
     if metric in ("auc", "normalized_entropy") and positives in (0, rows):
@@ -75,13 +39,15 @@ def undefined(metric: str, rows: int, positives: int) -> str | None:
 class Cells:
     """Rows grouped by score, in ascending order of the score. K is the number of cells.
 
+    An entry [c, k] is a mean over the rows of class c in cell k; it is 0 if there are none.
+
     Attributes:
         index: [rows] int32, the cell of each row.
         labels: [rows] int8, 0 or 1.
-        score: [2, K] float64, mean score of the cell's rows of class 0 and 1 (0 where it has none).
-        loss: [2, K] float64, likewise the mean log loss, in nats.
-        above: [2, K] float64, likewise the share of rows with a score of at least the threshold.
-        top: [K] float64, the cell's highest score.
+        score: [2, K] float64, mean score.
+        loss: [2, K] float64, mean log loss in nats.
+        above: [2, K] float64, share of rows with a score of at least the threshold.
+        top: [K] float64, highest score of the cell.
         bin_starts: [bins] int64, the first cell of each calibration bin.
         counts: [2, K] float64, rows of class 0 and 1.
     """
@@ -102,8 +68,8 @@ def group(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5, max_ce
     Args:
         labels: [rows], 0 or 1, of any numeric or boolean type.
         scores: [rows], probabilities of class 1.
-        threshold: Score from which on a row counts as positive. Defaults to 0.5.
-        max_cells: With more distinct scores than this, neighbours are put together into so many cells of equal
+        threshold: Lowest score that counts as positive. Defaults to 0.5.
+        max_cells: Maximum number of cells. With more distinct scores, neighbours are merged into cells of equal
             frequency. Defaults to no limit, which makes all metrics exact.
     """
     labels = np.asarray(labels).astype(np.int8)
@@ -122,28 +88,25 @@ def group(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5, max_ce
         return flat.reshape(2, width).astype(np.float64)
 
     counts = per_cell(None)
-    some = np.maximum(counts, 1)
+    divisor = np.maximum(counts, 1)
     return Cells(
         index=index.astype(np.int32),
         labels=labels,
-        score=per_cell(scores) / some,
-        loss=per_cell(row_log_loss(labels, scores)) / some,
-        above=per_cell((scores >= threshold).astype(np.float64)) / some,
+        score=per_cell(scores) / divisor,
+        loss=per_cell(row_log_loss(labels, scores)) / divisor,
+        above=per_cell((scores >= threshold).astype(np.float64)) / divisor,
         top=top,
         bin_starts=_bin_starts(scores, top),
         counts=counts,
     )
 
 
-def row_log_loss(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Log loss of each row in nats, [rows] float64; scores are clipped to [eps, 1 - eps] of float64."""
-    clipped = np.clip(np.asarray(scores, np.float64), _EPSILON, 1 - _EPSILON)
-    return -np.where(np.asarray(labels) == 1, np.log(clipped), np.log1p(-clipped))
-
-
 def calibration_bins(scores: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """The inner edges of equal-frequency bins, [bins - 1] float64. A score is in the first bin whose edge it does not
-    exceed, so that equal scores share a bin (scikit-learn's `calibration_curve` with `strategy="quantile"`)."""
+    """Returns the inner edges of equal-frequency bins, [bins - 1] float64.
+
+    A score belongs to the first bin whose edge it does not exceed, so equal scores share a bin. scikit-learn's
+    `calibration_curve` does the same with `strategy="quantile"`.
+    """
     return np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]) if len(scores) else np.empty(0)
 
 
@@ -153,24 +116,24 @@ def _bin_starts(scores: np.ndarray, top: np.ndarray) -> np.ndarray:
 
 
 def measure(cells: Cells, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """All metrics of one or many sets of counts over the same cells.
+    """Returns all metrics of one or many sets of counts over the same cells.
 
     Args:
         cells: The cells.
-        counts: [..., 2, K], rows of class 0 and 1 in each cell. Defaults to the cells' own.
+        counts: [..., 2, K], rows of class 0 and 1 in each cell. Defaults to the counts of the cells themselves.
 
     Returns:
-        For each of `METRICS` an array [...] of float64, NaN where the metric does not exist (see `undefined`).
+        Arrays [...] of float64 by metric. A value is NaN if the metric does not exist (see `undefined`).
 
         - auc: area under the ROC curve.
         - pr_auc: average precision.
         - log_loss: mean log loss in nats.
         - normalized_entropy: log loss over the entropy of the base rate (He et al., 2014, ADKDD); below 1 is better
           than predicting the base rate.
-        - calibration: mean prediction over base rate (ibid.).
+        - calibration: mean prediction divided by the base rate (ibid.).
         - ece: expected calibration error, the mean over ten equal-frequency bins of |mean score - share of class 1|,
           weighted by rows (Naeini et al., 2015, AAAI).
-        - accuracy: share of rows on the right side of the threshold.
+        - accuracy: share of rows on the correct side of the threshold.
     """
     counts = cells.counts if counts is None else counts
     negatives, positives = counts[..., 0, :], counts[..., 1, :]
@@ -199,10 +162,10 @@ def _weighted(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _average_precision(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """Sum over the cells from the top of (class-1 rows in the cell) * (precision at its score)."""
+    """Returns the sum over all cells of (rows of class 1) * (precision at the score of the cell)."""
     hits = np.cumsum(positives[..., ::-1], -1)
-    called = np.cumsum((positives + negatives)[..., ::-1], -1)
-    precision = np.divide(hits, called, out=np.zeros_like(hits, dtype=np.float64), where=called > 0)
+    predicted = np.cumsum((positives + negatives)[..., ::-1], -1)
+    precision = np.divide(hits, predicted, out=np.zeros_like(hits, dtype=np.float64), where=predicted > 0)
     return (positives[..., ::-1] * precision).sum(-1)
 
 
@@ -214,7 +177,7 @@ def _calibration_gap(cells: Cells, counts: np.ndarray) -> np.ndarray:
 
 
 def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[list[int]]:
-    """The confusion matrix `[[tn, fp], [fn, tp]]`; a row counts as positive from the threshold on."""
-    called = np.asarray(scores) >= threshold
-    flat = np.bincount(np.asarray(labels).astype(np.int64) * 2 + called, minlength=4)
+    """Returns the confusion matrix `[[tn, fp], [fn, tp]]`. A score of at least the threshold counts as positive."""
+    predicted = np.asarray(scores) >= threshold
+    flat = np.bincount(np.asarray(labels).astype(np.int64) * 2 + predicted, minlength=4)
     return flat.reshape(2, 2).tolist()

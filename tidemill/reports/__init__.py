@@ -1,0 +1,1 @@
+"""HTML pages that several steps write: the evaluation report, the leaderboard and the experiment report."""
