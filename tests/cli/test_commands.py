@@ -112,7 +112,7 @@ class TestRun:
         file = write(toy, "aa", "bbb")
         assert main(["run", file, "--param", "rows=4"]) == 0
         out = capsys.readouterr().out
-        assert re.search(r"^ingest +started$", out, re.M) and re.search(r"^train-bbb +done  \d", out, re.M)
+        assert re.search(r"^ingest +started: first run$", out, re.M) and re.search(r"^train-bbb +done  \d", out, re.M)
         assert re.search(r"^bbb +0.3000 +passed$", out, re.M)
         assert re.search(r"^published +\.tidemill/models/toy \(aa\)$", out, re.M)
         assert re.search(r"^report +\.tidemill/runs/[\d-]+/reports/evaluate-bbb-report\.html$", out, re.M)

@@ -50,7 +50,8 @@ class Lines:
             word = "started" if step.state is State.RUNNING else step.state.value
             # A cached step takes no time that would be worth telling.
             took = f"  {duration(step.seconds)}" if step.seconds is not None and step.state is not State.CACHED else ""
-            text = f"{step.name:<{width}}  {word}{took}"
+            why = f": {summary(step.reasons)}" if step.reasons and step.state is State.RUNNING else ""
+            text = f"{step.name:<{width}}  {word}{took}{why}"
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         steps.observe(line)
@@ -87,6 +88,7 @@ class LiveTable:
         table.add_column("", width=20)
         table.add_column("rows/s", justify="right", no_wrap=True)
         table.add_column("", no_wrap=True, overflow="ellipsis", style="dim")
+        table.add_column("why it runs", no_wrap=True, overflow="ellipsis", style="dim")
         for step in steps:
             reading = self._reading(step)
             seconds = None if step.state is State.CACHED else step.elapsed()
@@ -98,6 +100,7 @@ class LiveTable:
                 _bar(reading) if running else "",
                 _rate(reading),
                 reading.what if running else "",
+                summary(step.reasons) if step.state not in (State.WAITING, State.CACHED) else "",
             )
         return table
 
@@ -107,6 +110,12 @@ class LiveTable:
         if step.name not in self._tails:
             self._tails[step.name] = Tail(step.progress_file)
         return self._tails[step.name].read()
+
+
+def summary(reasons: list[str]) -> str:
+    """Returns the first reason and the number of the others."""
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return f"{reasons[0]}{more}" if reasons else ""
 
 
 def duration(seconds: float) -> str:

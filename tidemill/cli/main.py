@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_report(commands)
     _add_runs(commands)
+    _add_explain(commands)
     _add_compile(commands)
     return parser
 
@@ -120,6 +121,15 @@ def _add_runs(commands) -> None:
     showing.add_argument("run", metavar="RUN", nargs="?", help="a run's id or how it begins; defaults to the newest")
     showing.add_argument("--json", action="store_true", help="print the whole record")
     _add_root(showing)
+
+
+def _add_explain(commands) -> None:
+    text = "Show what decides whether a step runs again, and what changed since the run before."
+    parser = _add(commands, "explain", "explain:explain", text)
+    parser.add_argument("step", metavar="STEP", help="a step's name, or its task's, such as train")
+    parser.add_argument("--run", metavar="RUN", help="a run's id or how it begins; defaults to the newest")
+    parser.add_argument("--files", action="store_true", help="list the modules and templates that the step can reach")
+    _add_root(parser)
 
 
 def _add_compile(commands) -> None:

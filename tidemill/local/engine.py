@@ -14,7 +14,7 @@ import os
 import shlex
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import tidemill.runtime
 from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.local.process import Processes
+from tidemill.local.step_keys import StepKey, step_key
 from tidemill.local.steps import State, Step, Steps, item_label
 
 _TASK_ARGUMENTS = (
@@ -42,6 +43,11 @@ _EXPECTED = [
     (logging_utils, "indented_print", "num_spaces"),
     (logging_utils, "print_horizontal_line", ""),
     (cache.LocalCache, "get", "self key"),
+    (
+        cache.LocalCache,
+        "compute_key",
+        "self component_name image full_command arguments env_vars custom_cache_key",
+    ),
 ]
 _EXECUTOR_INPUT = "--executor_input"
 _LONGEST_VALUE = 500
@@ -70,9 +76,19 @@ class Engine:
         log: File for what kfp itself has to say.
         temporary: Folder for temporary files of kfp and of the steps.
         use_cache: Whether finished steps of earlier runs are used. Results are put into the cache in any case.
+        on_key: Called with each cacheable step and its key before the step is looked up in the cache.
     """
 
-    def __init__(self, steps: Steps, root: Path, log: Path, temporary: Path, *, use_cache: bool = True):
+    def __init__(
+        self,
+        steps: Steps,
+        root: Path,
+        log: Path,
+        temporary: Path,
+        *,
+        use_cache: bool = True,
+        on_key: Callable[[Step, StepKey], None] | None = None,
+    ):
         check_kfp()
         self.processes = Processes()
         self._steps = steps
@@ -80,6 +96,7 @@ class Engine:
         self._log = log
         self._temporary = temporary
         self._use_cache = use_cache
+        self._on_key = on_key
         self._loop_items: list[str] = []
         # The task that this thread runs: kfp runs the iterations of a loop on threads.
         self._current = threading.local()
@@ -120,6 +137,7 @@ class Engine:
             (subprocess_task_handler, "run_local_subprocess", self._process),
             (subprocess_task_handler, "replace_python_executable", _replace_python),
             (cache.LocalCache, "get", self._cached(cache.LocalCache.get)),
+            (cache.LocalCache, "compute_key", self._compute_key(cache.LocalCache.compute_key)),
             # These three change the root logger and `print` for all threads.
             (logging_utils, "local_logger_context", contextlib.nullcontext),
             (logging_utils, "indented_print", contextlib.nullcontext),
@@ -186,6 +204,20 @@ class Engine:
 
         return whole
 
+    def _compute_key(self, compute: Callable[..., str]) -> Callable[..., str]:
+        """Wraps `LocalCache.compute_key` so that `on_key` receives what goes into the key."""
+
+        def compute_and_report(local_cache: cache.LocalCache, **content: Any) -> str:
+            key = compute(local_cache, **content)
+            if self._on_key is not None:
+                arguments = content.pop("arguments")
+                inputs = {name: value for name, value in arguments.items() if _is_artifact(value)}
+                parameters = {name: value for name, value in arguments.items() if name not in inputs}
+                self._on_key(self._current.step, step_key(key, parameters, inputs, content))
+            return key
+
+        return compute_and_report
+
     def _item_label(self, io_store) -> str | None:
         for name in reversed(self._loop_items):
             with contextlib.suppress(ValueError):
@@ -218,6 +250,11 @@ def _replace_python(full_command: list[str], new_executable: str) -> list[str]:
     scripts = full_command.index(_EXECUTOR_INPUT) - 1
     quoted = shlex.quote(new_executable)
     return [part.replace("python3", quoted) for part in full_command[:scripts]] + full_command[scripts:]
+
+
+def _is_artifact(value: object) -> bool:
+    artifacts = value if isinstance(value, list) else [value]
+    return bool(artifacts) and all(isinstance(item, dsl.Artifact) for item in artifacts)
 
 
 def _is_whole(value: object) -> bool:

@@ -48,7 +48,7 @@ class Run:
     seconds: float | None = None
     every_step_cached: bool = False
     steps: list[dict] = field(default_factory=list)
-    """`name`, `task`, `state`, `seconds`, `log`, `outputs`, `error`."""
+    """`name`, `task`, `state`, `seconds`, `log`, `reasons`, `outputs`, `error`."""
     reports: list[str] = field(default_factory=list)
     """HTML files."""
 
@@ -203,6 +203,7 @@ def _describe(step: Step) -> dict:
         "state": step.state.value,
         "seconds": None if step.seconds is None else round(step.seconds, 3),
         "log": str(step.log) if step.log.is_file() else None,
+        "reasons": step.reasons if step.state is not State.CACHED else [],
         "outputs": step.outputs,
         "error": step.error,
     }

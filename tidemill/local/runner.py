@@ -23,6 +23,7 @@ from tidemill.local.compiling import Source
 from tidemill.local.engine import Engine
 from tidemill.local.record import Run
 from tidemill.local.results import Results, collect
+from tidemill.local.step_keys import StepKey, previous, reasons
 from tidemill.local.steps import Step, Steps
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -113,7 +114,15 @@ def run_pipeline(
         run.see(steps)
         if on_start:
             on_start(run, steps)
-        engine = Engine(steps, root, run.folder / "kfp.log", Path(run.temporary), use_cache=use_cache)
+
+        def on_key(step: Step, key: StepKey) -> None:
+            key.write(run.folder, step.name)
+            earlier = previous(root, run.id, run.experiment, run.pipeline, step.name)
+            before, state = (None, "") if earlier is None else earlier[1:]
+            step.reasons = reasons(key, before, state, use_cache=use_cache)
+
+        log, temporary = run.folder / "kfp.log", Path(run.temporary)
+        engine = Engine(steps, root, log, temporary, use_cache=use_cache, on_key=on_key)
         try:
             _run_unless_stopped(engine, compiled, spec, values)
         except Stopped:

@@ -48,6 +48,8 @@ class Step:
     """Where its log, progress and error file are."""
     outputs: dict = field(default_factory=dict)
     """By output name: `{"uri", "type", "metadata"}` of an artifact, or a parameter's value."""
+    reasons: list[str] = field(default_factory=list)
+    """Why the step runs again, the most telling first. Empty for steps that are never cached."""
     error: dict | None = None
     """`code` (None: not a user's mistake), `message`, `details`."""
 
