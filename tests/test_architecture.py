@@ -22,6 +22,7 @@ LAYERS = [
     "artifacts duckdb_session",
     "storage section runtime",
     "binary_metrics cpus errors fingerprint metrics",
+    "error_codes",
 ]
 """From the top down. A module imports only from lower layers and from its own package; what stands on one line is
 independent of each other."""

@@ -1,7 +1,7 @@
 """Each error code's example is a message that Tidemill really writes, and its remedy works.
 
 Each case is a function of a folder and of `fixed`: it makes the mistake, or the same input with the remedy applied.
-`python -m tests.docs.test_error_examples` prints the messages, to copy them into `tidemill/errors.py`.
+`python -m tests.docs.test_error_examples` prints the messages, to copy them into `tidemill/error_codes.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The generated pages of `docs/`: the error reference and the configuration reference.
 
-The error reference is made from `tidemill.errors.Code`, the configuration reference from the JSON Schema of the
+The error reference is made from `tidemill.error_codes`, the configuration reference from the JSON Schema of the
 experiment file. The examples of keys are taken from the experiments in `docs/examples/`, which the tests read.
 """
 
@@ -45,7 +45,7 @@ def error_page() -> str:
     """Returns the error reference as Markdown."""
     lines = [
         "# Errors",
-        _NOTE.format(source="tidemill/errors.py"),
+        _NOTE.format(source="tidemill/error_codes.py"),
         "A mistake in a user's input ends a command or a step with exit code 2 and one line:\n\n"
         "```text\nerror [code] where: got what was received; what to do.\n```\n\n"
         "The code is one of those below. Each example is a real message, and each remedy is tested. Any other "
