@@ -1,4 +1,9 @@
-"""The same steps by any framework, from the same weights: in this process, or by `python -m` in one of its own."""
+"""The same training steps by any framework, from the same weights, in this process or in one that uses JAX.
+
+    python -m tests.training.frameworks JOB.json
+
+runs steps and trainings in one process with JAX, because each process compiles and imports anew.
+"""
 
 from __future__ import annotations
 
@@ -6,70 +11,76 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tidemill.errors import TidemillError
 from tidemill.experiment.training import Training
-from tidemill.models import parse_config
 from tidemill.models.core import backend
 from tidemill.models.core.inputs import Layout, Rows
-from tidemill.models.core.registry import open_model
+from tidemill.models.core.registry import open_model, parse_config
 from tidemill.models.core.sizes import table_sizes, within_budget
-from tidemill.runtime import ERROR_FILE
 
 LAYOUT = Layout(("a", "b", "c"), (50, 7, 50), ("x", "y"), ("label",))
-BATCH, LAST = 64, 37
-SMALL = {"deep": [16, 8], "embedding_dim": 4}
-_TOLD = {"clip_norm": 0.05, "schedule": "cosine", "warmup_steps": 2, "weight_decay": 0.1}
-CASES: dict[str, dict] = {
-    f"{name}{', and all settings' * bool(told)}": {
-        "model": {"family": "dcn_v2"} | SMALL,
-        "training": {"optimizer": {"name": name, "learning_rate": 0.05} | told},
-    }
-    for name in ("adam", "adagrad", "sgd")
-    for told in ({}, _TOLD)
-} | {
-    "two layers of tables": {"model": {"family": "deepfm"} | SMALL},
-    "nothing but tables": {"model": {"family": "lr"}, "columns": ["a", "b"]},
-    "a schedule of nothing but tables": {
+BATCH, LAST = 16, 9
+_DCN = {"family": "dcn_v2", "cross_layers": 1, "deep": [8], "embedding_dim": 4}
+CASES: dict[str, dict[str, Any]] = {
+    "adam with all settings, penalty and weights": {
+        "model": _DCN | {"l2_embedding": 0.1},
+        "training": {
+            "positive_weight": 3.0,
+            "optimizer": {
+                "name": "adam", "learning_rate": 0.05, "clip_norm": 0.05, "schedule": "cosine", "warmup_steps": 2,
+                "weight_decay": 0.1,
+            },
+        },
+    },
+    "adagrad with two layers of tables of two sizes": {
+        "model": {"family": "deepfm", "deep": [8], "embedding_dim": 4, "embedding_dims": {"a": 8}},
+        "training": {"optimizer": {"name": "adagrad", "learning_rate": 0.05}},
+    },
+    "sgd with tables that are shared and cut": {
+        "model": _DCN | {"shared_embeddings": [["a", "c"]]},
+        "training": {"optimizer": {"name": "sgd", "learning_rate": 0.05, "clip_norm": 0.5}},
+        "bytes": 600,
+    },
+    "a schedule without dense weights": {
         "model": {"family": "lr"},
         "columns": ["a", "b"],
         "training": {"optimizer": {"schedule": "linear"}},
     },
-    "no tables": {"model": {"family": "dcn_v2"} | SMALL, "columns": ["x", "y"]},
-    "penalty": {"model": {"family": "dcn_v2", "l2_embedding": 0.1} | SMALL},
-    "sizes": {"model": {"family": "deepfm", "embedding_dims": {"a": 8}} | SMALL},
-    "shared": {"model": {"family": "dcn_v2", "shared_embeddings": [["a", "c"]]} | SMALL},
-    "cut": {"model": {"family": "dcn_v2"} | SMALL, "bytes": 800},
-    "weighted": {"model": {"family": "dlrm", "bottom": [8]} | SMALL, "training": {"positive_weight": 3.0}},
-}
-DROPOUT = {"model": {"family": "dcn_v2", "dropout": 0.3, "l2_embedding": 0.1} | SMALL}
+    "no tables": {"model": _DCN, "columns": ["x", "y"]},
+}  # fmt: skip
+DROPOUT = {"model": _DCN | {"dropout": 0.3, "l2_embedding": 0.1}}
+ONE_DEVICE = {"batch_size": BATCH - 1}
+"""A batch size that two devices do not divide. The batches are the same."""
 
 
 def batches(layout: Layout) -> list[Rows]:
-    """Some batches with few ids, and a smaller one at the end."""
+    """Draws batches in which some ids occur several times and some never, and a smaller last batch."""
     draw = np.random.default_rng(0)
-    found = []
-    for rows in (BATCH,) * 5 + (LAST,):
+    rows_of_batches = []
+    for rows in (BATCH,) * 4 + (LAST,):
         ids = np.stack([draw.integers(0, n, rows) for n in layout.num_ids] or [np.empty(rows)], axis=1)
         numbers = draw.normal(size=(rows, len(layout.numbers)))
         labels = draw.integers(0, 2, (rows, len(layout.labels))).astype(np.float32)
-        found.append(Rows(ids.astype(np.int32)[:, : len(layout.ids)], numbers.astype(np.float32), labels))
-    return found
+        rows_of_batches.append(Rows(ids.astype(np.int32)[:, : len(layout.ids)], numbers.astype(np.float32), labels))
+    return rows_of_batches
 
 
-def trained(case: dict) -> dict[str, np.ndarray]:
-    """Weights by path after the batches, the sum of losses as `loss`, the scores of the last batch as `scores`, and the
-    number of `devices`."""
-    from tidemill.models.core.neural import logits_of, tables_of
+def run_steps(case: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the weights by path after the batches, and `loss`, `scores` of the last batch, and `devices`."""
+    from tidemill.models.core.neural import NeuralModel, logits_of, tables_of
     from tidemill.training.networks import select_stepper
 
     columns = case.get("columns", LAYOUT.columns)
-    kept = [place for place, name in enumerate(LAYOUT.ids) if name in columns]
+    ids = [i for i, name in enumerate(LAYOUT.ids) if name in columns]
     layout = Layout(
-        tuple(LAYOUT.ids[p] for p in kept),
-        tuple(LAYOUT.num_ids[p] for p in kept),
+        tuple(LAYOUT.ids[i] for i in ids),
+        tuple(LAYOUT.num_ids[i] for i in ids),
         tuple(name for name in LAYOUT.numbers if name in columns),
         LAYOUT.labels,
     )
@@ -77,46 +88,82 @@ def trained(case: dict) -> dict[str, np.ndarray]:
     stepper_class = select_stepper()
     stepper_class.prepare(0, 1)
     model = open_model(parse_config(case["model"]), layout)
-    found = table_sizes(model.config, layout)
+    assert isinstance(model, NeuralModel)
+    sizes = table_sizes(model.config, layout)
     if "bytes" in case:
-        found = within_budget(found, [np.arange(n)[::-1] for n in layout.num_ids], case["bytes"], "budget")
-        assert found.slots
-    network = model.network = model.build(found, precision=training.precision)
+        sizes = within_budget(sizes, [np.arange(n)[::-1] for n in layout.num_ids], case["bytes"], "budget")
+        assert sizes.slots
+    network = model.network = model.build(sizes, precision=training.precision)
     draw = np.random.default_rng(1)
     for variable in network.trainable_variables:
         variable.assign(draw.normal(size=variable.shape, scale=0.3))
     rows = batches(layout)
-    steps = stepper_class(logits_of(network), tables_of(network), layout, training, len(rows))
+    stepper = stepper_class(logits_of(network), tables_of(network), layout, training, len(rows))
     for batch in rows:
-        steps.step(batch)
-    loss = steps.loss_sum()
-    steps.publish()
+        stepper.step(batch)
+    loss = stepper.loss_sum()
+    stepper.publish()
     weights = {variable.path.replace("/", "."): variable.numpy() for variable in network.trainable_variables}
-    return weights | {
-        "loss": np.array(loss),
-        "scores": model.predict_rows(rows[-1]),
-        "devices": np.array(steps.devices),
-    }
+    scores = model.predict_rows(rows[-1])
+    return weights | {"loss": np.array(loss), "scores": scores, "devices": np.array(stepper.devices)}
 
 
-def by_jax(cases: dict[str, dict], folder: Path, devices: int = 1) -> dict[str, dict[str, np.ndarray]]:
-    """The same for some cases, by JAX in one process with this number of devices of the CPU."""
-    env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    """Compares two results of `run_steps`, except the number of devices."""
+    assert set(found) == set(wanted)
+    for path in set(wanted) - {"devices"}:
+        np.testing.assert_allclose(found[path], wanted[path], atol=3e-5, rtol=1e-4, err_msg=path)
+
+
+def run_in_jax(folder: Path, job: dict[str, Any], devices: int = 2) -> Path:
+    """Runs a job in a process that uses JAX, and returns the folder of its results."""
+    # Compiling without optimization takes half the time, and the small networks of tests do not need it.
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    env = os.environ | {"XLA_FLAGS": f"{flags} --xla_llvm_disable_expensive_passes=true"}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
-    command = [sys.executable, "-m", __name__, json.dumps(list(cases.values())), str(folder)]
-    subprocess.run(command, env=env, check=True)
-    return {name: dict(np.load(folder / f"{place}.npz")) for place, name in enumerate(cases)}
+    (folder / "job.json").write_text(json.dumps(job | {"folder": str(folder)}))
+    subprocess.run([sys.executable, "-m", __name__, str(folder / "job.json")], env=env, check=True)
+    return folder
 
 
-def train_step_told(spec: str, paths: list[str], root: str, model: str, events: str, error: str) -> None:
-    """The train step. Its error goes to a file."""
-    from tests.training.test_resume import train_step
+def _run_job(job: dict[str, Any]) -> None:
+    backend.select("jax", 1)
+    folder = Path(job["folder"])
+    for name, case in job["steps"].items():
+        np.savez(folder / f"{name}.npz", **run_steps(case))
+    results = {}
+    for name, training in job["trainings"].items():
+        results[name] = _train(name, job["shop"], folder, training)
+    results |= {"resumed": _resume(job["shop"], folder, job["resumed"])} if "resumed" in job else {}
+    (folder / "results.json").write_text(json.dumps(results))
 
-    os.environ[ERROR_FILE] = error
-    train_step(spec, paths, root, model, events)
+
+def _train(name: str, artifacts: str, folder: Path, training: dict[str, Any]) -> dict[str, Any]:
+    """Runs the train step, and returns the summary or the error."""
+    from tests.training.conftest import Shop
+
+    try:
+        model, settings = training["model"], training["training"]
+        return vars(Shop.at(Path(artifacts), folder).train(model, name, backend="jax", **settings))
+    except TidemillError as error:
+        return error.to_dict()
+    except Exception:
+        return {"traceback": traceback.format_exc()}
+
+
+def _resume(artifacts: str, folder: Path, model: dict[str, Any]) -> list[str]:
+    """Returns the fingerprints of an uninterrupted fit and of one that was interrupted and resumed."""
+    from tests.training.conftest import Shop, Stop, StopAfter
+
+    whole, resumed = (Shop.at(Path(artifacts), folder / name) for name in ("whole", "interrupted"))
+    settings = {"backend": "jax", "epochs": 2, "early_stopping": {"metric": "auc", "patience": 1}}
+    fingerprints = [whole.fit(model, **settings)[0].fingerprint()]
+    try:
+        resumed.fit(model, progress=StopAfter(30), checkpoint_seconds=1e-9, **settings)
+    except Stop:
+        fingerprints.append(resumed.fit(model, **settings)[0].fingerprint())
+    return fingerprints
 
 
 if __name__ == "__main__":
-    backend.select("jax", 1)
-    for number, one in enumerate(json.loads(sys.argv[1])):
-        np.savez(Path(sys.argv[2]) / f"{number}.npz", **trained(one))
+    _run_job(json.loads(Path(sys.argv[1]).read_text()))

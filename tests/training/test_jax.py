@@ -1,27 +1,28 @@
-"""Training by JAX: the same as by TensorFlow, on any number of devices, and exported by TensorFlow."""
+"""Training by JAX: the same steps as by TensorFlow, on any number of devices, exported by TensorFlow."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
 
+from tests.sharing import once
 from tests.training import frameworks
 from tests.training.conftest import DCN, MODELS, Shop
 from tests.training.test_resume import COUNTING
 from tests.training.test_warm_start import publish
 from tidemill.artifacts.examples import Dataset
-from tidemill.errors import EXIT_CODE, Code, TidemillError
+from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
 from tidemill.models import load_model
 from tidemill.serving import export
@@ -29,148 +30,134 @@ from tidemill.serving.replay import TOLERANCE, sample, to_examples
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import to_dense
 
+pytestmark = [pytest.mark.tensorflow, pytest.mark.process]
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed (tidemill[jax])")
-SPAWNED = multiprocessing.get_context("spawn")
-"""Processes without Keras."""
 
 
-@pytest.fixture(scope="module")
-def on_one(tmp_path_factory) -> dict:
-    cases = frameworks.CASES | {"dropout": frameworks.DROPOUT}
-    return frameworks.by_jax(cases, tmp_path_factory.mktemp("one"))
+@pytest.fixture(scope="session")
+def in_jax(tmp_path_factory, artifacts, trained) -> Path:
+    """The results of one process with JAX and two devices: steps by case, `results.json`, and the trained models."""
+    one_device = {"training": frameworks.ONE_DEVICE}
+    steps = frameworks.CASES | {"dropout": frameworks.DROPOUT, "dropout, one device": frameworks.DROPOUT | one_device}
+
+    def build(folder: Path) -> None:
+        earlier = publish(trained("deepfm").folder / "model", folder / "published")
+        still = {"name": "sgd", "learning_rate": 1e-9}
+        trainings = {
+            "warm": {
+                "model": MODELS["deepfm"],
+                "training": {"warm_start": earlier, "optimizer": still, "epochs": 1, "precision": "mixed_bfloat16"},
+            },
+            "own": {"model": {"family": "own", "module": COUNTING}, "training": {"negative_rate": 0.5}},
+            "diverged": {"model": DCN, "training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}}},
+        }
+        shop = str(artifacts.folder)
+        frameworks.run_in_jax(folder, {"steps": steps, "trainings": trainings, "resumed": DCN, "shop": shop})
+
+    return once(tmp_path_factory, "trained-in-jax", build)
+
+
+def steps_of(folder: Path, case: str) -> dict[str, np.ndarray]:
+    return dict(np.load(folder / f"{case}.npz"))
 
 
 @needs_jax
-@pytest.mark.parametrize("name", frameworks.CASES)
-def test_the_same_steps_as_tensorflows(on_one, name):
-    """With ids that occur several times in a batch, and some in none."""
-    wanted, found = frameworks.trained(frameworks.CASES[name]), on_one[name]
-    assert set(wanted) == set(found)
-    for path in wanted:
-        np.testing.assert_allclose(found[path], wanted[path], atol=3e-5, rtol=1e-4, err_msg=path)
+@pytest.mark.parametrize("case", frameworks.CASES)
+def test_steps_on_two_devices_equal_those_of_tensorflow(in_jax, case):
+    """The last batch, whose rows two devices cannot divide, is computed by each of them."""
+    found = steps_of(in_jax, case)
+    assert found["devices"] == 2
+    frameworks.assert_close(found, frameworks.run_steps(frameworks.CASES[case]))
 
 
-@pytest.mark.parametrize("name", ["adam, and all settings", "two layers of tables", "penalty", "cut", "no tables"])
-def test_compiled_by_xla_for_tensorflow(name):
-    case = frameworks.CASES[name]
-    compiled = case | {"training": case.get("training", {}) | {"xla": True}}
-    wanted, found = frameworks.trained(case), frameworks.trained(compiled)
-    for path in wanted:
-        np.testing.assert_allclose(found[path], wanted[path], atol=3e-5, rtol=1e-4, err_msg=path)
-
-
-@pytest.mark.slow
 @needs_jax
-def test_two_devices_give_what_one_gives(on_one, tmp_path):
-    """Also where the last batch is odd, with dropout, and with a penalty that is a mean over the batch."""
-    names = ["dropout", "two layers of tables", "adam, and all settings"]
-    cases = {name: (frameworks.CASES | {"dropout": frameworks.DROPOUT})[name] for name in names}
-    odd = {"model": frameworks.DROPOUT["model"], "training": {"batch_size": 63}}
-    on_two = frameworks.by_jax(cases | {"odd": odd}, tmp_path, devices=2)
-    assert on_two["odd"]["devices"] == 1
-    for name in names:
-        assert on_two[name].pop("devices") == 2 and on_one[name]["devices"] == 1
-        for path, value in on_two[name].items():
-            np.testing.assert_allclose(value, on_one[name][path], atol=3e-5, rtol=1e-4, err_msg=f"{name} {path}")
+def test_steps_with_dropout_do_not_depend_on_the_number_of_devices(in_jax):
+    two, one = steps_of(in_jax, "dropout"), steps_of(in_jax, "dropout, one device")
+    assert (two["devices"], one["devices"]) == (2, 1)
+    frameworks.assert_close(two, one)
 
 
-def train_by_jax(shop: Shop, model: dict, name: str = "model", **training: object) -> tuple[int, dict]:
-    """The train step in a process of its own: the exit code, and the error."""
-    spec = shop.spec(model, backend="jax", **training).model_dump_json()
-    paths = [shop.examples, shop.transformed, shop.graph]
-    error = shop.folder / f"error_{name}"
-    arguments = (str(shop.folder / "root"), str(shop.folder / name), str(shop.folder / "events"), str(error))
-    process = SPAWNED.Process(target=frameworks.train_step_told, args=(spec, paths, *arguments))
-    process.start()
-    process.join()
-    return process.exitcode, json.loads(error.read_text()) if error.exists() else {}
+@pytest.mark.parametrize("case", [*frameworks.CASES][:3])
+def test_steps_compiled_by_xla_equal_those_of_tensorflow(case):
+    settings = frameworks.CASES[case]
+    compiled = settings | {"training": settings["training"] | {"xla": True}}
+    frameworks.assert_close(frameworks.run_steps(compiled), frameworks.run_steps(settings))
 
 
-@pytest.mark.slow
 @needs_jax
-@pytest.mark.parametrize(
-    ("model", "told"),
-    [
-        (DCN, {}),
-        (MODELS["final_mlp"], {"precision": "mixed_bfloat16"}),
-        ({"family": "own", "module": COUNTING}, {"negative_rate": 0.5}),
-    ],
-    ids=["dcn_v2", "mixed_bfloat16", "own"],
-)
-def test_the_train_step_ends_in_a_saved_model(shop, model, told):
-    assert train_by_jax(shop, model, **told) == (0, {})
-    folder = shop.folder / "model"
-    document = json.loads((folder / "model.json").read_text())
+def test_a_resumed_training_equals_an_uninterrupted_one(in_jax):
+    whole, resumed = json.loads((in_jax / "results.json").read_text())["resumed"]
+    assert resumed == whole
+
+
+@needs_jax
+@pytest.mark.parametrize("name", ["warm", "own"])
+def test_the_train_step_exports_a_saved_model(in_jax, artifacts, name):
+    summary = json.loads((in_jax / "results.json").read_text())[name]
+    assert "traceback" not in summary, summary
+    document = Shop.at(artifacts.folder, in_jax).document(name)
     assert document["backend"] == "jax" and {"jax", "jaxlib", "keras"} < set(document["versions"])
-    graph, loaded = TransformGraph(shop.graph), load_model(folder)
+    graph, loaded = TransformGraph(artifacts.graph), load_model(in_jax / name)
     assert {layer.compute_dtype for layer in loaded.network.layers} <= {"float32", "int32"}
-    assert loaded.fingerprint() == document["model_fingerprint"]
-    data = Dataset(shop.transformed)
-    expected = loaded.predict(data, "test")[:, 0]
-    raw = to_dense(next(Dataset(shop.examples).batches("test")), graph.raw_columns)
-    served = tf.saved_model.load(str(folder / "Format-Serving")).signatures["serialized_examples"]
+    assert loaded.fingerprint() == document["model_fingerprint"] == summary["fingerprint"]
+    expected = loaded.predict(Dataset(artifacts.transformed), "test")[:, 0]
+    raw = to_dense(next(Dataset(artifacts.examples).batches("test")), graph.raw_columns)
+    served = tf.saved_model.load(str(in_jax / name / "Format-Serving")).signatures["serialized_examples"]
     scores = served(examples=tf.constant(to_examples(raw, graph.raw_columns)))["score"]
     np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
     assert document["valid"]["auc"] > 0.65
 
 
-@pytest.mark.slow
 @needs_jax
-def test_a_warm_start_from_what_tensorflow_trained(shop):
-    """With steps that change next to nothing the model says what the earlier one does."""
-    shop.train(MODELS["deepfm"], "earlier", epochs=1)
-    uri = publish(shop.folder / "earlier", shop.folder / "published")
-    still = {"name": "sgd", "learning_rate": 1e-9}
-    assert train_by_jax(shop, MODELS["deepfm"], warm_start=uri, optimizer=still, epochs=1) == (0, {})
-    earlier, warm = (
-        load_model(shop.folder / n).predict(Dataset(shop.transformed), "valid") for n in ("earlier", "model")
-    )
-    assert warm == pytest.approx(earlier, abs=1e-5)
+def test_a_warm_start_takes_the_weights_of_a_model_trained_by_tensorflow(in_jax, artifacts, trained):
+    """The one epoch changes next to nothing, so both models return the same scores."""
+    data = Dataset(artifacts.transformed)
+    earlier = load_model(trained("deepfm").folder / "model").predict(data, "valid")
+    assert load_model(in_jax / "warm").predict(data, "valid") == pytest.approx(earlier, abs=1e-5)
 
 
-@pytest.mark.slow
 @needs_jax
-def test_divergence(shop):
-    code, error = train_by_jax(shop, DCN, optimizer={"name": "sgd", "learning_rate": 1e30})
-    assert (code, error["code"]) == (EXIT_CODE, Code.TRAINING_DIVERGED.code)
-    assert not (shop.folder / "model").exists()
+def test_divergence_is_reported(in_jax):
+    error = json.loads((in_jax / "results.json").read_text())["diverged"]
+    assert error["code"] == Code.TRAINING_DIVERGED.code, error
+    assert not (in_jax / "diverged").exists()
 
 
-@pytest.mark.slow
-def test_skew_comes_back_from_the_process_that_exports(shop):
-    shop.train(DCN, epochs=1)
+def test_skew_is_reported_by_the_process_that_exports(shop, trained):
     folder, graph, raw = shop.folder / "model", TransformGraph(shop.graph), Dataset(shop.examples)
-    good = sample(load_model(folder), raw, Dataset(shop.transformed))
+    shutil.copytree(trained("lr").folder / "model", folder)
+    correct = sample(load_model(folder), raw, Dataset(shop.transformed))
     shutil.rmtree(folder / "Format-Serving")
     with pytest.raises(TidemillError) as error:
-        export.export_in_process(replace(good, scores=good.scores + 0.01), graph, raw, folder)
+        export.export_in_process(replace(correct, scores=correct.scores + 0.01), graph, raw, folder)
     assert error.value.code is Code.SERVING_SKEW
     assert {"row", "serving", "training"} <= set(error.value.details)
 
 
 @needs_jax
-def test_keras_has_one_backend_in_a_process(shop):
+def test_rejects_a_second_backend_in_one_process(shop):
+    import keras  # noqa: F401 - selects TensorFlow
+
     with pytest.raises(TidemillError) as error:
         shop.train(DCN, backend="jax")
     assert error.value.code is Code.UNSUPPORTED
     assert error.value.where == "training.backend"
 
 
-def test_trees_take_no_notice(shop):
-    assert shop.train(MODELS["gbdt"], backend="jax").valid["auc"] > 0.7
+def test_gradient_boosting_ignores_the_backend(shop):
+    assert shop.fit(MODELS["gbdt"], backend="jax")[1]
 
 
 WITHOUT_JAX = """
 import sys
 
-class No:
+class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("jax", "jaxlib"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-sys.meta_path.insert(0, No())
+sys.meta_path.insert(0, Missing())
 from tidemill.errors import TidemillError
-from tidemill.experiment.training import Training
 from tidemill.models.core import backend
 try:
     backend.select("jax")
@@ -179,12 +166,12 @@ except TidemillError as error:
 """
 
 
-def test_without_jax():
+def test_reports_a_missing_jax():
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", WITHOUT_JAX], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("missing-package training.backend: got 'jax' (No module named 'jax'); install")
 
 
-def test_xla_is_no_setting_for_jax():
+def test_rejects_xla_as_a_setting_of_jax():
     with pytest.raises(ValidationError, match="leave it out"):
         Training(backend="jax", xla=True)

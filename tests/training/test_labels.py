@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,13 @@ import pyarrow.compute as pc
 import pytest
 import tensorflow as tf
 
+from tests.sharing import once
 from tests.training.conftest import ROWS, Shop
 from tests.training.test_own_family import TEXT
 from tests.training.test_warm_start import publish
 from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
 from tidemill.artifacts.examples import Dataset
+from tidemill.artifacts.model import ServingOutput, read_inputs, read_outputs
 from tidemill.binary_metrics import measure
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
@@ -28,10 +31,15 @@ from tidemill.training.train import train
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn, to_dense
 
+pytestmark = pytest.mark.tensorflow
+EPOCHS = 6
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def two(tmp_path_factory) -> Shop:
-    return make_two_label_shop(tmp_path_factory.mktemp("two"), ROWS)
+    """The shop with two labels."""
+    folder = once(tmp_path_factory, "two-labels", lambda folder: make_two_label_shop(folder, ROWS))
+    return Shop.at(folder, folder, LABELS)
 
 
 @pytest.fixture
@@ -39,14 +47,22 @@ def shop(two, tmp_path) -> Shop:
     return replace(two, folder=tmp_path)
 
 
-@pytest.fixture(scope="module")
-def trained(two, tmp_path_factory) -> tuple[Shop, object]:
-    """A trained model that tests only read."""
-    shop = replace(two, folder=tmp_path_factory.mktemp("trained"))
-    return shop, shop.train(MMOE, epochs=6)
+@pytest.fixture(scope="session")
+def mmoe(two, tmp_path_factory) -> Shop:
+    """The shop with a trained model, only to be read."""
+
+    def build(folder: Path) -> None:
+        summary = replace(two, folder=folder).train(MMOE, epochs=EPOCHS)
+        (folder / "summary.json").write_text(json.dumps(vars(summary)))
+
+    return replace(two, folder=once(tmp_path_factory, "trained-two-labels", build))
 
 
-def test_the_labels_are_no_features(two):
+def summary_of(shop: Shop) -> dict:
+    return json.loads((shop.folder / "summary.json").read_text())
+
+
+def test_labels_are_not_features(two):
     data = Dataset(two.transformed)
     assert data.metadata["labels"] == list(LABELS)
     assert list(data.columns)[-2:] == list(LABELS)
@@ -57,29 +73,26 @@ def test_the_labels_are_no_features(two):
         assert data.read("valid", [label])[label].to_pylist() == raw[label].to_pylist()
 
 
-def test_learns_both_and_writes_them_down(trained):
-    shop, summary = trained
-    data = Dataset(shop.transformed)
-    document = json.loads((shop.folder / "model" / "model.json").read_text())
+def test_learns_both_labels_and_reports_each(mmoe):
+    data, document, valid = Dataset(mmoe.transformed), mmoe.document(), summary_of(mmoe)["valid"]
     assert document["labels"] == list(LABELS) and document["config"]["experts"] == 2
-    model = load_model(shop.folder / "model")
+    model = load_model(mmoe.folder / "model")
     assert model.layout.labels == LABELS
     labels, scores = read_labels(data, "valid", LABELS), model.predict(data, "valid")
     assert scores.shape == labels.shape == (ROWS["valid"], 2)
-    each = {name: measure(labels[:, i], scores[:, i]) for i, name in enumerate(LABELS)}
-    assert all(found["auc"] > 0.7 for found in each.values())
+    by_label = {name: measure(labels[:, i], scores[:, i]) for i, name in enumerate(LABELS)}
+    assert all(values["auc"] > 0.7 for values in by_label.values())
     for metric in ("auc", "log_loss"):
-        values = [each[name][metric] for name in LABELS]
-        assert [summary.valid[f"{metric}_{name}"] for name in LABELS] == pytest.approx(values, rel=1e-9)
-        assert summary.valid[metric] == pytest.approx(np.mean(values), rel=1e-9)
-    # Scores follow each label's own rate, and not their mean.
+        values = [by_label[name][metric] for name in LABELS]
+        assert [valid[f"{metric}_{name}"] for name in LABELS] == pytest.approx(values, rel=1e-9)
+        assert valid[metric] == pytest.approx(np.mean(values), rel=1e-9)
+    # Scores follow each label's own rate, not the mean of both.
     assert scores.mean(axis=0) == pytest.approx(labels.mean(axis=0), abs=0.06)
     assert abs(labels.mean(axis=0)[0] - labels.mean(axis=0)[1]) > 0.2
 
 
-def test_the_history_has_means_and_each_label(trained):
-    shop, _ = trained
-    entries = json.loads((shop.folder / "model" / "history.json").read_text())["entries"]
+def test_the_history_has_means_and_each_label(mmoe):
+    entries = json.loads((mmoe.folder / "model" / "history.json").read_text())["entries"]
     for entry in entries:
         assert set(entry["valid"]) == {"auc", "log_loss", *(f"{m}_{n}" for m in ("auc", "log_loss") for n in LABELS)}
         losses = [entry["valid"][f"log_loss_{name}"] for name in LABELS]
@@ -87,7 +100,7 @@ def test_the_history_has_means_and_each_label(trained):
     assert entries[-1]["train"]["log_loss"] < entries[0]["train"]["log_loss"]
 
 
-def test_early_stopping_goes_by_the_mean(shop):
+def test_early_stopping_uses_the_mean(shop):
     stopping = {"metric": "auc", "patience": 1}
     optimizer = {"name": "adam", "learning_rate": 0.05}
     fitted, entries = shop.fit(MMOE, epochs=20, optimizer=optimizer, early_stopping=stopping)
@@ -96,50 +109,42 @@ def test_early_stopping_goes_by_the_mean(shop):
     assert len(entries) - 1 - best == 1
     data = Dataset(shop.transformed)
     labels, scores = read_labels(data, "valid", LABELS), fitted.predict(data, "valid")
-    found = [measure(labels[:, i], scores[:, i])["auc"] for i in range(2)]
-    assert np.mean(found) == pytest.approx(means[best], abs=1e-12)
+    aucs = [measure(labels[:, i], scores[:, i])["auc"] for i in range(2)]
+    assert np.mean(aucs) == pytest.approx(means[best], abs=1e-12)
 
 
-def test_the_same_again(shop):
-    first, again = (shop.fit(MMOE, epochs=2)[0] for _ in range(2))
-    assert first.fingerprint() == again.fingerprint()
+def test_the_same_seed_gives_the_same_weights(shop, mmoe):
+    assert shop.fit(MMOE, epochs=EPOCHS)[0].fingerprint() == summary_of(mmoe)["fingerprint"]
 
 
-def test_signatures_have_a_score_a_label(trained):
-    shop, _ = trained
-    folder = shop.folder / "model"
-    extra = folder / "Format-Serving" / "assets.extra"
-    listed = json.loads((extra / "raw_columns.json").read_text())
-    told = [{"label": label, "output": output} for label, output in zip(LABELS, OUTPUTS, strict=True)]
-    assert json.loads((extra / "scores.json").read_text()) == told
-    columns = [RawColumn(c["name"], c["dtype"]) for c in listed]
-    inputs = {c["name"]: c.get("input", c["name"]) for c in listed}
-    raw = to_dense(next(Dataset(shop.examples).batches("test")), columns)
-    expected = load_model(folder).predict(Dataset(shop.transformed), "test")
+def test_signatures_return_a_score_for_each_label(mmoe):
+    folder = mmoe.folder / "model"
+    inputs = read_inputs(folder / "Format-Serving")
+    assert read_outputs(folder / "Format-Serving") == [*map(ServingOutput, LABELS, OUTPUTS)]
+    columns, names = [RawColumn(each.name, each.dtype) for each in inputs], {each.name: each.input for each in inputs}
+    raw = to_dense(next(Dataset(mmoe.examples).batches("test")), columns)
+    expected = load_model(folder).predict(Dataset(mmoe.transformed), "test")
     served = tf.saved_model.load(str(folder / "Format-Serving"))
-    dense = served.signatures["serving_default"](**{inputs[n]: tf.constant(v) for n, v in raw.items()})
+    dense = served.signatures["serving_default"](**{names[n]: tf.constant(v) for n, v in raw.items()})
     texts = served.signatures["serialized_examples"](examples=tf.constant(to_examples(raw, columns)))
     assert set(dense) == set(texts) == set(OUTPUTS)
-    for place, output in enumerate(OUTPUTS):
+    for i, output in enumerate(OUTPUTS):
         assert dense[output].shape == (ROWS["test"],) and dense[output].dtype == tf.float32
-        np.testing.assert_allclose(dense[output], expected[:, place], atol=TOLERANCE)
-        np.testing.assert_allclose(texts[output], expected[:, place], atol=TOLERANCE)
+        np.testing.assert_allclose(dense[output], expected[:, i], atol=TOLERANCE)
+        np.testing.assert_allclose(texts[output], expected[:, i], atol=TOLERANCE)
 
 
-def test_skew_of_the_second_label_is_noticed(trained):
-    shop, _ = trained
-    model = load_model(shop.folder / "model")
-    exported, graph, raw = shop.folder / "model" / "Format-Serving", TransformGraph(shop.graph), Dataset(shop.examples)
-    sampled = sample(model, raw, Dataset(shop.transformed))
-    assert replay(exported, graph, raw, sampled).largest_difference <= TOLERANCE
+def test_reports_skew_of_the_second_label(mmoe):
+    model = load_model(mmoe.folder / "model")
+    exported, graph, raw = mmoe.folder / "model" / "Format-Serving", TransformGraph(mmoe.graph), Dataset(mmoe.examples)
     bias = model.network.get_layer("tower_1_logit").bias
     bias.assign(bias + 0.1)
     with pytest.raises(TidemillError) as error:
-        replay(exported, graph, raw, sample(model, raw, Dataset(shop.transformed)))
+        replay(exported, graph, raw, sample(model, raw, Dataset(mmoe.transformed)))
     assert error.value.code is Code.SERVING_SKEW and error.value.details["output"] == OUTPUTS[1]
 
 
-def test_names_of_scores():
+def test_scores_are_named_by_labels_if_tensorflow_accepts_them():
     assert score_names(["any thing"]) == {"any thing": "score"}
     assert score_names(["a", "b c", "d"]) == {"a": "score_a", "b c": "score_label_1", "d": "score_d"}
     names = score_names(["A", "a", "label_0", "é"])
@@ -147,18 +152,17 @@ def test_names_of_scores():
 
 
 def test_positive_weight_is_corrected_in_each_score(shop):
-    optimizer = {"name": "adam", "learning_rate": 0.02, "schedule": "cosine"}
-    told = {"epochs": 40, "optimizer": optimizer, "early_stopping": None, "positive_weight": 5.0}
-    config = MMOE | {"expert": [4], "tower": [], "experts": 1}
-    fitted, _ = shop.fit(config, **told)
+    optimizer = {"name": "adam", "learning_rate": 0.05, "schedule": "cosine"}
+    settings = {"epochs": 15, "optimizer": optimizer, "early_stopping": None, "positive_weight": 5.0}
+    fitted, _ = shop.fit(MMOE | {"expert": [4], "tower": [], "experts": 1}, **settings)
     data = Dataset(shop.transformed)
     rates = read_labels(data, "train", LABELS).mean(axis=0)
     assert fitted.predict(data, "train").mean(axis=0) == pytest.approx(rates, abs=0.05)
 
 
 def _changed(label: str, split: str, change):
-    def apply(where: str, table: pa.Table) -> pa.Table:
-        if where != split:
+    def apply(name: str, table: pa.Table) -> pa.Table:
+        if name != split:
             return table
         values = change(table[label]).cast(pa.float32())
         return table.set_column(table.schema.get_field_index(label), label, values)
@@ -176,7 +180,7 @@ BAD = {
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("case", BAD)
-def test_every_label_is_checked(shop, case, label):
+def test_checks_every_label(shop, case, label):
     split, change, code = BAD[case]
     with pytest.raises(TidemillError) as error:
         shop.with_rows(_changed(label, split, change)).train(MMOE)
@@ -189,13 +193,13 @@ def test_every_label_is_checked(shop, case, label):
     [({"family": "gbdt"}, {}), ({"family": "dcn_v2"}, {}), (MMOE, {"negative_rate": 0.5})],
     ids=["gbdt", "a network for one label", "sampling"],
 )
-def test_refuses_what_is_for_one_label(shop, model, training):
+def test_rejects_what_needs_one_label(shop, model, training):
     with pytest.raises(TidemillError) as error:
         shop.train(model, **training)
     assert error.value.code is Code.UNSUPPORTED and not (shop.folder / "model").exists()
 
 
-def test_no_fold_with_several_labels(shop):
+def test_rejects_a_fold_with_several_labels(shop):
     spec = shop.spec(MMOE).model_copy(update={"fold": Fold(index=0, of=2, column=None, seed=0)})
     with pytest.raises(TidemillError) as error:
         train(
@@ -209,32 +213,30 @@ SEVERAL = TEXT.replace('"""One hidden layer."""', "several_labels: ClassVar[bool
 SEVERAL = SEVERAL.replace("import Literal", "import ClassVar, Literal").replace("Dense(1)", "Dense(features.labels)")
 
 
-def test_a_family_of_the_users_own(shop):
+def test_a_user_defined_family_predicts_several_labels(shop):
     summary = shop.train({"family": "own", "module": SEVERAL, "settings": {"width": 8}}, epochs=4)
     assert min(summary.valid[f"auc_{name}"] for name in LABELS) > 0.55
     assert load_model(shop.folder / "model").predict(Dataset(shop.transformed), "test").shape == (ROWS["test"], 2)
 
 
 @pytest.mark.parametrize(
-    ("module", "code", "part"),
+    ("module", "code", "text"),
     [
         (TEXT, Code.UNSUPPORTED, "several_labels = True"),
         (SEVERAL.replace("features.labels", "1"), Code.INVALID_VALUE, "[batch, 2]"),
     ],
-    ids=["does not say that it can", "gives one logit"],
+    ids=["one that does not declare several labels", "one that returns one logit"],
 )
-def test_a_family_of_the_users_own_for_one_label(shop, module, code, part):
+def test_rejects_a_user_defined_family_for_one_label(shop, module, code, text):
     with pytest.raises(TidemillError) as error:
         shop.train({"family": "own", "module": module})
-    assert error.value.code is code and part in str(error.value)
+    assert error.value.code is code and text in str(error.value)
     assert error.value.where.startswith("models.own.module")
 
 
-def test_begins_with_a_model_of_the_same_labels(trained, tmp_path):
-    """Towers and gates are taken over with the rest."""
-    earlier, summary = trained
-    shop = replace(earlier, folder=tmp_path)
-    uri = publish(earlier.folder / "model", tmp_path / "published")
-    optimizer = {"name": "sgd", "learning_rate": 1e-12}
-    again = shop.train(MMOE, warm_start=uri, optimizer=optimizer, epochs=1)
-    assert again.valid == pytest.approx(summary.valid, abs=1e-5)
+def test_a_warm_start_transfers_towers_and_gates_too(mmoe, shop):
+    uri = publish(mmoe.folder / "model", shop.folder / "published")
+    again, _ = shop.fit_from(MMOE, uri)
+    data = Dataset(shop.transformed)
+    earlier = load_model(mmoe.folder / "model").predict(data, "valid")
+    assert again.predict(data, "valid") == pytest.approx(earlier, abs=1e-5)

@@ -1,8 +1,7 @@
-"""A family of the user's own, named in the experiment."""
+"""User-defined families: modules that an experiment names."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -14,6 +13,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load
 from tidemill.models import load_model
 
+pytestmark = pytest.mark.tensorflow
 TEXT = '''
 from typing import Literal
 import keras
@@ -39,27 +39,24 @@ FAMILY = Small
 OWN = {"family": "own", "module": TEXT, "settings": {"width": 4, "embedding_dim": 2}}
 
 
-def test_trains_exports_and_is_read_back(shop):
+def test_trains_exports_and_is_loaded_again(shop):
     summary = shop.train(OWN)
     assert (summary.family, summary.name) == ("small", "own")
     assert summary.valid["auc"] > 0.6
-    data = Dataset(shop.transformed)
-    document = json.loads((shop.folder / "model" / "model.json").read_text())
-    assert document["config"] == OWN | {"name": "own"}
+    assert shop.document()["config"] == OWN | {"name": "own"}
     model = load_model(shop.folder / "model")
     assert model.fingerprint() == summary.fingerprint
-    assert np.isfinite(model.predict(data, "valid")).all()
+    assert np.isfinite(model.predict(Dataset(shop.transformed), "valid")).all()
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["", "xla"])
-def test_embeddings_of_a_size_that_logit_leaves_out_stay_as_they_are(shop, xla):
+def test_embeddings_that_logit_does_not_use_stay_as_they_are(shop, xla):
     module = TEXT.replace("features.flat(features.embedded())", "features.flat(features.embedded()[:1])")
-    sizes = {"embedding_dim": 2, "embedding_dims": {"device": 3}}
-    shop.train(OWN | {"module": module, "settings": sizes}, xla=xla, epochs=1)
-    model = load_model(shop.folder / "model")
-    trained, left = model.network.get_layer("embeddings").tables_by_size
-    assert {trained.shape[1], left.shape[1]} == {2, 3}
-    assert np.abs(left.numpy()).max() <= 0.05 < np.abs(trained.numpy()).max()  # 0.05: the largest initial weight
+    settings = {"embedding_dim": 2, "embedding_dims": {"device": 3}}
+    model, _ = shop.fit(OWN | {"module": module, "settings": settings}, xla=xla, epochs=1)
+    used, unused = model.network.get_layer("embeddings").tables_by_size
+    assert {used.shape[1], unused.shape[1]} == {2, 3}
+    assert np.abs(unused.numpy()).max() <= 0.05 < np.abs(used.numpy()).max()  # 0.05: the largest initial weight
 
 
 @pytest.mark.parametrize(
@@ -67,6 +64,7 @@ def test_embeddings_of_a_size_that_logit_leaves_out_stay_as_they_are(shop, xla):
     [
         ({"module": "x = 1  # no FAMILY\n"}, "models.own.module"),
         ({"module": "FAMILY = 3\n"}, "models.own.module"),
+        ({"module": "from tidemill.models.gbdt import FAMILY\n"}, "models.own.module"),
         ({"module": "def f(:  # FAMILY\n"}, "models.own.module, line 1"),
         ({"module": "import os  # FAMILY\n\nos.no_such()\n"}, "models.own.module, line 3"),
         ({"module": TEXT.replace("self.width", "self.widht")}, "models.own.module, line 19"),
@@ -76,9 +74,12 @@ def test_embeddings_of_a_size_that_logit_leaves_out_stay_as_they_are(shop, xla):
         ({"settings": {"widht": 4}}, "models.own.settings.widht"),
         ({"settings": {"width": "wide"}}, "models.own.settings.width"),
     ],
-    ids=["no family", "no class", "no Python", "fails", "bad logit", "wide", "abstract", "exits", "setting", "type"],
-)
-def test_mistakes(shop, changed, where):
+    ids=[
+        "no family", "not a class", "not a network", "not Python", "an error", "an error in logit", "two logits",
+        "abstract", "exits", "an unknown setting", "a setting of the wrong type",
+    ],
+)  # fmt: skip
+def test_mistakes_are_reported_with_their_line(shop, changed, where):
     with pytest.raises(TidemillError) as error:
         shop.train(OWN | changed)
     assert error.value.code is Code.INVALID_VALUE
@@ -86,12 +87,14 @@ def test_mistakes(shop, changed, where):
     assert not (shop.folder / "model").exists()
 
 
-def test_the_base_can_be_imported_first():
-    for first in ("tidemill.models.core.family", "tidemill.models", "tidemill.experiment"):
-        subprocess.run([sys.executable, "-c", f"import {first}; import tidemill.models as m; m.families()"], check=True)
+@pytest.mark.process
+def test_any_module_of_models_can_be_imported_first_without_a_framework():
+    for first in ("tidemill.models.core.family", "tidemill.models.own", "tidemill.experiment"):
+        code = f"import {first}, sys, tidemill.models as m; m.families(); assert 'keras' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_module_stands_beside_the_experiment(tmp_path):
+def test_the_experiment_names_a_module_in_its_folder(tmp_path):
     (tmp_path / "small.py").write_text(TEXT)
     (tmp_path / "experiment.yaml").write_text(
         "name: x\nsource: {tables: {t: t.csv}}\nlabel: y\nfeatures: {a: {kind: numeric}}\n"

@@ -1,4 +1,4 @@
-"""A training that is stopped anywhere and started again ends with the same bits."""
+"""A training that is interrupted anywhere and resumed ends with the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -9,89 +9,81 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.training.conftest import DCN, FEATURES, MODELS, ROWS, Shop, make_shop, shop_rows
+from tests.training.conftest import DCN, FEATURES, MODELS, ROWS, Shop, Stop, StopAfter, make_shop, shop_tables
 from tidemill.models import load_model
-from tidemill.runtime import PREEMPTED_EXIT_CODE, Progress, step
+from tidemill.runtime import PREEMPTED_EXIT_CODE, step
 from tidemill.steps.train import TrainSpec
 from tidemill.training.train import train
 
+pytestmark = [pytest.mark.tensorflow, pytest.mark.process]
 STOPPING = {"metric": "auc", "patience": 2, "rounds": 50}
-
-
-class Stop(Exception):
-    """Ends a training from outside."""
-
-
-class StopAfter(Progress):
-    """Stops at the n-th call, which is after a batch; notes where training went on from."""
-
-    def __init__(self, calls: int | None = None):
-        super().__init__("train")
-        self.left = calls
-        self.phases: list[str] = []
-
-    def rows(self, done: int, total: int | None = None, what: str = "") -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left == 0:
-                raise Stop
-
-    def phase(self, what: str) -> None:
-        self.phases.append(what)
-
-
-def course(shop: Shop, name: str) -> tuple[int, list]:
-    """What was kept and measured, without times."""
-    history = json.loads((shop.folder / name / "history.json").read_text())
-    return history["kept"], [[entry["train"], entry["valid"]] for entry in history["entries"]]
-
-
-def test_stopped_after_any_batch(shop):
-    """Three stops: in the first epoch, in the last, and at an epoch's end, where the best weights are not the
-    newest."""
-    told = {"epochs": 4, "optimizer": {"name": "adam", "learning_rate": 0.05}, "early_stopping": STOPPING}
-    whole = shop.train(DCN, "whole", **told)
-    batches = -(-1500 // 64)
-    for calls in (3, batches, 2 * batches - 2):
-        with pytest.raises(Stop):
-            shop.train(DCN, "resumed", StopAfter(calls), checkpoint_seconds=1e-9, **told)
-        assert not (shop.folder / "resumed").exists()
-    last = StopAfter()
-    resumed = shop.train(DCN, "resumed", last, checkpoint_seconds=1e-9, **told)
-    assert last.phases[0].startswith("resumes at epoch ") and not last.phases[0].startswith("resumes at epoch 1,")
-    assert resumed.fingerprint == whole.fingerprint
-    assert course(shop, "resumed") == course(shop, "whole")
-    assert not list((shop.folder / "root" / "checkpoints").glob("*"))
-
-
-def test_other_settings_do_not_take_the_checkpoint(shop):
-    with pytest.raises(Stop):
-        shop.train(DCN, progress=StopAfter(30), checkpoint_seconds=1e-9)
-    other = StopAfter()
-    shop.train(DCN, progress=other, seed=1)
-    assert not any(phase.startswith("resumes") for phase in other.phases)
-    same = StopAfter()
-    shop.train(DCN, progress=same)
-    assert same.phases[0].startswith("resumes")
-
-
+BATCHES = -(-ROWS["train"] // 64)
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "tidemill.models.core.neural", "tidemill.training.networks"])
-"""Processes that have all imports behind them when they start."""
+PROCESSES.set_forkserver_preload([__name__, "tidemill.training.networks", "tidemill.training.boosting"])
+"""Processes that start with all imports done."""
 FRESH = multiprocessing.get_context("spawn")
-"""Processes that have none."""
+"""Processes that start without any."""
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed (tidemill[jax])")
 
 
+def metrics(entries: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
+    return [[entry["train"], entry["valid"]] for entry in entries]
+
+
+def test_a_network_resumes_after_any_batch(shop):
+    """It stops in the first epoch, at an epoch's end, and when the best weights are not the newest."""
+    settings = {"epochs": 4, "optimizer": {"name": "adam", "learning_rate": 0.05}, "early_stopping": STOPPING}
+    whole, entries = replace(shop, folder=shop.folder / "whole").fit(DCN, **settings)
+    for calls in (3, BATCHES, 2 * BATCHES - 2):
+        with pytest.raises(Stop):
+            shop.fit(DCN, progress=StopAfter(calls), checkpoint_seconds=1e-9, **settings)
+    last = StopAfter()
+    resumed, resumed_entries = shop.fit(DCN, progress=last, checkpoint_seconds=1e-9, **settings)
+    assert last.phases[0].startswith("resumes at epoch ") and not last.phases[0].startswith("resumes at epoch 1,")
+    assert resumed.fingerprint() == whole.fingerprint()
+    assert metrics(resumed_entries) == metrics(entries)
+
+
+def test_trees_resume_after_any_round(shop):
+    """Each round draws other features; some values are missing, and some categories are native."""
+    model = MODELS["gbdt"] | {"bagging_fraction": 1.0, "feature_fraction": 0.5}
+    whole, entries = replace(shop, folder=shop.folder / "whole").fit(model)
+    for calls in (3, 1, 6):
+        with pytest.raises(Stop):
+            # A round's checkpoint is written after its progress is reported: the stop is one round later.
+            shop.fit(model, progress=StopAfter(calls + 1), checkpoint_seconds=1e-9)
+    last = StopAfter()
+    resumed, resumed_entries = shop.fit(model, progress=last, checkpoint_seconds=1e-9)
+    assert last.phases[0] == "resumes at round 11"
+    assert resumed.fingerprint() == whole.fingerprint()
+    assert metrics(resumed_entries) == metrics(entries)
+
+
+def test_other_settings_ignore_the_checkpoint(shop):
+    model = MODELS["gbdt"] | {"bagging_fraction": 1.0}
+    with pytest.raises(Stop):
+        shop.train(model, progress=StopAfter(6), checkpoint_seconds=1e-9)
+    assert not (shop.folder / "model").exists()
+    other = StopAfter()
+    shop.train(model, progress=other, seed=1)
+    assert not any(phase.startswith("resumes") for phase in other.phases)
+    same = StopAfter()
+    shop.train(model, progress=same)
+    assert same.phases[0].startswith("resumes")
+    assert not list((shop.folder / "root" / "checkpoints").iterdir())
+
+
 def train_step(spec: str, paths: list[str], root: str, model: str, events: str) -> None:
-    """The train step. Its progress goes to `events`."""
+    """Runs the train step, which reports its progress to `events`."""
     os.environ["TIDEMILL_PROGRESS_FILE"] = events
     with step("train") as progress:
         train(TrainSpec.model_validate_json(spec), *paths, root=root, model=model, progress=progress)
@@ -107,154 +99,125 @@ from tidemill.models.core.layers import register
 
 @register
 class Count(keras.layers.Layer):
-    def __init__(self, place, num_ids, **kwargs):
+    def __init__(self, feature, num_ids, **kwargs):
         super().__init__(**kwargs)
-        self.place, self.num_ids = place, num_ids
+        self.feature, self.num_ids = feature, num_ids
 
     def build(self, shape):
         self.counts = self.add_weight(shape=(self.num_ids,), initializer="zeros", trainable=False, name="counts")
 
     def call(self, ids, training=None):
         if training:
-            self.counts.assign_add(ops.sum(ops.one_hot(ids[:, self.place], self.num_ids), axis=0))
+            self.counts.assign_add(ops.sum(ops.one_hot(ids[:, self.feature], self.num_ids), axis=0))
         return ids
 
     def get_config(self):
-        return super().get_config() | {"place": self.place, "num_ids": self.num_ids}
+        return super().get_config() | {"feature": self.feature, "num_ids": self.num_ids}
 
 class Counting(Network):
     family: Literal["counting"]
 
     def logit(self, features):
         rows = features.sizes.rows
-        place = rows.index(max(rows))
-        return dataclasses.replace(features, ids=Count(place, rows[place])(features.ids)).linear()
+        feature = rows.index(max(rows))
+        return dataclasses.replace(features, ids=Count(feature, rows[feature])(features.ids)).linear()
 
 FAMILY = Counting
 """
+"""A family that counts how often it is trained on each id of the feature with the most ids."""
 
 
 class Trainings:
-    """Processes that train one member: one is left alone, the others are told to end."""
+    """Processes that train one member in one root."""
 
-    def __init__(self, shop: Shop, family: str, checkpoint_seconds: float, **told: object):
-        self.shop = shop
-        trees = MODELS["gbdt"] | {"rounds": 3000, "learning_rate": 0.01}
-        unbagged = trees | {"bagging_fraction": 1.0, "feature_fraction": 0.6}
-        counting = {"family": "own", "module": COUNTING}
-        self.model = {**MODELS, "gbdt": unbagged, "bagged gbdt": trees, "counting": counting}[family]
-        told = {"epochs": 60, "early_stopping": {"metric": "auc", "patience": 60, "rounds": 3000}} | told
-        self.spec = shop.spec(self.model, checkpoint_seconds=checkpoint_seconds, **told).model_dump_json()
+    def __init__(self, shop: Shop, model: dict[str, Any], **training: Any):
+        self.shop, self.model, self.training = shop, model, training
+        self.processes = FRESH if training.get("backend") == "jax" else PROCESSES
         self.resumed = 0
-        self.processes = FRESH if told.get("backend") == "jax" else PROCESSES
 
-    def start(self, root: str, name: str) -> tuple[multiprocessing.Process, Path]:
+    def start(self, name: str, checkpoint_seconds: float) -> tuple[Any, Path]:
+        spec = self.shop.spec(self.model, checkpoint_seconds=checkpoint_seconds, **self.training)
         events = self.shop.folder / f"events_{time.monotonic_ns()}"
         paths = [self.shop.examples, self.shop.transformed, self.shop.graph]
-        into = [str(self.shop.folder / root), str(self.shop.folder / name), str(events)]
-        process = self.processes.Process(target=train_step, args=(self.spec, paths, *into))
+        folders = [str(self.shop.folder / f"root_{name}"), str(self.shop.folder / name), str(events)]
+        process = self.processes.Process(target=train_step, args=(spec.model_dump_json(), paths, *folders))
         process.start()
         return process, events
 
-    def to_the_end(self, root: str, name: str) -> None:
-        process, events = self.start(root, name)
+    def finish(self, name: str) -> None:
+        """Lets a process train to the end."""
+        process, events = self.start(name, 3600)
         process.join()
         assert process.exitcode == 0
         self.resumed += "resumes at" in events.read_text()
 
-    def interrupted(self, root: str, name: str, how: signal.Signals) -> int:
-        """The exit code of one that is told so at some moment after it began to train."""
-        process, events = self.start(root, name)
+    def interrupt(self, name: str, how: signal.Signals) -> None:
+        """Sends a signal to a process at a random moment of its training.
+
+        With SIGTERM no checkpoint is due, so that the one that it resumes from was written because of the signal.
+        """
+        process, events = self.start(name, 0.02 if how == signal.SIGKILL else 3600)
         while not events.exists() and process.is_alive():
             time.sleep(0.02)
-        time.sleep(random.uniform(0.0, 0.6))
+        time.sleep(random.uniform(0.0, 0.4))
         os.kill(process.pid, how)
-        told = time.monotonic()
+        sent = time.monotonic()
         process.join()
-        assert time.monotonic() - told < 10
+        assert time.monotonic() - sent < 10
+        assert process.exitcode == (-signal.SIGKILL if how == signal.SIGKILL else PREEMPTED_EXIT_CODE)
         assert not (self.shop.folder / name).exists()
         self.resumed += "resumes at" in events.read_text()
-        return process.exitcode
 
-    def same(self, name: str, other: str) -> None:
-        manifests = [json.loads((self.shop.folder / n / "manifest.json").read_text()) for n in (name, other)]
-        assert manifests[0]["metadata"]["model_fingerprint"] == manifests[1]["metadata"]["model_fingerprint"]
-        assert course(self.shop, name) == course(self.shop, other)
-
-
-@pytest.mark.parametrize("stops", [[1], [3, 1, 7], [11]])
-def test_trees_stopped_after_any_round(shop, stops):
-    """With features drawn anew in each round, missing values, native categories and early stopping."""
-    model = MODELS["gbdt"] | {"bagging_fraction": 1.0, "feature_fraction": 0.5}
-    whole = shop.train(model, "whole")
-    for calls in stops:
-        with pytest.raises(Stop):
-            # A round's checkpoint is written after its progress is told: the stop comes one round later.
-            shop.train(model, "resumed", StopAfter(calls + 1), checkpoint_seconds=1e-9)
-    last = StopAfter()
-    resumed = shop.train(model, "resumed", last, checkpoint_seconds=1e-9)
-    assert last.phases[0] == f"resumes at round {sum(stops) + 1}"
-    assert resumed.fingerprint == whole.fingerprint
-    assert course(shop, "resumed") == course(shop, "whole")
+    def assert_equal(self, name: str, other: str) -> None:
+        """Compares weights, metrics and the number of epochs of two trained models."""
+        fingerprints = [self.shop.document(n)["model_fingerprint"] for n in (name, other)]
+        assert fingerprints[0] == fingerprints[1]
+        histories = [json.loads((self.shop.folder / n / "history.json").read_text()) for n in (name, other)]
+        assert histories[0]["kept"] == histories[1]["kept"]
+        assert metrics(histories[0]["entries"]) == metrics(histories[1]["entries"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["dcn_v2", "gbdt"])
-def test_sigkill_at_random_moments(shop, family):
-    """A process is killed three times after it began to train, then left alone."""
-    trainings = Trainings(shop, family, checkpoint_seconds=0.02)
-    trainings.to_the_end("root_a", "whole")
-    for _ in range(3):
-        assert trainings.interrupted("root_b", "killed", signal.SIGKILL) == -signal.SIGKILL
-    trainings.to_the_end("root_b", "killed")
+def test_a_killed_network_resumes_and_sees_each_row_once_in_each_epoch(tmp_path):
+    """Each row has an id of its own, so the counts, which are weights, show on which rows the network was trained."""
+    tables = {
+        split: table.append_column("row", pc.cast(table["id"], pa.string())) for split, table in shop_tables().items()
+    }
+    shop = make_shop(tmp_path, tables, FEATURES | {"row": {"kind": "categorical"}})
+    trainings = Trainings(shop, {"family": "own", "module": COUNTING}, epochs=60, early_stopping=None)
+    trainings.finish("whole")
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        trainings.interrupt("killed", how)
+    trainings.finish("killed")
     assert trainings.resumed > 0
-    trainings.same("whole", "killed")
+    trainings.assert_equal("whole", "killed")
+    (counts,) = (
+        variable.numpy()
+        for variable in load_model(shop.folder / "killed").network.variables
+        if variable.path.endswith("counts")
+    )
+    assert np.array_equal(counts[: ROWS["train"]], np.full(ROWS["train"], 60.0))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["deepfm", "gbdt", "bagged gbdt"])
-def test_sigterm_at_random_moments(shop, family):
-    """As above, but no checkpoint is due: those that there are were written when the process was told to end."""
-    trainings = Trainings(shop, family, checkpoint_seconds=3600)
-    trainings.to_the_end("root_a", "whole")
-    for _ in range(3):
-        assert trainings.interrupted("root_b", "told", signal.SIGTERM) == PREEMPTED_EXIT_CODE
-    trainings.to_the_end("root_b", "told")
-    assert trainings.resumed == (0 if family == "bagged gbdt" else 3)
-    trainings.same("whole", "told")
+@pytest.mark.parametrize("bagging", [1.0, 0.7])
+def test_killed_trees_resume_or_start_over_if_they_bag_rows(shop, bagging):
+    model = MODELS["gbdt"] | {"rounds": 1500, "learning_rate": 0.01, "bagging_fraction": bagging}
+    stopping = {"metric": "auc", "patience": 60, "rounds": 1500}
+    trainings = Trainings(shop, model | {"feature_fraction": 0.6}, early_stopping=stopping)
+    trainings.finish("whole")
+    for how in (signal.SIGTERM, signal.SIGKILL) if bagging == 1 else (signal.SIGTERM,):
+        trainings.interrupt("killed", how)
+    trainings.finish("killed")
+    assert trainings.resumed == 0 if bagging < 1 else trainings.resumed > 0
+    trainings.assert_equal("whole", "killed")
 
 
 @needs_jax
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_stopped_by_jax(shop, how):
-    """As the two above."""
-    seconds = 0.02 if how == signal.SIGKILL else 3600
-    trainings = Trainings(shop, "dcn_v2", checkpoint_seconds=seconds, backend="jax")
-    trainings.to_the_end("root_a", "whole")
-    for _ in range(2):
-        assert trainings.interrupted("root_b", "stopped", how) in (-signal.SIGKILL, PREEMPTED_EXIT_CODE)
-    trainings.to_the_end("root_b", "stopped")
+@pytest.mark.full
+def test_a_network_killed_in_jax_resumes(shop):
+    trainings = Trainings(shop, DCN, backend="jax", epochs=60, early_stopping=STOPPING | {"patience": 60})
+    trainings.finish("whole")
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        trainings.interrupt("killed", how)
+    trainings.finish("killed")
     assert trainings.resumed > 0
-    trainings.same("whole", "stopped")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_no_row_is_trained_twice_or_left_out(tmp_path, how):
-    """A layer counts the rows that it is trained on, of which each has an id of its own, and its counts are weights."""
-    tables = {split: shop_rows(rows, seed) for seed, (split, rows) in enumerate(ROWS.items())}
-    tables = {name: t.append_column("row", pc.cast(t["id"], pa.string())) for name, t in tables.items()}
-    shop = make_shop(tmp_path, tables, FEATURES | {"row": {"kind": "categorical"}})
-    seconds = 0.02 if how == signal.SIGKILL else 3600
-    trainings = Trainings(shop, "counting", seconds, early_stopping=None, negative_rate=1.0)
-    for _ in range(3):
-        assert trainings.interrupted("root", "counted", how) in (-signal.SIGKILL, PREEMPTED_EXIT_CODE)
-    trainings.to_the_end("root", "counted")
-    assert trainings.resumed > 0
-    (counts,) = (
-        variable.numpy()
-        for variable in load_model(shop.folder / "counted").network.variables
-        if variable.path.endswith("counts")
-    )
-    assert np.array_equal(counts[:1500], np.full(1500, 60.0))
+    trainings.assert_equal("whole", "killed")

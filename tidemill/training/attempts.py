@@ -49,9 +49,8 @@ def attempt(root: str, task: str, retries: int) -> Iterator[None]:
     folder = storage.join(root, "attempts", pod.rpartition("-")[0], key)
     record = _read(folder)
     if mistake := record.get("mistake"):
-        raise TidemillError(
-            Code[mistake["code"]], *(mistake[name] for name in ("where", "got", "want")), mistake["details"]
-        )
+        where, got, want = (mistake[name] for name in ("where", "got", "want"))
+        raise TidemillError(Code[mistake["code"]], where, got, want, mistake["details"])
     errors = record.get("errors", [])
     if len(errors) > retries:
         failed = f"{len(errors)} attempts have failed, the last with {errors[-1]}"

@@ -161,7 +161,8 @@ def _dataset(
     groups = [(path, i, rows) for path in data.files(split) for i, rows in _row_groups(path)]
     scores = None
     if resumed is not None:
-        scores = np.concatenate([resumed.predict(decode(path, i), raw_score=True) for path, i, _ in groups])
+        raw_scores = [resumed.predict(decode(path, i), raw_score=True) for path, i, _ in groups]
+        scores = np.concatenate([np.asarray(each) for each in raw_scores])
     return lightgbm.Dataset(
         [_RowGroupSequence(decode, path, i, rows) for path, i, rows in groups],
         label=read_labels(data, split, layout.labels)[:, 0],
@@ -204,9 +205,9 @@ def _measure(booster: lightgbm.Booster, what: str) -> dict[str, dict[str, float]
     """
 
     def valid_auc(scores: np.ndarray, data: lightgbm.Dataset) -> list[tuple[str, float, bool]]:
-        return [(_AUC, auc(data.get_label(), scores), True)]
+        return [(_AUC, auc(np.asarray(data.get_label()), scores), True)]
 
-    results = [*booster.eval_train(), *booster.eval_valid(feval=valid_auc)]
+    results: list[Any] = [*booster.eval_train(), *booster.eval_valid(feval=valid_auc)]
     metrics: dict[str, dict[str, float]] = {}
     for split, name, value, _ in results:
         if name == _LOG_LOSS and not math.isfinite(value):

@@ -52,7 +52,7 @@ def shuffled(
     first_batch: int = 0,
     negative_rate: float = 1.0,
     buffer_rows: int = BUFFER_ROWS,
-) -> Iterator[Rows]:
+) -> Generator[Rows, None, None]:
     """Yields one epoch of a split in an order that depends only on the rows, `seed`, `epoch` and `buffer_rows`.
 
     The row groups of all shards are put in a random order and grouped to buffers of at least `buffer_rows` rows. Each

@@ -231,7 +231,8 @@ class JaxStepper(Stepper):
         remaining = {True: iter(values["tables"]), False: iter(dense)}
         trainable = [next(remaining[is_table]) for is_table in self._is_table]
         with looked_up_by(look_up):
-            return self._network.stateless_call(trainable, values["other"], inputs, training=True, return_losses=True)
+            call: Callable[..., Any] = self._network.stateless_call
+            return call(trainable, values["other"], inputs, training=True, return_losses=True)
 
 
 def _to_host(value: jax.Array) -> np.ndarray:

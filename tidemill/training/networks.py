@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,8 @@ def remaining_shift(data: Dataset, labels: list[str], predict: Callable[[str], n
     scores = np.concatenate([predict(split)[:, 0] for split in splits if data.rows(split)])
     smallest = np.finfo(np.float32).tiny
     logits = logit(np.clip(scores, smallest, 1 - np.finfo(np.float32).epsneg))
-    return float(brentq(lambda shift: expit(logits + shift).mean() - share, -_MAX_SHIFT, _MAX_SHIFT))
+    root: Any = brentq(lambda shift: expit(logits + shift).mean() - share, -_MAX_SHIFT, _MAX_SHIFT)
+    return float(root)
 
 
 def _table_sizes(model: NeuralModel, context: FitContext) -> TableSizes:

@@ -19,6 +19,8 @@ BETA_1, BETA_2 = 0.9, 0.999
 """Adam's decay rates."""
 EPSILON = 1e-7
 """Added to a square root before dividing by it."""
+ops: Any = keras.ops
+"""Not typed, because Keras's annotations allow None for every result."""
 _DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad, "sgd": keras.optimizers.SGD}
 
 
@@ -99,10 +101,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.rate, self.kind, self.warmup, self.steps = rate, kind, warmup, steps
 
     def __call__(self, step: Any) -> Any:
-        step = keras.ops.cast(step, "float32") + 1.0
-        left = 1.0 - keras.ops.clip((step - 1.0 - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
-        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * keras.ops.cos(np.pi * left)}[self.kind]
-        return self.rate * keras.ops.minimum(1.0, step / max(1, self.warmup)) * shape
+        step = ops.cast(step, "float32") + 1.0
+        left = 1.0 - ops.clip((step - 1.0 - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
+        shape = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * ops.cos(np.pi * left)}[self.kind]
+        return self.rate * ops.minimum(1.0, step / max(1, self.warmup)) * shape
 
     def get_config(self) -> dict[str, Any]:
         return {"rate": self.rate, "kind": self.kind, "warmup": self.warmup, "steps": self.steps}

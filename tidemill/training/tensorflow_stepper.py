@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -39,7 +40,7 @@ class TensorFlowStepper(Stepper):
         signature = [
             tf.TensorSpec([None, len(layout.ids)], tf.int32),
             tf.TensorSpec([None, len(layout.numbers)], tf.float32),
-            tf.TensorSpec([None, network.output.shape[1]], tf.float32),
+            tf.TensorSpec([None, len(layout.labels)], tf.float32),
         ]
 
         @tf.function(input_signature=signature)
@@ -48,7 +49,7 @@ class TensorFlowStepper(Stepper):
             self._updates.apply(gradients)
             self._loss_sum.assign_add(tf.cast(loss, tf.float64) * tf.cast(tf.shape(labels)[0], tf.float64))
 
-        self._step = step
+        self._step: Callable[..., None] = step
 
     @staticmethod
     def prepare(seed: int, threads: int | None) -> None:
@@ -121,7 +122,7 @@ class TensorFlowStepper(Stepper):
         lookups_of: dict[int, list[int]] = {}
 
         @tf.function(jit_compile=True)
-        def compiled(ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, list, list, list]:
+        def compiled(ids: tf.Tensor, numbers: tf.Tensor, labels: tf.Tensor) -> tuple[Any, Any, Any, list[tf.Tensor]]:
             lookups: list[tuple[tf.Tensor, tf.Tensor]] = []
             lookups_of.clear()
             with tf.GradientTape() as tape:
@@ -136,12 +137,13 @@ class TensorFlowStepper(Stepper):
                 with looked_up_by(look_up):
                     loss, penalized = self._losses(ids, numbers, labels)
             dense = [v for v in self._updates.trained if id(v) not in tables]
-            dense_gradients, row_gradients = tape.gradient(
-                penalized, [dense, [rows for _, rows in lookups]], unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
+            sources = [dense, [rows for _, rows in lookups]]
+            unconnected = tf.UnconnectedGradients.ZERO
+            gradients: Any = tape.gradient(penalized, sources, unconnected_gradients=unconnected)
+            dense_gradients, row_gradients = gradients
             return loss, dense_gradients, row_gradients, [indices for indices, _ in lookups]
 
-        loss, dense_gradients, row_gradients, row_indices = compiled(ids, numbers, labels)
+        loss, dense_gradients, row_gradients, row_indices = cast(tuple, compiled(ids, numbers, labels))
         remaining = iter(dense_gradients)
         gradients: list[Gradient] = []
         for variable in self._updates.trained:
@@ -176,7 +178,7 @@ class Updates:
         self.trained = [variable.value for variable in variables]
         self._clip_norm = config.clip_norm
         dense = [variable for variable in variables if id(variable) not in table_ids]
-        self._dense = dense_optimizer(config, steps)
+        self._dense: Any = dense_optimizer(config, steps)
         self._dense.build(dense)
         self._tables = [_TABLE_UPDATES[config.name](table.value) for table in tables]
 
@@ -196,7 +198,7 @@ class Updates:
         table_gradients = [g for g, is_table in zip(gradients, self._is_table, strict=True) if is_table]
         for table, gradient in zip(self._tables, table_gradients, strict=True):
             if gradient is not None:  # None: the network does not use this table
-                table.update(gradient, tf.cast(rate, tf.float32), step)
+                table.update(cast(tf.IndexedSlices, gradient), tf.cast(rate, tf.float32), step)
         dense_gradients = [g for g, is_table in zip(gradients, self._is_table, strict=True) if not is_table]
         self._dense.apply(dense_gradients)
         if not dense_gradients:
@@ -217,7 +219,7 @@ class _TableUpdate(abc.ABC):
 
     def _slot(self, value: float, numbers: int = 1) -> tf.Variable:
         """Creates `numbers` floats for each float of the table. They are adjacent, to fetch a row from memory once."""
-        rows, dim = self._table.shape
+        rows, dim = self._table.shape.as_list()
         slot = tf.Variable(tf.fill([rows, numbers * dim], tf.constant(value, self._table.dtype)), trainable=False)
         self.state.append(slot)
         return slot
@@ -257,7 +259,7 @@ class _LazyAdam(_TableUpdate):
         mean = BETA_1 * mean + (1 - BETA_1) * values
         square = BETA_2 * square + (1 - BETA_2) * tf.square(values)
         self._moments.scatter_update(tf.IndexedSlices(tf.concat([mean, square], axis=1), rows))
-        rate *= tf.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
+        rate *= tf.sqrt(1 - tf.pow(BETA_2, step)) / (1 - tf.pow(BETA_1, step))
         self._table.scatter_sub(tf.IndexedSlices(rate * mean / (tf.sqrt(square) + EPSILON), rows))
 
 

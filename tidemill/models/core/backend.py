@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -88,8 +88,8 @@ def network_tensors(network: keras.Model, ids: tf.Tensor, numbers: tf.Tensor) ->
     """Returns the network's inputs as TensorFlow tensors of known widths."""
     import tensorflow as tf
 
-    inputs = network_inputs(network, ids, numbers)
-    return {name: tf.ensure_shape(value, network.input[name].shape) for name, value in inputs.items()}
+    inputs, declared = network_inputs(network, ids, numbers), cast(dict[str, Any], network.input)
+    return {name: tf.ensure_shape(value, declared[name].shape) for name, value in inputs.items()}
 
 
 def scorer(network: keras.Model) -> Scorer:
@@ -108,7 +108,8 @@ def _tensorflow_scorer(network: keras.Model) -> Scorer:
     def scores(ids: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         return network(network_tensors(network, ids, numbers), training=False)
 
-    return lambda ids, numbers: scores(ids, numbers).numpy()
+    score: Callable[..., Any] = scores
+    return lambda ids, numbers: score(ids, numbers).numpy()
 
 
 def _jax_scorer(network: keras.Model) -> Scorer:

@@ -30,7 +30,6 @@ class Model(abc.ABC):
         layout: The features in the order in which the model takes them, and the labels.
 
     Attributes:
-        config: The hyperparameters.
         layout: The features and labels.
         spec: The member's section of the experiment file. It differs from `config` for a user-defined family.
     """
@@ -41,9 +40,13 @@ class Model(abc.ABC):
     """Distributions whose versions decide the result."""
 
     def __init__(self, config: Family, layout: Layout):
-        self.config: Family = config
         self.spec: Family = config
         self.layout = layout
+
+    @property
+    @abc.abstractmethod
+    def config(self) -> Family:
+        """The hyperparameters."""
 
     @property
     def family(self) -> str:

@@ -39,7 +39,11 @@ class GbdtModel(Model):
 
     def __init__(self, config: Gbdt, layout: Layout):
         super().__init__(config, layout)
-        self.config: Gbdt = config
+        self._config = config
+
+    @property
+    def config(self) -> Gbdt:
+        return self._config
 
     def predict_rows(self, rows: Rows) -> np.ndarray:
         return np.asarray(self.booster.predict(to_matrix(rows)), np.float64)[:, None]

@@ -110,8 +110,13 @@ class EnsembleModel(Model):
         combination: Combination,
     ):
         super().__init__(config, layout)
+        self._config = config
         self.members = {name: list(models) for name, models in members.items()}
         self.combination = combination
+
+    @property
+    def config(self) -> EnsembleConfig:
+        return self._config
 
     def member_scores(self, rows: Rows) -> np.ndarray:
         """Returns the members' scores, [rows, members] float64."""

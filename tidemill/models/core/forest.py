@@ -129,7 +129,7 @@ class Forest:
                 table[~binning.left_bins(tree, node), place] &= ~ruled_out[place][node]
         # Rare ids are in no node's set, so most rows of a large vocabulary are the same.
         distinct, rows = np.unique(table.reshape(binning.size, -1), axis=0, return_inverse=True)
-        variable = tf.Variable(distinct, trainable=False, dtype=tf.int64, name=f"leaves_{feature}")
+        variable = tf.Variable(tf.constant(distinct), trainable=False, dtype=tf.int64, name=f"leaves_{feature}")
         return rows.reshape(-1).astype(np.int32), variable
 
     @property

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import keras
 import numpy as np
-from keras import ops
 
 LayerClass = TypeVar("LayerClass", bound=type)
+ops: Any = keras.ops
+"""Not typed, because Keras's annotations allow None for every result."""
 Tensor = Any
 """A tensor of any backend, or a `keras.KerasTensor`."""
 Shape = tuple[int | None, ...]
@@ -27,11 +28,12 @@ _look_up: contextvars.ContextVar[LookUp | None] = contextvars.ContextVar("_look_
 
 def register(layer: LayerClass) -> LayerClass:
     """Registers a layer class with Keras, so that saved networks can be loaded."""
-    return keras.saving.register_keras_serializable(package=_PACKAGE)(layer)
+    return _register_as(None)(layer)
 
 
-def _register_as(name: str) -> Callable[[LayerClass], LayerClass]:
-    return keras.saving.register_keras_serializable(package=_PACKAGE, name=name)
+def _register_as(name: str | None) -> Callable[[LayerClass], LayerClass]:
+    decorator: Any = keras.saving.register_keras_serializable(package=_PACKAGE, name=name)
+    return decorator
 
 
 @contextlib.contextmanager
@@ -170,7 +172,7 @@ class CrossLayer(keras.layers.Layer):
     Call arguments: x0 and x, both [batch, d] float32. Returns [batch, d].
     """
 
-    def build(self, x0_shape: Shape, x_shape: Shape) -> None:
+    def build(self, x0_shape: Shape, x_shape: Shape) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         width = x_shape[-1]
         self.kernel = self.add_weight(shape=(width, width), initializer="glorot_uniform", name="kernel")
         self.bias = self.add_weight(shape=(width,), initializer="zeros", name="bias")
@@ -273,7 +275,9 @@ class FeatureGate(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden = hidden
 
-    def build(self, x_shape: Shape, context_shape: Shape | None = None) -> None:
+    def build(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x_shape: Shape, context_shape: Shape | None = None
+    ) -> None:
         if context_shape is None:
             self.context = self.add_weight(shape=(1, self.hidden), initializer="zeros", name="context")
         width = self.hidden if context_shape is None else context_shape[-1]
@@ -308,7 +312,7 @@ class BilinearFusion(keras.layers.Layer):
         super().__init__(**kwargs)
         self.heads = heads
 
-    def build(self, x_shape: Shape, y_shape: Shape) -> None:
+    def build(self, x_shape: Shape, y_shape: Shape) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         m, n = x_shape[-1], y_shape[-1]
         assert m is not None and n is not None
         if m % self.heads or n % self.heads:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
@@ -43,10 +43,14 @@ class NeuralModel(Model):
 
     def __init__(self, config: Network, layout: Layout):
         super().__init__(config, layout)
-        self.config: Network = config
+        self._config = config
         self.fit_facts: dict[str, Any] = {}
         self._network: keras.Model | None = None
         self._scorer: backend.Scorer | None = None
+
+    @property
+    def config(self) -> Network:
+        return self._config
 
     @property
     def network(self) -> keras.Model:
@@ -82,7 +86,9 @@ class NeuralModel(Model):
     def load(cls, folder: Path, config: Network, layout: Layout) -> NeuralModel:
         """Reads a model that `save` wrote."""
         model = cls(config, layout)
-        model.network = keras.saving.load_model(folder / KERAS_WEIGHTS, compile=False, safe_mode=True)
+        model.network = cast(
+            keras.Model, keras.saving.load_model(folder / KERAS_WEIGHTS, compile=False, safe_mode=True)
+        )
         return model
 
     def fingerprint(self) -> str:

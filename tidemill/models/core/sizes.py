@@ -75,7 +75,7 @@ def within_budget(sizes: TableSizes, counts: Sequence[np.ndarray], budget: int, 
     if minimum > budget:
         want = f"allow at least {minimum:,} bytes, one row for each table, or use smaller embeddings"
         raise TidemillError(Code.INVALID_VALUE, where, f"{budget:,} bytes for {len(own)} tables", want)
-    totals = {i: sum(counts[j] for j, table in enumerate(sizes.tables) if table == i) for i in own}
+    totals = {i: np.sum([counts[j] for j, table in enumerate(sizes.tables) if table == i], axis=0) for i in own}
     orders = {i: np.argsort(-totals[i], kind="stable") for i in own}
     worth = np.concatenate([totals[i][orders[i]][: sizes.rows[i] - 1] / sizes.floats[i] for i in own])
     table_of = np.concatenate([np.full(sizes.rows[i] - 1, i) for i in own])
