@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.local.toy import SINGLE, TOY
-from tidemill.cli import display
+from tests.local.toy_pipelines import SINGLE, TOY
+from tidemill.cli import run_display
 from tidemill.cli.main import main
 from tidemill.experiment import parse
-from tidemill.local import compiling
-from tidemill.local.steps import State, Steps
+from tidemill.local import definitions
+from tidemill.local.step_states import State, Steps
 
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights" / "experiment.yaml"
 
 
-def write(folder: Path, *members: str, table: str = "pkg://tidemill/step.py") -> str:
+def write(folder: Path, *members: str, table: str = "pkg://tidemill/errors.py") -> str:
     models = ", ".join(f"{{family: gbdt, name: {name}}}" for name in members)
     file = folder / "toy.yaml"
     data = f"name: toy\nsource: {{tables: {{t: '{table}'}}}}\nlabel: y\nfeatures: {{x: {{kind: numeric}}}}\n"
@@ -31,7 +31,7 @@ def write(folder: Path, *members: str, table: str = "pkg://tidemill/step.py") ->
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
     """Makes the toy the pipeline that `tidemill run` runs."""
-    monkeypatch.setattr(compiling, "pipeline", lambda name: {"train": TOY, "single": SINGLE}[name])
+    monkeypatch.setattr(definitions, "find_pipeline", lambda name: {"train": TOY, "single": SINGLE}[name])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -237,15 +237,15 @@ class TestCompile:
     @pytest.fixture
     def copy(self, tmp_path, monkeypatch):
         """The sources with a folder of their own for what is generated."""
-        real = compiling.sources()
+        real = definitions.definitions()
 
         def sources():
-            return [compiling.Source(s.kind, s.name, tmp_path / f"{s.kind}s" / s.name) for s in real]
+            return [definitions.Definition(s.kind, s.name, tmp_path / f"{s.kind}s" / s.name) for s in real]
 
         for source, moved in zip(real, sources(), strict=True):
             moved.folder.mkdir(parents=True)
             moved.readme.write_text(source.readme.read_text())
-        monkeypatch.setattr("tidemill.cli.compile.sources", sources)
+        monkeypatch.setattr("tidemill.cli.compile_command.definitions", sources)
         return tmp_path
 
     def test_check_names_what_is_not_current(self, copy, capsys):
@@ -291,7 +291,7 @@ def test_the_live_table_shows_states_bars_and_rates(tmp_path):
     dag = {"tasks": {"ingest": task, "train": {**task, "dependentTasks": ["ingest"]}}}
     steps = Steps({"root": {"dag": dag}, "components": {"c": {}}}, tmp_path)
     console = Console(width=100, record=True, file=io.StringIO())
-    live = display.LiveTable(console)
+    live = run_display.LiveTable(console)
     step = steps.begin("ingest", "", None)
     steps.run(step)
     step.progress_file.write_text(
@@ -310,4 +310,4 @@ def test_the_live_table_shows_states_bars_and_rates(tmp_path):
     ("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s")]
 )
 def test_duration(seconds, text):
-    assert display.duration(seconds) == text
+    assert run_display.duration(seconds) == text

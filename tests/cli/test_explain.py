@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.toy import SINGLE
+from tests.local.toy_pipelines import SINGLE
 from tidemill.cli.main import main
-from tidemill.local import compiling
+from tidemill.local import definitions
 
 pytestmark = pytest.mark.process
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
     """Runs the pipeline with one step and returns what the command prints."""
-    monkeypatch.setattr(compiling, "pipeline", lambda name: SINGLE)
+    monkeypatch.setattr(definitions, "find_pipeline", lambda name: SINGLE)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("x,y\n1,0\n")
     data = "source: {tables: {t: t.csv}}\nlabel: y\nfeatures: {x: {kind: numeric}}\nmodels: [{family: gbdt}]\n"

@@ -20,10 +20,10 @@ from tests.publishing.tiny import member, publish_spec
 from tests.validation.worlds import run as validate
 from tests.validation.worlds import shop
 from tidemill.artifacts import artifact, model_store
-from tidemill.cli.experiment import check_files
+from tidemill.cli.validate_command import check_files
 from tidemill.errors import Code, TidemillError, from_system_error
 from tidemill.experiment import parse
-from tidemill.local import record
+from tidemill.local import run_record
 from tidemill.planning import check_supported
 from tidemill.publishing.publish import publish
 from tidemill.transform import module_function
@@ -182,9 +182,9 @@ def no_model(folder: Path, fixed: bool) -> None:
 
 def no_run(folder: Path, fixed: bool) -> None:
     facts = dict.fromkeys(("experiment", "pipeline", "file", "arguments_fingerprint", "temporary"), "")
-    with record.recorded(folder, **facts) as run:
+    with run_record.record_run(folder, **facts) as run:
         pass
-    record.find_run(folder, run.id if fixed else "2031")
+    run_record.find_run(folder, run.id if fixed else "2031")
 
 
 def incomplete_artifact(folder: Path, fixed: bool) -> None:
@@ -206,7 +206,7 @@ def unusable_path(folder: Path, fixed: bool) -> None:
 
 def root_busy(folder: Path, fixed: bool) -> None:
     facts = dict.fromkeys(("experiment", "pipeline", "file", "arguments_fingerprint", "temporary"), "")
-    with record.recorded(folder, **facts), record.recorded(folder / "other" if fixed else folder, **facts):
+    with run_record.record_run(folder, **facts), run_record.record_run(folder / "other" if fixed else folder, **facts):
         pass
 
 

@@ -19,7 +19,7 @@ from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation.evaluate import EvaluationSummary, evaluate
-from tidemill.local.results import read_member
+from tidemill.local.run_outputs import read_member_result
 from tidemill.metrics import METRICS
 from tidemill.models import load_model
 from tidemill.publishing.predict import predict
@@ -87,7 +87,7 @@ def test_all_metrics_of_each_label_and_their_means(store, tmp_path):
     objectives = [document["by_label"][label]["objective"]["value"] for label in LABELS]
     assert document["objective"]["value"] == pytest.approx(np.mean(objectives))
     assert (found.roc, found.confusion) == ([], [])
-    assert read_member(tmp_path / "evaluation").metrics["auc"] == found.metrics["auc"]
+    assert read_member_result(tmp_path / "evaluation").metrics["auc"] == found.metrics["auc"]
     page = (tmp_path / "report.html").read_text()
     assert all(f"Curves of {label}" in page and f"Slices of {label}" in page for label in LABELS)
     assert page.count("Training: log loss") == 1

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tidemill import fingerprint
-from tidemill.cli.root import root_folder
+from tidemill.cli.root_option import root_folder
 from tidemill.errors import Code, TidemillError, suggest_name
-from tidemill.local.record import Run, find_run
+from tidemill.local.run_record import Run, find_run
 from tidemill.local.step_keys import StepKey, differences, previous
 
 _MAX_VALUE_CHARS = 80

@@ -74,7 +74,7 @@ def _add(commands, name: str, command: str, text: str) -> argparse.ArgumentParse
 
 
 def _add_validate(commands) -> None:
-    parser = _add(commands, "validate", "experiment:validate", "Check an experiment file and its local files.")
+    parser = _add(commands, "validate", "validate_command:validate", "Check an experiment file and its local files.")
     parser.add_argument("file", metavar="FILE", help="the experiment file")
     parser.add_argument(
         "--resolved",
@@ -84,12 +84,14 @@ def _add_validate(commands) -> None:
 
 
 def _add_schema(commands) -> None:
-    parser = _add(commands, "schema", "experiment:schema", "Print the JSON Schema of the experiment file, for editors.")
+    parser = _add(
+        commands, "schema", "validate_command:schema", "Print the JSON Schema of the experiment file, for editors."
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write it to a file instead")
 
 
 def _add_run(commands) -> None:
-    parser = _add(commands, "run", "run:run", "Run a pipeline on this machine.")
+    parser = _add(commands, "run", "run_command:run", "Run a pipeline on this machine.")
     parser.add_argument("file", metavar="FILE", help="the experiment file")
     pipelines = "train (the default), cross_validate or batch_predict"
     parser.add_argument("--pipeline", metavar="NAME", default="train", help=pipelines)
@@ -106,7 +108,7 @@ def _add_run(commands) -> None:
 
 
 def _add_report(commands) -> None:
-    parser = _add(commands, "report", "runs:report", "Print the paths of a run's HTML reports.")
+    parser = _add(commands, "report", "runs_command:report", "Print the paths of a run's HTML reports.")
     parser.add_argument("run", metavar="RUN", nargs="?", help="a run's id or how it begins; defaults to the newest")
     parser.add_argument("--open", action="store_true", help="open them in the browser")
     _add_root(parser)
@@ -115,9 +117,9 @@ def _add_report(commands) -> None:
 def _add_runs(commands) -> None:
     parser = commands.add_parser("runs", help="List runs, or show one.", description="List runs, or show one.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    listing = _add(actions, "list", "runs:list_all", "List the runs, the newest first.")
+    listing = _add(actions, "list", "runs_command:list_all", "List the runs, the newest first.")
     _add_root(listing)
-    showing = _add(actions, "show", "runs:show", "Show a run's steps, logs, outputs and error.")
+    showing = _add(actions, "show", "runs_command:show", "Show a run's steps, logs, outputs and error.")
     showing.add_argument("run", metavar="RUN", nargs="?", help="a run's id or how it begins; defaults to the newest")
     showing.add_argument("--json", action="store_true", help="print the whole record")
     _add_root(showing)
@@ -134,7 +136,7 @@ def _add_explain(commands) -> None:
 
 def _add_compile(commands) -> None:
     text = "Compile the components and pipelines to YAML, and write the generated tables of READMEs and pages of docs/."
-    parser = _add(commands, "compile", "compile:compile_all", text)
+    parser = _add(commands, "compile", "compile_command:compile_all", text)
     parser.add_argument("names", metavar="NAME", nargs="*", help="components or pipelines; defaults to all, and docs/")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 and name what is not current")
 

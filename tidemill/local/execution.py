@@ -18,13 +18,13 @@ import yaml
 
 from tidemill import fingerprint
 from tidemill.errors import Code, TidemillError, suggest_name
-from tidemill.local import record
-from tidemill.local.compiling import Source
-from tidemill.local.engine import Engine
-from tidemill.local.record import Run
-from tidemill.local.results import Results, collect
+from tidemill.local import run_record
+from tidemill.local.definitions import Definition
+from tidemill.local.pipeline_runner import PipelineRunner
+from tidemill.local.run_outputs import RunOutputs, collect_outputs
+from tidemill.local.run_record import Run
 from tidemill.local.step_keys import StepKey, previous, reasons
-from tidemill.local.steps import Step, Steps
+from tidemill.local.step_states import Step, Steps
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_S = 0.1
@@ -50,20 +50,20 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunResult:
     """A run that has come to its end, good or bad."""
 
     run: Run
     steps: Steps
-    results: Results
+    results: RunOutputs
 
     @property
     def succeeded(self) -> bool:
-        return self.run.status == record.SUCCEEDED
+        return self.run.status == run_record.SUCCEEDED
 
 
 def run_pipeline(
-    source: Source,
+    source: Definition,
     arguments: dict[str, str],
     *,
     experiment: str,
@@ -72,7 +72,7 @@ def run_pipeline(
     use_cache: bool = True,
     on_start: Callable[[Run, Steps], None] | None = None,
     on_change: Callable[[Step], None] | None = None,
-) -> Ended:
+) -> RunResult:
     """Compiles a pipeline, runs the compiled YAML and records the run.
 
     Args:
@@ -101,7 +101,7 @@ def run_pipeline(
         "arguments_fingerprint": fingerprint.of_json(arguments),
         "temporary": tempfile.mkdtemp(prefix="tidemill-"),
     }
-    with _removed(facts["temporary"]), record.recorded(root, **facts) as run:
+    with _removed(facts["temporary"]), run_record.record_run(root, **facts) as run:
         _remove_left_over(root)
         compiled = run.folder / "pipeline.yaml"
         source.compile(compiled)
@@ -122,17 +122,17 @@ def run_pipeline(
             step.reasons = reasons(key, before, state, use_cache=use_cache)
 
         log, temporary = run.folder / "kfp.log", Path(run.temporary)
-        engine = Engine(steps, root, log, temporary, use_cache=use_cache, on_key=on_key)
+        runner = PipelineRunner(steps, root, log, temporary, use_cache=use_cache, on_key=on_key)
         try:
-            _run_unless_stopped(engine, compiled, spec, values)
+            _run_unless_stopped(runner, compiled, spec, values)
         except Stopped:
-            record.finish(run, record.STOPPED)
+            run_record.finish_run(run, run_record.STOPPED)
             raise
-        results = collect(steps, run.folder / "reports")
+        results = collect_outputs(steps, run.folder / "reports")
         run.reports = [str(path) for path in results.reports]
         run.every_step_cached = steps.all_cached()
-        record.finish(run, record.FAILED if steps.failed() else record.SUCCEEDED)
-        return Ended(run, steps, results)
+        run_record.finish_run(run, run_record.FAILED if steps.failed() else run_record.SUCCEEDED)
+        return RunResult(run, steps, results)
 
 
 def typed_arguments(spec: dict, arguments: dict[str, str]) -> dict[str, Any]:
@@ -175,17 +175,17 @@ def _typed(name: str, text: str, kind: str) -> Any:
     return value
 
 
-def _run_unless_stopped(engine: Engine, compiled: Path, spec: dict, values: dict[str, Any]) -> None:
+def _run_unless_stopped(runner: PipelineRunner, compiled: Path, spec: dict, values: dict[str, Any]) -> None:
     """Runs the pipeline on a thread, while this one waits for signals.
 
     A signal handler that raises would do so anywhere, also where Python swallows it; so the handler only takes note.
     """
     received: list[int] = []
     with _noting_signals(received), concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(engine.run, compiled, spec, values)
+        future = pool.submit(runner.run, compiled, spec, values)
         while not concurrent.futures.wait([future], timeout=_POLL_S).done:
             if received:
-                engine.processes.stop()
+                runner.processes.stop()
         future.result()
     if received:
         raise Stopped(received[0])
@@ -215,8 +215,8 @@ def _removed(folder: str) -> Iterator[None]:
 
 def _remove_left_over(root: Path) -> None:
     """Temporary folders of runs that were killed."""
-    for run in record.list_runs(root):
-        if run.status == record.INTERRUPTED:
+    for run in run_record.list_runs(root):
+        if run.status == run_record.INTERRUPTED:
             shutil.rmtree(run.temporary, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Reading:
+class PhaseProgress:
     """The state of a step's current phase."""
 
     what: str = ""
@@ -21,7 +21,7 @@ class Reading:
         return min(1.0, self.rows / self.total) if self.rows is not None and self.total else None
 
 
-class Tail:
+class ProgressReader:
     """Reads a growing file of events, one JSON object a line, each time from where it stopped.
 
     Args:
@@ -33,9 +33,9 @@ class Tail:
         self._offset = 0
         self._phase_began = 0.0
         self._rows_before = 0
-        self._reading = Reading()
+        self._reading = PhaseProgress()
 
-    def read(self) -> Reading:
+    def read(self) -> PhaseProgress:
         """Takes in what was written since the last call.
 
         Rows per second are counted since the phase began.
@@ -55,11 +55,11 @@ class Tail:
     def _take(self, event: dict) -> None:
         seconds, what, rows = event["seconds"], event.get("what", ""), event.get("rows")
         if rows is None:
-            self._phase_began, self._rows_before, self._reading = seconds, 0, Reading(what)
+            self._phase_began, self._rows_before, self._reading = seconds, 0, PhaseProgress(what)
             return
         started_anew = self._reading.rows is not None and rows < self._reading.rows
         if what != self._reading.what or started_anew:
             self._phase_began, self._rows_before = seconds, rows
         took = seconds - self._phase_began
         rate = (rows - self._rows_before) / took if took > 0 else None
-        self._reading = Reading(what, rows, event.get("total"), rate)
+        self._reading = PhaseProgress(what, rows, event.get("total"), rate)

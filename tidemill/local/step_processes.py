@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class Processes:
+class StepProcesses:
     """The steps' processes. Safe to use from several threads."""
 
     def __init__(self) -> None:

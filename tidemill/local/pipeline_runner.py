@@ -27,9 +27,9 @@ from kfp.local.orchestrator import task_executor
 import tidemill.runtime
 from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
-from tidemill.local.process import Processes
 from tidemill.local.step_keys import StepKey, step_key
-from tidemill.local.steps import State, Step, Steps, item_label
+from tidemill.local.step_processes import StepProcesses
+from tidemill.local.step_states import State, Step, Steps, iteration_label
 
 _TASK_ARGUMENTS = (
     "task_name task_spec pipeline_resource_name components executors io_store pipeline_root runner"
@@ -67,7 +67,7 @@ def check_kfp() -> None:
         raise TidemillError(Code.UNSUPPORTED, "kfp", got, "install kfp==2.17.0")
 
 
-class Engine:
+class PipelineRunner:
     """Runs one compiled pipeline.
 
     Args:
@@ -90,7 +90,7 @@ class Engine:
         on_key: Callable[[Step, StepKey], None] | None = None,
     ):
         check_kfp()
-        self.processes = Processes()
+        self.processes = StepProcesses()
         self._steps = steps
         self._root = root
         self._log = log
@@ -221,7 +221,7 @@ class Engine:
     def _item_label(self, io_store) -> str | None:
         for name in reversed(self._loop_items):
             with contextlib.suppress(ValueError):
-                return item_label(io_store.get_parent_input(name))
+                return iteration_label(io_store.get_parent_input(name))
         return None
 
     def _written(self) -> dict:

@@ -8,9 +8,9 @@ import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
-from tidemill.cli.root import root_folder
+from tidemill.cli.root_option import root_folder
 from tidemill.errors import Code, TidemillError
-from tidemill.local.record import Run, find_run, list_runs
+from tidemill.local.run_record import Run, find_run, list_runs
 
 
 def list_all(args: argparse.Namespace) -> int:

@@ -9,11 +9,11 @@ import pytest
 from kfp import compiler
 from kfp.local.orchestrator import task_executor
 
-from tests.local.toy import TOY
+from tests.local.toy_pipelines import TOY
 from tidemill.errors import Code, TidemillError
-from tidemill.local import compiling, engine, record
-from tidemill.local.progress import Reading, Tail
-from tidemill.local.steps import State, Steps, item_label
+from tidemill.local import definitions, pipeline_runner, run_record
+from tidemill.local.progress_reader import PhaseProgress, ProgressReader
+from tidemill.local.step_states import State, Steps, iteration_label
 
 
 @pytest.fixture
@@ -75,31 +75,31 @@ def test_a_run_is_cached_when_all_that_can_be_is(steps):
     ],
 )
 def test_item_label(item, label):
-    assert item_label(item) == label
+    assert iteration_label(item) == label
 
 
 def test_progress_is_read_from_where_it_stopped(tmp_path):
     file = tmp_path / "progress.jsonl"
-    tail = Tail(file)
-    assert tail.read() == Reading()
+    tail = ProgressReader(file)
+    assert tail.read() == PhaseProgress()
     with open(file, "w") as out:
         out.write(
             '{"seconds": 1.0, "what": "read"}\n{"seconds": 3.0, "rows": 100, "total": 400, "what": "read"}\n{"sec'
         )
         out.flush()
-        assert tail.read() == Reading("read", 100, 400, 50.0)
+        assert tail.read() == PhaseProgress("read", 100, 400, 50.0)
         assert tail.read().share() == 0.25
         out.write('onds": 4.0, "rows": 300, "total": 400, "what": "read"}\n')
         out.flush()
-        assert tail.read() == Reading("read", 300, 400, 100.0)
+        assert tail.read() == PhaseProgress("read", 300, 400, 100.0)
         out.write('{"seconds": 5.0, "rows": 10, "total": null, "what": "write"}\n')
         out.write('{"seconds": 7.0, "rows": 50, "total": null, "what": "write"}\n')
         out.flush()
-        assert tail.read() == Reading("write", 50, None, 20.0)
+        assert tail.read() == PhaseProgress("write", 50, None, 20.0)
         assert tail.read().share() is None
         out.write('{"seconds": 8.0, "rows": 5, "total": 0, "what": "write"}\n')
         out.flush()
-        assert tail.read() == Reading("write", 5, 0, None)
+        assert tail.read() == PhaseProgress("write", 5, 0, None)
 
 
 FACTS = {"experiment": "e", "pipeline": "p", "file": "f", "arguments_fingerprint": "0", "temporary": ""}
@@ -107,57 +107,57 @@ FACTS = {"experiment": "e", "pipeline": "p", "file": "f", "arguments_fingerprint
 
 def test_runs_are_found_by_the_beginning_of_their_id(tmp_path):
     with pytest.raises(TidemillError, match="without runs"):
-        record.find_run(tmp_path, None)
+        run_record.find_run(tmp_path, None)
     ids = []
     for _ in range(3):
-        with record.recorded(tmp_path, **FACTS) as run:
+        with run_record.record_run(tmp_path, **FACTS) as run:
             ids.append(run.id)
-            record.finish(run, record.SUCCEEDED)
+            run_record.finish_run(run, run_record.SUCCEEDED)
     assert len(set(ids)) == 3
-    assert [run.id for run in record.list_runs(tmp_path)] == sorted(ids, reverse=True)
-    assert record.find_run(tmp_path, None).id == max(ids)
-    assert record.find_run(tmp_path, ids[0]).id == ids[0]
+    assert [run.id for run in run_record.list_runs(tmp_path)] == sorted(ids, reverse=True)
+    assert run_record.find_run(tmp_path, None).id == max(ids)
+    assert run_record.find_run(tmp_path, ids[0]).id == ids[0]
     for wanted in ("1999", ids[0][:4]):
         with pytest.raises(TidemillError, match=ids[0]) as raised:
-            record.find_run(tmp_path, wanted)
+            run_record.find_run(tmp_path, wanted)
         assert raised.value.code is Code.NO_RUN
 
 
 def test_a_run_that_raises_has_failed_and_one_whose_process_is_gone_was_interrupted(tmp_path):
-    with pytest.raises(ValueError), record.recorded(tmp_path, **FACTS) as run:
+    with pytest.raises(ValueError), run_record.record_run(tmp_path, **FACTS) as run:
         raise ValueError
-    assert record.find_run(tmp_path, run.id).status == "failed"
+    assert run_record.find_run(tmp_path, run.id).status == "failed"
     written = json.loads((run.folder / "run.json").read_text())
     (run.folder / "run.json").write_text(json.dumps({**written, "status": "running"}))
-    assert record.find_run(tmp_path, run.id).status == "interrupted"
+    assert run_record.find_run(tmp_path, run.id).status == "interrupted"
 
 
 def test_an_unreadable_record_is_named(tmp_path):
-    with record.recorded(tmp_path, **FACTS) as run:
+    with run_record.record_run(tmp_path, **FACTS) as run:
         pass
     (run.folder / "run.json").write_text("{")
     with pytest.raises(TidemillError, match=r"run\.json") as raised:
-        record.list_runs(tmp_path)
+        run_record.list_runs(tmp_path)
     assert raised.value.code is Code.UNREADABLE_FILE
 
 
 def test_components_and_pipelines_are_found():
-    found = {(source.kind, source.name) for source in compiling.sources()}
+    found = {(source.kind, source.name) for source in definitions.definitions()}
     assert {("component", "ingest"), ("component", "train"), ("pipeline", "train")} <= found
-    assert compiling.pipeline("train").kind == "pipeline"
+    assert definitions.find_pipeline("train").kind == "pipeline"
     with pytest.raises(TidemillError, match="did you mean 'train'"):
-        compiling.pipeline("tain")
+        definitions.find_pipeline("tain")
 
 
 def test_another_kfp_is_refused(monkeypatch):
-    engine.check_kfp()
+    pipeline_runner.check_kfp()
     monkeypatch.setattr(task_executor, "execute_single_task", lambda task_name: None)
     with pytest.raises(TidemillError, match=r"install kfp==2\.17\.0") as raised:
-        engine.check_kfp()
+        pipeline_runner.check_kfp()
     assert raised.value.code is Code.UNSUPPORTED and "execute_single_task" in raised.value.got
 
 
-@pytest.mark.parametrize("module", ["tidemill.cli.main", "tidemill.cli.experiment", "tidemill.cli.runs"])
+@pytest.mark.parametrize("module", ["tidemill.cli.main", "tidemill.cli.validate_command", "tidemill.cli.runs_command"])
 def test_light_commands_import_nothing_heavy(module):
     importlib.import_module(module)
     code = f"import sys, {module}; print(sorted({{m.partition('.')[0] for m in sys.modules}}))"

@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.local.toy import SINGLE, TOY, experiment
+from tests.local.toy_pipelines import SINGLE, TOY, experiment
 from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
-from tidemill.local import record
-from tidemill.local.runner import Ended, run_pipeline, typed_arguments
-from tidemill.local.steps import State
+from tidemill.local import run_record
+from tidemill.local.execution import RunResult, run_pipeline, typed_arguments
+from tidemill.local.step_states import State
 
 
-def go(root: Path, arguments: dict, source=TOY, **options) -> Ended:
+def go(root: Path, arguments: dict, source=TOY, **options) -> RunResult:
     values = {"root": str(root), **arguments}
     return run_pipeline(source, values, experiment="toy", file="toy.yaml", root=root, **options)
 
 
-def states(ended: Ended) -> dict[str, str]:
+def states(ended: RunResult) -> dict[str, str]:
     return {step.name: step.state.value for step in ended.steps}
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory) -> Ended:
+def first(tmp_path_factory) -> RunResult:
     # kfp's own runner would change `python3` inside a step's paths, and does not quote the interpreter's.
     root = tmp_path_factory.mktemp("a python3 root") / "deep" / "er"
     return go(root, {"experiment": experiment("bb", "a"), "rows": "4"})
@@ -127,7 +127,7 @@ def test_a_damaged_artifact_is_made_again(tmp_path, damage):
 def test_a_mistake_keeps_its_code_its_log_and_its_report(tmp_path):
     ended = go(tmp_path, {"rows": "-1", "seconds": "0"}, SINGLE)
     step = next(iter(ended.steps))
-    assert ended.run.status == record.FAILED and not ended.succeeded
+    assert ended.run.status == run_record.FAILED and not ended.succeeded
     assert step.error["code"] == "empty-input"
     assert step.error["message"] == "source.sql: got -1 rows; ask for more rows."
     assert "error [empty-input]" in step.log.read_text()
@@ -160,12 +160,12 @@ def test_parameters_that_are_too_long_are_a_mistake(tmp_path):
 
 def test_one_run_at_a_time_uses_a_root(tmp_path):
     facts = {"experiment": "e", "pipeline": "p", "file": "f", "arguments_fingerprint": "0", "temporary": ""}
-    with record.recorded(tmp_path, **facts) as run:
-        assert record.find_run(tmp_path, None).status == "running"
+    with run_record.record_run(tmp_path, **facts) as run:
+        assert run_record.find_run(tmp_path, None).status == "running"
         with pytest.raises(TidemillError, match=run.id) as error:
             go(tmp_path, {"rows": "1", "seconds": "0"}, SINGLE)
         assert error.value.code is Code.ROOT_BUSY
-    assert record.find_run(tmp_path, None).status == "failed"
+    assert run_record.find_run(tmp_path, None).status == "failed"
     assert go(tmp_path, {"rows": "1", "seconds": "0"}, SINGLE).succeeded
 
 

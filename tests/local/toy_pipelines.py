@@ -7,7 +7,7 @@ from typing import Any, List  # noqa: UP035 - kfp reads the annotation by this n
 
 from kfp import dsl
 
-from tidemill.local.compiling import Source
+from tidemill.local.definitions import Definition
 
 IMAGE = "tidemill-python-test"
 
@@ -133,7 +133,7 @@ def single(rows: int, seconds: float, root: str):
 
 
 @dataclass(frozen=True)
-class Toy(Source):
+class Toy(Definition):
     """A pipeline that is given as a function, and not found by its name."""
 
     definition: Any = None
@@ -153,7 +153,7 @@ def experiment(*members: str) -> str:
     return json.dumps(
         {
             "name": "toy",
-            "source": {"tables": {"t": "pkg://tidemill/step.py"}},
+            "source": {"tables": {"t": "pkg://tidemill/errors.py"}},
             "label": "y",
             "features": features,
             "models": models,

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tidemill.cli.display import Lines, LiveTable, duration
-from tidemill.cli.experiment import check_files
-from tidemill.cli.root import root_folder
+from tidemill.cli.root_option import root_folder
+from tidemill.cli.run_display import Lines, LiveTable, duration
+from tidemill.cli.validate_command import check_files
 from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment import dump, load
-from tidemill.local import compiling
-from tidemill.local.record import Run
-from tidemill.local.results import Member, Results
-from tidemill.local.runner import Ended, Stopped, run_pipeline
-from tidemill.local.steps import Step, Steps
+from tidemill.local import definitions
+from tidemill.local.execution import RunResult, Stopped, run_pipeline
+from tidemill.local.run_outputs import MemberResult, RunOutputs
+from tidemill.local.run_record import Run
+from tidemill.local.step_states import Step, Steps
 
 _LOG_LINES = 20
 _STEP_PACKAGES = ("duckdb", "lightgbm", "polars", "pyarrow", "tensorflow", "tensorflow_transform")
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
         try:
             ended = run_pipeline(
-                compiling.pipeline(args.pipeline),
+                definitions.find_pipeline(args.pipeline),
                 arguments,
                 experiment=experiment.name,
                 file=str(Path(args.file).absolute()),
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def metrics_table(members: list[Member]) -> str:
+def metrics_table(members: list[MemberResult]) -> str:
     """Metrics of the test split, one line a member, the columns aligned; below it the gates that failed."""
     columns = [name for name in _METRIC_COLUMNS if any(member.metrics.get(name) is not None for member in members)]
     rows = [["model", *columns, "gates"]]
@@ -94,7 +94,7 @@ def _params(texts: list[str]) -> dict[str, str]:
     return params
 
 
-def _tell_results(results: Results) -> None:
+def _tell_results(results: RunOutputs) -> None:
     if results.members:
         _say(f"\n{metrics_table(results.members)}")
     _say("")
@@ -114,7 +114,7 @@ def _check_packages() -> None:
         raise TidemillError(Code.MISSING_PACKAGE, "tidemill run", got, "install Tidemill with its extra steps")
 
 
-def _tell_failure(ended: Ended) -> int:
+def _tell_failure(ended: RunResult) -> int:
     failed = ended.steps.failed()
     for step in failed:
         _tell_failed_step(step)

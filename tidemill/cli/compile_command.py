@@ -7,9 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tidemill.cli import readmes, reference_pages
+from tidemill.cli import readme_tables, reference_pages
 from tidemill.errors import Code, TidemillError, suggest_name
-from tidemill.local.compiling import Source, sources
+from tidemill.local.definitions import Definition, definitions
 
 
 def compile_all(args: argparse.Namespace) -> int:
@@ -31,20 +31,20 @@ def compile_all(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(source: Source) -> dict[Path, str]:
+def _files(source: Definition) -> dict[Path, str]:
     """The texts of a source's generated files, as they should be."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / source.compiled.name
         source.compile(compiled)
         files = {source.compiled: compiled.read_text(encoding="utf-8")}
         if source.readme.is_file():
-            tables = readmes.generate(compiled, source.docstring())
-            files[source.readme] = readmes.insert(source.readme.read_text(encoding="utf-8"), tables)
+            tables = readme_tables.generate(compiled, source.docstring())
+            files[source.readme] = readme_tables.insert(source.readme.read_text(encoding="utf-8"), tables)
     return files
 
 
-def _chosen(names: list[str]) -> list[Source]:
-    known = sources()
+def _chosen(names: list[str]) -> list[Definition]:
+    known = definitions()
     for name in names:
         if name not in {source.name for source in known}:
             want = suggest_name(name, [source.name for source in known])

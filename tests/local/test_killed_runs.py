@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.toy import TOY, experiment
-from tidemill.local import record
-from tidemill.local.runner import run_pipeline
+from tests.local.toy_pipelines import TOY, experiment
+from tidemill.local import run_record
+from tidemill.local.execution import run_pipeline
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -19,8 +19,8 @@ _DRIVER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.local.toy import TOY, experiment
-from tidemill.local.runner import Stopped, run_pipeline
+from tests.local.toy_pipelines import TOY, experiment
+from tidemill.local.execution import Stopped, run_pipeline
 
 root = Path(sys.argv[2])
 arguments = {"root": str(root), "experiment": experiment("aa", "b"), "rows": "2", "seconds": sys.argv[3]}
@@ -61,7 +61,7 @@ def wait_for(condition, seconds: float = 20) -> None:
 
 
 def _running(root: Path, step: str) -> bool:
-    runs = record.list_runs(root)
+    runs = run_record.list_runs(root)
     return bool(runs) and any(s["name"].startswith(step) and s["state"] == "running" for s in runs[0].steps)
 
 
@@ -93,8 +93,8 @@ def test_kill_9_leaves_no_process_and_the_next_run_goes_on(tmp_path, begin, step
     process.wait()
     wait_for(lambda: not processes_of(tmp_path), seconds=5)
     # A process that was about to become a step's may hold the lock for an instant.
-    wait_for(lambda: record.find_run(tmp_path, None).status == "interrupted", seconds=5)
-    killed = record.find_run(tmp_path, None)
+    wait_for(lambda: run_record.find_run(tmp_path, None).status == "interrupted", seconds=5)
+    killed = run_record.find_run(tmp_path, None)
     assert "interrupted" in [s["state"] for s in killed.steps]
     if step == "ingest":
         return
@@ -119,7 +119,7 @@ def test_a_signal_kills_the_steps_and_is_told_apart(tmp_path, begin, step, signu
     process.send_signal(signum)
     assert process.wait(10) == 128 + signum
     assert not processes_of(tmp_path)
-    stopped = record.find_run(tmp_path, None)
+    stopped = run_record.find_run(tmp_path, None)
     assert stopped.status == "stopped"
     assert {s["state"] for s in stopped.steps if s["task"] == step} == {"stopped"}
     assert not Path(stopped.temporary).exists()
@@ -129,10 +129,10 @@ def test_ctrl_c_on_the_command_line(tmp_path):
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from tests.local.toy import TOY
+from tests.local.toy_pipelines import TOY
 from tidemill.cli.main import main
-from tidemill.local import compiling
-compiling.pipeline = lambda name: TOY
+from tidemill.local import definitions
+definitions.find_pipeline = lambda name: TOY
 sys.exit(main(["run", sys.argv[2] + "/toy.yaml", "--root", sys.argv[2], "--param", "seconds=30.0"]))
 """
     (tmp_path / "toy.yaml").write_text(experiment("a"))

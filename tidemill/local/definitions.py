@@ -12,7 +12,7 @@ from tidemill.errors import Code, TidemillError, suggest_name
 
 
 @dataclass(frozen=True)
-class Source:
+class Definition:
     """One component or pipeline.
 
     By convention the folder `<name>` of `tidemill.components` (`tidemill.pipelines`) has a module `component`
@@ -51,12 +51,12 @@ class Source:
         return getattr(module, self.name)
 
 
-def sources() -> list[Source]:
+def definitions() -> list[Definition]:
     """All components, then all pipelines, by name."""
     return [*_of_kind("component"), *_of_kind("pipeline")]
 
 
-def pipeline(name: str) -> Source:
+def find_pipeline(name: str) -> Definition:
     """One pipeline.
 
     Raises:
@@ -68,11 +68,11 @@ def pipeline(name: str) -> Source:
     return known[name]
 
 
-def _of_kind(kind: str) -> list[Source]:
+def _of_kind(kind: str) -> list[Definition]:
     package: ModuleType = importlib.import_module(f"tidemill.{kind}s")
     found = []
     for module in pkgutil.iter_modules(package.__path__):
         folder = Path(module.module_finder.path) / module.name
         if (folder / f"{kind}.py").is_file():
-            found.append(Source(kind, module.name, folder))
+            found.append(Definition(kind, module.name, folder))
     return sorted(found, key=lambda source: source.name)

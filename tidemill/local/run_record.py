@@ -15,7 +15,7 @@ from typing import IO
 
 from tidemill import storage
 from tidemill.errors import Code, TidemillError
-from tidemill.local.steps import State, Step
+from tidemill.local.step_states import State, Step
 
 _FILE = "run.json"
 _LOCK = "lock"
@@ -68,7 +68,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def recorded(root: Path, **facts: str) -> Iterator[Run]:
+def record_run(root: Path, **facts: str) -> Iterator[Run]:
     """Surrounds a run: makes its folder and its file.
 
     One run at a time uses a root, because runs of the same experiment share checkpoints and version numbers. The lock
@@ -99,10 +99,10 @@ def recorded(root: Path, **facts: str) -> Iterator[Run]:
             yield run
         finally:
             if run.status == RUNNING:
-                finish(run, FAILED)
+                finish_run(run, FAILED)
 
 
-def finish(run: Run, status: str) -> None:
+def finish_run(run: Run, status: str) -> None:
     """Ends a run with `status`, and writes the file."""
     now = _now()
     run.status = status
@@ -114,11 +114,11 @@ def finish(run: Run, status: str) -> None:
 def list_runs(root: Path) -> list[Run]:
     """All runs, the newest first."""
     files = sorted((root / "runs").glob(f"*/{_FILE}"), reverse=True)
-    active = running_id(root)
+    active = active_run_id(root)
     return [_read(file, active) for file in files]
 
 
-def running_id(root: Path) -> str | None:
+def active_run_id(root: Path) -> str | None:
     """The id of the run that uses the root now."""
     try:
         with open(root / _LOCK, encoding="utf-8") as lock:
@@ -165,7 +165,7 @@ def _acquire(lock: IO[str], root: Path) -> None:
             if time.monotonic() < patience:
                 time.sleep(0.05)
                 continue
-            got = f"a root that run {running_id(root)} is using"
+            got = f"a root that run {active_run_id(root)} is using"
             raise TidemillError(Code.ROOT_BUSY, str(root), got, "wait for it, or give another --root") from None
 
 

@@ -190,7 +190,7 @@ class Steps:
             observer(step)
 
 
-def item_label(item: object) -> str | None:
+def iteration_label(item: object) -> str | None:
     """A short name of a loop's item: its `name`, or the `name` inside it; a short string itself.
 
     Args:
@@ -206,7 +206,7 @@ def item_label(item: object) -> str | None:
             return _UNSAFE.sub("-", item).strip("-") if 0 < len(item) <= _MAX_LABEL else None
     if isinstance(item, dict):
         name = item.get("name")
-        inner = [item_label(value) for value in item.values() if isinstance(value, dict)]
+        inner = [iteration_label(value) for value in item.values() if isinstance(value, dict)]
         return _UNSAFE.sub("-", str(name))[:_MAX_LABEL] if name else next((label for label in inner if label), None)
     return None if isinstance(item, list | None) else _UNSAFE.sub("-", str(item))[:_MAX_LABEL]
 

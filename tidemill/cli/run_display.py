@@ -11,8 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tidemill.local.progress import Reading, Tail
-from tidemill.local.steps import State, Step, Steps
+from tidemill.local.progress_reader import PhaseProgress, ProgressReader
+from tidemill.local.step_states import State, Step, Steps
 
 _STYLES = {
     State.WAITING: "dim",
@@ -67,7 +67,7 @@ class LiveTable:
 
     def __init__(self, console: Console):
         self._console = console
-        self._tails: dict[str, Tail] = {}
+        self._tails: dict[str, ProgressReader] = {}
 
     @contextlib.contextmanager
     def showing(self, steps: Steps) -> Iterator[None]:
@@ -104,11 +104,11 @@ class LiveTable:
             )
         return table
 
-    def _reading(self, step: Step) -> Reading:
+    def _reading(self, step: Step) -> PhaseProgress:
         if step.state in (State.WAITING, State.SKIPPED, State.CACHED):
-            return Reading()
+            return PhaseProgress()
         if step.name not in self._tails:
-            self._tails[step.name] = Tail(step.progress_file)
+            self._tails[step.name] = ProgressReader(step.progress_file)
         return self._tails[step.name].read()
 
 
@@ -126,10 +126,10 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
 
 
-def _bar(reading: Reading) -> ProgressBar | str:
+def _bar(reading: PhaseProgress) -> ProgressBar | str:
     share = reading.share()
     return "" if share is None else ProgressBar(total=1.0, completed=share, width=20)
 
 
-def _rate(reading: Reading) -> str:
+def _rate(reading: PhaseProgress) -> str:
     return "" if reading.rows_per_second is None else f"{reading.rows_per_second:,.0f}"

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidemill.local.steps import Step
+from tidemill.local.step_states import Step
 
 _HTML = "system.HTML"
 
 
 @dataclass(frozen=True)
-class Member:
+class MemberResult:
     """The evaluation of one model."""
 
     name: str
@@ -28,25 +28,25 @@ class Member:
 
 
 @dataclass
-class Results:
+class RunOutputs:
     """Everything worth telling at the end of a run."""
 
     reports: list[Path] = field(default_factory=list)
-    members: list[Member] = field(default_factory=list)
+    members: list[MemberResult] = field(default_factory=list)
     published: list[tuple[str, str]] = field(default_factory=list)
     """URIs of published models, each with its member's name."""
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
     """URIs of predictions with their number of rows."""
 
 
-def collect(steps: Iterable[Step], reports: Path) -> Results:
+def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
     """Gathers the results, and copies the HTML reports to where a browser knows them by their name.
 
     Args:
         steps: The steps of the run, ended or failed.
         reports: Folder for the copies, `<step>-<output>.html`.
     """
-    results = Results()
+    results = RunOutputs()
     for step in steps:
         for name, output in _artifacts(step):
             uri, metadata = output["uri"], output["metadata"]
@@ -55,7 +55,7 @@ def collect(steps: Iterable[Step], reports: Path) -> Results:
                 copy = reports / f"{step.name}-{name}.html"
                 shutil.copyfile(uri, copy)
                 results.reports.append(copy)
-            elif name == "evaluation" and (member := read_member(Path(uri))):
+            elif name == "evaluation" and (member := read_member_result(Path(uri))):
                 results.members.append(member)
             elif name == "published":
                 results.published.append((uri, metadata.get("name", "")))
@@ -64,7 +64,7 @@ def collect(steps: Iterable[Step], reports: Path) -> Results:
     return results
 
 
-def read_member(evaluation: Path) -> Member | None:
+def read_member_result(evaluation: Path) -> MemberResult | None:
     """The essence of an evaluation artifact; None where it is not whole."""
     try:
         manifest = json.loads((evaluation / "manifest.json").read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def read_member(evaluation: Path) -> Member | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     facts = manifest["metadata"]
-    return Member(
+    return MemberResult(
         name=facts["name"],
         blessed=facts["blessed"],
         reasons=facts.get("reasons", []),
