@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,8 @@ def goodness(metric: str, value: _Value) -> _Value:
     best = DEFINITIONS[metric].best
     if best == "high":
         return value
-    return -value if best == "low" else -abs(value - 1)
+    turned = -value if best == "low" else -abs(value - 1)
+    return cast("_Value", turned)
 
 
 def mean(metric: str, values: Sequence[float]) -> float:

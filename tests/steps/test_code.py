@@ -52,7 +52,7 @@ CHANGES = {
     "models/dcn_v2.py": {"train", "ensemble", "evaluate"},
     "models/core/registry.py": {"train", "ensemble", "evaluate"},
     "training/attempts.py": {"train"},
-    "publishing/store.py": {"publish"},
+    "publishing/publish.py": {"publish"},
     "steps/validate.py": {"validate"},
 }
 
@@ -82,7 +82,7 @@ def test_a_changed_component_changes_only_its_own_key(copied):
 
 def test_a_changed_report_template_changes_the_keys_of_the_steps_that_render_it(copied):
     before = keys(copied)
-    for name, step in {"report": "evaluate", "leaderboard": "publish", "experiment": "ensemble"}.items():
+    for name, step in {"evaluation": "evaluate", "leaderboard": "publish", "experiment": "ensemble"}.items():
         (template,) = copied["tidemill"].rglob(f"{name}.html.jinja")
         template.write_text(template.read_text(encoding="utf-8") + " ", encoding="utf-8")
         after = keys(copied)

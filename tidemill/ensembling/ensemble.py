@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,6 +26,7 @@ from tidemill.steps.ensemble import EnsembleSpec
 from tidemill.training import folds as fold_files
 from tidemill.transform.graph import TransformGraph
 
+Method = Literal["mean", "rank_mean", "stack"]
 QUANTILES = 1001
 _C = 1.0
 """Inverse strength of the L2 penalty of the stacked logistic regression; scikit-learn's default."""
@@ -115,11 +116,12 @@ def ensemble(
     members = _read_members(spec, trained)
     out_of_fold = _read_scores(members, data.rows("train"))
     progress.phase("combine")
-    combination = fit(spec.ensemble.method, out_of_fold.scores, out_of_fold.labels)
+    method = spec.ensemble.method or "mean"
+    combination = fit(method, out_of_fold.scores, out_of_fold.labels)
     models_by_member = {name: [each.model for each in folds] for name, folds in members.items()}
     layout = Layout.of(data.metadata["features"], [spec.label])
     combined = EnsembleModel(EnsembleConfig(name=spec.name), layout, models_by_member, combination)
-    metrics = measure(out_of_fold.labels, cross_fitted_scores(spec.ensemble.method, out_of_fold))
+    metrics = measure(out_of_fold.labels, cross_fitted_scores(method, out_of_fold))
     facts: dict[str, Any] = {}
     with artifact.write_folder(model, facts) as folder:
         combined.save(folder)
@@ -169,11 +171,11 @@ def _report(
             )
         )
     return experiment_page.render(
-        spec.name, spec.label, spec.ensemble.method, spec.folds, len(out_of_fold.labels), rows, metrics
+        spec.name, spec.label, combination.method, spec.folds, len(out_of_fold.labels), rows, metrics
     )
 
 
-def fit(method: str, scores: np.ndarray, labels: np.ndarray) -> Combination:
+def fit(method: Method, scores: np.ndarray, labels: np.ndarray) -> Combination:
     """Returns a combination of members, fitted to rows that they were not trained on.
 
     Args:
@@ -195,7 +197,7 @@ def fit(method: str, scores: np.ndarray, labels: np.ndarray) -> Combination:
     return Combination(method, float(regression.intercept_[0]), weights, quantiles)
 
 
-def cross_fitted_scores(method: str, out_of_fold: OutOfFold) -> np.ndarray:
+def cross_fitted_scores(method: Method, out_of_fold: OutOfFold) -> np.ndarray:
     """Returns the ensemble's out-of-fold scores, [rows].
 
     The scores of each fold come from a combination that is fitted to the other folds. If these have only one class, it

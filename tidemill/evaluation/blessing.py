@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from tidemill.artifacts.evaluation_artifact import ComparedMetrics, Estimate, GateCheck
 from tidemill.experiment.evaluation import Gate
-from tidemill.metrics import name_of
+from tidemill.metrics import Metric, name_of
 
 NO_BASELINE = "no published model predicts this label"
 TOLERANCE = 1e-6
@@ -17,7 +17,7 @@ TOLERANCE = 1e-6
 _BOUND_TEXTS = {"min": ("is below", "is at least"), "max": ("is above", "is at most")}
 
 
-def check_gates(gates: Mapping[str, Gate], result: ComparedMetrics) -> list[GateCheck]:
+def check_gates(gates: Mapping[Metric, Gate], result: ComparedMetrics) -> list[GateCheck]:
     """Checks all gates against the metrics of the test split.
 
     Without a baseline, `better_than_baseline` holds, because no published model predicts the label. With a baseline

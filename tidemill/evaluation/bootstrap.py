@@ -98,7 +98,9 @@ def paired_intervals(
     samples = [_join([pair[i] for pair in drawn]) for i in range(2)]
     coarse = [measure(cells) for cells in both]
     own = [{m: _interval(m, samples[i][m], exact[i][m], coarse[i][m], spec, scale) for m in METRICS} for i in range(2)]
-    gain = {m: _interval("gain", *(_gain(m, v) for v in (samples, exact, coarse)), spec, scale) for m in METRICS}
+    gain = {}
+    for m in METRICS:
+        gain[m] = _interval("gain", _gain(m, samples), _gain(m, exact), _gain(m, coarse), spec, scale)
     return own[0], own[1], gain
 
 

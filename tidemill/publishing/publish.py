@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tidemill import storage
 from tidemill.artifacts import artifact, evaluation_artifact, model_store
@@ -150,7 +151,7 @@ def _assemble(
         "objective_value": facts.objective_value,
         "fingerprint": facts.model_fingerprint,
     }
-    lineage: model_store.Lineage = {
+    lineage = {
         "experiment_name": spec.experiment,
         "run_fingerprint": spec.run_fingerprint,
         "model": model,
@@ -159,6 +160,6 @@ def _assemble(
         },
         **json.loads(json.dumps(spec.lineage)),
     }
-    model_store.write_lineage(folder, lineage)
+    model_store.write_lineage(folder, cast(model_store.Lineage, lineage))
     metadata = {key: value for key, value in model.items() if key != "fingerprint"}
     artifact.seal(folder, {"experiment": spec.experiment, "run_fingerprint": spec.run_fingerprint, **metadata})

@@ -61,7 +61,7 @@ def list_files(uri: str) -> list[FileInfo]:
     if (path := local_path(uri)) is not None:
         return _list_local(uri, path)
     is_glob = any(c in uri for c in _GLOB_CHARS)
-    objects = google().glob(uri, detail=True) if is_glob else _object(uri)
+    objects = cast(dict[str, dict[str, Any]], google().glob(uri, detail=True)) if is_glob else _object(uri)
     infos = [_object_info(i) for i in objects.values() if i["type"] == "file" and not i["name"].endswith("/")]
     return sorted(infos, key=lambda info: info.uri)
 
@@ -100,7 +100,7 @@ def read_text(uri: str | os.PathLike[str]) -> str:
     """
     if (path := local_path(uri)) is not None:
         return path.read_text(encoding="utf-8")
-    return google().cat_file(os.fspath(uri)).decode("utf-8")
+    return cast(bytes, google().cat_file(os.fspath(uri))).decode("utf-8")
 
 
 def read_json(uri: str | os.PathLike[str]) -> Any:
