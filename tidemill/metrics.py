@@ -18,7 +18,7 @@ _Value = TypeVar("_Value", float, "np.ndarray")
 
 
 @dataclass(frozen=True)
-class Definition:
+class MetricDefinition:
     """One metric.
 
     Attributes:
@@ -30,14 +30,14 @@ class Definition:
     best: Literal["high", "low", "one"]
 
 
-DEFINITIONS: dict[str, Definition] = {
-    "auc": Definition("AUC", "high"),
-    "pr_auc": Definition("PR-AUC", "high"),
-    "log_loss": Definition("log loss", "low"),
-    "normalized_entropy": Definition("normalized entropy", "low"),
-    "calibration": Definition("calibration", "one"),
-    "ece": Definition("ECE", "low"),
-    "accuracy": Definition("accuracy", "high"),
+DEFINITIONS: dict[str, MetricDefinition] = {
+    "auc": MetricDefinition("AUC", "high"),
+    "pr_auc": MetricDefinition("PR-AUC", "high"),
+    "log_loss": MetricDefinition("log loss", "low"),
+    "normalized_entropy": MetricDefinition("normalized entropy", "low"),
+    "calibration": MetricDefinition("calibration", "one"),
+    "ece": MetricDefinition("ECE", "low"),
+    "accuracy": MetricDefinition("accuracy", "high"),
 }
 
 

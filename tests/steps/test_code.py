@@ -44,7 +44,7 @@ def test_a_copy_elsewhere_has_the_same_keys(copied):
 
 CHANGES = {
     "cli/main.py": set(),
-    "local/runner.py": set(),
+    "local/pipeline_runner.py": set(),
     "planning.py": set(),
     "__init__.py": set(STEPS),
     "errors.py": set(STEPS),
