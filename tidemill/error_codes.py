@@ -222,8 +222,8 @@ class Code(enum.Enum):
             "arrival."
         ),
         example=(
-            "validation.leakage: got features that all but give the label away: paid (AUC 0.938); remove them, or "
-            "list those that are known before the label in validation.leakage.allow."
+            "validation.leakage: got features that predict the label implausibly well: paid (AUC 0.938); remove them, "
+            "or list those that are known before the label in validation.leakage.allow."
         ),
         remedy="Remove the feature. If it really is known before the label, list it in `validation.leakage.allow`.",
     )
@@ -235,9 +235,9 @@ class Code(enum.Enum):
             "`validation.schema` allows."
         ),
         example=(
-            "validation.schema: got data that contradict the schema: visits in train: the largest value is 8, above "
+            "validation.schema: got data that contradicts the schema: visits in train: the largest value is 8, above "
             "3; visits in valid: the largest value is 7, above 3; visits in test: the largest value is 7, above 3; "
-            "mend the data or the schema."
+            "correct the data or the schema."
         ),
         remedy="Correct the data in the query, or update the `schema.pbtxt`.",
     )
@@ -247,7 +247,7 @@ class Code(enum.Enum):
         cause="The world changed, a source is broken, or the split by time separates seasons.",
         example=(
             "validation.drift: got features that drifted: price against valid (Jensen-Shannon 0.1001 above 0.05); "
-            "price against test (Jensen-Shannon 0.0799 above 0.05); mend the data, train on newer rows, or raise "
+            "price against test (Jensen-Shannon 0.0799 above 0.05); correct the data, train on newer rows, or raise "
             "the thresholds."
         ),
         remedy=(

@@ -17,8 +17,8 @@ import pytest
 from tests.data.runs import Runner
 from tests.docs.samples import EXPERIMENT, without_numbers
 from tests.publishing.tiny import member, publish_spec
-from tests.validation.worlds import run as validate
-from tests.validation.worlds import shop
+from tests.validation.shop_data import run as validate
+from tests.validation.shop_data import shop
 from tidemill.artifacts import artifact, model_store
 from tidemill.cli.validate_command import check_files
 from tidemill.errors import Code, TidemillError, from_system_error

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from tests.validation.worlds import Outputs, run, shop
+from tests.validation.shop_data import Outputs, run, shop
 from tidemill.errors import Code, TidemillError
 
 BASE = """
@@ -134,5 +134,5 @@ def test_values_unseen_in_train_only_warn_against_an_inferred_schema(tmp_path):
 def test_all_splits_are_judged(tmp_path):
     valid = shop(100, seed=1).set_column(2, "visits", pa.array([-1] * 100, pa.int32()))
     text = schema_with("visits", 'feature { name: "visits" type: INT int_domain { min: 0 } }')
-    with pytest.raises(TidemillError, match="visits in valid: the least value is -1"):
+    with pytest.raises(TidemillError, match="visits in valid: the smallest value is -1"):
         run(tmp_path, {"train": shop(300), "valid": valid, "test": shop(100, seed=2)}, schema_text=text)

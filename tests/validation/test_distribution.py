@@ -20,7 +20,7 @@ def scan(sample: np.ndarray, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 @given(samples, st.integers(1, 50))
 def test_moments_are_numpys(sample, batch):
-    found = distribution.moments(scan(sample, batch), len(sample))
+    found = distribution.summarize(scan(sample, batch), len(sample))
     assert found.mean == pytest.approx(sample.mean(), abs=1e-6)
     assert found.std_dev == pytest.approx(sample.std(), rel=1e-6, abs=1e-3)
     assert found.median == np.median(sample)
@@ -48,4 +48,4 @@ def test_equal_edges_span_the_range(one, two):
 
 def test_variance_survives_a_large_offset():
     sample = 1e9 + np.array([0.0, 1.0, 2.0, 3.0])
-    assert distribution.moments(scan(sample, 2), 4).std_dev == pytest.approx(np.sqrt(1.25))
+    assert distribution.summarize(scan(sample, 2), 4).std_dev == pytest.approx(np.sqrt(1.25))

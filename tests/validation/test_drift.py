@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.validation.worlds import Outputs, run, shop
+from tests.validation.shop_data import Outputs, run, shop
 from tidemill.errors import Code, TidemillError
 from tidemill.validation.drift import jensen_shannon, l_infinity
 

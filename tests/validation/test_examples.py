@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from tests.validation.worlds import run
+from tests.validation.shop_data import run
 from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load

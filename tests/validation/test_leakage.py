@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from tests.validation.worlds import Outputs, run, shop
+from tests.validation.shop_data import Outputs, run, shop
 from tidemill.errors import Code, TidemillError
-from tidemill.validation.leakage import _Rows
+from tidemill.validation.leakage import _LabelHalves
 
 ROWS = 6000
 
@@ -134,7 +134,7 @@ def test_measuring_is_deterministic(tmp_path):
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1))))
 def test_auc_is_sklearns(pairs):
     cells, target = np.array([*pairs, (0, 0), (1, 1)]).T
-    rows = _Rows(target.astype(float), target.astype(float))
+    rows = _LabelHalves(target.astype(float), target.astype(float))
     rates = np.array([0.3, 0.1, 0.1, 0.9, 0.5, 0.2])
     assert rows.auc(rates, cells) == pytest.approx(roc_auc_score(target, rates[cells]))
 
@@ -153,7 +153,7 @@ def two_labels(rows: int = ROWS) -> dict:
 
 def test_a_feature_that_leaks_the_second_label(tmp_path):
     told = {"labels": ["late", "claimed"], "carried": ["claimed"]}
-    with pytest.raises(TidemillError, match="the label 'claimed' away: refund") as raised:
+    with pytest.raises(TidemillError, match="the label 'claimed' implausibly well: refund") as raised:
         judge(tmp_path, two_labels(), [*PLAN, "refund"], **told)
     assert raised.value.code is Code.LEAKAGE and raised.value.details["label"] == "claimed"
     page = Outputs(tmp_path / "out").page

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from tests.validation.worlds import run, shop
+from tests.validation.shop_data import run, shop
 from tidemill.errors import Code, TidemillError
 from tidemill.validation import schema as schemas
 

@@ -6,12 +6,12 @@ import pyarrow.compute as pc
 import pytest
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from tests.validation.worlds import shop, spec, write
+from tests.validation.shop_data import shop, spec, write
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.validation import columns, scan, statistics
-from tidemill.validation.statistics import Asked, SplitStatistics
+from tidemill.validation.statistics import ExtraCounts, SplitStatistics
 
 FLOAT, INT, STRING = (statistics_pb2.FeatureNameStatistics.Type.Value(t) for t in ("FLOAT", "INT", "STRING"))
 
@@ -20,7 +20,7 @@ def compute(tmp_path, tables, asked=None, split="train", **changes) -> SplitStat
     dataset = Dataset(write(tmp_path / "examples", tables, row_group_rows=512, shard_rows=1024))
     resolved = columns.resolve(spec(**changes), dataset.schema(), None)
     with scan.connect(tmp_path) as connection:
-        return statistics.compute(connection, dataset, split, resolved, asked or Asked(), Progress("validate"))
+        return statistics.compute(connection, dataset, split, resolved, asked or ExtraCounts(), Progress("validate"))
 
 
 @pytest.fixture(scope="module")
@@ -109,16 +109,16 @@ def test_nan_is_found_where_the_files_metadata_hide_it(tmp_path):
 
 def test_values_outside_of_a_domain(tmp_path):
     table = shop(4).set_column(3, "site", pa.array(["a", "b", "b", None]))
-    outside = compute(tmp_path, {"train": table}, Asked(domains={"site": ["a"]})).outside["site"]
+    outside = compute(tmp_path, {"train": table}, ExtraCounts(domains={"site": ["a"]})).out_of_domain["site"]
     assert (outside.rows, outside.values) == (2, ["b"])
 
 
 def test_probes_count_in_foreign_edges(table, tmp_path):
     edges = np.array([1.0, 5.0, 20.0])
-    found = compute(tmp_path, {"train": table}, Asked(probes={"price": {"mine": edges}}))
+    found = compute(tmp_path, {"train": table}, ExtraCounts(bin_edges={"price": {"mine": edges}}))
     price = table["price"].drop_null().to_numpy()
     expected = np.histogram(price, [-np.inf, *edges, np.inf])[0]
-    np.testing.assert_array_equal(found.probes["price"]["mine"], expected)
+    np.testing.assert_array_equal(found.bin_counts["price"]["mine"], expected)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -192,6 +192,6 @@ def test_extreme_ranges_keep_all_rows(tmp_path, values, kind):
     found = compute(tmp_path, {"train": table})
     stats = found.features["price"].num_stats
     assert (stats.min, stats.max, stats.median) == tuple(map(float, (min(values), max(values), sorted(values)[1])))
-    assert found.shown["price"].sum() == 3
+    assert found.chart_counts["price"].sum() == 3
     for histogram in stats.histograms:
         assert sum(bucket.sample_count for bucket in histogram.buckets) == 3

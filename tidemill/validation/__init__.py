@@ -1,1 +1,1 @@
-"""Statistics, schema, anomalies, drift and leakage of examples."""
+"""Validation of examples: statistics, schema, anomalies, drift and leakage."""

@@ -1,9 +1,9 @@
-"""Small charts of the validation page: a number's histogram as SVG, a category's values as rows of bars."""
+"""Charts of the validation report: SVG histograms for numbers, rows of bars for categories."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,8 +16,14 @@ TOP_VALUES = 7
 
 @dataclass(frozen=True)
 class Bar:
-    """One value of a category: its label, whether it stands for something else than a value, and for each split its
-    share of the rows, its count and the bar's length in percent of the longest (0: no bar)."""
+    """One row of a category's chart.
+
+    Attributes:
+        label: The value, or what the row stands for.
+        special: Whether the row is no single value, such as the missing ones.
+        shares: For each split: the share of its rows, the number of rows, and the bar's length in percent of the
+            longest bar (0: no bar).
+    """
 
     label: str
     special: bool
@@ -25,15 +31,19 @@ class Bar:
 
 
 def histogram(splits: Mapping[str, np.ndarray], edges: np.ndarray, *, is_time: bool, unit_bars: bool) -> Markup:
-    """Histograms of several splits over each other as inline SVG: the first as an area, the others as lines, each as
-    shares of its own values.
+    """Draws the histograms of several splits in one chart: train as an area, the others as lines.
+
+    The heights are shares of each split's own values.
 
     Args:
-        splits: For each split the rows between the edges, int64 [e + 1] (`distribution.bins`). What lies beyond the
-            outer edges is added to the outer bars.
-        edges: float64 [e], at least one.
+        splits: For each split the number of rows in each bin, int64 [e + 1] (`distribution.bins`). The first and the
+            last bar include the values beyond the edges.
+        edges: Edges of the bars, float64 [e], at least one.
         is_time: Whether the numbers are seconds since 1970.
         unit_bars: Whether each bar is one integer.
+
+    Returns:
+        Inline SVG. Empty if no split has a value.
     """
     shares = {name: _shares(counts, len(edges)) for name, counts in splits.items() if counts.sum()}
     if not shares:
@@ -64,13 +74,14 @@ def histogram(splits: Mapping[str, np.ndarray], edges: np.ndarray, *, is_time: b
 def top_bars(
     values: Mapping[str, Mapping[str, int]], rows: Mapping[str, int], missing: Mapping[str, int], unique: int
 ) -> list[Bar]:
-    """The most frequent values of train, then all others together, without a bar, then the missing ones.
+    """Returns the rows of a category's chart: the most frequent values of train, all other values together (without a
+    bar), and the missing values.
 
     Args:
         values: For each split the counts of its most frequent values.
-        rows: Rows of each split.
-        missing: Missing values of each split.
-        unique: Distinct values of the first split, for the label of the others.
+        rows: Number of rows of each split.
+        missing: Number of missing values of each split.
+        unique: Number of distinct values of the first split.
     """
     names = [name for name in values if rows[name]]
     if not names:
@@ -83,7 +94,7 @@ def top_bars(
     rest = [rows[n] - missing[n] - sum(values[n].get(v, 0) for v in shown) for n in names]
     if any(rest):
         more = max(unique - len(shown), 0)
-        counted.append((f"{more:,} more" if more else "not in train's", True, rest))
+        counted.append((f"{more:,} more" if more else "not in train", True, rest))
     if any(missed):
         counted.append(("missing", True, missed))
     bars = []
@@ -95,8 +106,14 @@ def top_bars(
 
 
 def axis(edges: np.ndarray, low: float, high: float, *, is_time: bool) -> tuple[str, str]:
-    """Labels below a histogram's ends, which say what the outer bars hold where the values, from `low` to `high`, go
-    beyond the edges."""
+    """Returns the labels below the two ends of a histogram.
+
+    Args:
+        edges: Edges of the bars, float64 [e].
+        low: The smallest value. If it lies below the first edge, the label says `less than …`.
+        high: The largest value. If it lies above the last edge, the label says `… and more`.
+        is_time: Whether the numbers are seconds since 1970.
+    """
     left, right = number(max(low, float(edges[0])), is_time=is_time), number(high, is_time=is_time)
     if len(edges) > 1 and low < edges[0]:
         left = f"less than {number(float(edges[1]), is_time=is_time)}"
@@ -106,7 +123,7 @@ def axis(edges: np.ndarray, low: float, high: float, *, is_time: bool) -> tuple[
 
 
 def percent(share: float) -> str:
-    """A share as text: `0 %`, `<0.01 %`, `12.3 %`."""
+    """Returns a share as text: `0 %`, `<0.01 %`, `12.3 %`."""
     value = 100 * share
     if value == 0 or value == 100:
         return f"{value:.0f} %"
@@ -116,7 +133,7 @@ def percent(share: float) -> str:
 
 
 def number(value: float, *, is_time: bool = False) -> str:
-    """A number with about four digits; an instant as a date and a time."""
+    """Returns a number with about four digits, or an instant as date and time."""
     if is_time:
         try:
             return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
@@ -128,6 +145,7 @@ def number(value: float, *, is_time: bool = False) -> str:
 
 
 def _shares(counts: np.ndarray, edges: int) -> np.ndarray:
+    """Returns the share of each bar; the values beyond the edges are added to the outer bars."""
     if edges == 1:
         return np.array([1.0])
     inner = counts[1:-1].astype(np.float64)
@@ -136,7 +154,7 @@ def _shares(counts: np.ndarray, edges: int) -> np.ndarray:
     return inner / counts.sum()
 
 
-def _range(edges: Sequence[float], bar: int, bars: int, is_time: bool, unit_bars: bool) -> str:
+def _range(edges: np.ndarray, bar: int, bars: int, is_time: bool, unit_bars: bool) -> str:
     if len(edges) == 1 or unit_bars:
         return number(float(edges[bar]), is_time=is_time)
     low, high = (number(float(edges[i]), is_time=is_time) for i in (bar, bar + 1))

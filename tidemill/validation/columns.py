@@ -1,5 +1,4 @@
-"""What validation makes of each column: its role in the experiment, and whether it is counted as a number or a
-category."""
+"""Columns of the examples as validation reads them: their role in the experiment, and how their values are counted."""
 
 from __future__ import annotations
 
@@ -21,20 +20,19 @@ _Types = statistics_pb2.FeatureNameStatistics
 
 
 @dataclass(frozen=True)
-class Column:
+class ExampleColumn:
     """One column of the examples.
 
     Attributes:
         name: Its name.
-        role: `feature` (a model may see it), `label`, `key`, or `other` (carried along: the split's column,
-            timestamps).
-        view: `number` (a distribution), `category` (counts of values), `bytes` (lengths only) or `opaque` (presence
-            only: lists and structs).
+        role: `feature` (models may use it), `label`, `key`, or `other` (such as the split's column or a timestamp).
+        view: What is computed: `number` (a distribution), `category` (counts of values), `bytes` (only lengths) or
+            `opaque` (only presence; lists and structs).
         type: Its type in `FeatureNameStatistics.Type`.
-        sql: DuckDB expression that gives a DOUBLE or BIGINT (`number`; NULL, NaN: missing), a VARCHAR (`category`) or
-            the column as it is.
-        is_bool: Whether it holds booleans (counted as 0 and 1).
-        is_time: Whether it holds instants (counted in whole seconds since 1970, UTC where it has no time zone).
+        sql: DuckDB expression of its values. It returns a DOUBLE or BIGINT for `number` (NULL and NaN are missing), a
+            VARCHAR for `category`, and the unchanged column for other views.
+        is_bool: Whether the values are booleans (counted as 0 and 1).
+        is_time: Whether the values are instants (counted in whole seconds since 1970; UTC if they have no time zone).
     """
 
     name: str
@@ -47,23 +45,23 @@ class Column:
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds floating-point numbers, which can be infinite or not a number."""
+        """Whether the values are floating-point numbers, which can be infinite or NaN."""
         return self.type == _Types.FLOAT
 
 
-def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | None) -> list[Column]:
-    """The columns of a dataset in its order.
+def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | None) -> list[ExampleColumn]:
+    """Returns the columns of the examples in the order of their Arrow schema.
 
-    A column is a category when it holds strings, when its feature says `categorical` or is a part of crosses alone,
-    or, without features, when the given schema says so.
+    A column is a category if it contains strings, if its feature is `categorical`, or if only crosses read it. Without
+    `features`, an integer column is a category if the given schema says so.
 
     Args:
-        spec: The experiment's part.
-        arrow: The dataset's Arrow schema.
+        spec: The step's spec.
+        arrow: The Arrow schema of the examples.
         given: The given schema, if any.
 
     Raises:
-        TidemillError: `missing-column` when a label or a feature's column is not there.
+        TidemillError: `missing-column` if a label or a feature's column does not exist.
     """
     _check_present(spec, arrow.names)
     features = set(candidates(spec, arrow))
@@ -72,18 +70,18 @@ def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | Non
 
 
 def candidates(spec: ValidateSpec, arrow: pa.Schema) -> list[str]:
-    """Names of the columns that a model may see: those of the features, or else all that are neither key nor label nor
-    the split's column nor an instant."""
+    """Returns the names of the columns that models may use: those that the features read. Without `features`: all
+    columns except the key, the labels, the split's column and instants."""
     if spec.feature_columns is not None:
         return list(spec.feature_columns)
-    apart = {*spec.labels, spec.split_column, *spec.key}
-    return [f.name for f in arrow if f.name not in apart and not pa.types.is_temporal(f.type)]
+    excluded = {*spec.labels, spec.split_column, *spec.key}
+    return [f.name for f in arrow if f.name not in excluded and not pa.types.is_temporal(f.type)]
 
 
 def _check_present(spec: ValidateSpec, names: Sequence[str]) -> None:
-    wanted = [("label" if len(spec.labels) == 1 else "labels", label) for label in spec.labels]
-    wanted += [(f"features.{name}", name) for name in spec.feature_columns or []]
-    for where, name in wanted:
+    required = [("label" if len(spec.labels) == 1 else "labels", label) for label in spec.labels]
+    required += [(f"features.{name}", name) for name in spec.feature_columns or []]
+    for where, name in required:
         if name not in names:
             got = f"{name!r}, which is not among the columns {', '.join(names)}"
             raise TidemillError(
@@ -94,8 +92,8 @@ def _check_present(spec: ValidateSpec, names: Sequence[str]) -> None:
 def _categories(spec: ValidateSpec, given: schema_pb2.Schema | None) -> set[str]:
     if spec.features is not None:
         crossed = {c for f in spec.features.values() if isinstance(f, Cross) for c in f.of}
-        plain = {name: f for name, f in spec.features.items() if not isinstance(f, Cross)}
-        return {n for n, f in plain.items() if isinstance(f, Categorical)} | (crossed - set(plain))
+        single = {name: f for name, f in spec.features.items() if not isinstance(f, Cross)}
+        return {n for n, f in single.items() if isinstance(f, Categorical)} | (crossed - set(single))
     return {f.name for f in given.feature if f.int_domain.is_categorical} if given is not None else set()
 
 
@@ -107,7 +105,7 @@ def _role(spec: ValidateSpec, name: str, features: set[str]) -> Role:
     return "key" if name in spec.key else "other"
 
 
-def _column(field: pa.Field, role: Role, category: bool) -> Column:
+def _column(field: pa.Field, role: Role, category: bool) -> ExampleColumn:
     name, kind = quote(field.name), field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -116,15 +114,15 @@ def _column(field: pa.Field, role: Role, category: bool) -> Column:
     if pa.types.is_integer(kind) or is_bool:
         sql = f"CAST({name} AS {'DOUBLE' if kind == pa.uint64() else 'BIGINT'})"
         if category and role == "feature":
-            return Column(field.name, role, "category", _Types.INT, f"CAST({sql} AS VARCHAR)", is_bool)
-        return Column(field.name, role, "number", _Types.INT, sql, is_bool)
+            return ExampleColumn(field.name, role, "category", _Types.INT, f"CAST({sql} AS VARCHAR)", is_bool)
+        return ExampleColumn(field.name, role, "number", _Types.INT, sql, is_bool)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return Column(field.name, role, "number", _Types.FLOAT, f"CAST({name} AS DOUBLE)")
+        return ExampleColumn(field.name, role, "number", _Types.FLOAT, f"CAST({name} AS DOUBLE)")
     if is_time:
         sql = f"CAST(floor(epoch(CAST({name} AS TIMESTAMP))) AS BIGINT)"
-        return Column(field.name, role, "number", _Types.INT, sql, is_time=True)
+        return ExampleColumn(field.name, role, "number", _Types.INT, sql, is_time=True)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return Column(field.name, role, "category", _Types.STRING, f"CAST({name} AS VARCHAR)")
+        return ExampleColumn(field.name, role, "category", _Types.STRING, f"CAST({name} AS VARCHAR)")
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return Column(field.name, role, "bytes", _Types.BYTES, name)
-    return Column(field.name, role, "opaque", _Types.STRUCT, name)
+        return ExampleColumn(field.name, role, "bytes", _Types.BYTES, name)
+    return ExampleColumn(field.name, role, "opaque", _Types.STRUCT, name)

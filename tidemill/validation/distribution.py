@@ -1,7 +1,7 @@
-"""The distribution of one number: moments, quantiles and histograms from its values in ascending order.
+"""Distribution of one number: mean, deviation, quantiles and histograms.
 
-The values come as (value, count) pairs, each value once, so that the result is exact, is the same for every order of
-the rows, and needs memory for one batch alone.
+All functions read (value, count) pairs in ascending order, each value once. So the result is exact, does not depend on
+the order of the rows, and needs memory for only one batch.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ BUCKETS = 10
 QUANTILE_BUCKETS = 20
 
 Scan = Iterable[tuple[np.ndarray, np.ndarray]]
+"""Batches of (values, counts) in ascending order: float64 or int64 [n], and int64 [n]."""
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean, population standard deviation and median of a number; `edges` are its distinct quantiles at 0, 1/20 … 1,
-    and `below` holds for each edge the number of rows that are less."""
+class NumberSummary:
+    """Summary of a number's values.
+
+    Attributes:
+        mean: The mean.
+        std_dev: The population standard deviation.
+        median: The mean of the two middle values.
+        edges: The distinct quantiles at 0, 1/20 … 1, float64 [e]. The quantile q is the smallest value that is at
+            least as large as a share q of the rows.
+        below: For each edge the number of rows that are less, int64 [e].
+    """
 
     mean: float
     std_dev: float
@@ -30,23 +39,19 @@ class Moments:
     below: np.ndarray
 
 
-def moments(scan: Scan, total: int) -> Moments:
-    """Summarises a distribution in one pass.
+def summarize(scan: Scan, total: int) -> NumberSummary:
+    """Summarizes a distribution in one pass.
 
     The mean and the variance are combined batch by batch (Chan, Golub and LeVeque, 1979).
 
     Args:
-        scan: Batches of (values, counts), ascending: float64 or int64 [n] and int64 [n].
+        scan: The values.
         total: The sum of all counts, at least 1.
-
-    Returns:
-        The moments; a quantile q is the least value that at least a share q of the rows does not exceed, and the
-        median is the mean of the two middle values.
     """
     quantiles = np.arange(QUANTILE_BUCKETS + 1) / QUANTILE_BUCKETS
     ranks = np.maximum(np.ceil(quantiles * total).astype(np.int64), 1)
     middle = np.array([(total + 1) // 2, total // 2 + 1])
-    found: dict[float, int] = {}
+    below_edges: dict[float, int] = {}
     middles: list[float] = []
     done, mean, squares = 0, 0.0, 0.0
     for values, counts in scan:
@@ -54,7 +59,7 @@ def moments(scan: Scan, total: int) -> Moments:
         rows = int(upto[-1]) - done
         for rank in ranks[(ranks > done) & (ranks <= upto[-1])]:
             at = int(np.searchsorted(upto, rank))
-            found.setdefault(float(values[at]), int(upto[at] - counts[at]))
+            below_edges.setdefault(float(values[at]), int(upto[at] - counts[at]))
         middles += [float(values[np.searchsorted(upto, r)]) for r in middle if done < r <= upto[-1]]
         numbers = values.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -63,32 +68,31 @@ def moments(scan: Scan, total: int) -> Moments:
             squares += float(((numbers - batch_mean) ** 2 * counts).sum()) + delta * delta * done * rows / (done + rows)
         mean += delta * rows / (done + rows)
         done += rows
-    edges = np.array(list(found), dtype=np.float64)
-    below = np.array(list(found.values()), dtype=np.int64)
-    return Moments(mean, math.sqrt(squares / total), sum(middles) / 2, edges, below)
+    edges = np.array(list(below_edges), dtype=np.float64)
+    below = np.array(list(below_edges.values()), dtype=np.int64)
+    return NumberSummary(mean, math.sqrt(squares / total), sum(middles) / 2, edges, below)
 
 
 def count_below(scan: Scan, edge_sets: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For each edge of each set, the number of rows that are less than it, in one pass.
+    """Counts in one pass the rows that are less than each edge.
 
     Args:
-        scan: As for `moments`.
+        scan: The values.
         edge_sets: Arrays of ascending edges, float64 [e].
 
     Returns:
-        An int64 array [e] for each set.
+        For each array of edges the counts, int64 [e].
     """
     totals = [np.zeros(len(edges), dtype=np.int64) for edges in edge_sets]
     for values, counts in scan:
-        cumulated = np.concatenate([[0], np.cumsum(counts)])
+        cumulative = np.concatenate([[0], np.cumsum(counts)])
         for edges, total in zip(edge_sets, totals, strict=True):
-            total += cumulated[np.searchsorted(values, edges, side="left")]
+            total += cumulative[np.searchsorted(values, edges, side="left")]
     return totals
 
 
 def equal_edges(low: float, high: float, buckets: int = BUCKETS) -> np.ndarray:
-    """Edges of buckets of equal width; a single edge where there is no width, or where it is beyond a float's
-    range."""
+    """Returns the edges of buckets of equal width. Only one edge if the width is 0 or exceeds the range of a float."""
     width = (high - low) / buckets
     if not width > 0 or not math.isfinite(width):
         return np.array([low])
@@ -98,13 +102,15 @@ def equal_edges(low: float, high: float, buckets: int = BUCKETS) -> np.ndarray:
 
 
 def bins(below: np.ndarray, total: int) -> np.ndarray:
-    """Rows between edges: less than the first, in each half-open interval, and from the last edge on.
+    """Converts counts below edges to counts of bins.
+
+    The first bin is below the first edge, the last bin begins with the last edge, and the bins between are half-open.
 
     Args:
-        below: Rows less than each edge, int64 [e].
-        total: All rows.
+        below: Number of rows less than each edge, int64 [e].
+        total: Number of all rows.
 
     Returns:
-        int64 [e + 1], which adds up to `total`.
+        The rows in each bin, int64 [e + 1]. Their sum is `total`.
     """
     return np.diff(np.concatenate([[0], below, [total]]))

@@ -1,4 +1,4 @@
-"""The validation page: one HTML file that explains the data, and why a run stopped."""
+"""HTML report of validation: it shows the data, and why a run stopped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
@@ -14,7 +15,7 @@ from tidemill.steps.validate import ValidateSpec
 from tidemill.validation import charts, statistics
 from tidemill.validation.anomalies import Anomaly
 from tidemill.validation.charts import Bar, number, percent
-from tidemill.validation.columns import Column
+from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.drift import Distance
 from tidemill.validation.leakage import LeakageReport
 from tidemill.validation.statistics import SplitStatistics
@@ -24,25 +25,37 @@ _MAX_ANOMALIES = 200
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Everything that validation measured."""
+class Measurements:
+    """Results of all measurements of one validation.
 
-    columns: list[Column]
+    Attributes:
+        columns: The columns of the examples.
+        splits: Statistics by split.
+        chart_edges: For each number, the edges of its chart, float64 [edges].
+        schema_given: Whether the user gave the schema.
+        schema: The given or the inferred schema.
+        anomalies: From `anomalies.find`.
+        leakage: Leakage reports by label.
+        distances: From `drift.compare`.
+        previous: URI of the previous model, if one is compared with.
+        previous_missing: Whether that model has no statistics.
+    """
+
+    columns: list[ExampleColumn]
     splits: dict[str, SplitStatistics]
-    shown_edges: dict[str, object]
+    chart_edges: dict[str, np.ndarray]
     schema_given: bool
     schema: schema_pb2.Schema
     anomalies: list[Anomaly]
     leakage: dict[str, LeakageReport]
-    """By label."""
     distances: list[Distance]
     previous: str | None
     previous_missing: bool
 
 
 @dataclass(frozen=True)
-class Card:
-    """One column on the page."""
+class ColumnCard:
+    """One column in the report: its texts and its chart."""
 
     name: str
     kind: str
@@ -57,13 +70,13 @@ class Card:
     strengths: list[str]
 
 
-def render(seen: Seen, spec: ValidateSpec, failures: Sequence[TidemillError]) -> str:
-    """The page as HTML, with style and charts inline.
+def render(results: Measurements, spec: ValidateSpec, failures: Sequence[TidemillError]) -> str:
+    """Returns the report as one HTML page with inline style and charts.
 
     Args:
-        seen: What was measured.
-        spec: The experiment's part, for the limits.
-        failures: The errors of the gates that do not hold.
+        results: The measurements.
+        spec: The step's spec, for the limits.
+        failures: The errors of the gates that failed.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tidemill.validation", "."),
@@ -73,62 +86,62 @@ def render(seen: Seen, spec: ValidateSpec, failures: Sequence[TidemillError]) ->
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"percent": percent, "number": number}
-    cards = [_card(column, seen) for column in seen.columns]
+    cards = [_card(column, results) for column in results.columns]
     features = [card for card in cards if card.role == "feature"]
     return environment.get_template("page.html.jinja").render(
-        splits={name: split.proto.num_examples for name, split in seen.splits.items()},
-        rates=_label_rates(seen),
+        splits={name: split.proto.num_examples for name, split in results.splits.items()},
+        rates=_label_rates(results),
         failures=failures,
-        anomalies=seen.anomalies[:_MAX_ANOMALIES],
-        hidden_anomalies=max(len(seen.anomalies) - _MAX_ANOMALIES, 0),
-        errors=sum(a.severity == "ERROR" for a in seen.anomalies),
-        warnings=sum(a.severity == "WARNING" for a in seen.anomalies),
-        schema_given=seen.schema_given,
-        leakage={label: (report, _strengths(report)) for label, report in seen.leakage.items()},
+        anomalies=results.anomalies[:_MAX_ANOMALIES],
+        hidden_anomalies=max(len(results.anomalies) - _MAX_ANOMALIES, 0),
+        errors=sum(a.severity == "ERROR" for a in results.anomalies),
+        warnings=sum(a.severity == "WARNING" for a in results.anomalies),
+        schema_given=results.schema_given,
+        leakage={label: (report, _strengths(report)) for label, report in results.leakage.items()},
         limit=spec.leakage.max_strength,
-        distances=sorted(seen.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
-        previous=seen.previous,
-        previous_missing=seen.previous_missing,
+        distances=sorted(results.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
+        previous=results.previous,
+        previous_missing=results.previous_missing,
         features=sorted(features, key=lambda card: -len(card.flags)),
         others=[card for card in cards if card.role != "feature"],
     )
 
 
 def _strengths(report: LeakageReport) -> list[tuple[str, float, bool]]:
-    """The strongest features, with those that leak first: name, area under the curve, whether it leaks."""
+    """Returns name, area under the ROC curve and whether it leaks for the strongest features, the leaks first."""
     leaks = {s.feature for s in report.leaks}
     named = [(f"{s.feature} with {s.partner}" if s.partner else s.feature, s.auc, True) for s in report.leaks]
     rest = [(s.feature, s.auc, False) for s in report.alone if s.feature not in leaks]
     return named + rest[: max(_LISTED - len(named), 3)]
 
 
-def _label_rates(seen: Seen) -> dict[str, dict[str, float]]:
-    """By split the mean of each label."""
-    labels = [column.name for column in seen.columns if column.role == "label" and column.view == "number"]
-    filled = {name: split.features for name, split in seen.splits.items() if split.proto.num_examples}
-    return {name: {label: found[label].num_stats.mean for label in labels} for name, found in filled.items()}
+def _label_rates(results: Measurements) -> dict[str, dict[str, float]]:
+    """Returns the mean of each label by split."""
+    labels = [column.name for column in results.columns if column.role == "label" and column.view == "number"]
+    filled = {name: split.features for name, split in results.splits.items() if split.proto.num_examples}
+    return {name: {label: stats[label].num_stats.mean for label in labels} for name, stats in filled.items()}
 
 
-def _card(column: Column, seen: Seen) -> Card:
-    filled = {name: split for name, split in seen.splits.items() if split.proto.num_examples}
+def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
+    filled = {name: split for name, split in results.splits.items() if split.proto.num_examples}
     stats = {name: split.features[column.name] for name, split in filled.items()}
     first = next(iter(stats.values()))
     common = {name: statistics.common(s) for name, s in stats.items()}
-    distances = [d for d in seen.distances if d.feature == column.name]
-    reports = seen.leakage.values()
+    distances = [d for d in results.distances if d.feature == column.name]
+    reports = results.leakage.values()
     leaks = [s for report in reports for s in report.leaks if s.feature == column.name]
     flags = ["leakage"] if leaks else []
-    flags += ["drift"] if any(d.beyond for d in distances) else []
-    flags += sorted({a.short for a in seen.anomalies if a.column == column.name})
+    flags += ["drift"] if any(d.exceeds_threshold for d in distances) else []
+    flags += sorted({a.short for a in results.anomalies if a.column == column.name})
     chart, axis, bars, facts = Markup(""), ("", ""), [], []
     if column.view == "number":
-        edges = seen.shown_edges.get(column.name)
+        edges = results.chart_edges.get(column.name)
         if edges is not None:
             unit = not column.is_float and len(edges) > 1 and edges[1] - edges[0] == 1
-            shown = {name: split.shown[column.name] for name, split in filled.items()}
-            chart = charts.histogram(shown, edges, is_time=column.is_time, unit_bars=unit)
-            counted = [s.num_stats for s in stats.values() if s.num_stats.histograms]
-            low, high = min(s.min for s in counted), max(s.max for s in counted)
+            counts = {name: split.chart_counts[column.name] for name, split in filled.items()}
+            chart = charts.histogram(counts, edges, is_time=column.is_time, unit_bars=unit)
+            with_values = [s.num_stats for s in stats.values() if s.num_stats.histograms]
+            low, high = min(s.min for s in with_values), max(s.max for s in with_values)
             axis = charts.axis(edges, low, high, is_time=column.is_time)
         facts = _number_facts(first.num_stats, column)
     elif column.view == "category":
@@ -140,13 +153,13 @@ def _card(column: Column, seen: Seen) -> Card:
             ("distinct", f"{first.string_stats.unique:,}"),
             ("mean length", f"{first.string_stats.avg_length:.1f}"),
         ]
-    return Card(
+    return ColumnCard(
         name=column.name,
         kind=_kind(column),
         role=column.role,
         flags=flags,
         facts=facts,
-        missing=[(n, c.num_missing / seen.splits[n].proto.num_examples) for n, c in common.items()],
+        missing=[(n, c.num_missing / results.splits[n].proto.num_examples) for n, c in common.items()],
         chart=chart,
         axis=axis,
         bars=bars,
@@ -156,7 +169,7 @@ def _card(column: Column, seen: Seen) -> Card:
     )
 
 
-def _number_facts(stats: statistics_pb2.NumericStatistics, column: Column) -> list[tuple[str, str]]:
+def _number_facts(stats: statistics_pb2.NumericStatistics, column: ExampleColumn) -> list[tuple[str, str]]:
     if not stats.histograms:
         return []
     values = [("min", stats.min), ("median", stats.median), ("mean", stats.mean), ("max", stats.max)]
@@ -168,7 +181,7 @@ def _number_facts(stats: statistics_pb2.NumericStatistics, column: Column) -> li
     return facts
 
 
-def _kind(column: Column) -> str:
+def _kind(column: ExampleColumn) -> str:
     if column.is_bool:
         return "boolean"
     if column.is_time:

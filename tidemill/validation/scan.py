@@ -1,4 +1,4 @@
-"""Reading the examples with DuckDB within a fixed amount of memory."""
+"""Scans of the examples with DuckDB, in a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from pathlib import Path
 import duckdb
 
 from tidemill.artifacts.examples import Dataset
-
-MEMORY = "2GiB"
+from tidemill.duckdb_session import MEMORY_LIMIT, literal
 
 
 @contextlib.contextmanager
 def connect(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in memory that may use 2 GiB and spills beyond that.
+    """Opens an in-memory database that spills to disk above `MEMORY_LIMIT`.
 
     Args:
-        scratch: An existing folder, below which the spilled data lie until the block ends.
+        scratch: An existing folder. Spilled data is in a temporary folder below it.
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix="validate-spill-") as spill:
-        settings = {"memory_limit": MEMORY, "temp_directory": spill, "preserve_insertion_order": False}
+        settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": spill, "preserve_insertion_order": False}
         with contextlib.closing(duckdb.connect(":memory:", config=settings)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
 
 
 def table_of(dataset: Dataset, split: str, *, row_number: bool = False) -> str:
-    """SQL of a split's shards, for a FROM clause.
+    """Returns the SQL that reads a split's shards, for a FROM clause.
 
     Args:
         dataset: The examples.
         split: A split with at least one shard.
-        row_number: Whether there is also a column `file_row_number`, the row's number in its shard.
+        row_number: Whether to add the column `file_row_number`, the row's number in its shard.
     """
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in dataset.files(split))
-    # Without can_have_nan DuckDB takes the range in the metadata, which leaves NaN out, for the range of all values.
+    files = literal([str(path) for path in dataset.files(split)])
+    # Without can_have_nan DuckDB trusts the range in Parquet's metadata, which ignores NaN.
     options = "hive_partitioning = false, can_have_nan = true" + (", file_row_number = true" if row_number else "")
-    return f"read_parquet([{files}], {options})"
+    return f"read_parquet({files}, {options})"

@@ -1,4 +1,4 @@
-"""The schema of the examples: read from a text protocol buffer, or inferred from the train split as TFDV does."""
+"""Schema of the examples: read from a text protocol buffer, or inferred from the train split as TFDV does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.validation import statistics
-from tidemill.validation.columns import Column
+from tidemill.validation.columns import ExampleColumn
 
 FILE = "schema.pbtxt"
 MAX_DOMAIN_VALUES = 100
@@ -27,11 +27,11 @@ TYPES = {
 
 
 def parse(text: str) -> schema_pb2.Schema:
-    """Reads a schema.
+    """Parses a schema from a text protocol buffer.
 
     Raises:
-        TidemillError: `invalid-value` when the text does not parse, a column stands twice, has no name, or names a
-            domain that is not there.
+        TidemillError: `invalid-value` if the text does not parse, describes a column twice, or has a feature without a
+            name or with an unknown domain.
     """
     try:
         schema = text_format.Parse(text, schema_pb2.Schema())
@@ -40,27 +40,27 @@ def parse(text: str) -> schema_pb2.Schema:
         raise TidemillError(Code.INVALID_VALUE, _WHERE, f"a schema that does not parse ({error})", want) from error
     names = [feature.name for feature in schema.feature]
     if "" in names:
-        raise TidemillError(Code.INVALID_VALUE, _WHERE, "a feature without a name", "give every feature a name")
+        raise TidemillError(Code.INVALID_VALUE, _WHERE, "a feature without a name", "give each feature a name")
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise TidemillError(Code.INVALID_VALUE, _WHERE, f"feature {double[0]!r} twice", "describe each column once")
     domains = {d.name for d in [*schema.string_domain, *schema.int_domain, *schema.float_domain]}
     for feature in schema.feature:
         if feature.domain and feature.domain not in domains:
-            got = f"feature {feature.name!r} with the domain {feature.domain!r}, which is not there"
-            raise TidemillError(Code.INVALID_VALUE, _WHERE, got, "add the domain or name another")
+            got = f"feature {feature.name!r} with the domain {feature.domain!r}, which the schema does not define"
+            raise TidemillError(Code.INVALID_VALUE, _WHERE, got, "add the domain, or name another")
     return schema
 
 
-def infer(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[Column]) -> schema_pb2.Schema:
+def infer(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[ExampleColumn]) -> schema_pb2.Schema:
     """Infers a schema from the train split.
 
-    Columns that never miss are required (`min_fraction: 1`) with shape [1]; the others need one value at least, unless
-    train has none. A string column of at most 100 values, each twice on average, gets them as its domain. Booleans and
-    the label get the range 0 to 1, and instants are marked as seconds since 1970.
+    A column without missing values is required (`min_fraction: 1`) and has shape [1]. Any other column must have at
+    least one value, unless train has none. The domain of a string column is its values if there are at most 100, each
+    occurring twice on average. Booleans and the label have the range 0 to 1. Instants are seconds since 1970.
 
     Args:
         train: Statistics of train.
-        columns: The columns that they are of.
+        columns: The columns of train.
     """
     schema = schema_pb2.Schema()
     stats = statistics.by_name(train)
@@ -82,7 +82,7 @@ def infer(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[Colu
 def _infer_domain(
     schema: schema_pb2.Schema,
     feature: schema_pb2.Feature,
-    column: Column,
+    column: ExampleColumn,
     measured: statistics_pb2.FeatureNameStatistics,
     present: int,
 ) -> None:
@@ -102,18 +102,18 @@ def _infer_domain(
 
 
 def string_domains(schema: schema_pb2.Schema) -> dict[str, list[str]]:
-    """The values that string columns may have, by column. Columns without a domain are left out."""
+    """Returns the allowed values of each string column that has a domain."""
     shared = {domain.name: list(domain.value) for domain in schema.string_domain}
-    found = {}
+    domains: dict[str, list[str]] = {}
     for feature in schema.feature:
         if feature.WhichOneof("domain_info") == "string_domain":
-            found[feature.name] = list(feature.string_domain.value)
+            domains[feature.name] = list(feature.string_domain.value)
         elif feature.domain in shared:
-            found[feature.name] = shared[feature.domain]
-    return found
+            domains[feature.name] = shared[feature.domain]
+    return domains
 
 
 def write(path: str | os.PathLike, schema: schema_pb2.Schema) -> None:
-    """Writes `schema.pbtxt`, as a sealed folder."""
+    """Writes a sealed folder with `schema.pbtxt`."""
     with artifact.write_folder(path) as root:
         (root / FILE).write_text(text_format.MessageToString(schema, as_utf8=True), encoding="utf-8")

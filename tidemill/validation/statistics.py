@@ -1,9 +1,9 @@
-"""Statistics of a split in TFX's form (`DatasetFeatureStatisticsList`), computed by DuckDB over the Parquet shards.
+"""Statistics of a split in TFX's form (`DatasetFeatureStatisticsList`), computed by DuckDB.
 
-All numbers are exact, approximations aside that the form itself asks for: values are counted by GROUP BY, which
-spills to disk when they do not fit, and everything else is derived from those counts in a fixed order. The same rows
-give the same bytes, however many threads count them. Every column is read twice: once with all others for counts and
-ranges, once on its own for its values.
+All numbers are exact. DuckDB counts the values of a column with GROUP BY, which spills to disk if they do not fit into
+memory, and everything else is computed from these counts in a fixed order. So the bytes of the statistics depend only
+on the rows, not on their order or the number of threads. Each column is read twice: with all other columns for counts
+and ranges, and by itself for its values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -24,19 +25,24 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.validation import distribution
-from tidemill.validation.columns import Column
+from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.scan import table_of
 
 TOP_VALUES = 20
 RANKED_VALUES = 1000
 FILE = "FeatureStats.pb"
 _BATCH = 1 << 16
-_SHOWN_BARS = 30
+_CHART_BARS = 30
 
 
 @dataclass(frozen=True)
-class Outside:
-    """Values of a column outside of its string domain: the rows that hold one, and the most frequent such values."""
+class OutOfDomain:
+    """Values of a column outside its string domain.
+
+    Attributes:
+        rows: Number of rows with such a value.
+        values: The most frequent of these values, at most five.
+    """
 
     rows: int
     values: list[str]
@@ -44,21 +50,23 @@ class Outside:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """What was computed over one split.
+    """Statistics of one split, and the counts that validation needs in addition.
 
     Attributes:
         proto: The statistics in TFX's form.
-        probes: For each number, for each name of the caller's edges, the rows between them (`distribution.bins`).
-        shown: For each number, the rows between `shown_edges`.
-        outside: For each column with a string domain, the values outside of it.
-        infinite: For each number, its infinite values; they count as present and enter nothing else.
-        not_binary: For each label, rows where it is neither missing nor 0 nor 1.
+        bin_counts: For each number and each name in `ExtraCounts.bin_edges`, the rows in each bin, int64 [edges + 1]
+            (`distribution.bins`).
+        chart_counts: For each number, the rows in each bin of its chart, int64 [edges + 1].
+        out_of_domain: For each column with a string domain, the values outside it.
+        infinite: For each number that has infinite values, how many. They count as present, and no other number
+            includes them.
+        not_binary: For each label, the rows with a value other than 0 and 1.
     """
 
     proto: statistics_pb2.DatasetFeatureStatistics
-    probes: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    shown: dict[str, np.ndarray] = field(default_factory=dict)
-    outside: dict[str, Outside] = field(default_factory=dict)
+    bin_counts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    chart_counts: dict[str, np.ndarray] = field(default_factory=dict)
+    out_of_domain: dict[str, OutOfDomain] = field(default_factory=dict)
     infinite: dict[str, int] = field(default_factory=dict)
     not_binary: dict[str, int] = field(default_factory=dict)
 
@@ -69,17 +77,17 @@ class SplitStatistics:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is counted beside the statistics themselves.
+class ExtraCounts:
+    """Counts to make in addition to the statistics.
 
     Attributes:
-        probes: For each number, named ascending edges, float64 [e].
-        shown_edges: For each number, the edges of the histogram on the page. Filled while train is read.
+        bin_edges: For each number, named arrays of ascending edges, float64 [edges].
+        chart_edges: For each number, the edges of its chart, float64 [edges]. `compute` adds those that are missing.
         domains: The string domain of each column that has one.
     """
 
-    probes: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    shown_edges: dict[str, np.ndarray] = field(default_factory=dict)
+    bin_edges: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    chart_edges: dict[str, np.ndarray] = field(default_factory=dict)
     domains: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -87,41 +95,41 @@ def compute(
     connection: duckdb.DuckDBPyConnection,
     dataset: Dataset,
     split: str,
-    columns: Sequence[Column],
-    asked: Asked,
+    columns: Sequence[ExampleColumn],
+    extra: ExtraCounts,
     progress: Progress,
 ) -> SplitStatistics:
     """Computes the statistics of one split.
 
-    Missing are nulls and NaN. Integers that are categories keep the type INT and have string statistics, as with TFDV.
-    Booleans count as the integers 0 and 1, instants as seconds since 1970.
+    Nulls and NaN are missing values. Integers that are categories keep the type INT and have string statistics, as in
+    TFDV. Booleans are counted as the integers 0 and 1, instants as seconds since 1970.
 
     Args:
         connection: From `scan.connect`.
         dataset: The examples.
-        split: Its name. It may be empty.
+        split: Name of the split, which may have no rows.
         columns: From `columns.resolve`.
-        asked: What else is counted. `shown_edges` is filled for numbers that have none yet.
-        progress: Told how many columns are through.
+        extra: The additional counts. Edges of charts that are missing in `chart_edges` are added to it.
+        progress: Reports the number of columns that are done.
     """
     proto = statistics_pb2.DatasetFeatureStatistics(name=split, num_examples=dataset.rows(split))
-    facts = _base(connection, dataset, split, columns)
+    totals = _totals(connection, dataset, split, columns)
     labels = [c.name for c in columns if c.role == "label"]
-    result = SplitStatistics(proto, not_binary={name: int(facts[name].get("not_binary", 0)) for name in labels})
+    result = SplitStatistics(proto, not_binary={name: int(totals[name].get("not_binary", 0)) for name in labels})
     for done, column in enumerate(columns):
         progress.rows(done, len(columns), f"columns of {split}")
         feature = proto.features.add(type=column.type)
         feature.path.step.append(column.name)
-        present = facts[column.name]["present"]
+        present = int(totals[column.name]["present"])
         if present and column.view in ("number", "category"):
             _count_values(connection, dataset, split, column)
         if column.view == "number":
-            _number(connection, feature, column, facts[column.name], asked, result)
+            _add_number(connection, feature, column, totals[column.name], extra, result)
         elif column.view == "category":
-            _category(connection, feature, column, present, asked, result)
-        _common(feature, column, present, proto.num_examples)
+            _add_category(connection, feature, column, present, extra, result)
+        _add_common(feature, column, present, proto.num_examples)
         if column.view == "bytes" and present:
-            sizes = facts[column.name]
+            sizes = totals[column.name]
             feature.bytes_stats.avg_num_bytes = sizes["bytes"] / present
             feature.bytes_stats.min_num_bytes, feature.bytes_stats.max_num_bytes = sizes["low"], sizes["high"]
     progress.rows(len(columns), len(columns), f"columns of {split}")
@@ -129,18 +137,18 @@ def compute(
 
 
 def common(feature: statistics_pb2.FeatureNameStatistics) -> statistics_pb2.CommonStatistics:
-    """The common statistics of a column, of whichever type."""
+    """Returns the common statistics of a column of any type."""
     kind = feature.WhichOneof("stats")
     return getattr(feature, kind).common_stats if kind else statistics_pb2.CommonStatistics()
 
 
 def by_name(proto: statistics_pb2.DatasetFeatureStatistics) -> dict[str, statistics_pb2.FeatureNameStatistics]:
-    """A split's statistics by column."""
+    """Returns a split's statistics by column."""
     return {f.path.step[0] if f.path.step else f.name: f for f in proto.features}
 
 
 def write(path: str | os.PathLike, splits: Mapping[str, SplitStatistics]) -> None:
-    """Writes `Split-<name>/FeatureStats.pb` for each split, as a sealed folder."""
+    """Writes a sealed folder with `Split-<name>/FeatureStats.pb` for each split."""
     with artifact.write_folder(path, {"splits": {n: s.proto.num_examples for n, s in splits.items()}}) as root:
         for name, split in splits.items():
             folder = root / f"Split-{name}"
@@ -150,16 +158,20 @@ def write(path: str | os.PathLike, splits: Mapping[str, SplitStatistics]) -> Non
 
 
 def parse(data: bytes, where: str) -> statistics_pb2.DatasetFeatureStatistics:
-    """Reads the bytes of a `FeatureStats.pb`.
+    """Parses the bytes of a `FeatureStats.pb`.
+
+    Args:
+        data: The bytes.
+        where: Name of the file for the error text.
 
     Raises:
-        TidemillError: `unreadable-file` when they are no statistics of one dataset.
+        TidemillError: `unreadable-file` if the bytes are not the statistics of one dataset.
     """
     whole = statistics_pb2.DatasetFeatureStatisticsList()
     try:
         whole.ParseFromString(data)
     except DecodeError as error:
-        got = "bytes that are no DatasetFeatureStatisticsList"
+        got = "bytes that are not a DatasetFeatureStatisticsList"
         raise TidemillError(Code.UNREADABLE_FILE, where, got, "publish the model again") from error
     if len(whole.datasets) != 1:
         got = f"statistics of {len(whole.datasets)} datasets"
@@ -168,26 +180,32 @@ def parse(data: bytes, where: str) -> statistics_pb2.DatasetFeatureStatistics:
 
 
 def read(folder: str | os.PathLike, split: str) -> statistics_pb2.DatasetFeatureStatistics:
-    """One split of a folder that `write` made."""
+    """Reads one split from a folder that `write` wrote."""
     file = Path(folder) / f"Split-{split}" / FILE
     return parse(file.read_bytes(), str(file))
 
 
-def _base(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, split: str, columns: Sequence[Column]
+def _totals(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, split: str, columns: Sequence[ExampleColumn]
 ) -> dict[str, dict[str, float | int]]:
-    """Counts and ranges of all columns in one pass."""
-    asked = {c.name: _base_parts(c, f"c{i}") for i, c in enumerate(columns)}
+    """Computes the counts and ranges of all columns in one pass."""
+    expressions = {c.name: _total_expressions(c, f"c{i}") for i, c in enumerate(columns)}
     if not dataset.rows(split):
-        return {name: dict.fromkeys(parts, 0) for name, parts in asked.items()}
+        return {name: dict.fromkeys(aggregates, 0) for name, aggregates in expressions.items()}
     values = ", ".join(f"{c.sql} AS c{i}" for i, c in enumerate(columns))
-    parts = ", ".join(sql for column in asked.values() for sql in column.values())
-    row = connection.execute(f"SELECT {parts} FROM (SELECT {values} FROM {table_of(dataset, split)})").fetchone()
-    found = iter(row)
-    return {name: {part: next(found) for part in parts} for name, parts in asked.items()}
+    selected = ", ".join(sql for aggregates in expressions.values() for sql in aggregates.values())
+    row = iter(_one_row(connection, f"SELECT {selected} FROM (SELECT {values} FROM {table_of(dataset, split)})"))
+    return {name: {aggregate: next(row) for aggregate in aggregates} for name, aggregates in expressions.items()}
 
 
-def _base_parts(column: Column, value: str) -> dict[str, str]:
+def _one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
+    assert row is not None  # an aggregate without GROUP BY always returns a row
+    return row
+
+
+def _total_expressions(column: ExampleColumn, value: str) -> dict[str, str]:
+    """Returns the SQL aggregates of one column by name."""
     if column.view == "bytes":
         size = f"octet_length({value})"
         return {
@@ -199,18 +217,21 @@ def _base_parts(column: Column, value: str) -> dict[str, str]:
     if column.view != "number":
         return {"present": f"count({value})"}
     finite = f" FILTER (isfinite({value}))" if column.is_float else ""
-    parts = {"finite": f"count({value}){finite}", "low": f"min({value}){finite}", "high": f"max({value}){finite}"}
-    parts["present"] = f"count({value}) FILTER (NOT isnan({value}))" if column.is_float else f"count({value})"
-    parts["nan"] = f"count({value}) FILTER (isnan({value}))" if column.is_float else "0"
-    parts["zeros"] = f"count({value}) FILTER ({value} = 0)"
+    totals = {"finite": f"count({value}){finite}", "low": f"min({value}){finite}", "high": f"max({value}){finite}"}
+    totals["present"] = f"count({value}) FILTER (NOT isnan({value}))" if column.is_float else f"count({value})"
+    totals["nan"] = f"count({value}) FILTER (isnan({value}))" if column.is_float else "0"
+    totals["zeros"] = f"count({value}) FILTER ({value} = 0)"
     if column.role == "label":
         nan = f" AND NOT isnan({value})" if column.is_float else ""
-        parts["not_binary"] = f"count({value}) FILTER ({value} NOT IN (0, 1){nan})"
-    return parts
+        totals["not_binary"] = f"count({value}) FILTER ({value} NOT IN (0, 1){nan})"
+    return totals
 
 
-def _count_values(connection: duckdb.DuckDBPyConnection, dataset: Dataset, split: str, column: Column) -> None:
-    """Fills the temporary table `counts` (v, n) with the column's values: present, and finite if numbers."""
+def _count_values(connection: duckdb.DuckDBPyConnection, dataset: Dataset, split: str, column: ExampleColumn) -> None:
+    """Fills the temporary table `counts` (v, n) with the column's values and their numbers of rows.
+
+    Missing values are left out, and so are infinite numbers.
+    """
     kept = "isfinite(v)" if column.is_float else "v IS NOT NULL"
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE counts AS SELECT v, count(*)::BIGINT AS n "
@@ -219,45 +240,46 @@ def _count_values(connection: duckdb.DuckDBPyConnection, dataset: Dataset, split
 
 
 def _scan(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads the table `counts` in ascending order of the values (`distribution.Scan`)."""
     reader = connection.sql("SELECT v, n FROM counts ORDER BY v").to_arrow_reader(_BATCH)
     for batch in reader:
         yield batch.column(0).to_numpy(zero_copy_only=False), batch.column(1).to_numpy(zero_copy_only=False)
 
 
-def _number(
+def _add_number(
     connection: duckdb.DuckDBPyConnection,
     feature: statistics_pb2.FeatureNameStatistics,
-    column: Column,
-    facts: Mapping[str, float | int],
-    asked: Asked,
+    column: ExampleColumn,
+    totals: Mapping[str, float | int],
+    extra: ExtraCounts,
     result: SplitStatistics,
 ) -> None:
-    stats, finite = feature.num_stats, int(facts["finite"])
-    infinite = int(facts["present"]) - finite
+    stats, finite = feature.num_stats, int(totals["finite"])
+    infinite = int(totals["present"]) - finite
     if infinite:
         result.infinite[column.name] = infinite
-    probes = dict(asked.probes.get(column.name, {}))
-    nan = int(facts["nan"])
+    bin_edges = dict(extra.bin_edges.get(column.name, {}))
+    nan = int(totals["nan"])
     if finite:
-        low, high = float(facts["low"]), float(facts["high"])
-        summary = distribution.moments(_scan(connection), finite)
+        low, high = float(totals["low"]), float(totals["high"])
+        summary = distribution.summarize(_scan(connection), finite)
         stats.mean, stats.std_dev, stats.median = summary.mean, summary.std_dev, summary.median
-        stats.min, stats.max, stats.num_zeros = low, high, int(facts["zeros"])
-        shown = asked.shown_edges.setdefault(column.name, _shown_edges(column, summary, low, high))
+        stats.min, stats.max, stats.num_zeros = low, high, int(totals["zeros"])
+        chart_edges = extra.chart_edges.setdefault(column.name, _chart_edges(column, summary, low, high))
         standard = distribution.equal_edges(low, high)
-        sets = [standard, shown, *probes.values()]
-        below = distribution.count_below(_scan(connection), sets)
-        _histogram(stats, "STANDARD", standard, below[0], finite, nan, infinite)
-        _histogram(stats, "QUANTILES", summary.edges, summary.below, finite, nan, infinite, point=True)
+        edge_sets = [standard, chart_edges, *bin_edges.values()]
+        below = distribution.count_below(_scan(connection), edge_sets)
+        _add_histogram(stats, "STANDARD", standard, below[0], finite, nan, infinite)
+        _add_histogram(stats, "QUANTILES", summary.edges, summary.below, finite, nan, infinite, point=True)
         counts = [distribution.bins(b, finite) for b in below[1:]]
     else:
-        sizes = [len(asked.shown_edges.get(column.name, ())), *map(len, probes.values())]
+        sizes = [len(extra.chart_edges.get(column.name, ())), *map(len, bin_edges.values())]
         counts = [np.zeros(size + 1, dtype=np.int64) for size in sizes]
-    result.shown[column.name] = counts[0]
-    result.probes[column.name] = dict(zip(probes, counts[1:], strict=True))
+    result.chart_counts[column.name] = counts[0]
+    result.bin_counts[column.name] = dict(zip(bin_edges, counts[1:], strict=True))
 
 
-def _histogram(
+def _add_histogram(
     stats: statistics_pb2.NumericStatistics,
     kind: str,
     edges: np.ndarray,
@@ -268,7 +290,7 @@ def _histogram(
     *,
     point: bool = False,
 ) -> None:
-    """Adds a histogram of half-open buckets. The last bucket is closed; with `point` it holds the last edge alone."""
+    """Adds a histogram of half-open buckets. The last bucket is closed. With `point` it holds only the last edge."""
     kinds = statistics_pb2.Histogram.HistogramType
     histogram = stats.histograms.add(type=kinds.Value(kind), num_nan=nan, num_undefined=infinite)
     counts = distribution.bins(below, total)[1:].tolist()
@@ -279,52 +301,55 @@ def _histogram(
         histogram.buckets.add(low_value=low, high_value=high, sample_count=count)
 
 
-def _shown_edges(column: Column, summary: distribution.Moments, low: float, high: float) -> np.ndarray:
-    """Edges for the page: bars of equal widths over the middle 90 %, widened by half on each side as far as there are
-    values; what lies beyond falls into the outer bars. Bars of integers are whole numbers wide."""
-    if high - low >= _SHOWN_BARS or column.is_float:
+def _chart_edges(column: ExampleColumn, summary: distribution.NumberSummary, low: float, high: float) -> np.ndarray:
+    """Returns the edges of a number's chart: bars of equal width over the middle 90 % of the rows.
+
+    The range is widened by half of its width on each side, but not beyond the values. The outer bars include all values
+    beyond the edges. The width of integers' bars is a whole number.
+    """
+    if high - low >= _CHART_BARS or column.is_float:
         inner = summary.edges[1:-1] if len(summary.edges) > 2 else summary.edges
         spread = (inner[-1] - inner[0]) / 2
         if spread > 0:
             low, high = max(low, inner[0] - spread), min(high, inner[-1] + spread)
     if column.is_float:
-        return distribution.equal_edges(low, high, _SHOWN_BARS)
+        return distribution.equal_edges(low, high, _CHART_BARS)
     low = math.floor(low)
-    width = math.ceil((high - low + 1) / _SHOWN_BARS)
+    width = math.ceil((high - low + 1) / _CHART_BARS)
     return np.unique(low + width * np.arange(math.ceil((high - low + 1) / width) + 1, dtype=np.float64))
 
 
-def _category(
+def _add_category(
     connection: duckdb.DuckDBPyConnection,
     feature: statistics_pb2.FeatureNameStatistics,
-    column: Column,
+    column: ExampleColumn,
     present: int,
-    asked: Asked,
+    extra: ExtraCounts,
     result: SplitStatistics,
 ) -> None:
     stats = feature.string_stats
     if not present:
         stats.unique = 0
         return
-    unique, characters = connection.execute("SELECT count(*), sum(length(v) * n)::DOUBLE FROM counts").fetchone()
+    unique, characters = _one_row(connection, "SELECT count(*), sum(length(v) * n)::DOUBLE FROM counts")
     stats.unique, stats.avg_length = unique, characters / present
     top = connection.execute(f"SELECT v, n FROM counts ORDER BY n DESC, v LIMIT {RANKED_VALUES}").fetchall()
     for rank, (value, count) in enumerate(top):
         if rank < TOP_VALUES:
             stats.top_values.add(value=value, frequency=count)
         stats.rank_histogram.buckets.add(low_rank=rank, high_rank=rank, label=value, sample_count=count)
-    domain = asked.domains.get(column.name)
+    domain = extra.domains.get(column.name)
     if domain is not None:
         connection.execute("CREATE OR REPLACE TEMP TABLE domain AS SELECT unnest($1::VARCHAR[]) AS v", [list(domain)])
         outside = "FROM counts WHERE v NOT IN (SELECT v FROM domain)"
-        rows = connection.execute(f"SELECT coalesce(sum(n), 0)::BIGINT {outside}").fetchone()[0]
+        (rows,) = _one_row(connection, f"SELECT coalesce(sum(n), 0)::BIGINT {outside}")
         values = connection.execute(f"SELECT v {outside} ORDER BY n DESC, v LIMIT 5").fetchall()
-        result.outside[column.name] = Outside(rows, [v for (v,) in values])
+        result.out_of_domain[column.name] = OutOfDomain(rows, [v for (v,) in values])
 
 
-def _common(feature: statistics_pb2.FeatureNameStatistics, column: Column, present: int, rows: int) -> None:
-    field_name = {"number": "num_stats", "category": "string_stats", "bytes": "bytes_stats", "opaque": "struct_stats"}
-    stats = getattr(feature, field_name[column.view]).common_stats
+def _add_common(feature: statistics_pb2.FeatureNameStatistics, column: ExampleColumn, present: int, rows: int) -> None:
+    fields = {"number": "num_stats", "category": "string_stats", "bytes": "bytes_stats", "opaque": "struct_stats"}
+    stats = getattr(feature, fields[column.view]).common_stats
     stats.num_non_missing, stats.num_missing, stats.tot_num_values = present, rows - present, present
     if present:
         stats.min_num_values = stats.max_num_values = 1

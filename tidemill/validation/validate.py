@@ -1,4 +1,4 @@
-"""The validate step: looks at the examples, writes down what it saw, and only then judges."""
+"""The validate step: measures the examples, writes the results, and then checks the gates."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from tidemill import fingerprint
+from tidemill import fingerprint, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.steps.validate import ValidateSpec
-from tidemill.validation import anomalies as anomaly
+from tidemill.validation import anomalies as anomalies_
 from tidemill.validation import columns as columns_
-from tidemill.validation import drift, gates, leakage, page, scan
+from tidemill.validation import drift, failures, leakage, page, scan
 from tidemill.validation import schema as schemas
 from tidemill.validation import statistics as stats
-from tidemill.validation.columns import Column
+from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.drift import Distance
-from tidemill.validation.statistics import Asked, SplitStatistics
+from tidemill.validation.statistics import ExtraCounts, SplitStatistics
 
 
 @dataclass(frozen=True)
 class ValidationSummary:
-    """What a validation found, where nothing stopped the run.
+    """Summary of a validation that passed all gates.
 
     Attributes:
-        anomalies: Number of contradictions to the schema, all of them warnings.
-        drifted: Features whose distance exceeds the threshold of `validation.drift`, or 0.1 where there is none.
-        strongest: Area under the ROC curve of the ten features that predict a label best alone, the best first.
-        fingerprint: Of the statistics, the schema and the anomalies.
+        anomalies: Number of anomalies, all of them warnings.
+        drifted: Features whose distance exceeds the threshold of `validation.drift`, or 0.1 without a threshold.
+        strongest: Area under the ROC curve of the ten features that predict a label best by themselves, the best first.
+        fingerprint: Fingerprint of the statistics, the schema and the anomalies.
     """
 
     anomalies: int
@@ -55,94 +55,97 @@ def validate(
 ) -> ValidationSummary:
     """Validates examples.
 
-    All outputs are written before a gate raises, so that the report explains the failure.
+    Writes all outputs before it raises the error of a gate, so that the report explains the failure.
 
     Args:
-        spec: The experiment's part.
-        examples: A `Dataset` with the split train and any others.
+        spec: The step's spec.
+        examples: Folder of a `Dataset` with the split train and any others.
         statistics: Folder to write: `Split-<name>/FeatureStats.pb`.
-        schema: Folder to write: `schema.pbtxt`, the given schema or the inferred one.
+        schema: Folder to write: `schema.pbtxt`, the given or the inferred schema.
         anomalies: Folder to write: `SchemaDiff.pb` and `anomalies.json`.
         report: HTML file to write.
-        progress: Told how far it is.
+        progress: Reports the progress.
 
     Raises:
-        TidemillError: Before anything is written `incomplete-artifact`, `empty-split` (train), `missing-column`,
-            `invalid-value` (the schema) or `unreadable-file` (the previous model's statistics); after that, the first
-            of `label-type`, `label-null`, `label-one-class`, `feature-all-null`, `leakage`, `schema-anomaly` and
-            `drift`.
+        TidemillError: `incomplete-artifact`, `empty-split` (train), `missing-column`, `invalid-value` (the schema) or
+            `unreadable-file` (the previous model's statistics) before anything is written. Afterwards the first of
+            `label-type`, `label-null`, `label-one-class`, `feature-all-null`, `leakage`, `schema-anomaly` and `drift`.
     """
     dataset = Dataset(examples)
     if not dataset.rows("train"):
-        want = "widen the source, or change split.fractions"
+        want = "select more rows in the source, or change split.fractions"
         raise TidemillError(Code.EMPTY_SPLIT, "split", "no rows in train", want, {"split": "train"})
     given = schemas.parse(spec.schema_text) if spec.schema_text is not None else None
     columns = columns_.resolve(spec, dataset.schema(), given)
     scratch = Path(statistics).absolute().parent
     scratch.mkdir(parents=True, exist_ok=True)
     with scan.connect(scratch) as connection:
-        seen = _look(connection, dataset, spec, columns, given, progress)
+        results = _measure(connection, dataset, spec, columns, given, progress)
     progress.phase("report")
-    _write(seen, statistics, schema, anomalies)
-    failed = gates.failures(seen.splits["train"].proto, columns, seen.anomalies, seen.leakage, seen.distances)
-    _write_text(report, page.render(seen, spec, failed))
-    if failed:
-        raise failed[0]
+    stats.write(statistics, results.splits)
+    schemas.write(schema, results.schema)
+    anomalies_.write(anomalies, results.anomalies, results.schema, drift.to_proto(results.distances))
+    errors = failures.find(
+        results.splits["train"].proto, columns, results.anomalies, results.leakage, results.distances
+    )
+    storage.write_text(report, page.render(results, spec, errors))
+    if errors:
+        raise errors[0]
     return ValidationSummary(
-        anomalies=len(seen.anomalies),
-        drifted=sorted({d.feature for d in seen.distances if d.notable}),
-        strongest=_strongest(seen.leakage.values()),
+        anomalies=len(results.anomalies),
+        drifted=sorted({d.feature for d in results.distances if d.is_notable}),
+        strongest=_strongest(results.leakage.values()),
         fingerprint=fingerprint.of_json(
             [artifact.read_manifest(p)["fingerprint"] for p in (statistics, schema, anomalies)]
         ),
     )
 
 
-def _look(
+def _measure(
     connection: duckdb.DuckDBPyConnection,
     dataset: Dataset,
     spec: ValidateSpec,
-    columns: list[Column],
+    columns: list[ExampleColumn],
     given: schema_pb2.Schema | None,
     progress: Progress,
-) -> page.Seen:
-    """Everything that is measured; judges nothing."""
+) -> page.Measurements:
+    """Computes statistics, schema, anomalies, drift and leakage. Checks no gate."""
     features = [column for column in columns if column.role == "feature"]
     previous = drift.load_previous(spec.previous) if spec.previous else None
-    probes = drift.edges_of(previous, features) if previous else {}
-    asked = Asked(
-        {name: {drift.PREVIOUS: edges} for name, edges in probes.items()},
+    previous_edges = drift.bin_edges(previous, features) if previous else {}
+    extra = ExtraCounts(
+        {name: {drift.PREVIOUS: edges} for name, edges in previous_edges.items()},
         domains=schemas.string_domains(given) if given is not None else {},
     )
-    train = stats.compute(connection, dataset, "train", columns, asked, progress)
+    train = stats.compute(connection, dataset, "train", columns, extra, progress)
     schema = given if given is not None else schemas.infer(train.proto, columns)
-    probes = drift.edges_of(train.proto, features)
-    asked = Asked(
-        {name: {drift.PROBE: edges} for name, edges in probes.items()},
-        asked.shown_edges,
+    train_edges = drift.bin_edges(train.proto, features)
+    extra = ExtraCounts(
+        {name: {drift.TRAIN_BINS: edges} for name, edges in train_edges.items()},
+        extra.chart_edges,
         schemas.string_domains(schema),
     )
     splits = {"train": train}
     for name in dataset.splits:
         if name != "train":
-            splits[name] = stats.compute(connection, dataset, name, columns, asked, progress)
-    found = anomaly.find(splits, schema, columns, given=given is not None)
-    broken = {a.column for a in found if a.severity == "ERROR"}
-    strengths = {}
+            splits[name] = stats.compute(connection, dataset, name, columns, extra, progress)
+    anomalies = anomalies_.find(splits, schema, columns, given=given is not None)
+    broken = {a.column for a in anomalies if a.severity == "ERROR"}
+    reports = {}
     for label in (column for column in columns if column.role == "label"):
-        strengths[label.name] = (
+        reports[label.name] = (
             leakage.LeakageReport(untested="the label is broken")
             if label.name in broken
             else leakage.measure(connection, dataset, label, columns, spec.split_column, spec.leakage, progress)
         )
-    return page.Seen(
+    return page.Measurements(
         columns=columns,
         splits=splits,
-        shown_edges=asked.shown_edges,
+        chart_edges=extra.chart_edges,
         schema_given=given is not None,
         schema=schema,
-        anomalies=found,
-        leakage=strengths,
+        anomalies=anomalies,
+        leakage=reports,
         distances=_distances(splits, previous, features, spec),
         previous=spec.previous,
         previous_missing=bool(spec.previous) and previous is None,
@@ -157,28 +160,20 @@ def _strongest(reports: Iterable[leakage.LeakageReport]) -> dict[str, float]:
 
 
 def _distances(
-    splits: dict[str, SplitStatistics], previous: object, features: list[Column], spec: ValidateSpec
+    splits: dict[str, SplitStatistics],
+    previous: statistics_pb2.DatasetFeatureStatistics | None,
+    features: list[ExampleColumn],
+    spec: ValidateSpec,
 ) -> list[Distance]:
-    train, found = splits["train"], []
+    train = splits["train"]
+    distances: list[Distance] = []
     for name, split in splits.items():
         if name != "train":
-            found += drift.compare(train.proto, split.probes, drift.PROBE, split.proto, features, name, spec.drift)
+            distances += drift.compare(
+                train.proto, split.bin_counts, drift.TRAIN_BINS, split.proto, features, name, spec.drift
+            )
     if previous is not None:
-        found += drift.compare(
-            previous, train.probes, drift.PREVIOUS, train.proto, features, drift.PREVIOUS, spec.drift
+        distances += drift.compare(
+            previous, train.bin_counts, drift.PREVIOUS, train.proto, features, drift.PREVIOUS, spec.drift
         )
-    return found
-
-
-def _write(seen: page.Seen, statistics_path: object, schema_path: object, anomalies_path: object) -> None:
-    stats.write(statistics_path, seen.splits)
-    schemas.write(schema_path, seen.schema)
-    anomaly.write(anomalies_path, seen.anomalies, seen.schema, drift.to_proto(seen.distances))
-
-
-def _write_text(path: str | os.PathLike, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    return distances
