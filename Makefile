@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT ?= .tidemill
 
-.PHONY: demo test-fast test test-all lint format compile lock clean
+.PHONY: demo test-fast test test-all coverage lint format compile lock clean
 
 demo: $(READY)  ## Trains, evaluates and publishes a model of real flights, and predicts a batch with it.
 	$(BIN)/tidemill run examples/flights/experiment.yaml --root $(ROOT)
@@ -22,6 +22,15 @@ test: lint  ## What CI runs: everything but the tests marked `full`.
 test-all: lint  ## All tests: Beam again beside its recorded outputs, and TensorFlow Transform's own whole suite.
 	$(BIN)/tidemill compile --check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: export COVERAGE_PROCESS_START := $(CURDIR)/tests/coverage.rc
+coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
+coverage: $(READY)  ## Branch coverage of tidemill/, and which test runs which line, for `python -m tests.mutation`.
+	rm -rf .coverage
+	mkdir .coverage
+	$(BIN)/python -m coverage run --rcfile tests/coverage.rc -m pytest -p tests.mutation.recording -m "not full" $(TESTS)
+	$(BIN)/python -m coverage combine --quiet --rcfile tests/coverage.rc
+	$(BIN)/python -m coverage report --rcfile tests/coverage.rc
 
 lint: $(READY)  ## Style and types.
 	$(BIN)/ruff check .
