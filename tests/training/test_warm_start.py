@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,11 +152,10 @@ def test_transfers_layers_without_names(shop):
     assert model.predict(data, "valid") == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_warm_start_is_ahead_of_a_cold_one(shop, earlier, other):
-    other = replace(other, folder=shop.folder)
+def test_a_warm_start_is_ahead_of_a_cold_one(shop, earlier):
     short = {"epochs": 1, "optimizer": {"name": "adam", "learning_rate": 0.001}}
-    _, cold = other.fit(DEEPFM, **short)
-    model, warm = other.fit(DEEPFM, **short, warm_start=earlier)
+    _, cold = shop.fit(DEEPFM, **short)
+    model, warm = shop.fit(DEEPFM, **short, warm_start=earlier)
     assert warm[0]["valid"]["log_loss"] < cold[0]["valid"]["log_loss"]
     assert model.facts()["warm_start"]["from"] == earlier
 

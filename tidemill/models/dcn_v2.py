@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 class DcnV2(Deep):
-    """Deep & Cross Network V2: cross layers beside a deep network. Ids are embedded, numbers go in as they are. Without
-    cross layers what is left beside the deep network is a linear model; with an empty `deep` the cross layers stand
-    alone."""
+    """Deep & Cross Network V2: cross layers and a deep network in parallel.
+
+    Ids are embedded; numbers are used as they are. Without cross layers, a linear model takes their place. With an
+    empty `deep`, there are only cross layers.
+    """
 
     family: Literal["dcn_v2"]
     name: Name = "dcn_v2"

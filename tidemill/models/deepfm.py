@@ -1,4 +1,4 @@
-"""DeepFM (Guo et al., IJCAI 2017, arXiv:1703.04247): a factorisation machine and a deep network on the same
+"""DeepFM (Guo et al., IJCAI 2017, arXiv:1703.04247): a factorization machine and a deep network on the same
 embeddings."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DeepFm(Deep):
-    """DeepFM."""
+    """DeepFM: a factorization machine and a deep network on the same embeddings."""
 
     family: Literal["deepfm"]
     name: Name = "deepfm"

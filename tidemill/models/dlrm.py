@@ -1,5 +1,5 @@
-"""Deep Learning Recommendation Model (Naumov et al., 2019, arXiv:1906.00091): the inner products of all pairs of
-embeddings and of a vector made from the numbers, and a deep network over them."""
+"""Deep Learning Recommendation Model (Naumov et al., 2019, arXiv:1906.00091): a deep network over the
+inner products of all pairs of embeddings and of a vector that is computed from the numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Dlrm(Deep):
-    """DLRM; `deep` is the network over the interactions."""
+    """DLRM. `deep` is the network over the interactions."""
 
     family: Literal["dlrm"]
     name: Name = "dlrm"
     bottom: list[PositiveInt] = [128, 64]
-    """Widths of the network over the numbers; a last layer of `embedding_dim` follows."""
+    """Widths of the network over the numbers. A last layer of width `embedding_dim` follows."""
 
     one_size: ClassVar[bool] = True
 
@@ -30,17 +30,17 @@ class Dlrm(Deep):
         from tidemill.models.core.layers import PairwiseProducts
         from tidemill.models.core.network_features import concatenated, mlp
 
-        fields, passed = features.fields(features.embedded()), []
+        fields, interactions = features.fields(features.embedded()), []
         if features.numbers is not None:
             bottom = mlp(features.numbers, [*self.bottom, self.embedding_dim], 0.0, "bottom")
             fields.append(keras.layers.Reshape((1, self.embedding_dim), name="bottom_field")(bottom))
-            passed.append(bottom)
-        together = concatenated(fields, "fields")
-        if together.shape[1] > 1:
-            passed.append(PairwiseProducts(name="pairs")(together))
-        elif not passed:
-            passed.append(keras.layers.Flatten(name="only_field")(together))
-        deep = mlp(concatenated(passed, "interactions"), self.deep, self.dropout)
+            interactions.append(bottom)
+        joined = concatenated(fields, "fields")
+        if joined.shape[1] > 1:
+            interactions.append(PairwiseProducts(name="pairs")(joined))
+        elif not interactions:
+            interactions.append(keras.layers.Flatten(name="only_field")(joined))
+        deep = mlp(concatenated(interactions, "interactions"), self.deep, self.dropout)
         return keras.layers.Dense(1, name="deep_logit")(deep)
 
 

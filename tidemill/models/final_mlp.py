@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class FinalMlp(Network):
-    """FinalMLP. Each stream weighs the features by a gate: the first by what the numbers are (without numbers by a
-    learned context), the second by a learned context."""
+    """FinalMLP. Each stream has a gate that weighs the features: the first gate depends on the numbers, or on a learned
+    context if there are none; the second depends on a learned context."""
 
     family: Literal["final_mlp"]
     name: Name = "final_mlp"
@@ -29,14 +29,14 @@ class FinalMlp(Network):
     dropout: Dropout = 0.0
     """Dropout after each layer of the streams."""
     gate: PositiveInt | None = 64
-    """Width of the gates' hidden layer; null leaves the gates out."""
+    """Width of the gates' hidden layer. null: no gates."""
     heads: PositiveInt = 1
-    """Heads of the bilinear fusion; must divide the last widths of both streams."""
+    """Heads of the bilinear fusion. Must divide the last widths of both streams."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> FinalMlp:
         if not self.first or not self.second:
-            raise ValueError("give each of the streams first and second at least one layer")
+            raise ValueError("first and second must have at least one layer each")
         if self.first[-1] % self.heads or self.second[-1] % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide {self.first[-1]} and {self.second[-1]}")
         return self

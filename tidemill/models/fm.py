@@ -1,4 +1,4 @@
-"""Factorisation machine (Rendle, ICDM 2010): linear terms, and the inner products of all pairs of features' vectors."""
+"""Factorization machine (Rendle, ICDM 2010): linear terms, and the inner products of all pairs of feature vectors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tidemill.models.core.network_features import Features
 
 
-class FactorisationMachine(Network):
-    """Factorisation machine of second order; `embedding_dim` is the number of factors."""
+class FactorizationMachine(Network):
+    """Factorization machine of second order. `embedding_dim` is the number of factors."""
 
     family: Literal["fm"]
     name: Name = "fm"
@@ -30,4 +30,4 @@ class FactorisationMachine(Network):
         return added([features.linear(), pairs], "sum")
 
 
-FAMILY = FactorisationMachine
+FAMILY = FactorizationMachine

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LogisticRegression(Network):
-    """Logistic regression. It sees no interactions but those that the features name as crosses."""
+    """Logistic regression. Its only interactions are features of kind `cross`."""
 
     family: Literal["lr"]
     name: Name = "lr"

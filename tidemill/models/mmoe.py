@@ -1,5 +1,5 @@
 """Multi-gate Mixture-of-Experts (Ma et al., KDD 2018, doi:10.1145/3219819.3220007): experts that all labels share, and
-for each label a gate that weighs them and a network of its own."""
+a gate and a tower for each label."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Mmoe(Network):
-    """Multi-gate Mixture-of-Experts, for one or several labels. With one expert it is a network that all labels share
-    (shared bottom), and on top of it one for each."""
+    """Multi-gate Mixture-of-Experts, for one or several labels. With one expert it is a shared bottom: one network for
+    all labels, and a tower for each."""
 
     family: Literal["mmoe"]
     name: Name = "mmoe"
@@ -27,7 +27,8 @@ class Mmoe(Network):
     expert: Annotated[list[PositiveInt], Field(min_length=1)] = [256, 128]
     """Widths of each expert's layers."""
     tower: list[PositiveInt] = [64]
-    """Widths of the layers of each label's own network. With none a label's logit is linear in the weighed experts."""
+    """Widths of the layers of each label's tower. Without layers, a label's logit is linear in the mixture of
+    experts."""
     dropout: Dropout = 0.0
     """Dropout after each layer of experts and towers."""
 
@@ -40,11 +41,11 @@ class Mmoe(Network):
         from tidemill.models.core.network_features import concatenated, mlp
 
         x = features.flat(features.embedded())
-        each = [mlp(x, self.expert, self.dropout, f"expert_{i}") for i in range(self.experts)]
-        experts = keras.layers.Reshape((self.experts, self.expert[-1]), name="experts")(concatenated(each, "all"))
+        outputs = [mlp(x, self.expert, self.dropout, f"expert_{i}") for i in range(self.experts)]
+        experts = keras.layers.Reshape((self.experts, self.expert[-1]), name="experts")(concatenated(outputs, "all"))
         logits = []
         for label in range(features.labels):
-            mixed = each[0]
+            mixed = outputs[0]
             if self.experts > 1:
                 gate = keras.layers.Dense(self.experts, activation="softmax", use_bias=False, name=f"gate_{label}")(x)
                 mixed = Mixture(name=f"mixture_{label}")(gate, experts)

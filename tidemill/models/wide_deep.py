@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class WideDeep(Deep):
-    """Wide & Deep. The wide part has a weight for each id, so that features of kind `cross` are its cross products."""
+    """Wide & Deep. The wide part has a weight for each id; features of kind `cross` are its cross products."""
 
     family: Literal["wide_deep"]
     name: Name = "wide_deep"

@@ -33,7 +33,7 @@ class TensorFlowStepper(Stepper):
         self, network: keras.Model, tables: Sequence[keras.Variable], layout: Layout, training: Training, steps: int
     ):
         self._updates = Updates(training.optimizer, steps, network.trainable_variables, tables)
-        self._loss_sum = tf.Variable(0.0, dtype=tf.float64)
+        self._loss_sum = tf.Variable(tf.constant(0.0, tf.float64))
         self._weights = [variable.value for variable in network.variables]
         self._network, self._tables, self._positive_weight = network, tables, training.positive_weight
         compute_gradients = self._compiled_gradients if training.xla else self._gradients
@@ -219,7 +219,7 @@ class _TableUpdate(abc.ABC):
 
     def _slot(self, value: float, numbers: int = 1) -> tf.Variable:
         """Creates `numbers` floats for each float of the table. They are adjacent, to fetch a row from memory once."""
-        rows, dim = self._table.shape.as_list()
+        rows, dim = cast(list[int], self._table.shape.as_list())
         slot = tf.Variable(tf.fill([rows, numbers * dim], tf.constant(value, self._table.dtype)), trainable=False)
         self.state.append(slot)
         return slot
