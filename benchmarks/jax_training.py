@@ -33,7 +33,7 @@ from tidemill.models.core.registry import open_model
 from tidemill.models.dcn_v2 import DcnV2
 from tidemill.runtime import Progress
 from tidemill.training.checkpoint import Checkpoints
-from tidemill.training.context import FitContext
+from tidemill.training.fit_context import FitContext
 from tidemill.training.history import History
 from tidemill.training.train import fit
 

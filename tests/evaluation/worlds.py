@@ -21,7 +21,7 @@ from tidemill.runtime import Progress
 from tidemill.steps.evaluate import EvaluateSpec
 from tidemill.training.boosting import fit_trees
 from tidemill.training.checkpoint import Checkpoints
-from tidemill.training.context import FitContext
+from tidemill.training.fit_context import FitContext
 from tidemill.training.history import History
 
 CITIES = ("Lyon", "Porto", "Oslo", None)

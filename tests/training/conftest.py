@@ -22,7 +22,7 @@ from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.steps.train import TrainSpec
 from tidemill.training.checkpoint import Checkpoints
-from tidemill.training.context import FitContext
+from tidemill.training.fit_context import FitContext
 from tidemill.training.history import History
 from tidemill.training.train import TrainSummary, fit, train
 from tidemill.transform.graph import TransformGraph

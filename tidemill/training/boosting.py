@@ -20,7 +20,7 @@ from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.booster import GbdtModel, lightgbm, to_matrix
 from tidemill.models.core.inputs import read_labels, to_rows
-from tidemill.training.context import FitContext
+from tidemill.training.fit_context import FitContext
 
 PUSH_ROWS = 1 << 14
 _TREE = re.compile(r"(?m)^Tree=\d+\n")

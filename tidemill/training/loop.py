@@ -18,7 +18,7 @@ from tidemill.binary_metrics import measure_labels
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.runtime import Preempted
-from tidemill.training.context import FitContext
+from tidemill.training.fit_context import FitContext
 from tidemill.training.input import TimedBatches, shuffled
 from tidemill.training.stepper import Stepper
 

@@ -16,7 +16,7 @@ from tidemill.models.core.neural import NeuralModel, logits_of, tables_of
 from tidemill.models.core.sizes import count_ids, report, table_sizes, within_budget
 from tidemill.models.core.user_code import user_errors
 from tidemill.training import loop
-from tidemill.training.context import FitContext
+from tidemill.training.fit_context import FitContext
 from tidemill.training.stepper import Stepper
 from tidemill.training.warm_start import EarlierModel, transfer
 

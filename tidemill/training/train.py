@@ -29,7 +29,7 @@ from tidemill.serving.export import export_checked
 from tidemill.steps.train import Fold, TrainSpec
 from tidemill.training import folds
 from tidemill.training.checkpoint import Checkpoints
-from tidemill.training.context import FitContext, preemption_notice
+from tidemill.training.fit_context import FitContext, preemption_notice
 from tidemill.training.history import History
 from tidemill.transform.graph import TransformGraph
 

@@ -75,8 +75,8 @@ class _Binning:
 
     categorical: bool
     cuts: np.ndarray = field(default_factory=lambda: np.empty(0))
-    """Ascending. A number is in the first bin whose cut is not below it. Then follow the bin above all cuts, and the bin
-    of NaN."""
+    """Ascending. A number is in the first bin whose cut is not below it. The last two bins hold numbers above all cuts,
+    and NaN."""
     ids: int = 0
     """A category is in the bin of its id. All ids from `ids` on are in bin `ids`."""
 
