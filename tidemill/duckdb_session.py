@@ -1,25 +1,34 @@
-"""DuckDB as ingest uses it: in a folder of its own, with bounded memory, and shut off before it runs a user's query."""
+"""DuckDB sessions with bounded memory, and helpers to write SQL.
+
+Before ingest runs a user's query, it takes the session's access to other files and to the network away (`shut_off`).
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from tidemill.cpus import available_cpus
+
 MEMORY_LIMIT = "2GiB"
-"""What DuckDB may hold in memory before it spills to disk."""
+"""Memory that DuckDB uses before it spills to disk."""
 
 
 def connect(folder: Path) -> duckdb.DuckDBPyConnection:
-    """Opens an empty database in a folder, where it also spills to.
+    """Opens an empty database.
 
-    Text and times do not depend on the machine: the time zone is UTC, and nothing is loaded or installed on its own.
+    Results do not depend on the machine: the time zone is UTC, and DuckDB does not load or install extensions by
+    itself.
+
+    Args:
+        folder: Existing folder for the database and for spilled data.
     """
-    settings = {
+    settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY_LIMIT,
-        "threads": str(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else str(os.cpu_count() or 1),
+        "threads": str(available_cpus()),
         "temp_directory": str(folder / "spill"),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -32,19 +41,19 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
 
 
 def shut_off(connection: duckdb.DuckDBPyConnection, allowed: Iterable[Path]) -> None:
-    """From now on the connection opens the allowed files alone, reaches no network, and its settings are locked."""
+    """Restricts a connection to the allowed files, without network, and locks its settings."""
     connection.execute(f"SET allowed_paths = {literal([str(path) for path in allowed])}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
 
 def quote(identifier: str) -> str:
-    """An identifier, quoted for SQL."""
+    """Returns an identifier quoted for SQL."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def literal(value: str | bool | list | dict | None) -> str:
-    """A value, written for SQL: strings, booleans, NULL, lists and structs of them."""
+def literal(value: str | bool | list[Any] | dict[str, Any] | None) -> str:
+    """Returns a value as SQL: a string, a boolean, NULL, or a list or struct of such values."""
     if value is None:
         return "NULL"
     if isinstance(value, bool):
@@ -57,11 +66,11 @@ def literal(value: str | bool | list | dict | None) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What DuckDB's message says first, without the excerpt of the query below."""
+    """Returns the first line of DuckDB's message, without the excerpt of the query."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
-    """Column names of a table, view or query with their DuckDB types."""
+    """Returns the DuckDB types of a table's, view's or query's columns by name."""
     return {row[0]: row[1] for row in connection.execute(f"DESCRIBE {relation}").fetchall()}

@@ -1,4 +1,4 @@
-"""The base class of experiment sections and step specs, and their shared value types."""
+"""Base class of experiment sections and step specs, and their shared value types."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ _UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", sta
 
 
 class Section(BaseModel):
-    """A section of the experiment file. It refuses unknown keys and is immutable."""
+    """Section of the experiment file. It refuses unknown keys and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
 def parse_bytes(value: object) -> object:
-    """Converts a text such as `2GiB` or `500 MB` to a number of bytes. Returns other types unchanged, for pydantic to
-    check."""
+    """Converts a text such as `2GiB` or `500 MB` to a number of bytes.
+
+    Values of other types are returned unchanged; pydantic checks them.
+
+    Raises:
+        ValueError: The text is not a number with a known unit.
+    """
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([a-zA-Z]*)\s*", value)

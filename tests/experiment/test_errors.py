@@ -1,4 +1,4 @@
-"""The error codes, and how an error is told to people and to programs."""
+"""Error codes, and how an error is reported to people and to programs."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ from tidemill.errors import EXIT_CODE, Code, TidemillError, from_system_error
 from tidemill.training.attempts import GivenUp
 
 
-def test_codes_are_unique_words_with_a_line_of_help():
+def test_codes_are_unique_and_have_a_summary():
     words = [code.code for code in Code]
     assert len(set(words)) == len(words)
     for code in Code:
@@ -20,7 +20,7 @@ def test_codes_are_unique_words_with_a_line_of_help():
         assert code.summary.endswith(".") and len(code.summary) < 120
 
 
-def test_an_error_is_one_sentence_and_json():
+def test_converts_an_error_to_a_sentence_and_to_json():
     error = TidemillError(
         Code.MISSING_COLUMN, "label", "'late', not among a, b", "name a column of the query", {"n": 2}
     )
@@ -32,8 +32,9 @@ def test_an_error_is_one_sentence_and_json():
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("with_file", [True, False])
-def test_a_step_ends_with_2_and_tells_its_error(tmp_path, with_file):
+def test_step_exits_with_2_and_reports_its_error(tmp_path, with_file):
     code = (
         "from tidemill.errors import Code, TidemillError\nfrom tidemill.runtime import step\n"
         "with step('x'):\n    raise TidemillError(Code.DRIFT, 'a\\udce9', 'b', 'c', {'d': 1})"
@@ -47,8 +48,9 @@ def test_a_step_ends_with_2_and_tells_its_error(tmp_path, with_file):
         assert error == {"step": "x", "code": "drift", "message": "a\udce9: got b; c.", "details": {"d": 1}}
 
 
-def test_an_error_of_the_file_system_has_a_code_where_the_user_can_mend_it(tmp_path):
-    for raised, mended in (("ENOSPC", True), ("EINTR", False)):
+@pytest.mark.process
+def test_step_exits_with_2_for_file_system_errors_that_a_user_can_fix(tmp_path):
+    for raised, fixable in (("ENOSPC", True), ("EINTR", False)):
         code = (
             "import errno\nfrom tidemill.runtime import step\n"
             f"with step('x'):\n    raise OSError(errno.{raised}, 'as Python says it', '/data/part')"
@@ -56,26 +58,27 @@ def test_an_error_of_the_file_system_has_a_code_where_the_user_can_mend_it(tmp_p
         env = {**os.environ, "TIDEMILL_ERROR_FILE": str(tmp_path / raised)}
         ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
         assert ended.stderr.startswith("Traceback")
-        assert ended.returncode == (EXIT_CODE if mended else 1)
-        assert (tmp_path / raised).exists() == mended
-    told = json.loads((tmp_path / "ENOSPC").read_text())
+        assert ended.returncode == (EXIT_CODE if fixable else 1)
+        assert (tmp_path / raised).exists() == fixable
+    report = json.loads((tmp_path / "ENOSPC").read_text())
     want = "free space where outputs and temporary files (TMPDIR) are written"
-    assert (told["code"], told["message"]) == ("unusable-path", f"/data/part: got no space left on device; {want}.")
+    assert (report["code"], report["message"]) == ("unusable-path", f"/data/part: got no space left on device; {want}.")
 
 
-def test_errors_of_the_file_system_say_where():
+def test_converts_file_system_errors_with_their_path():
     renamed = OSError(errno.ENOTDIR, "Not a directory", "a.partial", None, "b/a")
     assert str(from_system_error(renamed)) == "b/a: got not a directory; choose a path that is not below a file."
     wrapped = RuntimeError("OSError: [Errno 28]\n  No space left on device [while running Write]")
-    told = from_system_error(wrapped)
-    assert told.where == "a file that is read or written"
-    assert told.got == f"no space left on device ({' '.join(str(wrapped).split())})"
+    converted = from_system_error(wrapped)
+    assert converted.where == "a file that is read or written"
+    assert converted.got == f"no space left on device ({' '.join(str(wrapped).split())})"
     assert from_system_error(GivenUp(str(wrapped))) is None
     assert from_system_error(ValueError("no")) is None
     assert from_system_error(FileNotFoundError(errno.ENOENT, "x", "y")) is None
 
 
-def test_a_full_disk_that_has_no_place_for_the_error_either(tmp_path):
+@pytest.mark.process
+def test_step_exits_with_2_if_a_full_disk_refuses_the_error_file(tmp_path):
     code = (
         "import errno\nfrom tidemill.runtime import step\n"
         "with step('x'):\n    raise OSError(errno.ENOSPC, 'full', 'part')"
@@ -87,7 +90,8 @@ def test_a_full_disk_that_has_no_place_for_the_error_either(tmp_path):
     assert ended.stderr.splitlines()[-1].startswith("error [unusable-path] part: got no space left on device")
 
 
-def test_progress_goes_to_the_file_in_pieces_and_to_the_log_without_one(tmp_path):
+@pytest.mark.process
+def test_writes_progress_to_the_file_or_to_the_log(tmp_path):
     code = (
         "from tidemill.runtime import step\n"
         "with step('x') as p:\n    p.phase('read')\n    [p.rows(i, 1000, 'read') for i in range(1001)]"

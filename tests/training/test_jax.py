@@ -173,5 +173,5 @@ def test_reports_a_missing_jax():
 
 
 def test_rejects_xla_as_a_setting_of_jax():
-    with pytest.raises(ValidationError, match="leave it out"):
+    with pytest.raises(ValidationError, match="remove it"):
         Training(backend="jax", xla=True)

@@ -1,7 +1,7 @@
-"""The experiment file: the one thing that a user writes.
+"""The experiment file, which describes data, features, models and gates.
 
-`load` reads a file (and inlines the files that it names), `parse` reads a text, `dump` writes one for a pipeline's
-parameter, `json_schema` describes them all.
+`load` reads a file, `parse` reads a text, `dump` writes the text that pipelines take as a parameter, and `json_schema`
+returns the JSON Schema.
 """
 
 from tidemill.experiment.experiment import Experiment, json_schema

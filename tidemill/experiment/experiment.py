@@ -1,4 +1,4 @@
-"""The experiment as a whole."""
+"""The experiment: data, features, models and gates in one file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Experiment(Section):
     name: Name
     """The name under which models are published."""
     description: str = ""
-    """A sentence for readers of the file; nothing depends on it."""
+    """A sentence for readers of the file. It has no effect."""
     source: Source
     label: Column | None = None
     """The column to predict: 0 and 1, or false and true."""
     labels: Annotated[list[Column], Field(min_length=1)] | None = None
-    """Instead of `label`: several columns that one model predicts, for families that can (`mmoe`). A model must pass
-    the gates for each of them; the objective is their mean."""
+    """Instead of `label`: several columns that one model predicts. Only families such as `mmoe` support it. A model
+    must pass the gates for each label. The objective is the mean over the labels."""
     key: list[Column] = []
     """Columns that together identify a row and are copied to the predictions. They are features only if `features`
     names them too."""
     split: Split = Split()
     validation: Validation = Validation()
     features: dict[Column, Feature] | None = None
-    """Features by column name. A cross may have any other name."""
+    """Features by column name. A cross may have any name."""
     transform_module: str | None = None
     """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text."""
     models: Annotated[list[Model], Field(min_length=1), AfterValidator(unique_names)]
@@ -56,7 +56,7 @@ class Experiment(Section):
             except SyntaxError as error:
                 raise ValueError(f"line {error.lineno} is not Python: {error.msg}") from None
             if "preprocessing_fn" not in module:
-                raise ValueError("name a Python file beside the experiment file that defines preprocessing_fn(inputs)")
+                raise ValueError("name a Python file that defines preprocessing_fn(inputs)")
         return module
 
     @model_validator(mode="after")
@@ -69,8 +69,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _labels_differ(self) -> Experiment:
         labels = self.label_columns()
-        if double := next((label for label in labels if labels.count(label) > 1), None):
-            raise ValueError(f"labels names {double!r} twice; name each once")
+        if duplicate := next((label for label in labels if labels.count(label) > 1), None):
+            raise ValueError(f"labels names {duplicate!r} twice; name each once")
         return self
 
     @model_validator(mode="after")
@@ -91,8 +91,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _gpus_are_used(self) -> Experiment:
         if self.compute.train.gpu > 1 and self.training.backend != "jax":
-            told = f"compute.train.gpu is {self.compute.train.gpu}, and training.backend {self.training.backend}"
-            raise ValueError(f"{told} trains on one; ask for one, or set training.backend to jax, which takes them all")
+            got = f"compute.train.gpu is {self.compute.train.gpu}, but training.backend {self.training.backend}"
+            raise ValueError(f"{got} uses only one; set it to 1, or set training.backend to jax, which uses all")
         return self
 
     @model_validator(mode="after")
@@ -102,18 +102,19 @@ class Experiment(Section):
             shared = [name for group in getattr(model, "shared_embeddings", []) for name in group]
             named = [*(sized if isinstance(sized, dict) else {}), *shared]
             if unknown := next((name for name in named if name not in self.features), None):
-                raise ValueError(f"the model {model.name!r} embeds {unknown!r}, which is none of the features")
+                raise ValueError(f"the model {model.name!r} embeds {unknown!r}, which is not a feature")
         return self
 
     def label_columns(self) -> list[str]:
-        """The columns to predict: `labels`, or `label` alone."""
+        """Returns the columns to predict: `labels`, or `label` as the only one."""
         return [self.label] if self.label is not None else list(self.labels or [])
 
     def feature_columns(self) -> list[str]:
-        """The raw columns that `features` reads, each once, in the order of the file. Empty with `transform_module`."""
+        """Returns the raw columns that `features` reads, each once, in the order of the file. Empty with
+        `transform_module`."""
         return raw_column_names(self.features or {})
 
 
 def json_schema() -> dict:
-    """The JSON Schema (draft 2020-12) of the experiment file, for editors."""
+    """Returns the JSON Schema (draft 2020-12) of the experiment file, for editors."""
     return Experiment.model_json_schema(by_alias=True)

@@ -1,4 +1,4 @@
-"""`models`: the members of an experiment."""
+"""The section `models`: the members of an experiment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from tidemill.models import families
 from tidemill.models.core.family import Family
 
 Model = Annotated[functools.reduce(operator.or_, families().values()), Field(discriminator="family")]
-"""A member: the hyperparameters of one of the families."""
+"""A member: the hyperparameters of a model of one family."""
 
 
 def unique_names(models: list[Family]) -> list[Family]:
-    """Checks that no two members share a name."""
+    """Checks that no two members have the same name.
+
+    Raises:
+        ValueError: Two members have the same name.
+    """
     names = [model.name for model in models]
-    if double := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two members are called {double[0]!r}; give each a name of its own")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two members have the name {duplicates[0]!r}; give each a different name")
     return models

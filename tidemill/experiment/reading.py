@@ -1,24 +1,30 @@
-"""Reading an experiment, with an error for each mistake that names its path, the value and the nearest right word."""
+"""Reading of experiments from files and texts.
+
+The error of a mistake names its path in the file, the value and what to write instead.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.experiment import Experiment
-from tidemill.experiment.mistakes import translate
-from tidemill.experiment.text import read_mapping
+from tidemill.experiment.pydantic_errors import translate
+from tidemill.experiment.yaml_text import read_mapping
 
 
 def load(path: str | Path) -> Experiment:
     """Reads an experiment file and inlines the files that it names.
 
-    `source.sql`, `predict.source.sql`, `transform_module` and `models.N.module` may name a file beside the experiment
-    file; relative table paths are taken from the experiment file's folder too, so that the result no longer depends on
-    where it is read.
+    `source.sql`, `predict.source.sql`, `transform_module` and `models.N.module` may name a file. Their paths and the
+    paths of tables are relative to the folder of the experiment file. The returned experiment has absolute paths.
+
+    Args:
+        path: The experiment file, YAML or JSON.
 
     Raises:
         TidemillError: `missing-file`, `unreadable-file`, `unknown-key` or `invalid-value`.
@@ -29,7 +35,10 @@ def load(path: str | Path) -> Experiment:
 
 
 def parse(text: str) -> Experiment:
-    """Reads an experiment from YAML or JSON text, in which SQL and transform module stand inline.
+    """Reads an experiment from YAML or JSON text.
+
+    Args:
+        text: The experiment. SQL and Python modules must be inline.
 
     Raises:
         TidemillError: `unreadable-file`, `unknown-key` or `invalid-value`.
@@ -40,44 +49,44 @@ def parse(text: str) -> Experiment:
 
 
 def dump(experiment: Experiment) -> str:
-    """The experiment as JSON text without the defaults, as it travels into a pipeline."""
+    """Returns the experiment as JSON text without default values. Pipelines take this text as a parameter."""
     return experiment.model_dump_json(by_alias=True, exclude_unset=True)
 
 
-def _validate(data: dict) -> Experiment:
+def _validate(data: dict[str, Any]) -> Experiment:
     try:
-        # From JSON, because there strict means what a user expects: no number in quotes, no true as a 1.
+        # Strict validation of JSON does what users expect: it refuses a number in quotes, and true for 1.
         return Experiment.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise translate(error, data, Experiment) from None
 
 
-def _refuse_file_names(data: dict) -> None:
+def _refuse_file_names(data: dict[str, Any]) -> None:
     predict = data.get("predict")
     sources = {
         "source": data.get("source"),
         "predict.source": predict.get("source") if isinstance(predict, dict) else None,
     }
-    named = {f"{where}.sql": source["sql"] for where, source in sources.items() if _names_sql(source)}
-    if _names_module(data.get("transform_module")):
-        named["transform_module"] = data["transform_module"]
+    file_names = {f"{where}.sql": source["sql"] for where, source in sources.items() if _names_sql_file(source)}
+    if _names_module_file(data.get("transform_module")):
+        file_names["transform_module"] = data["transform_module"]
     models = data.get("models")
-    for place, model in enumerate(models if isinstance(models, list) else []):
-        if isinstance(model, dict) and _names_module(model.get("module")):
-            named[f"models.{place}.module"] = model["module"]
-    for where, name in named.items():
-        want = "write its text here; tidemill validate --resolved FILE prints the experiment like that"
+    for index, model in enumerate(models if isinstance(models, list) else []):
+        if isinstance(model, dict) and _names_module_file(model.get("module")):
+            file_names[f"models.{index}.module"] = model["module"]
+    for where, name in file_names.items():
+        want = "write the file's text here; tidemill validate --resolved FILE prints the experiment in this form"
         raise TidemillError(
-            Code.INVALID_VALUE, where, f"the file name {name!r} in a text without files beside it", want
+            Code.INVALID_VALUE, where, f"the file name {name!r} in an experiment without a folder", want
         )
 
 
-def _inline(data: dict, folder: Path) -> dict:
+def _inline(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = dict(data)
-    if _names_module(module := data.get("transform_module")):
-        data["transform_module"] = _read_beside(folder, module.strip(), "transform_module")
+    if _names_module_file(module := data.get("transform_module")):
+        data["transform_module"] = _read_named_file(folder, module.strip(), "transform_module")
     if isinstance(models := data.get("models"), list):
-        data["models"] = [_inline_model(model, folder, place) for place, model in enumerate(models)]
+        data["models"] = [_inline_model(model, folder, index) for index, model in enumerate(models)]
     if isinstance(source := data.get("source"), dict):
         data["source"] = _inline_source(source, folder, "source")
     predict = data.get("predict")
@@ -89,27 +98,27 @@ def _inline(data: dict, folder: Path) -> dict:
     return data
 
 
-def _inline_model(model: object, folder: Path, place: int) -> object:
-    if not isinstance(model, dict) or not _names_module(module := model.get("module")):
+def _inline_model(model: object, folder: Path, index: int) -> object:
+    if not isinstance(model, dict) or not _names_module_file(module := model.get("module")):
         return model
-    return {**model, "module": _read_beside(folder, module.strip(), f"models.{place}.module")}
+    return {**model, "module": _read_named_file(folder, module.strip(), f"models.{index}.module")}
 
 
-def _inline_source(source: dict, folder: Path, where: str) -> dict:
+def _inline_source(source: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
     source = dict(source)
-    if _names_sql(source):
-        source["sql"] = _read_beside(folder, source["sql"].strip(), f"{where}.sql")
+    if _names_sql_file(source):
+        source["sql"] = _read_named_file(folder, source["sql"].strip(), f"{where}.sql")
     if isinstance(tables := source.get("tables"), dict):
         source["tables"] = {name: _absolute_table(table, folder) for name, table in tables.items()}
     return source
 
 
-def _names_sql(source: object) -> bool:
+def _names_sql_file(source: object) -> TypeGuard[dict[str, Any]]:
     sql = source.get("sql") if isinstance(source, dict) else None
     return isinstance(sql, str) and sql.strip().endswith(".sql") and "\n" not in sql.strip()
 
 
-def _names_module(module: object) -> bool:
+def _names_module_file(module: object) -> TypeGuard[str]:
     return isinstance(module, str) and module.strip().endswith(".py") and "\n" not in module.strip()
 
 
@@ -127,8 +136,8 @@ def _absolute(uri: str, folder: Path) -> str:
     return str((folder / uri).absolute())
 
 
-def _read_beside(folder: Path, name: str, where: str) -> str:
-    return _read_file(folder / name, where, "name a file beside the experiment file")
+def _read_named_file(folder: Path, name: str, where: str) -> str:
+    return _read_file(folder / name, where, "name a file relative to the experiment file")
 
 
 def _read_file(path: Path, where: str, want: str) -> str:

@@ -70,7 +70,7 @@ class Source(Section):
         first: dict[str, str] = {}
         for name in tables:
             if (other := first.setdefault(name.lower(), name)) != name:
-                raise ValueError(f"call {other!r} or {name!r} otherwise, because SQL does not tell them apart")
+                raise ValueError(f"rename {other!r} or {name!r}, because SQL ignores the case of names")
         return tables
 
     @model_validator(mode="after")
@@ -94,7 +94,7 @@ class Fractions(Section):
     def _sum_is_one(self) -> Fractions:
         total = self.train + self.valid + self.test
         if abs(total - 1) > 1e-9:
-            raise ValueError(f"train, valid and test add up to {total:g}, and must add up to 1")
+            raise ValueError(f"train, valid and test add up to {total:g}; they must add up to 1")
         return self
 
 

@@ -90,18 +90,18 @@ class Training(Section):
     @model_validator(mode="after")
     def _xla_is_chosen_for_tensorflow(self) -> Training:
         if self.xla and self.backend != "tensorflow":
-            raise ValueError(f"xla is a setting for backend: tensorflow; {self.backend} always compiles, leave it out")
+            raise ValueError(f"xla is a setting of backend: tensorflow; remove it, {self.backend} always compiles")
         return self
 
     def check_labels(self, labels: int) -> None:
-        """Refuses what cannot be done with so many labels.
+        """Checks that the settings support this number of labels.
 
         Raises:
-            TidemillError: `unsupported`.
+            TidemillError: `unsupported` if `negative_rate` is less than 1 and there are several labels.
         """
         if labels > 1 and self.negative_rate < 1:
             got = f"{self.negative_rate:g} with {labels} labels, whose scores cannot all be corrected for it"
-            raise TidemillError(Code.UNSUPPORTED, "training.negative_rate", got, "leave it out, or give one label")
+            raise TidemillError(Code.UNSUPPORTED, "training.negative_rate", got, "remove it, or give one label")
 
 
 class Ensemble(Section):

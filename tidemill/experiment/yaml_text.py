@@ -1,7 +1,7 @@
-"""From the experiment's text to plain data: YAML without its traps, or JSON.
+"""Parser of an experiment's text: YAML or JSON.
 
-The rules are those of YAML 1.2: `on`, `off`, `yes` and `no` are strings, dates and times are strings, `1e-3` is a
-number. A key that stands twice in a mapping is refused, and so are keys that are no strings.
+YAML follows the rules of version 1.2: `on`, `off`, `yes` and `no` are strings, dates and times are strings, and `1e-3`
+is a number. Duplicate keys and keys that are not strings are errors.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 import yaml
 
 from tidemill.errors import Code, TidemillError
 
 
-def read_mapping(text: str, where: str) -> dict:
-    """Reads a text that holds one mapping.
+def read_mapping(text: str, where: str) -> dict[str, Any]:
+    """Parses a text that contains one mapping.
 
     Args:
         text: YAML or JSON.
-        where: What to call the text in errors.
+        where: Name of the text in errors.
 
     Returns:
         A mapping of strings, numbers, booleans, None, lists and mappings with string keys.
 
     Raises:
-        TidemillError: `unreadable-file` for what does not parse, `invalid-value` for duplicate or non-string keys,
-            numbers that are not finite, and texts that hold no mapping.
+        TidemillError: `unreadable-file` if the text does not parse; `invalid-value` if it is not a mapping, or has a
+            duplicate key, a key that is not a string, or a number that is not finite.
     """
     data = _read_json(text, where) if text.lstrip().startswith("{") else None
     if data is None:
@@ -40,7 +41,7 @@ def read_mapping(text: str, where: str) -> dict:
 
 
 def shown(value: object) -> str:
-    """A value as the user may have written it, 80 characters at most."""
+    """Returns a value as the user may have written it, in at most 80 characters."""
     if isinstance(value, str):
         text = repr(value)
     elif isinstance(value, dict | list):
@@ -50,13 +51,13 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def _read_json(text: str, where: str) -> dict | None:
-    """None where the text is no JSON; it may still be YAML."""
+def _read_json(text: str, where: str) -> Any:
+    """Parses JSON. Returns None if the text is not JSON; it may still be YAML."""
 
-    def pairs(items: list[tuple[str, object]]) -> dict:
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         keys = [key for key, _ in items]
-        if double := next((key for key in keys if keys.count(key) > 1), None):
-            raise _duplicate(where, double)
+        if duplicate := next((key for key in keys if keys.count(key) > 1), None):
+            raise _duplicate_key(where, duplicate)
         return dict(items)
 
     def not_finite(word: str) -> object:
@@ -73,39 +74,38 @@ def _read_yaml(text: str, where: str) -> object:
         loader = _Loader(text)
         loader.where = where
         data = loader.get_single_data()
-        # Values that refer to each other in a circle have no end.
-        json.dumps(data)
+        json.dumps(data)  # refuses aliases that form a circle
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}" if mark else where
+        line = f"{where}, line {mark.line + 1}" if mark else where
         problem = " ".join((getattr(error, "problem", None) or str(error)).split())
         got = f"YAML that does not parse ({problem})"
-        raise TidemillError(Code.UNREADABLE_FILE, place, got, "mend the YAML") from error
+        raise TidemillError(Code.UNREADABLE_FILE, line, got, "correct the YAML") from error
     return data
 
 
-def _duplicate(where: str, key: str) -> TidemillError:
-    want = "remove one of the two; only the last one would count"
+def _duplicate_key(where: str, key: str) -> TidemillError:
+    want = "remove one of them"
     return TidemillError(Code.INVALID_VALUE, where, f"the key {key!r} twice in one mapping", want)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader with the scalars of YAML 1.2's core schema, decimal only."""
+    """PyYAML loader with the scalars of YAML 1.2's core schema. Integers are decimal only."""
 
     where = ""
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            place = f"{self.where}, line {key.start_mark.line + 1}"
+            line = f"{self.where}, line {key.start_mark.line + 1}"
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.tag != "tag:yaml.org,2002:str":
                 got = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a list or mapping as a key"
-                raise TidemillError(Code.INVALID_VALUE, place, f"{got}, which is no string", "put the key in quotes")
+                raise TidemillError(Code.INVALID_VALUE, line, f"{got}, which is not a string", "put the key in quotes")
             if key.value in seen:
-                raise _duplicate(place, key.value)
+                raise _duplicate_key(line, key.value)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -114,8 +114,8 @@ class _Loader(yaml.SafeLoader):
             return int(node.value)
         number = float(node.value)
         if not math.isfinite(number):
-            place = f"{self.where}, line {node.start_mark.line + 1}"
-            raise TidemillError(Code.INVALID_VALUE, place, f"the number {node.value}", "write a finite number")
+            line = f"{self.where}, line {node.start_mark.line + 1}"
+            raise TidemillError(Code.INVALID_VALUE, line, f"the number {node.value}", "write a finite number")
         return number
 
     def construct_unknown(self, node: yaml.Node) -> object:

@@ -1,18 +1,22 @@
-"""Pydantic's errors as sentences: the place in the file, what is there, and what would be right."""
+"""Translation of pydantic's errors: where the mistake is, what was received, and what to write."""
 
 from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from tidemill.errors import Code, TidemillError, suggest_name
-from tidemill.experiment.text import shown
+from tidemill.experiment.yaml_text import shown
 from tidemill.models import families
 
-# The keys that say which of several sections is meant.
+# Keys whose value selects one of several sections.
 _TAGS = {"kind": "numeric, categorical or cross", "family": " or ".join(", ".join(families()).rsplit(", ", 1))}
+_Error = Mapping[str, Any]  # pydantic_core.ErrorDetails; `ctx` is not always there
+_Path = tuple[str | int, ...]
 _RENAMED_KEYS = {"compute.preprocess.spans": "analyzer_cache"}
 _WRONG_TYPE = {
     "string_type": "write a string",
@@ -37,18 +41,18 @@ _OUT_OF_RANGE = {
 }
 
 
-def translate(error: ValidationError, data: dict, root: type[BaseModel]) -> TidemillError:
-    """The first mistake: unknown keys before all others, because one is often the cause of them.
+def translate(error: ValidationError, data: dict[str, Any], root: type[BaseModel]) -> TidemillError:
+    """Translates the first mistake. Unknown keys come before all others, because they often cause others.
 
     Args:
-        error: What pydantic found.
-        data: The data that it was given.
-        root: The model that it was held against.
+        error: Pydantic's error.
+        data: The validated data.
+        root: The model that validated it.
 
     Returns:
-        The error for the user; `details` says how many mistakes there are.
+        The error for the user. `details["mistakes"]` is the number of mistakes.
     """
-    mistakes = [(_path_in_file(e, data), e) for e in error.errors(include_url=False)]
+    mistakes: list[tuple[_Path, _Error]] = [(_path_in_file(e, data), e) for e in error.errors(include_url=False)]
     mistakes = _without_other_branches(mistakes)
     unknown = [mistake for mistake in mistakes if _is_unknown_key(mistake[1])]
     path, first = (unknown or mistakes)[0]
@@ -69,16 +73,16 @@ def translate(error: ValidationError, data: dict, root: type[BaseModel]) -> Tide
         got = first["input"][tag]
     else:
         got = first["input"]
-    same_place = [e for other, e in mistakes if other == path] or [first]
-    want = _joined([_want(e, path, data, root) for e in same_place])
+    same_path = [e for other, e in mistakes if other == path] or [first]
+    want = _joined([_want(e, path, data, root) for e in same_path])
     return TidemillError(Code.INVALID_VALUE, _dotted(path), _got(first, got), want, count)
 
 
-def _is_unknown_key(error: dict) -> bool:
+def _is_unknown_key(error: _Error) -> bool:
     return error["type"] == "extra_forbidden" or (error["type"] == "literal_error" and error["loc"][-1] == "[key]")
 
 
-def _missing_key(path: tuple, error: dict, count: dict) -> TidemillError:
+def _missing_key(path: _Path, error: _Error, count: dict[str, int]) -> TidemillError:
     if error["type"] == "missing":
         parent, key, words = path[:-1], str(path[-1]), ""
     else:
@@ -87,7 +91,7 @@ def _missing_key(path: tuple, error: dict, count: dict) -> TidemillError:
     return TidemillError(Code.INVALID_VALUE, _dotted(parent), f"no {key!r}", f"add the key {key!r}{words}", count)
 
 
-def _want(error: dict, path: tuple, data: dict, root: type[BaseModel]) -> str:
+def _want(error: _Error, path: _Path, data: dict[str, Any], root: type[BaseModel]) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "literal_error":
         return suggest_name(str(value), sorted(_words(error, "expected")))
@@ -113,18 +117,18 @@ def _want(error: dict, path: tuple, data: dict, root: type[BaseModel]) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _got(error: dict, value: object) -> str:
+def _got(error: _Error, value: object) -> str:
     if error["type"] == "value_error" and isinstance(value, dict):
         return shown(value) if len(shown(value)) < 80 else f"the keys {', '.join(map(str, value))}"
     return shown(value)
 
 
-def _words(error: dict, key: str) -> list[str]:
+def _words(error: _Error, key: str) -> list[str]:
     return [word.strip().strip("'\"") for word in error["ctx"][key].replace(" or ", ", ").split(",")]
 
 
 def _joined(wants: list[str]) -> str:
-    """`write a number` and `write a string` to `write a number or a string`."""
+    """Joins texts: `write a number` and `write a string` become `write a number or a string`."""
     first, *others = dict.fromkeys(wants)
     verb = first.partition(" ")[0]
     others = [want.removeprefix(f"{verb} ") for want in others]
@@ -132,7 +136,7 @@ def _joined(wants: list[str]) -> str:
 
 
 def _is_scalar(text: str) -> bool:
-    """Whether a text, without its quotes, would be a number or a boolean."""
+    """Whether a text without quotes would be a number or a boolean."""
     try:
         float(text)
     except ValueError:
@@ -140,13 +144,13 @@ def _is_scalar(text: str) -> bool:
     return True
 
 
-def _dotted(path: tuple) -> str:
+def _dotted(path: _Path) -> str:
     return ".".join(str(part) for part in path) or "experiment"
 
 
-def _path_in_file(error: dict, data: object) -> tuple:
-    """Drops from pydantic's location the parts that name a member of a union and not a key of the file."""
-    path: list = []
+def _path_in_file(error: _Error, data: Any) -> _Path:
+    """Returns pydantic's location without the parts that name a member of a union instead of a key of the file."""
+    path: list[str | int] = []
     location = error["loc"]
     for index, part in enumerate(location):
         inside = isinstance(data, dict) and part in data
@@ -159,11 +163,11 @@ def _path_in_file(error: dict, data: object) -> tuple:
     return tuple(path)
 
 
-def _without_other_branches(mistakes: list[tuple[tuple, dict]]) -> list[tuple[tuple, dict]]:
-    """Of a union's branches only the one that was meant.
+def _without_other_branches(mistakes: list[tuple[_Path, _Error]]) -> list[tuple[_Path, _Error]]:
+    """Returns the mistakes of the branch of a union that the user meant.
 
-    Pydantic reports a mistake for each branch. Where one of them got further into the value than others, or took its
-    type and missed its range, that one was meant.
+    Pydantic reports a mistake for each branch. The user meant the branch that accepts more keys of the value, or that
+    accepts its type but not its range.
     """
     kept = []
     for path, error in mistakes:
@@ -176,12 +180,12 @@ def _without_other_branches(mistakes: list[tuple[tuple, dict]]) -> list[tuple[tu
     return kept
 
 
-def _known_keys(path: tuple, data: dict, root: type[BaseModel]) -> list[str]:
-    """The keys that the section at `path` may have, found by walking the annotations along the data."""
-    candidates: list = [root]
+def _known_keys(path: _Path, data: dict[str, Any], root: type[BaseModel]) -> list[str]:
+    """Returns the keys that the section at `path` may have. Follows the models' annotations along the path."""
+    candidates: list[object] = [root]
     value: object = data
     for part in path:
-        value = value[part] if isinstance(value, dict | list) else None
+        value = typing.cast("Any", value)[part] if isinstance(value, dict | list) else None
         candidates = [member for candidate in candidates for member in _descend(candidate, part)]
     keys: dict[str, None] = {}
     for model in candidates:
@@ -190,7 +194,8 @@ def _known_keys(path: tuple, data: dict, root: type[BaseModel]) -> list[str]:
     return list(keys)
 
 
-def _descend(annotation: object, part: object) -> list:
+def _descend(annotation: object, part: object) -> list[object]:
+    """Returns the annotations of one key or item."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, field in annotation.model_fields.items():
             if part in (name, field.alias):
@@ -200,8 +205,8 @@ def _descend(annotation: object, part: object) -> list:
     return _members(args[-1]) if origin in (dict, list) else []
 
 
-def _members(annotation: object) -> list:
-    """The members of a union, with `Annotated` and nesting taken off."""
+def _members(annotation: object) -> list[object]:
+    """Returns the members of a union and of the unions in it, without `Annotated`."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _members(typing.get_args(annotation)[0])
@@ -211,7 +216,7 @@ def _members(annotation: object) -> list:
 
 
 def _fits(model: type[BaseModel], data: object) -> bool:
-    """Whether the data's discriminator, where the model has one, is the model's."""
+    """Whether the data's `kind` or `family` is that of the model. True for a model without these keys."""
     for tag in _TAGS:
         if tag in model.model_fields and isinstance(data, dict) and tag in data:
             return data[tag] in typing.get_args(model.model_fields[tag].annotation)
