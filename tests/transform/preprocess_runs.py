@@ -1,4 +1,4 @@
-"""Examples for the transform tests and preprocess runs over them."""
+"""Examples with every kind of feature, and preprocess runs over them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FEATURES = {
 
 @dataclass(frozen=True)
 class Run:
-    """A finished preprocess step."""
+    """The inputs and outputs of a finished preprocess step."""
 
     examples: Dataset
     graph: TransformGraph
@@ -53,20 +53,20 @@ class Run:
     summary: PreprocessSummary
 
     def raw(self, split: str, column: str) -> list:
-        """A raw column as Python values."""
+        """Returns a raw column as Python values."""
         return self.examples.read(split, [column])[column].to_pylist()
 
-    def made(self, split: str, feature: str) -> np.ndarray:
-        """A transformed column."""
+    def transformed_column(self, split: str, feature: str) -> np.ndarray:
+        """Returns a transformed column."""
         return self.transformed.read(split, [feature])[feature].to_numpy()
 
     def num_ids(self, feature: str) -> int:
-        """Number of ids of a feature."""
+        """Returns the number of ids of a feature."""
         return next(f["num_ids"] for f in self.graph.features if f["name"] == feature)
 
 
 def write_examples(path: Path, splits: dict[str, pa.Table]) -> str:
-    """Writes a dataset in small row groups and shards. Splits that are not given stay empty."""
+    """Writes a dataset with small row groups and shards. Other splits stay empty."""
     schema = next(iter(splits.values())).schema
     with DatasetWriter(path, schema, row_group_rows=512, shard_rows=1024) as writer:
         for split, table in splits.items():
@@ -75,7 +75,7 @@ def write_examples(path: Path, splits: dict[str, pa.Table]) -> str:
 
 
 def write_schema(path: Path, schema: pa.Schema) -> str:
-    """Writes a schema artifact with the columns' types."""
+    """Writes a schema artifact with the types of the columns."""
     path.mkdir(parents=True, exist_ok=True)
     lines = [f'feature {{ name: "{c.name}" type: {_SCHEMA_TYPES[c.dtype]} }}\n' for c in raw_columns(schema)]
     (path / "schema.pbtxt").write_text("".join(lines), encoding="utf-8")
@@ -83,7 +83,7 @@ def write_schema(path: Path, schema: pa.Schema) -> str:
 
 
 def spec(**changes: object) -> PreprocessSpec:
-    """A spec with a label `y`, a key `key` and the engine that is the default."""
+    """Returns a spec with the label `y`, the key `key` and the default engine, except for some fields."""
     fields = {
         "code": "test",
         "labels": ["y"],
@@ -96,7 +96,7 @@ def spec(**changes: object) -> PreprocessSpec:
 
 
 def run(folder: Path, splits: dict[str, pa.Table], **changes: object) -> Run:
-    """Writes examples below a folder and preprocesses them."""
+    """Writes examples and a schema to a folder and preprocesses them there."""
     examples = write_examples(folder / "examples", splits)
     schema = write_schema(folder / "schema", next(iter(splits.values())).schema)
     summary = preprocess(
@@ -107,40 +107,52 @@ def run(folder: Path, splits: dict[str, pa.Table], **changes: object) -> Run:
         transformed=str(folder / "transformed"),
         progress=Progress("preprocess"),
     )
+    return open_run(folder, summary)
+
+
+def open_run(folder: Path, summary: PreprocessSummary) -> Run:
+    """Returns a run that `run` wrote to a folder."""
     graph, transformed = TransformGraph(folder / "transform_graph"), Dataset(folder / "transformed")
-    return Run(Dataset(examples), graph, transformed, summary)
+    return Run(Dataset(folder / "examples"), graph, transformed, summary)
 
 
-def table(rows: int, seed: int, shift: float) -> pa.Table:
+def example_table(rows: int, seed: int, shift: float) -> pa.Table:
+    """Returns random examples with the columns of `FEATURES`.
+
+    Args:
+        rows: Number of rows.
+        seed: Seed of the random numbers.
+        shift: How far the numbers are moved.
+    """
     rng = np.random.default_rng(seed)
 
-    def some(values: np.ndarray, type_: pa.DataType) -> pa.Array:
+    def with_nulls(values: np.ndarray, type_: pa.DataType) -> pa.Array:
         return pa.array(values.tolist(), type_, mask=rng.random(rows) < 0.1)
 
     number = rng.normal(5 + shift, 3, rows)
     number[rng.random(rows) < 0.05] = np.nan
-    floats = some(number, pa.float64())
+    floats = with_nulls(number, pa.float64())
     count = np.where(rng.random(rows) < 0.3, rng.integers(-20, 5, rows), rng.lognormal(6, 4, rows).astype(np.int64))
     count[:6] = [2**63 - 1, -(2**63) + 1, 2, 3, 4, 1 << 40]
     counts = pa.array(count, mask=np.arange(rows) % 11 == 10)
     words = np.array(["", "a", "b", "größe", "日本", "a b", "line\nbreak", "c", "d", "e", "f", "g", "h"], object)
     text = words[np.minimum(rng.geometric(0.25, rows) - 1 + int(shift > 0), len(words) - 1)]
-    texts = some(text, pa.large_string())
+    texts = with_nulls(text, pa.large_string())
     integer = rng.integers(-3, 4, rows)
     integer[1:4] = [2**63 - 1, -(2**63) + 1, 2**63 - 1]
     columns = {
         "key": pa.array([f"{seed}-{i}" for i in range(rows)]),
         "y": pa.array(rng.integers(0, 2, rows), pa.int8()),
         **dict.fromkeys(("zscore", "zscore_zero", "zscore_number", "minmax", "log", "none"), floats),
-        "constant": some(np.full(rows, 4), pa.int32()),
-        "constant_minmax": some(np.full(rows, 4.5), pa.float32()),
-        "flag": some(rng.random(rows) < 0.5, pa.bool_()),
+        "constant": with_nulls(np.full(rows, 4), pa.int32()),
+        "constant_minmax": with_nulls(np.full(rows, 4.5), pa.float32()),
+        "flag": with_nulls(rng.random(rows) < 0.5, pa.bool_()),
         **dict.fromkeys(("buckets", "buckets_number"), floats),
         **dict.fromkeys(("log2", "log2_number"), counts),
         **dict.fromkeys(("text", "text_top", "text_min", "hashed"), texts),
-        "integer": some(integer, pa.int64()),
-        "boolean": some(rng.random(rows) < 0.7, pa.bool_()),
-        "größe in m²/h": some(rng.integers(0, 100, rows), pa.uint8()),
+        "integer": with_nulls(integer, pa.int64()),
+        "boolean": with_nulls(rng.random(rows) < 0.7, pa.bool_()),
+        "größe in m²/h": with_nulls(rng.integers(0, 100, rows), pa.uint8()),
         "when": pa.array(np.arange(rows), pa.timestamp("us")),
     }
     return pa.table(columns)

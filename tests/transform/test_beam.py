@@ -1,4 +1,4 @@
-"""Beam's runners: their options, and the way over a shared folder that runners on other machines take."""
+"""The Beam engine: its runners' options, its outputs, its errors, and the shared folder of remote runners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tests.transform.preprocess_runs import FEATURES, run, spec, table, write_examples
+from tests.transform.preprocess_runs import FEATURES, Run, example_table, run, spec, write_examples
+from tests.transform.recordings import files_below
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.compute import PreprocessResources
@@ -21,6 +22,7 @@ from tidemill.runtime import Progress
 from tidemill.transform.engine import open_engine
 from tidemill.transform.preprocess import preprocess
 
+pytestmark = pytest.mark.beam
 TEMP = "--temp_location=gs://bucket/tmp"
 
 
@@ -54,7 +56,7 @@ def _text(value: object) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def test_the_options_of_the_readme():
+def test_options_in_the_readme_are_valid():
     from tidemill.transform.beam.runners import pipeline_options
 
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -71,14 +73,13 @@ def test_the_options_of_the_readme():
         ("flink", ["--environment_type=DOCKER", "--environment_config=worker:1"], "beam:env:docker:v1", b"worker:1"),
         ("flink", ["--environment_type=EXTERNAL", "--environment_config=localhost:50000"], "beam:env:external:v1",
          b"localhost:50000"),
-        ("flink", [], "beam:env:embedded_python_loopback:v1", b""),  # with a Flink that Beam starts itself
+        ("flink", [], "beam:env:embedded_python_loopback:v1", b""),  # Beam starts Flink itself
         ("spark", ["--environment_type=DOCKER", "--environment_config=worker:1"], "beam:env:docker:v1", b"worker:1"),
         ("dataflow", ["--project=my-project", "--region=europe-west1", "--sdk_container_image=r/worker:1"],
          "beam:env:docker:v1", b"r/worker:1"),
     ],
 )  # fmt: skip
-def test_the_workers_environment(runner: str, flags: list[str], urn: str, payload: bytes):
-    """What the runner is sent says where the workers' code is."""
+def test_environment_of_the_workers_reaches_the_runner(runner: str, flags: list[str], urn: str, payload: bytes):
     from tidemill.transform.beam.runners import open_runner, pipeline_options
 
     options = pipeline_options(runner, [TEMP, *flags])
@@ -110,25 +111,49 @@ def test_the_workers_environment(runner: str, flags: list[str], urn: str, payloa
         ("spark", [TEMP, "--environment_type=LOOPBACK", "--environment_config=x"], "LOOPBACK"),
     ],
 )
-def test_bad_options(tmp_path: Path, runner: str, flags: list[str], message: str):
-    examples = write_examples(tmp_path / "examples", {"train": table(20, 1, 0.0)})
+def test_rejects_bad_options(tmp_path: Path, runner: str, flags: list[str], message: str):
+    examples = write_examples(tmp_path / "examples", {"train": example_table(20, 1, 0.0)})
     with pytest.raises(TidemillError, match=message) as caught:
         open_engine(spec(features={}, runner=runner, options=flags), Dataset(examples))
     assert caught.value.code is Code.INVALID_VALUE
 
 
-def test_the_runners_package_is_missing(monkeypatch: pytest.MonkeyPatch):
+def test_missing_package_of_a_runner_is_reported(monkeypatch: pytest.MonkeyPatch):
     from tidemill.transform.beam.runners import open_runner
 
-    # What Python itself does with a package that is not installed.
+    # Python does the same for a package that is not installed.
     monkeypatch.setitem(sys.modules, "apache_beam.runners.dataflow.internal.apiclient", None)
     with pytest.raises(TidemillError) as caught:
         open_runner("dataflow")
     assert caught.value.code is Code.MISSING_PACKAGE
 
 
-def test_the_way_over_a_shared_folder(tmp_path: Path):
-    """What Dataflow, Flink and Spark do, with Beam's in-process runner and a folder as the shared storage."""
+SPLITS = {"train": example_table(700, 1, 0.0), "test": example_table(30, 2, 0.0)}
+KINDS = {name: FEATURES[name] for name in ("zscore", "minmax", "buckets", "text_top", "integer", "hashed", "crossed")}
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with Beam's in-process runner."""
+    return run(tmp_path_factory.mktemp("direct"), SPLITS, features=KINDS, engine="beam")
+
+
+def test_beam_engine_writes_what_the_local_engine_writes(direct: Run, tmp_path: Path):
+    local = run(tmp_path, SPLITS, features=KINDS, engine="local")
+    assert direct.graph.features == local.graph.features
+    assert direct.summary.rows == local.summary.rows
+    for part in ("transform_fn/assets", "features.json"):
+        theirs, ours = (files_below(made.graph.path, "", (part,)) for made in (direct, local))
+        assert theirs == ours
+    for split in SPLITS:
+        for name in local.transformed.columns:
+            theirs, ours = direct.transformed_column(split, name), local.transformed_column(split, name)
+            assert theirs.dtype == ours.dtype
+            np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-5 if ours.dtype.kind == "f" else 0)
+
+
+def test_remote_runners_exchange_files_through_a_shared_folder(direct: Run, tmp_path: Path):
+    """Does what Dataflow, Flink and Spark do, with Beam's in-process runner."""
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
     from tidemill.transform.beam.beam_engine import BeamEngine
@@ -138,68 +163,88 @@ def test_the_way_over_a_shared_folder(tmp_path: Path):
             super().__init__("flink", [f"--temp_location={temp}"])
             self._open_runner = FnApiRunner
 
-    features = {name: FEATURES[name] for name in ("zscore", "buckets", "text", "crossed")}
-    here = run(
-        tmp_path / "here", {"train": table(1500, 1, 0.0), "test": table(30, 2, 0.0)}, features=features, engine="beam"
-    )
-    targets = {"transform_graph": str(tmp_path / "graph"), "transformed": str(tmp_path / "made")}
     shared = tmp_path / "shared"
     summary = preprocess(
-        spec(features=features),
-        str(here.examples.path),
-        str(tmp_path / "here" / "schema"),
+        spec(features=KINDS),
+        str(direct.examples.path),
+        str(direct.examples.path.parent / "schema"),
         progress=Progress("preprocess"),
         engine=SharedFolderEngine(shared),
-        **targets,
+        transform_graph=str(tmp_path / "graph"),
+        transformed=str(tmp_path / "transformed"),
     )
-    assert summary == here.summary
-    made = Dataset(tmp_path / "made")
-    for split in ("train", "test"):
-        assert made.read(split).equals(here.transformed.read(split))
+    assert summary == direct.summary
+    for split in SPLITS:
+        assert Dataset(tmp_path / "transformed").read(split).equals(direct.transformed.read(split))
     assert [p for p in shared.rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("runner", ["flink", "spark"])
-def test_through_beams_job_api(tmp_path: Path, runner: str):
-    """The portable runners as they are, with Beam's own job server in this process and workers that call back here."""
+def test_portable_runners_run_on_beams_job_server(tmp_path: Path, runner: str):
+    """Beam's own job server runs in this process, and its workers call back."""
     flags = [f"--temp_location={tmp_path / 'shared'}", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
     features = {name: FEATURES[name] for name in ("zscore", "text")}
-    splits = {"train": table(700, 1, 0.0), "test": table(30, 2, 0.0)}
-    here = run(tmp_path / "here", splits, features=features, runner="direct")
-    there = run(tmp_path / "there", splits, features=features, runner=runner, options=flags)
-    assert there.graph.features == here.graph.features
-    for split in splits:
-        made, expected = there.transformed.read(split), here.transformed.read(split)
-        assert made.column("text").equals(expected.column("text"))
-        np.testing.assert_allclose(made.column("zscore").to_numpy(), expected.column("zscore").to_numpy(), rtol=1e-5)
+    direct = run(tmp_path / "direct", SPLITS, features=features, runner="direct")
+    remote = run(tmp_path / "remote", SPLITS, features=features, runner=runner, options=flags)
+    assert remote.graph.features == direct.graph.features
+    for split in SPLITS:
+        ours, expected = remote.transformed.read(split), direct.transformed.read(split)
+        assert ours.column("text").equals(expected.column("text"))
+        np.testing.assert_allclose(ours.column("zscore").to_numpy(), expected.column("zscore").to_numpy(), rtol=1e-5)
     assert [p for p in (tmp_path / "shared").rglob("*") if p.is_file()] == []
 
 
-def test_a_runner_that_cannot_be_reached(tmp_path: Path):
-    # Beam leaves a channel of gRPC open then, whose threads write about every fork of the process that is to come.
+MODULE = """
+def preprocessing_fn(inputs):
+    import tensorflow as tf
+    x = tf.sparse.to_dense(inputs["text"])
+    return {"a": tf.cast(tf.strings.length(tf.squeeze(x, 1)), tf.int64)}
+"""
+
+
+@pytest.mark.parametrize("fields", [{"features": {"zscore": FEATURES["zscore"]}}, {"transform_module": MODULE}])
+def test_runner_that_accepts_no_job_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict):
+    from apache_beam.runners.runner import PipelineRunner
+    from grpc import FutureTimeoutError
+
+    from tidemill.transform.beam import runners
+
+    class Unreachable(PipelineRunner):
+        def run_pipeline(self, *_: object) -> None:
+            raise FutureTimeoutError
+
+    monkeypatch.setattr(runners, "open_runner", lambda runner: Unreachable())
+    flags = [f"--temp_location={tmp_path / 'shared'}"]
+    with pytest.raises(TidemillError, match=r"^compute\.preprocess\.runner: got no job \(\w*Timeout") as caught:
+        run(tmp_path, {"train": example_table(20, 1, 0.0)}, runner="flink", options=flags, **fields)
+    assert caught.value.code is Code.INVALID_VALUE
+
+
+@pytest.mark.full
+@pytest.mark.process
+def test_job_server_that_cannot_be_reached_is_reported(tmp_path: Path):
+    # Beam leaves a gRPC channel open, whose threads write a message for every later fork of this process.
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        process.submit(_runs_without_a_job_server, tmp_path).result()
+        process.submit(_run_without_job_server, tmp_path).result()
 
 
-def _runs_without_a_job_server(tmp_path: Path) -> None:
+def _run_without_job_server(tmp_path: Path) -> None:
     flags = ["--job_endpoint=localhost:1", "--job_server_timeout=1", f"--temp_location={tmp_path / 'shared'}"]
-    module = "def preprocessing_fn(inputs):\n    import tensorflow as tf\n    x = tf.sparse.to_dense(inputs['text'])\n"
-    module += "    return {'a': tf.cast(tf.strings.length(tf.squeeze(x, 1)), tf.int64)}\n"
-    wanted = {"features": {"zscore": FEATURES["zscore"]}}, {"transform_module": module}
-    for number, given in enumerate(wanted):
-        with pytest.raises(TidemillError, match=r"^compute\.preprocess\.runner: got no job \(\w*Timeout") as caught:
-            run(tmp_path / str(number), {"train": table(700, 1, 0.0)}, runner="flink", options=flags, **given)
-        assert caught.value.code is Code.INVALID_VALUE
+    features = {"zscore": FEATURES["zscore"]}
+    with pytest.raises(TidemillError, match=r"^compute\.preprocess\.runner: got no job \(\w*Timeout") as caught:
+        run(tmp_path, {"train": example_table(700, 1, 0.0)}, runner="flink", options=flags, features=features)
+    assert caught.value.code is Code.INVALID_VALUE
 
 
-def test_shared_names():
+def test_paths_of_mounted_buckets_become_uris():
     from tidemill.transform.beam.workspace import shared_uri
 
     assert shared_uri("/gcs/bucket/run/examples") == "gs://bucket/run/examples"
     assert shared_uri(Path("/data/examples")) == "/data/examples"
 
 
-def test_row_groups_are_read_in_pieces(all_kinds):
+def test_row_groups_are_read_in_batches(all_kinds: Run):
     from tidemill.transform.beam.beam_engine import _ReadRowGroups, _row_groups
 
     groups = _row_groups(all_kinds.examples, "train", str)

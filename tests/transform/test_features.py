@@ -1,4 +1,4 @@
-"""Each transform of `features` against a reference in numpy, over one run that has them all."""
+"""Each transform of `features`, compared with a NumPy reference."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment.experiment import Experiment
 from tidemill.transform.features_function import LOG2_IDS, feature_columns
 
+pytestmark = pytest.mark.tensorflow
 SPLITS = ("train", "valid", "test")
 
 
 def numbers(run: Run, split: str, column: str) -> np.ndarray:
-    """A raw column as float64 of float32 (or exact integers), NaN where a value is missing."""
+    """Returns a raw column as float64, rounded to float32 unless it has integers, with NaN for missing values."""
     values = run.raw(split, column)
     if any(isinstance(v, float) for v in values):
         return np.array([math.nan if v is None else v for v in values], np.float32).astype(np.float64)
     return np.array([math.nan if v is None else v for v in values], np.float64)
 
 
-def close(run: Run, split: str, feature: str, expected: np.ndarray) -> None:
-    made = run.made(split, feature)
+def assert_close(run: Run, split: str, feature: str, expected: np.ndarray) -> None:
+    made = run.transformed_column(split, feature)
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, expected, rtol=2e-6, atol=2e-6)
 
@@ -37,14 +38,14 @@ def test_zscore(all_kinds: Run, split: str, feature: str, fill: float | None):
     train, x = numbers(all_kinds, "train", feature), numbers(all_kinds, split, feature)
     mean, deviation = np.nanmean(train), np.nanstd(train)
     expected = (np.where(np.isnan(x), mean if fill is None else fill, x) - mean) / deviation
-    close(all_kinds, split, feature, expected)
+    assert_close(all_kinds, split, feature, expected)
 
 
-def test_statistics_are_of_train_alone(all_kinds: Run):
-    assert abs(all_kinds.made("train", "zscore").mean()) < 1e-5
-    assert all_kinds.made("valid", "zscore").mean() > 0.5
-    assert all_kinds.made("valid", "minmax").max() > 1
-    assert all_kinds.made("train", "minmax").max() == 1
+def test_statistics_come_only_from_train(all_kinds: Run):
+    assert abs(all_kinds.transformed_column("train", "zscore").mean()) < 1e-5
+    assert all_kinds.transformed_column("valid", "zscore").mean() > 0.5
+    assert all_kinds.transformed_column("valid", "minmax").max() > 1
+    assert all_kinds.transformed_column("train", "minmax").max() == 1
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -52,40 +53,40 @@ def test_minmax_log_none(all_kinds: Run, split: str):
     train, x = numbers(all_kinds, "train", "minmax"), numbers(all_kinds, split, "minmax")
     mean, low, high = np.nanmean(train), np.nanmin(train), np.nanmax(train)
     filled = np.where(np.isnan(x), mean, x)
-    close(all_kinds, split, "minmax", (filled - low) / (high - low))
-    close(all_kinds, split, "none", filled)
+    assert_close(all_kinds, split, "minmax", (filled - low) / (high - low))
+    assert_close(all_kinds, split, "none", filled)
     zero = np.where(np.isnan(x), 0, x)
-    close(all_kinds, split, "log", np.sign(zero) * np.log1p(np.abs(zero)))
+    assert_close(all_kinds, split, "log", np.sign(zero) * np.log1p(np.abs(zero)))
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_constants_and_booleans(all_kinds: Run, split: str):
-    close(all_kinds, split, "constant", np.zeros(all_kinds.examples.rows(split)))
-    close(all_kinds, split, "constant_minmax", np.zeros(all_kinds.examples.rows(split)))
+    assert_close(all_kinds, split, "constant", np.zeros(all_kinds.examples.rows(split)))
+    assert_close(all_kinds, split, "constant_minmax", np.zeros(all_kinds.examples.rows(split)))
     flag = numbers(all_kinds, split, "flag")
-    close(all_kinds, split, "flag", np.where(np.isnan(flag), 0.5, flag))
+    assert_close(all_kinds, split, "flag", np.where(np.isnan(flag), 0.5, flag))
 
 
 def test_bucketize(all_kinds: Run):
-    x, ids = numbers(all_kinds, "train", "buckets"), all_kinds.made("train", "buckets")
+    x, ids = numbers(all_kinds, "train", "buckets"), all_kinds.transformed_column("train", "buckets")
     assert ids.dtype == np.int32
     assert all_kinds.num_ids("buckets") == 9
     assert (ids[np.isnan(x)] == 8).all()
-    there = ~np.isnan(x)
-    shares = np.bincount(ids[there], minlength=8) / there.sum()
+    present = ~np.isnan(x)
+    shares = np.bincount(ids[present], minlength=8) / present.sum()
     np.testing.assert_allclose(shares, 1 / 8, atol=0.2 / 8)
     both_x = np.concatenate([x, numbers(all_kinds, "valid", "buckets")])
-    both_ids = np.concatenate([ids, all_kinds.made("valid", "buckets")])[~np.isnan(both_x)]
+    both_ids = np.concatenate([ids, all_kinds.transformed_column("valid", "buckets")])[~np.isnan(both_x)]
     both_x = both_x[~np.isnan(both_x)]
     for bucket in range(7):
         assert both_x[both_ids == bucket].max() < both_x[both_ids == bucket + 1].min()
 
 
-def test_bucketize_with_a_number_for_missing(all_kinds: Run):
-    x, ids = numbers(all_kinds, "valid", "buckets_number"), all_kinds.made("valid", "buckets_number")
+def test_bucketize_fills_missing_values(all_kinds: Run):
+    x, ids = numbers(all_kinds, "valid", "buckets_number"), all_kinds.transformed_column("valid", "buckets_number")
     assert all_kinds.num_ids("buckets_number") == 8
     assert (ids[np.isnan(x)] == 7).all()
-    np.testing.assert_array_equal(ids[~np.isnan(x)], all_kinds.made("valid", "buckets")[~np.isnan(x)])
+    np.testing.assert_array_equal(ids[~np.isnan(x)], all_kinds.transformed_column("valid", "buckets")[~np.isnan(x)])
 
 
 def log2_squared(value: int | None) -> int:
@@ -99,15 +100,15 @@ def log2_squared(value: int | None) -> int:
 @pytest.mark.parametrize("split", SPLITS)
 def test_log2_squared(all_kinds: Run, split: str):
     values = all_kinds.raw(split, "log2")
-    np.testing.assert_array_equal(all_kinds.made(split, "log2"), [log2_squared(v) for v in values])
+    np.testing.assert_array_equal(all_kinds.transformed_column(split, "log2"), [log2_squared(v) for v in values])
     filled = [log2_squared(3 if v is None else v) for v in values]
-    np.testing.assert_array_equal(all_kinds.made(split, "log2_number"), filled)
+    np.testing.assert_array_equal(all_kinds.transformed_column(split, "log2_number"), filled)
     assert all_kinds.num_ids("log2") == LOG2_IDS == 13 + 63 * 63 + 1
-    assert all_kinds.made("train", "log2")[0] == LOG2_IDS - 1
+    assert all_kinds.transformed_column("train", "log2")[0] == LOG2_IDS - 1
 
 
 def vocabulary(values: list[str], top_k: int | None, min_count: int) -> list[str]:
-    """TFT's order: by count, then by bytes, both descending. Line breaks have no place in its text file."""
+    """Returns tokens in TFT's order: by count, then by bytes, both descending; without tokens with line breaks."""
     counts = Counter(v for v in values if "\n" not in v)
     order = sorted(counts, key=lambda v: (counts[v], v.encode() or b"\x00"), reverse=True)
     return [v for v in order if counts[v] >= min_count][:top_k]
@@ -133,7 +134,7 @@ def test_vocabulary(all_kinds: Run, feature: str, top_k: int | None, min_count: 
     index = {word: i for i, word in enumerate(words)}
     for split in SPLITS:
         values = tokens(all_kinds.raw(split, feature), missing)
-        ids = all_kinds.made(split, feature)
+        ids = all_kinds.transformed_column(split, feature)
         assert ids.dtype == np.int32
         known = np.array([v in index for v in values])
         np.testing.assert_array_equal(ids[known], [index[v] for v in values if v in index])
@@ -141,11 +142,11 @@ def test_vocabulary(all_kinds: Run, feature: str, top_k: int | None, min_count: 
         by_value: dict[str, set] = {}
         for value, i in zip(values, ids, strict=True):
             by_value.setdefault(value, set()).add(int(i))
-        assert all(len(found) == 1 for found in by_value.values())
+        assert all(len(ids_of_value) == 1 for ids_of_value in by_value.values())
 
 
-def test_unknown_words_were_met(all_kinds: Run):
-    """The fixture must hold what the vocabulary test is about."""
+def test_rows_contain_awkward_and_unknown_words(all_kinds: Run):
+    """Checks the rows of the vocabulary test."""
     train, valid = set(all_kinds.raw("train", "text")), set(all_kinds.raw("valid", "text"))
     assert {"", None, "größe", "line\nbreak"} <= train
     assert "" not in valid
@@ -158,21 +159,23 @@ def test_hash_and_cross(all_kinds: Run, split: str):
     import tensorflow as tf
 
     hashed = tf.strings.to_hash_bucket_fast(tokens(all_kinds.raw(split, "hashed"), ""), 50).numpy()
-    np.testing.assert_array_equal(all_kinds.made(split, "hashed"), hashed)
+    np.testing.assert_array_equal(all_kinds.transformed_column(split, "hashed"), hashed)
     pairs = [tokens(all_kinds.raw(split, c), "\x00") for c in ("text", "integer")]
     joined = [f"{a}\x1f{b}" for a, b in zip(*pairs, strict=True)]
-    np.testing.assert_array_equal(all_kinds.made(split, "crossed"), tf.strings.to_hash_bucket_fast(joined, 97).numpy())
+    np.testing.assert_array_equal(
+        all_kinds.transformed_column(split, "crossed"), tf.strings.to_hash_bucket_fast(joined, 97).numpy()
+    )
     assert all_kinds.num_ids("hashed") == 50
     assert all_kinds.num_ids("crossed") == 97
     assert len(set(hashed)) > 4
 
 
-def test_output_order_and_kinds(all_kinds: Run):
+def test_outputs_have_the_order_and_kinds_of_the_features(all_kinds: Run):
     assert [f["name"] for f in all_kinds.graph.features] == list(FEATURES)
     assert all_kinds.transformed.schema().names == [*FEATURES, "y"]
     for feature in all_kinds.graph.features:
         for split in SPLITS:
-            values = all_kinds.made(split, feature["name"])
+            values = all_kinds.transformed_column(split, feature["name"])
             if feature["kind"] == "id":
                 assert 0 <= values.min() <= values.max() < feature["num_ids"]
             else:
@@ -189,7 +192,7 @@ def test_output_order_and_kinds(all_kinds: Run):
         ("a", pa.float32(), {"c": {"kind": "cross", "of": ["a", "b"]}}),
     ],
 )
-def test_wrong_column_type(column: str, type_: pa.DataType, feature: dict):
+def test_rejects_a_column_of_another_type(column: str, type_: pa.DataType, feature: dict):
     source = {"tables": {"t": "t.csv"}}
     models = [{"family": "dcn_v2"}]
     experiment = Experiment.model_validate(

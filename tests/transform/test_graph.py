@@ -1,4 +1,4 @@
-"""The transform graph on disk: its three ways to the same features, export, TFX's readers, and its bytes."""
+"""The transform graph on disk: its three ways to compute features, its export, TFX's readers, its bytes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.transform.preprocess_runs import FEATURES, Run, run, table
+from tests.transform.preprocess_runs import FEATURES, Run, example_table, run
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import SENTINELS, to_dense
+
+pytestmark = pytest.mark.tensorflow
+
+
+FEW = {name: FEATURES[name] for name in ("zscore", "buckets", "text", "crossed")}
+FEW_SPLITS = {"train": example_table(800, 1, 0.0), "test": example_table(90, 2, 0.0)}
+
+
+@pytest.fixture(scope="module")
+def few_kinds(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with one feature of each kind."""
+    return run(tmp_path_factory.mktemp("few"), FEW_SPLITS, features=FEW)
 
 
 def dense_rows(all_kinds: Run, split: str) -> dict[str, np.ndarray]:
@@ -31,7 +43,10 @@ def example_function(graph: TransformGraph):
 
 
 def serialized(all_kinds: Run, split: str) -> list[bytes]:
-    """The rows as `tf.Example` protos. A missing value is left out in even rows, and an empty list in odd ones."""
+    """Returns rows as serialized `tf.Example`s.
+
+    A missing value has no entry in even rows, and an empty list in odd rows.
+    """
     import tensorflow as tf
 
     examples = []
@@ -55,26 +70,26 @@ def serialized(all_kinds: Run, split: str) -> list[bytes]:
 
 
 def assert_rows(outputs: dict, all_kinds: Run, split: str) -> None:
-    assert set(outputs) == set(FEATURES)
+    assert set(outputs) == {feature["name"] for feature in all_kinds.graph.features}
     for name, values in outputs.items():
-        expected = all_kinds.made(split, name)
+        expected = all_kinds.transformed_column(split, name)
         assert values.numpy().dtype == expected.dtype, name
         np.testing.assert_array_equal(values.numpy(), expected, err_msg=name)
 
 
-def test_dense_example_and_parquet_agree(all_kinds: Run):
+def test_dense_inputs_examples_and_parquet_give_the_same_features(all_kinds: Run):
     dense, example = all_kinds.graph.dense_function(), example_function(all_kinds.graph)
     for split in ("train", "test"):
         assert_rows(dense(dense_rows(all_kinds, split)), all_kinds, split)
         assert_rows(example(serialized(all_kinds, split)), all_kinds, split)
 
 
-def test_exported_with_vocabularies(all_kinds: Run, tmp_path: Path):
-    """As training exports it: traced inside tf.functions, saved, and loaded where the transform graph is gone."""
+def test_export_contains_the_vocabularies(few_kinds: Run, tmp_path: Path):
+    """Exports as training does: traced in tf.functions, saved, and loaded after the transform graph is removed."""
     import tensorflow as tf
 
     moved = tmp_path / "graph"
-    shutil.copytree(all_kinds.graph.path, moved)
+    shutil.copytree(few_kinds.graph.path, moved)
     graph = TransformGraph(moved)
     module = tf.Module()
     module.dense, module.example = graph.dense_function(), example_function(graph)
@@ -91,13 +106,13 @@ def test_exported_with_vocabularies(all_kinds: Run, tmp_path: Path):
     shutil.rmtree(moved)
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     assert_rows(
-        loaded.signatures["serialized_examples"](examples=tf.constant(serialized(all_kinds, "test"))), all_kinds, "test"
+        loaded.signatures["serialized_examples"](examples=tf.constant(serialized(few_kinds, "test"))), few_kinds, "test"
     )
-    rows = {name: tf.constant(values) for name, values in dense_rows(all_kinds, "test").items()}
-    assert_rows(loaded.serve(rows), all_kinds, "test")
+    rows = {name: tf.constant(values) for name, values in dense_rows(few_kinds, "test").items()}
+    assert_rows(loaded.serve(rows), few_kinds, "test")
 
 
-def test_one_row_of_missing_values_and_no_rows(all_kinds: Run):
+def test_transforms_missing_values_and_no_rows(all_kinds: Run):
     import tensorflow as tf
 
     dense, example = all_kinds.graph.dense_function(), example_function(all_kinds.graph)
@@ -116,7 +131,7 @@ def test_one_row_of_missing_values_and_no_rows(all_kinds: Run):
     assert all(len(values.numpy()) == 0 for values in empty.values())
 
 
-def test_an_example_with_two_values_is_refused(all_kinds: Run):
+def test_rejects_an_example_with_two_values(all_kinds: Run):
     import tensorflow as tf
 
     two = tf.train.Feature(float_list=tf.train.FloatList(value=[1, 2]))
@@ -125,7 +140,7 @@ def test_an_example_with_two_values_is_refused(all_kinds: Run):
         example_function(all_kinds.graph)([proto])
 
 
-def test_tfx_reads_it(all_kinds: Run):
+def test_tfx_reads_the_graph(all_kinds: Run):
     import tensorflow_transform as tft
 
     output = tft.TFTransformOutput(str(all_kinds.graph.path))
@@ -140,7 +155,7 @@ def test_tfx_reads_it(all_kinds: Run):
     assert set(output.vocabulary_by_name(name)) == {b"1", b"0", b"\x00"}
 
 
-def test_features_file(all_kinds: Run):
+def test_features_file_holds_labels_and_columns(all_kinds: Run):
     facts = json.loads((all_kinds.graph.path / "features.json").read_text())
     assert facts["labels"] == ["y"]
     assert "y" not in {c["name"] for c in facts["raw_columns"]}
@@ -152,43 +167,37 @@ def test_features_file(all_kinds: Run):
     }
 
 
-TWICE = {name: FEATURES[name] for name in ("zscore", "buckets", "text", "crossed")}
-
-
-def files(folder: Path) -> dict[str, bytes]:
+def file_bytes(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_same_rows_from_the_same_input(tmp_path: Path):
-    """Within one process TensorFlow's counters go on, so that saved_model.pb differs, but nothing else does."""
-    train, test = table(800, 1, 0.0), table(90, 2, 0.0)
-    first = run(tmp_path / "a", {"train": train, "test": test}, features=TWICE)
-    second = run(tmp_path / "b", {"train": train, "test": test}, features=TWICE)
-    assert first.summary == second.summary
-    made, again = files(tmp_path / "a"), files(tmp_path / "b")
-    assert made.keys() == again.keys()
-    differing = {name for name in made if made[name] != again[name]}
+def test_same_input_gives_the_same_files(few_kinds: Run, tmp_path: Path):
+    """Only saved_model.pb may differ: TensorFlow numbers functions within a process."""
+    assert run(tmp_path, FEW_SPLITS, features=FEW).summary == few_kinds.summary
+    first, second = file_bytes(few_kinds.examples.path.parent), file_bytes(tmp_path)
+    assert first.keys() == second.keys()
+    differing = {name for name in first if first[name] != second[name]}
     assert differing <= {
         "transform_graph/transform_fn/saved_model.pb",
         "transform_graph/manifest.json",
         "transformed/manifest.json",
     }
-    assert b"/tmp" not in made["transform_graph/transform_fn/saved_model.pb"]
+    assert b"/tmp" not in first["transform_graph/transform_fn/saved_model.pb"]
 
 
-@pytest.mark.slow
-def test_same_bytes_from_the_same_input_in_another_process(tmp_path: Path):
+@pytest.mark.full
+@pytest.mark.process
+def test_same_input_gives_the_same_bytes_in_another_process(tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; from tests.transform.preprocess_runs import run, table; "
-        "from tests.transform.test_graph import TWICE; "
-        "run(Path(sys.argv[1]), {'train': table(800, 1, 0.0), 'test': table(90, 2, 0.0)}, features=TWICE)"
+        "import sys; from pathlib import Path; from tests.transform.preprocess_runs import run; "
+        "from tests.transform.test_graph import FEW, FEW_SPLITS; run(Path(sys.argv[1]), FEW_SPLITS, features=FEW)"
     )
     for name in "ab":
         subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True, cwd=Path(__file__).parents[2])
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert file_bytes(tmp_path / "a") == file_bytes(tmp_path / "b")
 
 
-def test_an_incomplete_graph_is_refused(all_kinds: Run, tmp_path: Path):
+def test_rejects_an_incomplete_graph(tmp_path: Path):
     with pytest.raises(TidemillError) as caught:
         TransformGraph(tmp_path)
     assert caught.value.code is Code.INCOMPLETE_ARTIFACT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transform.preprocess_runs import FEATURES, spec, table, write_examples, write_schema
+from tests.transform.preprocess_runs import FEATURES, example_table, spec, write_examples, write_schema
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
@@ -65,7 +65,11 @@ def contents(out: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("analyzer_cache", [False, True], ids=["plain", "analyzer_cache"])
 def test_sigkill_at_random_moments(tmp_path: Path, analyzer_cache: bool, processes):
-    splits = {"train": table(ROWS, 1, 0.0), "valid": table(ROWS // 4, 2, 0.0), "test": table(ROWS // 4, 3, 0.0)}
+    splits = {
+        "train": example_table(ROWS, 1, 0.0),
+        "valid": example_table(ROWS // 4, 2, 0.0),
+        "test": example_table(ROWS // 4, 3, 0.0),
+    }
     write_examples(tmp_path / "examples", splits)
     write_schema(tmp_path / "schema", splits["train"].schema)
     whole, out, root = (tmp_path / name for name in ("whole", "killed", "root"))

@@ -137,15 +137,17 @@ def test_the_module_sees_sparse_lists(lists: Run, split: str):
         RawColumn("x", "float32"),
     ]  # fmt: skip
     tags = [known(part) for part in lists.raw(split, "tags")]
-    np.testing.assert_array_equal(lists.made(split, "tags"), [len(part) for part in tags])
-    np.testing.assert_array_equal(lists.made(split, "hours"), [sum(known(part)) for part in lists.raw(split, "hours")])
+    np.testing.assert_array_equal(lists.transformed_column(split, "tags"), [len(part) for part in tags])
+    np.testing.assert_array_equal(
+        lists.transformed_column(split, "hours"), [sum(known(part)) for part in lists.raw(split, "hours")]
+    )
     words = (lists.graph.path / "transform_fn" / "assets" / "tags").read_text(encoding="utf-8").splitlines()
     ids = {word: place for place, word in enumerate(words)}
     expected = [ids.get(part[0], len(words)) + 1 if part else 0 for part in tags]
-    np.testing.assert_array_equal(lists.made(split, "first_tag"), expected)
+    np.testing.assert_array_equal(lists.transformed_column(split, "first_tag"), expected)
     train, sums = ([sum(np.float32(v) for v in known(p)) for p in lists.raw(s, "scores")] for s in ("train", split))
     expected = (np.array(sums) - np.mean(train)) / np.std(train)
-    np.testing.assert_allclose(lists.made(split, "scores"), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(lists.transformed_column(split, "scores"), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_row_is_transformed_like_many(lists: Run):
@@ -154,7 +156,7 @@ def test_one_row_is_transformed_like_many(lists: Run):
     for place in range(batch.num_rows):
         made = function(_tensors(batch.slice(place, 1), lists))
         for feature in lists.graph.features:
-            value = lists.made("valid", feature["name"])[place]
+            value = lists.transformed_column("valid", feature["name"])[place]
             assert made[feature["name"]].numpy()[0] == pytest.approx(value, abs=1e-6)
 
 

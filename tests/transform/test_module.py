@@ -1,4 +1,4 @@
-"""A user's transform module, taken as it is, and what its mistakes end in."""
+"""Transform modules: their outputs, and the errors for mistakes in them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from tests.transform.preprocess_runs import Run, run
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.module_function import FILE_NAME, user_errors
 
+pytestmark = pytest.mark.tensorflow
 TAXI = Path(__file__).with_name("taxi_transform.py").read_text(encoding="utf-8")
 
 
 def taxi_table(rows: int, seed: int) -> pa.Table:
     rng = np.random.default_rng(seed)
 
-    def some(values: np.ndarray) -> pa.Array:
+    def with_nulls(values: np.ndarray) -> pa.Array:
         return pa.array(values.tolist(), mask=rng.random(rows) < 0.1)
 
     fare = rng.lognormal(2, 1, rows)
@@ -27,14 +28,14 @@ def taxi_table(rows: int, seed: int) -> pa.Table:
         {
             "key": pa.array([f"{seed}-{i}" for i in range(rows)]),
             "trip_start": pa.array(np.arange(rows), pa.timestamp("s")),
-            "trip_miles": some(rng.lognormal(1, 1, rows)),
-            "fare": some(fare),
-            "trip_seconds": some(rng.integers(60, 5000, rows).astype(np.float64)),
-            "pickup_latitude": some(rng.normal(41.9, 0.1, rows)),
-            "trip_start_hour": some(rng.integers(0, 24, rows)),
-            "payment_type": some(rng.choice(["Cash", "Credit Card", "Unknown"], rows)),
-            "company": some(rng.choice([f"company {i}" for i in range(30)], rows)),
-            "tips": some(fare * rng.random(rows) * 0.5),
+            "trip_miles": with_nulls(rng.lognormal(1, 1, rows)),
+            "fare": with_nulls(fare),
+            "trip_seconds": with_nulls(rng.integers(60, 5000, rows).astype(np.float64)),
+            "pickup_latitude": with_nulls(rng.normal(41.9, 0.1, rows)),
+            "trip_start_hour": with_nulls(rng.integers(0, 24, rows)),
+            "payment_type": with_nulls(rng.choice(["Cash", "Credit Card", "Unknown"], rows)),
+            "company": with_nulls(rng.choice([f"company {i}" for i in range(30)], rows)),
+            "tips": with_nulls(fare * rng.random(rows) * 0.5),
         }
     )
 
@@ -51,28 +52,30 @@ def column(taxi: Run, split: str, name: str, fill: float | str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_taxi(taxi: Run, split: str):
+def test_taxi_features_match_numpy(taxi: Run, split: str):
     for name in ("trip_miles", "fare", "trip_seconds"):
         train = column(taxi, "train", name, 0).astype(np.float64)
         expected = (column(taxi, split, name, 0) - train.mean()) / train.std()
-        np.testing.assert_allclose(taxi.made(split, f"{name}_xf"), expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(taxi.made(split, "trip_start_hour_xf"), column(taxi, split, "trip_start_hour", 0))
+        np.testing.assert_allclose(taxi.transformed_column(split, f"{name}_xf"), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(
+        taxi.transformed_column(split, "trip_start_hour_xf"), column(taxi, split, "trip_start_hour", 0)
+    )
     label = column(taxi, split, "tips", 0) > column(taxi, split, "fare", 0) * np.float32(0.2)
-    np.testing.assert_array_equal(taxi.made(split, "tips"), label)
+    np.testing.assert_array_equal(taxi.transformed_column(split, "tips"), label)
     for name in ("payment_type", "company"):
         counts = Counter(column(taxi, "train", name, ""))
         counts.pop("")
         words = sorted(counts, key=lambda word: (counts[word], word), reverse=True)
         assert taxi.num_ids(f"{name}_xf") == len(words) + 10
-        ids = taxi.made(split, f"{name}_xf")
+        ids = taxi.transformed_column(split, f"{name}_xf")
         for value, i in zip(column(taxi, split, name, ""), ids, strict=True):
             assert i == words.index(value) if value else i >= len(words)
-    buckets = taxi.made(split, "pickup_latitude_xf")
+    buckets = taxi.transformed_column(split, "pickup_latitude_xf")
     assert taxi.num_ids("pickup_latitude_xf") == 10
     assert 0 <= buckets.min() <= buckets.max() <= 9
 
 
-def test_taxi_graph(taxi: Run):
+def test_taxi_graph_lists_features_columns_and_labels(taxi: Run):
     kinds = {f["name"]: f["kind"] for f in taxi.graph.features}
     assert kinds == {
         "company_xf": "id",
@@ -117,8 +120,8 @@ def module(body: str) -> str:
     return f"{HEAD}\n\ndef preprocessing_fn(inputs):\n{body}"
 
 
-def test_shapes_and_offsets(tmp_path: Path):
-    """A column `[batch, 1]`, an id of -1 for what is not in the vocabulary, integers, and the label carried along."""
+def test_outputs_are_squeezed_offset_and_cast(tmp_path: Path):
+    """The outputs are a column `[batch, 1]`, ids from -1, integers and, implicitly, the label."""
     body = DENSE + (
         "    word = tf.squeeze(tf.sparse.to_dense(inputs['word']), 1)\n"
         "    assert set(inputs) == {'x', 'word', 'y'}, sorted(inputs)\n"
@@ -131,10 +134,10 @@ def test_shapes_and_offsets(tmp_path: Path):
         {"name": "whole", "kind": "number"},
         {"name": "word", "kind": "id", "num_ids": 2},
     ]
-    np.testing.assert_array_equal(result.made("train", "column"), [0, 1, 2, 3, 4, 5])
-    np.testing.assert_array_equal(result.made("train", "whole"), [0, 1, 2, 3, 4, 5])
-    np.testing.assert_array_equal(result.made("train", "word"), [0, 0, 1, 1, 1, 1])
-    np.testing.assert_array_equal(result.made("train", "y"), [0, 1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(result.transformed_column("train", "column"), [0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(result.transformed_column("train", "whole"), [0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(result.transformed_column("train", "word"), [0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(result.transformed_column("train", "y"), [0, 1, 0, 1, 0, 1])
     dense = {"x": np.array([np.nan, 7], np.float32), "word": np.array([b"b", b"zzz"], object)}
     served = result.graph.dense_function()(dense)
     assert [c.name for c in result.graph.raw_columns] == ["x", "word"]
@@ -194,7 +197,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", list(BAD))
-def test_mistakes(tmp_path: Path, name: str):
+def test_reports_mistakes_in_the_module(tmp_path: Path, name: str):
     text, code, message = BAD[name]
     with pytest.raises(TidemillError, match=message) as caught:
         run(tmp_path, {"train": small_table()}, transform_module=text)
@@ -202,8 +205,8 @@ def test_mistakes(tmp_path: Path, name: str):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "schema"]
 
 
-@pytest.mark.parametrize("engine", ["local", "beam"])
-def test_the_same_vocabulary_twice_is_no_clash(tmp_path: Path, engine: str):
+@pytest.mark.parametrize("engine", ["local", pytest.param("beam", marks=[pytest.mark.beam, pytest.mark.full])])
+def test_accepts_the_same_vocabulary_twice(tmp_path: Path, engine: str):
     body = (
         "    word = tf.squeeze(tf.sparse.to_dense(inputs['word']), 1)\n"
         "    tft.vocabulary(word, vocab_filename='words')\n"
@@ -214,9 +217,9 @@ def test_the_same_vocabulary_twice_is_no_clash(tmp_path: Path, engine: str):
         "    return {'a': a, 'b': b, 'c': c}\n"
     )
     found = run(tmp_path, {"train": small_table()}, transform_module=module(body), engine=engine)
-    # TFT leaves the empty token out of a text file; one of records has it.
+    # A text file lacks the empty token; a file of records contains it.
     for name, empty in (("a", 0), ("b", 0), ("c", 3)):
-        np.testing.assert_array_equal(found.made("train", name), [2, empty, 1, 1, 1, 1])
+        np.testing.assert_array_equal(found.transformed_column("train", name), [2, empty, 1, 1, 1, 1])
 
 
 OTHER = {
@@ -227,7 +230,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", list(OTHER))
-def test_another_vocabulary_of_the_same_file(tmp_path: Path, name: str):
+def test_rejects_another_vocabulary_with_the_same_filename(tmp_path: Path, name: str):
     body = (
         "    word = tf.squeeze(tf.sparse.to_dense(inputs['word']), 1)\n"
         "    a = tft.compute_and_apply_vocabulary(word, vocab_filename='words')\n"
@@ -238,7 +241,7 @@ def test_another_vocabulary_of_the_same_file(tmp_path: Path, name: str):
         run(tmp_path, {"train": small_table()}, transform_module=module(body))
 
 
-def test_inputs_are_checked_where_no_line_is_to_blame(tmp_path: Path):
+def test_inputs_are_checked_only_if_no_line_of_the_module_failed(tmp_path: Path):
     checks: list[str] = []
     with (
         pytest.raises(TidemillError, match="line 1: got ZeroDivisionError"),
@@ -251,7 +254,7 @@ def test_inputs_are_checked_where_no_line_is_to_blame(tmp_path: Path):
     assert checks == ["no line", "no line"]
 
 
-def test_a_full_disk_is_not_the_modules_mistake():
+def test_a_full_disk_is_not_a_mistake_in_the_module():
     import tensorflow as tf
 
     text = module("    return {}\n")
@@ -266,7 +269,7 @@ def test_a_full_disk_is_not_the_modules_mistake():
 COMPUTED = module(DENSE + "    return {'a': x, 'high': tf.cast(x > 1.0, tf.int64)}\n")
 
 
-def test_one_label_given_and_one_computed(tmp_path: Path):
+def test_labels_may_be_columns_or_computed(tmp_path: Path):
     found = run(tmp_path, {"train": small_table()}, transform_module=COMPUTED, labels=["y", "high"])
     assert [c.name for c in found.graph.computed_labels["high"]] == ["x"] and found.graph.given_labels == ["y"]
     assert [f["name"] for f in found.graph.features] == ["a"]
@@ -276,7 +279,7 @@ def test_one_label_given_and_one_computed(tmp_path: Path):
     assert made["y"].to_pylist() == small_table()["y"].to_pylist()
 
 
-def test_a_feature_computed_from_the_second_label(tmp_path: Path):
+def test_rejects_a_feature_computed_from_the_second_label(tmp_path: Path):
     with pytest.raises(TidemillError, match=r"'a'.*the label 'y'") as caught:
         run(tmp_path, {"train": small_table()}, transform_module=module(Y + "    return {'a': y}\n"), labels=["x", "y"])
     assert caught.value.code is Code.LEAKAGE

@@ -1,4 +1,4 @@
-"""Raw columns: dtypes, sentinels, and the two forms that a record batch takes."""
+"""Raw columns: dtypes, sentinels, and the dense and the list form of a record batch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIN = -(2**63)
         (pa.struct([("a", pa.int64())]), None),
     ],
 )
-def test_arrow_types(type_: pa.DataType, dtype: str | None):
+def test_dtype_of_each_arrow_type(type_: pa.DataType, dtype: str | None):
     assert raw_dtype(type_) == dtype
 
 
@@ -73,7 +73,7 @@ def test_arrow_types(type_: pa.DataType, dtype: str | None):
         (pa.nulls(2), "string", [b"\x00", b"\x00"], [[], []]),
     ],
 )
-def test_values(array: pa.Array, dtype: str, dense: list, lists: list):
+def test_converts_values_to_dense_and_lists(array: pa.Array, dtype: str, dense: list, lists: list):
     batch, columns = pa.record_batch({"x": array}), [RawColumn("x", dtype)]
     result = to_dense(batch, columns)["x"]
     assert result.dtype == (object if dtype == "string" else np.dtype(dtype))
@@ -97,13 +97,13 @@ def test_values(array: pa.Array, dtype: str, dense: list, lists: list):
         (pa.array([["a"]]), "string"),
     ],
 )
-def test_wrong_type(array: pa.Array, dtype: str):
+def test_rejects_columns_of_another_type(array: pa.Array, dtype: str):
     with pytest.raises(TidemillError, match="x") as caught:
         to_dense(pa.record_batch({"x": array}), [RawColumn("x", dtype)])
     assert caught.value.code is Code.FEATURE_TYPE
 
 
-def test_missing_column():
+def test_rejects_missing_columns():
     batch = pa.record_batch({"x": pa.array([1])})
     for call in (lambda: to_dense(batch, [RawColumn("z", "int64")]), lambda: raw_columns(batch.schema, ["z"])):
         with pytest.raises(TidemillError) as caught:
@@ -111,7 +111,7 @@ def test_missing_column():
         assert caught.value.code is Code.MISSING_COLUMN
 
 
-def test_columns_of_a_schema():
+def test_raw_columns_of_a_schema():
     schema = pa.schema([("a", pa.int8()), ("when", pa.timestamp("us")), ("b", pa.string())])
     assert raw_columns(schema) == [RawColumn("a", "int64"), RawColumn("b", "string")]
     assert raw_columns(schema, exclude=["a"]) == [RawColumn("b", "string")]
@@ -137,6 +137,6 @@ def test_dense_and_lists_agree(integers: list, floats: list, texts: list):
         )
 
 
-def test_no_tensorflow():
+def test_importing_raw_columns_does_not_import_tensorflow():
     code = "import sys, tidemill.transform.raw, tidemill.transform.graph; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 import tensorflow_transform as tft
 
 from tests.transform.conformance.case import Case
 from tests.transform.conformance.compare import assert_same_rows
+from tests.transform.conformance.recorded_runs import rerun_random_programs
 from tests.transform.record import GROUPS
 from tests.transform.recordings import (
     FOLDER,
@@ -70,7 +71,9 @@ def test_files_are_read_as_they_were_written(tmp_path: Path):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("group", GROUPS)
 def test_beam_computes_what_is_recorded(group: str, tmp_path: Path):
-    recording, files = Recording(group), GROUPS[group](tmp_path)
+    recording = Recording(group)
+    # The random programs are those that are recorded: another version of Hypothesis draws other ones.
+    files = rerun_random_programs(tmp_path) if group == "random_programs" else GROUPS[group](tmp_path)
     assert sorted(files) == recording.names()
     for name, content in files.items():
         assert_same_content(name, content, recording.read(name))
@@ -85,7 +88,7 @@ def assert_same_content(name: str, content: bytes, recorded: bytes) -> None:
     elif name.endswith(".pbtxt"):
         assert _without_annotations(content) == _without_annotations(recorded), name
     elif name.endswith(".gz"):
-        assert _records(content) == _records(recorded), name
+        assert gzip.decompress(content) == gzip.decompress(recorded), name
     elif "numbers_" not in name:
         assert content == recorded, name
 
@@ -101,10 +104,3 @@ def assert_same_arrays(name: str, arrays: dict[str, np.ndarray], recorded: dict[
 
 def _without_annotations(schema: bytes) -> bytes:
     return b"\n".join(line for line in schema.splitlines() if b"value:" not in line)
-
-
-def _records(content: bytes) -> list[bytes]:
-    path = tf.io.gfile.join("ram://", "records.gz")
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(content)
-    return list(tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator())

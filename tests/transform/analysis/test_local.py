@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.preprocess_runs import FEATURES, TRAIN_ROWS, spec, table, write_examples
+from tests.transform.preprocess_runs import FEATURES, TRAIN_ROWS, example_table, spec, write_examples
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
@@ -25,7 +25,9 @@ from tidemill.transform.rows import parquet_rows
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return Dataset(write_examples(tmp_path_factory.mktemp("data") / "examples", {"train": table(TRAIN_ROWS, 1, 0.0)}))
+    return Dataset(
+        write_examples(tmp_path_factory.mktemp("data") / "examples", {"train": example_table(TRAIN_ROWS, 1, 0.0)})
+    )
 
 
 class Heard(Progress):

@@ -67,8 +67,22 @@ def record_random_programs(folder: Path) -> dict[str, bytes]:
         draws.append((drawn, program))
 
     draw()
+    return _run_programs(draws[-RANDOM_PROGRAMS:], folder)
+
+
+def rerun_random_programs(folder: Path) -> dict[str, bytes]:
+    """Does what `record_random_programs` does for the programs that are recorded."""
+    recording, draws = Recording("random_programs"), []
+    for number in range(RANDOM_PROGRAMS):
+        layout = json.loads(recording.read(f"{number}/input.json"))
+        drawn = recording.table(f"{number}/input.parquet"), layout["file_rows"], layout["row_group_rows"]
+        draws.append((drawn, Program.from_json(layout["program"])))
+    return _run_programs(draws, folder)
+
+
+def _run_programs(draws: list[tuple[tuple[pa.Table, list[int], int], Program]], folder: Path) -> dict[str, bytes]:
     files = {}
-    for number, ((table, file_rows, row_group_rows), program) in enumerate(draws[-RANDOM_PROGRAMS:]):
+    for number, ((table, file_rows, row_group_rows), program) in enumerate(draws):
         name, layout = str(number), {"file_rows": file_rows, "row_group_rows": row_group_rows}
         rows = write_rows(table, folder / name / "rows", **layout)
         transformed = run_beam(program, rows, folder / name / "beam")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -225,8 +223,10 @@ def test_save_before_all_is_bound(tmp_path: Path):
         save(Trace(functions.one_phase, SPECS, tmp_path), tmp_path)
 
 
-def prints(function: Callable[[dict], Any], folder: Path, value: Callable[[Trace], Any] = invented_values) -> list[str]:
-    """The fingerprints of the analyses' inputs, phase by phase."""
+def input_fingerprints(
+    function: Callable[[dict], Any], folder: Path, value: Callable[[Trace], Any] = invented_values
+) -> list[str]:
+    """Returns the fingerprints of the analyzers' inputs, phase by phase."""
     trace = Trace(function, SPECS, folder)
     found = []
     while trace.sinks:
@@ -240,25 +240,9 @@ STABLE = [functions.one_phase, functions.per_key, functions.applied_twice, funct
 """Functions without tables or file paths of their own, whose fingerprints would be random."""
 
 
-def test_fingerprints_are_the_same_in_another_process(tmp_path: Path):
-    code = (
-        "import json, sys; from pathlib import Path; import tensorflow as tf; "
-        "from tests.transform.tft.test_trace import STABLE, prints; "
-        "[tf.function(lambda x: tf.cond(x > 0, lambda: x * 2, lambda: x))(tf.constant(n)) for n in range(37)]; "
-        "print(json.dumps([prints(f, Path(sys.argv[1])) for f in STABLE]))"
-    )
-    there = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        check=True,
-        cwd=Path(__file__).parents[3],
-        stdout=subprocess.PIPE,
-    )
-    assert json.loads(there.stdout) == [prints(f, tmp_path) for f in STABLE]
-
-
 def test_fingerprints_tell_paths_apart(tmp_path: Path):
     def of(function: Callable[[dict], Any], value: Callable[[Trace], Any] = invented_values) -> str:
-        return prints(lambda inputs: {"y": inputs["x"] - tft.mean(function(inputs))}, tmp_path, value)[-1]
+        return input_fingerprints(lambda inputs: {"y": inputs["x"] - tft.mean(function(inputs))}, tmp_path, value)[-1]
 
     def renamed(inputs):
         tf.constant(3.0)

@@ -1,1 +1,1 @@
-"""TensorFlow Transform's own tests of the installed package, run on the local engine."""
+"""TensorFlow Transform's own tests from the installed package, run on the local engine."""

@@ -1,4 +1,4 @@
-"""A test's rows in the forms in which the local engine reads them: record batches, and flat Parquet."""
+"""Converts the rows of TFT's tests to the forms that the local engine reads: record batches and flat Parquet."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _MOST_BATCHES = 500
 
 
 class Form(StrEnum):
-    """How rows are given: batches of one or two rows, or two files of flat Parquet with small row groups."""
+    """The form of the rows: batches of one or two rows, or two flat Parquet files with small row groups."""
 
     BATCHES = "batches"
     PARQUET = "parquet"
 
 
 class NotFlat(Exception):
-    """The rows have columns that Parquet of scalars and lists does not hold."""
+    """The rows have columns that are neither scalars nor lists."""
 
 
 def read(
     data: Sequence, metadata: tft.DatasetMetadata | TensorAdapterConfig, batch_rows: int = 2
 ) -> list[pa.RecordBatch]:
-    """What a test gives as record batches, which are few rows each, but more where there are thousands of them.
+    """Converts the rows of a test to record batches of few rows, or of more rows if there are thousands.
 
     Args:
         data: Dicts by feature name, or record batches.
-        metadata: What the test says of them.
-        batch_rows: Rows of a batch.
+        metadata: The metadata of the rows.
+        batch_rows: Number of rows of a batch.
     """
     if isinstance(metadata, TensorAdapterConfig):
         return [piece for batch in data for piece in _pieces(batch, batch_rows)]
@@ -56,7 +56,7 @@ def read(
 
 
 def adapter_config(metadata: tft.DatasetMetadata | TensorAdapterConfig) -> TensorAdapterConfig:
-    """How the record batches of `read` become tensors."""
+    """Returns how tfx_bsl converts the record batches of `read` to tensors."""
     if isinstance(metadata, TensorAdapterConfig):
         return metadata
     source = tf_example_record.TFExampleBeamRecord("inmem", schema=metadata.schema, telemetry_descriptors=["test"])
@@ -66,14 +66,15 @@ def adapter_config(metadata: tft.DatasetMetadata | TensorAdapterConfig) -> Tenso
 def open_rows(
     batches: list[pa.RecordBatch], config: TensorAdapterConfig, form: Form
 ) -> tuple[BatchRows | ParquetRows, list[str]]:
-    """Rows for the local engine: batches or row groups of as many rows as the first batch, in two files.
+    """Converts batches to rows for the local engine, in two files.
+
+    Batches and row groups have as many rows as the first batch.
 
     Returns:
-        The rows, and the inputs that are given as sparse tensors, as Tidemill's columns are, where the test has dense
-        ones: see `with_dense`.
+        The rows, and the names of the inputs that are dense in the test but sparse in Tidemill: see `with_dense`.
 
     Raises:
-        NotFlat: the form is Parquet, and the columns are not flat.
+        NotFlat: the form is Parquet and the columns are not flat.
     """
     if form is Form.BATCHES:
         return BatchRows([batches[0::2], batches[1::2]] if len(batches) > 1 else [batches], config), []
@@ -86,15 +87,17 @@ def open_rows(
     for number, part in enumerate((flat.slice(0, half), flat.slice(half))):
         paths.append(folder / f"part-{number}.parquet")
         pq.write_table(part, paths[-1], row_group_size=size)
-    told = config.tensor_representations
-    sparse = [name for name, representation in told.items() if _is_plain(representation, flat)]
-    dense = [name for name in sparse if told[name].WhichOneof("kind") == "dense_tensor"]
-    representations = {name: representation for name, representation in told.items() if name not in sparse}
+    all_representations = config.tensor_representations
+    sparse = [name for name, representation in all_representations.items() if _is_plain(representation, flat)]
+    dense = [name for name in sparse if all_representations[name].WhichOneof("kind") == "dense_tensor"]
+    representations = {
+        name: representation for name, representation in all_representations.items() if name not in sparse
+    }
     return ParquetRows(paths, raw_columns(flat.schema), representations=representations), dense
 
 
 def with_dense(preprocessing_fn: Callable, names: list[str]) -> Callable:
-    """A preprocessing_fn that is given some inputs `[batch]` as sparse tensors, none of whose values is missing."""
+    """Returns a preprocessing_fn that converts some sparse inputs without missing values to `[batch]`."""
 
     def function(inputs: dict) -> dict:
         return preprocessing_fn({n: _dense(value) if n in names else value for n, value in inputs.items()})
@@ -110,26 +113,26 @@ def _dense(column: tf.SparseTensor) -> tf.Tensor:
 def _pieces(batch: pa.RecordBatch, batch_rows: int) -> list[pa.RecordBatch]:
     size = max(batch_rows, batch.num_rows // _MOST_BATCHES)
     starts = range(0, batch.num_rows, size)
-    # Not slices, which tfx_bsl does not take where a tensor is ragged.
+    # `take`, because tfx_bsl does not accept slices for ragged tensors.
     return [batch.take(pa.array(np.arange(s, min(s + size, batch.num_rows)))) for s in starts]
 
 
 def _is_plain(representation: schema_pb2.TensorRepresentation, flat: pa.Table) -> bool:
-    """A tensor that is made of a sparse one of a column of scalars, which needs no representation."""
+    """Returns whether a tensor can be computed from the sparse tensor of a scalar column."""
     kind = representation.WhichOneof("kind")
-    told = getattr(representation, kind)
+    tensor = getattr(representation, kind)
     if kind == "dense_tensor":
-        is_scalar = not told.shape.dim and not told.HasField("default_value")
-        return is_scalar and not _is_list(told, flat) and not flat[told.column_name].null_count
-    return kind == "varlen_sparse_tensor" and not _is_list(told, flat)
+        is_scalar = not tensor.shape.dim and not tensor.HasField("default_value")
+        return is_scalar and not _is_list(tensor, flat) and not flat[tensor.column_name].null_count
+    return kind == "varlen_sparse_tensor" and not _is_list(tensor, flat)
 
 
-def _is_list(told: schema_pb2.TensorRepresentation.DenseTensor, flat: pa.Table) -> bool:
-    return is_list(flat.schema.field(told.column_name).type)
+def _is_list(tensor: schema_pb2.TensorRepresentation.DenseTensor, flat: pa.Table) -> bool:
+    return is_list(flat.schema.field(tensor.column_name).type)
 
 
 def _flat(column: pa.Array) -> pa.Array:
-    """A column of scalars where no row has two values and none is what Tidemill's scalars take for missing."""
+    """Converts lists to scalars if no row has two values and no value counts as missing in Tidemill."""
     if is_list(column.type.value_type):
         raise NotFlat(str(column.type))
     values = _text(column.flatten())
@@ -142,7 +145,7 @@ def _flat(column: pa.Array) -> pa.Array:
 
 
 def _text(values: pa.Array) -> pa.Array:
-    """Strings as strings where they are UTF-8."""
+    """Converts binary values to strings if they are UTF-8."""
     if not pa.types.is_large_binary(values.type) and not pa.types.is_binary(values.type):
         return values
     try:

@@ -1,11 +1,11 @@
-"""Runs TensorFlow Transform's own tests of the installed package on the local engine, or on Beam.
+"""Runs TensorFlow Transform's own tests from the installed package on the local engine, or on Beam.
 
-    python -m tests.transform.tft_suite.run                    # local, both forms, two processes
-    python -m tests.transform.tft_suite.run --beam-too         # what is expected to fail must fail on Beam as well
-    python -m tests.transform.tft_suite.run --engine beam      # Beam alone
+    python -m tests.transform.tft_suite.run                    # local engine, both forms, two processes
+    python -m tests.transform.tft_suite.run --beam-too         # tests that may fail must fail on Beam as well
+    python -m tests.transform.tft_suite.run --engine beam      # only Beam
     python -m tests.transform.tft_suite.run --only Gaussianize --jobs 1
 
-Prints a table, and each test that did not end as `expected.yaml` says. Exits with 1 if there is one.
+Prints a table, and each test whose outcome differs from `expected.yaml`. Exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ import yaml
 
 EXPECTED = Path(__file__).with_name("expected.yaml")
 ROUNDING = 1e-5
-"""How far off, relative to it, a number may be from what a test in the section `rounding` expects."""
+"""Largest relative error of a number in a test of the section `rounding`."""
 _LARGEST = re.compile(r"Max relative difference among violations: (\S+)")
-FORMS = ("batches", "parquet")
+FORMATS = ("batches", "parquet")
 PASSED, FAILED, SKIPPED, REFUSED = "passed", "failed", "skipped", "refused"
 NOT_FLAT, BYPASSED, NOT_APPLICABLE = "not flat", "bypassed", "not applicable"
 _OUTCOMES = (PASSED, FAILED, SKIPPED, REFUSED, NOT_FLAT, BYPASSED, NOT_APPLICABLE)
@@ -42,14 +42,14 @@ _SHOWN_CHARACTERS = 1500
 
 
 def main() -> int:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=["local", "beam"], default="local")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--forms", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--only", default="", help="tests whose name has this in it")
-    parser.add_argument("--results", type=Path, help="where to write the outcome of each test, as lines of JSON")
-    parser.add_argument("--beam-too", action="store_true", help="run what is expected to fail on Beam as well")
+    parser.add_argument("--only", default="", help="run only tests whose name contains this text")
+    parser.add_argument("--results", type=Path, help="file for the outcome of each test, as lines of JSON")
+    parser.add_argument("--beam-too", action="store_true", help="also run tests that may fail on Beam")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine == "beam":
@@ -62,31 +62,31 @@ def main() -> int:
     if arguments.results:
         arguments.results.write_text("".join(json.dumps(result) + "\n" for result in results))
     expected = Expected(arguments.engine)
-    wrong = [result for result in results if not expected.holds(result)]
+    wrong = [result for result in results if not expected.matches(result)]
     _print_table(results)
     for result in wrong:
         print(f"\n{result['form']}: {result['test']}: {result['outcome']}\n{result['message'][-_SHOWN_CHARACTERS:]}")
     seen = {result["test"] for result in results}
     stale = [] if arguments.only else [pattern for pattern in expected.patterns() if not fnmatch.filter(seen, pattern)]
     for pattern in stale:
-        print(f"\nexpected.yaml names {pattern}, and there is no such test")
+        print(f"\nexpected.yaml: got the pattern {pattern}, which matches no test; remove it")
     print(f"\n{len(results)} runs of {len(seen)} tests in {time.monotonic() - started:.0f} s, {len(wrong)} unexpected")
     return 1 if wrong or stale or not results else 0
 
 
 class Expected:
-    """What `expected.yaml` says of tests that do not pass."""
+    """The expected outcomes in `expected.yaml`."""
 
     def __init__(self, engine: str):
         self._engine = engine
         self._sections: dict[str, dict[str, str]] = yaml.safe_load(EXPECTED.read_text())
 
     def patterns(self) -> list[str]:
-        """All patterns of tests' names."""
+        """Returns all patterns of test names."""
         return [pattern for section in self._sections.values() for pattern in section]
 
-    def holds(self, result: dict) -> bool:
-        """Whether a test ended as it should."""
+    def matches(self, result: dict) -> bool:
+        """Returns whether a test has the expected outcome."""
         outcome, named = result["outcome"], self.section(result["test"])
         if self._engine == "beam":
             return outcome != FAILED or named == "rounding"
@@ -96,11 +96,11 @@ class Expected:
             off = [float(number) for number in _LARGEST.findall(result["message"])]
             return bool(off) and max(off) <= ROUNDING
         wanted = {"not applicable": NOT_APPLICABLE, "refused": REFUSED}
-        # A test of Parquet may be one of record batches alone.
+        # Some rows have no flat form for Parquet.
         return outcome in (wanted.get(named, PASSED), NOT_FLAT, SKIPPED)
 
     def section(self, test: str) -> str | None:
-        """The section that names a test."""
+        """Returns the section that names a test, if any."""
         for name, section in self._sections.items():
             if any(fnmatch.fnmatch(test, pattern) for pattern in section):
                 return name
@@ -124,19 +124,19 @@ def _run_workers(arguments: argparse.Namespace, folder: Path) -> list[dict]:
         results = ["--jobs", str(arguments.jobs), "--worker", str(number), "--results", str(folder / f"{number}.jsonl")]
         log = open(folder / f"{number}.log", "wb")  # noqa: SIM115
         workers.append((subprocess.Popen([*command, *results], stdout=log, stderr=subprocess.STDOUT), log))
-    found = []
+    results = []
     for number, (process, log) in enumerate(workers):
         code = process.wait()
         log.close()
         if code:
             print((folder / f"{number}.log").read_text(errors="replace")[-4000:])
             raise SystemExit(f"process {number} of {len(workers)} ended with {code}")
-        found += [json.loads(line) for line in (folder / f"{number}.jsonl").read_text().splitlines()]
-    return sorted(found, key=lambda result: (result["form"], result["test"]))
+        results += [json.loads(line) for line in (folder / f"{number}.jsonl").read_text().splitlines()]
+    return sorted(results, key=lambda result: (result["form"], result["test"]))
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    """One process's share of the tests."""
+    """Runs the tests of one process."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with open(arguments.results, "w") as out, tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = os.environ["TEST_TMPDIR"] = folder
@@ -156,22 +156,22 @@ def _work(arguments: argparse.Namespace) -> int:
 
 
 def load() -> list[tuple[str, unittest.TestCase]]:
-    """All tests below `tensorflow_transform.beam` whose class has the entry point, by `module.Class.test`."""
+    """Returns the tests in `tensorflow_transform.beam` that use `TransformTestCase`, with names `module.Class.test`."""
     import tensorflow_transform.beam as package
     from tensorflow_transform.beam import tft_unit
 
-    found = []
-    for told in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if told.name.endswith("_test"):
-            for test in _flatten(unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module(told.name))):
+    tests = []
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if module.name.endswith("_test"):
+            for test in _flatten(unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module(module.name))):
                 if isinstance(test, tft_unit.TransformTestCase) and test._testMethodName != "test_session":
-                    name = f"{told.name.rsplit('.', 1)[-1]}.{type(test).__name__}.{test._testMethodName}"
-                    found.append((name, test))
-    return found
+                    name = f"{module.name.rsplit('.', 1)[-1]}.{type(test).__name__}.{test._testMethodName}"
+                    tests.append((name, test))
+    return tests
 
 
 def run(test: unittest.TestCase, form: str) -> dict:
-    """Runs a test in one form, `beam` for none; returns its outcome, message and seconds."""
+    """Runs a test in one form, or on Beam if it is `beam`; returns its outcome, message and seconds."""
     if form == "beam":
         return _run(test, contextlib.nullcontext())[0]
     from tests.transform.tft_suite.formats import Form, NotFlat
@@ -191,7 +191,7 @@ def run(test: unittest.TestCase, form: str) -> dict:
 
 def _run(test: unittest.TestCase, engine: contextlib.AbstractContextManager) -> tuple[dict, BaseException | None]:
     result = _Result()
-    # A new one, as each has its own temporary folder.
+    # A new instance, because each has its own temporary folder.
     test = type(test)(test._testMethodName)
     started = time.monotonic()
     with _own_parameters(test), engine:
@@ -204,7 +204,7 @@ def _run(test: unittest.TestCase, engine: contextlib.AbstractContextManager) -> 
 
 @contextlib.contextmanager
 def _own_parameters(test: unittest.TestCase) -> Iterator[None]:
-    """Gives a test a copy of its parameters: some write to them, and others share them."""
+    """Gives a test a copy of its parameters: some tests change theirs, and others share them."""
     method = getattr(type(test), test._testMethodName)
     cells = dict(zip(method.__code__.co_freevars, method.__closure__ or (), strict=True))
     cell = cells.get("testcase_params")
@@ -220,7 +220,7 @@ def _own_parameters(test: unittest.TestCase) -> Iterator[None]:
 
 
 class _Result(unittest.TestResult):
-    """Keeps the last exception."""
+    """A test result that keeps the last exception."""
 
     error: BaseException | None = None
 

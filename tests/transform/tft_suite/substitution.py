@@ -1,7 +1,7 @@
-"""What TFT's tests go through, on the local engine in place of Beam.
+"""Substitutes the local engine for Beam in TFT's tests.
 
-`assertAnalyzeAndTransformResults` holds the rows against what is expected as TFT's own does. Three tests call Beam's
-transforms themselves: for them `AnalyzeDataset` and `WriteTransformFn` are replaced, and the pipeline hands lists on.
+`assertAnalyzeAndTransformResults` runs the local engine and compares the rows as TFT's own method does. Three tests
+call Beam's transforms directly; for them `AnalyzeDataset`, `WriteTransformFn` and the pipeline are replaced.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.transform.local_engine import analyze_rows, transform_rows
 from tests.transform.tft_suite.formats import Form, adapter_config, open_rows, read, with_dense
 
 WHOLE = "tukey"
-"""In the name of the module whose tests ask for their rows in one batch: TFT puts the L-moments of batches together
-only nearly, so that what they expect holds for one batch alone."""
+"""Part of the name of the module whose tests need all rows in one batch: TFT merges L-moments only approximately, so
+their expected values are right only for one batch."""
 
 
 class Calls:
-    """Counts how often the local engine was asked."""
+    """Counts the runs of the local engine."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,9 +41,9 @@ class Calls:
 
 @contextlib.contextmanager
 def local_engine(form: Form, calls: Calls) -> Iterator[None]:
-    """Puts the local engine in the place of Beam for all of TFT's tests."""
+    """Runs TFT's tests on the local engine instead of Beam."""
 
-    def analyse(data, metadata, preprocessing_fn, folder: Path, batch_rows: int = 2) -> None:
+    def analyze(data, metadata, preprocessing_fn, folder: Path, batch_rows: int = 2) -> None:
         calls.count += 1
         rows, dense = open_rows(read(data, metadata, batch_rows), adapter_config(metadata), form)
         analyze_rows(with_dense(preprocessing_fn, dense) if dense else preprocessing_fn, rows, folder)
@@ -63,7 +63,7 @@ def local_engine(form: Form, calls: Calls) -> Iterator[None]:
     ):
         folder = Path(temp_dir or tempfile.mkdtemp(dir=case.get_temp_dir()))
         batch_rows = desired_batch_size if desired_batch_size == 1 or WHOLE in type(case).__module__ else 2
-        analyse(input_data, input_metadata, preprocessing_fn, folder, batch_rows)
+        analyze(input_data, input_metadata, preprocessing_fn, folder, batch_rows)
         output = tft.TFTransformOutput(str(folder))
         data = input_data if test_data is None else test_data
         batches = read(data, input_metadata, batch_rows)
@@ -86,8 +86,8 @@ def local_engine(form: Form, calls: Calls) -> Iterator[None]:
 
         def __ror__(self, dataset):
             folder = Path(impl.Context.create_base_temp_dir())
-            analyse(*dataset, self._preprocessing_fn, folder)
-            return _Analysed(folder)
+            analyze(*dataset, self._preprocessing_fn, folder)
+            return _Analyzed(folder)
 
     class WriteTransformFn:
         def __init__(self, path):
@@ -104,8 +104,8 @@ def local_engine(form: Form, calls: Calls) -> Iterator[None]:
 
 
 @dataclass
-class _Analysed:
-    """What `AnalyzeDataset` gives: goes into `WriteTransformFn`, or apart into a function and metadata."""
+class _Analyzed:
+    """The result of `AnalyzeDataset`: the input of `WriteTransformFn`, or a pair of function and metadata."""
 
     folder: Path
 
@@ -119,17 +119,17 @@ class _Analysed:
 
 
 class _Lists(contextlib.AbstractContextManager):
-    """A pipeline whose `Create` gives the values themselves."""
+    """A pipeline whose `Create` returns the values."""
 
     def __or__(self, create) -> list:
         return list(getattr(create, "transform", create).values)
 
     def __exit__(self, *_) -> None:
-        """Nothing is left to be run."""
+        """Does nothing: all is computed already."""
 
 
 def _assert_schema(case, expected: schema_pb2.Schema, schema: schema_pb2.Schema) -> None:
-    """Equal but for annotations. A long proto cannot be shown by `assertProtoEqual`."""
+    """Asserts that schemas are equal except for annotations, because `assertProtoEqual` cannot show long protos."""
     plain = schema_pb2.Schema()
     plain.CopyFrom(schema)
     plain.ClearField("annotation")
