@@ -1,4 +1,4 @@
-"""Rows that are record batches in memory. Imports TensorFlow."""
+"""A row source of record batches in memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tidemill.transform.rows.tensors import Adapter
 
 
 class BatchRows:
-    """Record batches as tfx_bsl has them: columns of lists, and any representation of tensors.
+    """Rows in record batches as tfx_bsl has them: columns of lists, with any representation of tensors.
 
     Args:
         batches: The record batches, in row order; or a sequence of them for each of several files.
-        config: How tensors are made from them.
-        batch_rows: Most rows of a batch; longer ones are cut. Defaults to 8192.
-        keys: By file what identifies its content. Defaults to None: not known.
+        config: How tfx_bsl converts them to tensors.
+        batch_rows: Largest number of rows of a batch; larger ones are cut. Defaults to 8192.
+        keys: Content key of each file. Defaults to None: no file has one.
 
     Attributes:
         specs, files, batch_rows, fingerprint: See `RowSource`.
@@ -53,21 +53,21 @@ class BatchRows:
         return self._adapter.feed(batch, names)
 
     def is_flat(self, name: str) -> bool:
-        """False: columns are lists."""
+        """Returns False: all columns are lists."""
         return False
 
     def typed(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        """Not called: no input is flat."""
+        """Raises: no input is flat."""
         raise ValueError(f"not flat: {name!r}")
 
     def scan(self, name: str) -> Scan | None:
-        """None: DuckDB does not read these."""
+        """Returns None: DuckDB does not read record batches."""
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """A record batch. One without rows is a batch too: what TFT makes of it counts, as it does with Beam."""
+    """A record batch. One without rows is passed on, because TFT's results for it count on Beam, too."""
 
     batch: pa.RecordBatch
     batch_rows: int
@@ -78,6 +78,6 @@ class _Batch:
 
     def batches(self, names: Sequence[str], batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """See `Unit.batches`."""
-        most = batch_rows or self.batch_rows
-        for start in range(0, max(self.rows, 1), most):
-            yield self.batch.slice(start, most)
+        size = batch_rows or self.batch_rows
+        for start in range(0, max(self.rows, 1), size):
+            yield self.batch.slice(start, size)

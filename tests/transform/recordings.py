@@ -38,7 +38,7 @@ class Recording:
 
     Args:
         group: Name of the archive, without `.zip`.
-        folder: Folder of the recordings. Defaults to `recorded/` beside this module.
+        folder: Folder of the recordings. Defaults to `recorded/` next to this module.
 
     Raises:
         MissingRecording: nothing is recorded for the installed version of TensorFlow Transform, or it was recorded

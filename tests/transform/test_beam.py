@@ -46,8 +46,8 @@ def test_options_reach_the_runner(runner: str, flags: list[str], name: str):
     from tidemill.transform.beam.runners import open_runner, pipeline_options
 
     options = pipeline_options(runner, flags).get_all_options(drop_default=True)
-    given = dict(flag.removeprefix("--").split("=", 1) for flag in flags if "=" in flag)
-    expected = given | {"runner": name} | ({"region": "europe-west1"} if runner == "dataflow" else {})
+    passed = dict(flag.removeprefix("--").split("=", 1) for flag in flags if "=" in flag)
+    expected = passed | {"runner": name} | ({"region": "europe-west1"} if runner == "dataflow" else {})
     assert {key: _text(value) for key, value in options.items() if key in expected} == expected
     assert type(open_runner(runner)).__name__ == name
 

@@ -1,4 +1,4 @@
-"""A daily retrain: what was found in the files of old days is not looked for again, and the result is the same."""
+"""A daily retrain with the analyzer cache: old files are not analyzed again, and the result is the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ FEATURES = {
 }
 
 
+pytestmark = pytest.mark.tensorflow
+
+
 def day(number: int, rows: int = 400) -> pa.Table:
+    """Returns the rows of one day."""
     rng = np.random.default_rng(number)
     return pa.table(
         {
@@ -50,7 +54,7 @@ def day(number: int, rows: int = 400) -> pa.Table:
 
 
 class Daily:
-    """An experiment over a folder to which days come."""
+    """An experiment over a folder that grows by one file per day."""
 
     def __init__(self, folder: Path, by: str):
         self.folder, self.root = folder, str(folder / "root")
@@ -70,56 +74,55 @@ class Daily:
         pq.write_table(day(number), self.folder / "days" / f"{number}.parquet")
 
     def run(self, name: str, analyzer_cache: bool) -> Path:
-        """Ingests, validates and preprocesses what is there; the folder of the artifacts."""
-        at = self.folder / name
-        at.mkdir()
+        """Ingests, validates and preprocesses all days, and returns the folder of the artifacts."""
+        folder = self.folder / name
+        folder.mkdir()
         compute = {"compute": {"preprocess": {"analyzer_cache": analyzer_cache}}}
         plan = plan_training(parse(yaml.safe_dump(self.experiment | compute)), self.root)
-        made = {n: str(at / n) for n in ("examples", "statistics", "schema", "transform_graph", "transformed")}
+        made = {n: str(folder / n) for n in ("examples", "statistics", "schema", "transform_graph", "transformed")}
         ingest(IngestSpec.model_validate_json(plan["ingest"]), self.root, examples=made["examples"],
-               quarantine=str(at / "quarantine"), progress=Progress("ingest"))  # fmt: skip
+               quarantine=str(folder / "quarantine"), progress=Progress("ingest"))  # fmt: skip
         validate(ValidateSpec.model_validate_json(plan["validate"]), made["examples"], statistics=made["statistics"],
-                 schema=made["schema"], anomalies=str(at / "anomalies"), report=str(at / "report"),
+                 schema=made["schema"], anomalies=str(folder / "anomalies"), report=str(folder / "report"),
                  progress=Progress("validate"))  # fmt: skip
         preprocess(PreprocessSpec.model_validate_json(plan["preprocess"]), made["examples"], made["schema"],
                    transform_graph=made["transform_graph"], transformed=made["transformed"], root=self.root,
                    progress=Progress("preprocess"))  # fmt: skip
-        return at
+        return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files below it."""
+    """Returns the files below a folder by their relative paths."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("by", ["random", "time"])
-def test_a_new_day_gives_what_a_whole_analysis_gives(tmp_path: Path, by: str):
+def test_new_day_with_the_cache_gives_the_same_bytes_as_without(tmp_path: Path, by: str):
     daily = Daily(tmp_path, by)
     for number in range(1, 6):
         daily.add(number)
     daily.run("monday", analyzer_cache=True)
-    kept = set((tmp_path / "root" / "analyzer_cache").iterdir())
+    cached = set((tmp_path / "root" / "analyzer_cache").iterdir())
     daily.add(6)
     tuesday, whole = daily.run("tuesday", analyzer_cache=True), daily.run("whole", analyzer_cache=False)
     for name in ("transform_graph", "transformed"):
         assert contents(tuesday / name) == contents(whole / name)
-    new = set((tmp_path / "root" / "analyzer_cache").iterdir()) - kept
-    # By time, the bounds between the splits move with a new day, by less than two days here.
-    assert len(kept) == (5 if by == "random" else 4)
+    new = set((tmp_path / "root" / "analyzer_cache").iterdir()) - cached
+    # By time, the bounds between the splits move with a new day, here by less than two days.
+    assert len(cached) == (5 if by == "random" else 4)
     assert 1 <= len(new) <= (1 if by == "random" else 2)
 
 
-def test_files_that_are_known_are_not_read(tmp_path: Path):
-    """Their pages are overwritten after the first day; the footers are still read. The features' order, which is
-    another one here, does not matter."""
+def test_cached_files_are_not_read(tmp_path: Path):
+    """Their pages are overwritten after the first day; only the footers are still read."""
     daily = Daily(tmp_path, "random")
     for number in (1, 2):
         daily.add(number)
     old = Dataset(daily.run("monday", analyzer_cache=True) / "examples")
     daily.add(3)
     new = Dataset(daily.run("tuesday", analyzer_cache=False) / "examples")
-    known = {file.fingerprint for file in old.splits["train"].files}
-    entries = [file for file in new.splits["train"].files if file.fingerprint in known]
+    old_fingerprints = {file.fingerprint for file in old.splits["train"].files}
+    entries = [file for file in new.splits["train"].files if file.fingerprint in old_fingerprints]
     assert len(entries) == 2
     for entry in entries:
         with open(new.path / entry.name, "r+b") as file:

@@ -1,4 +1,4 @@
-"""A preprocess step that is killed at any moment leaves nothing that loads, and the next one gives the same bytes."""
+"""A preprocess step that is killed leaves no artifact that loads, and the next one writes the same bytes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.graph import TransformGraph
 
-ROWS = 20_000
-KILLS, ATTEMPTS = 5, 20
+pytestmark = pytest.mark.process
+ROWS = 10_000
+KILLS, ATTEMPTS = 3, 20
 
 
 def step(folder: Path, out: Path, root: Path, events: Path, analyzer_cache: bool) -> None:
-    """The preprocess step. Its progress goes to `events`."""
+    """Runs the preprocess step. Its progress goes to the file `events`."""
     os.environ["TIDEMILL_PROGRESS_FILE"] = str(events)
     from tidemill.runtime import Progress
     from tidemill.transform.preprocess import preprocess
@@ -39,7 +40,7 @@ def step(folder: Path, out: Path, root: Path, events: Path, analyzer_cache: bool
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes that have all imports behind them when they start."""
+    """Returns a context whose processes start with all modules imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "tidemill.transform.preprocess", "tidemill.transform.local_engine"])
     return context
@@ -57,13 +58,15 @@ def wait_for(events: Path, process: multiprocessing.Process) -> None:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """All files of both artifacts."""
+    """Returns the files of both artifacts."""
     files = [path for path in sorted(out.rglob("*")) if path.is_file()]
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("analyzer_cache", [False, True], ids=["plain", "analyzer_cache"])
+@pytest.mark.parametrize(
+    "analyzer_cache",
+    [pytest.param(False, id="plain", marks=pytest.mark.full), pytest.param(True, id="analyzer_cache")],
+)
 def test_sigkill_at_random_moments(tmp_path: Path, analyzer_cache: bool, processes):
     splits = {
         "train": example_table(ROWS, 1, 0.0),
@@ -76,10 +79,10 @@ def test_sigkill_at_random_moments(tmp_path: Path, analyzer_cache: bool, process
     whole.mkdir()
     process = start(processes, tmp_path, whole, tmp_path / "root_whole", tmp_path / "events", analyzer_cache)
     wait_for(tmp_path / "events", process)
-    begun = time.monotonic()
+    started = time.monotonic()
     process.join()
     assert process.exitcode == 0
-    longest = time.monotonic() - begun
+    longest = time.monotonic() - started
     out.mkdir()
     killed = 0
     for attempt in range(ATTEMPTS):
@@ -90,11 +93,11 @@ def test_sigkill_at_random_moments(tmp_path: Path, analyzer_cache: bool, process
         process.kill()
         process.join()
         if (out / "transformed").exists():
-            # It came too late: all was written, and the process about to end.
+            # The kill came after everything was written.
             assert contents(out) == contents(whole)
             shutil.rmtree(out)
             out.mkdir()
-            longest *= 0.8  # what an earlier one kept of a file's analysis makes the next one faster
+            longest *= 0.8  # the cache of an earlier attempt makes the next one faster
             continue
         killed += 1
         for opened, name in ((TransformGraph, "transform_graph"), (Dataset, "transformed")):

@@ -220,13 +220,13 @@ def test_a_failure_keeps_the_old_artifacts(tmp_path: Path):
 
 def test_labels_are_copied_and_are_not_features(tmp_path: Path):
     table = small_table(z=pa.array([True, False, True]))
-    found = run(tmp_path, {"train": table, "test": table.slice(1, 1)}, features=NUMERIC, labels=["y", "z"])
-    assert list(found.transformed.columns) == ["x", "y", "z"]
-    assert [c.name for c in found.graph.raw_columns] == ["x"] and [f["name"] for f in found.graph.features] == ["x"]
-    made = found.transformed.read("train")
+    result = run(tmp_path, {"train": table, "test": table.slice(1, 1)}, features=NUMERIC, labels=["y", "z"])
+    assert list(result.transformed.columns) == ["x", "y", "z"]
+    assert [c.name for c in result.graph.raw_columns] == ["x"] and [f["name"] for f in result.graph.features] == ["x"]
+    made = result.transformed.read("train")
     assert made["y"].to_pylist() == table["y"].to_pylist()
     assert made["z"].to_pylist() == [1.0, 0.0, 1.0] and made.schema.field("z").type == pa.float32()
-    assert found.transformed.metadata["labels"] == ["y", "z"]
+    assert result.transformed.metadata["labels"] == ["y", "z"]
 
 
 TWO_LABELS = {

@@ -137,6 +137,7 @@ def test_dense_and_lists_agree(integers: list, floats: list, texts: list):
         )
 
 
+@pytest.mark.process
 def test_importing_raw_columns_does_not_import_tensorflow():
     code = "import sys, tidemill.transform.raw, tidemill.transform.graph; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -141,13 +141,17 @@ FAIL_WITHOUT_ROWS = ("phases", "buckets")
 """Functions for which Beam fails without rows: TFT expects a dimension that its empty keys do not have."""
 
 
-def every_function(inputs):
-    """The constants of all functions, each with the name of its function before a slash."""
-    constants = {}
-    for name, function in FUNCTIONS.items():
-        with tf.name_scope(name):
-            constants |= {f"{name}/{key}": value for key, value in function(inputs).items()}
-    return constants
+def combined(names):
+    """Returns a function with the constants of several functions, each with its function's name before a slash."""
+
+    def function(inputs):
+        constants = {}
+        for name in names:
+            with tf.name_scope(name):
+                constants |= {f"{name}/{key}": value for key, value in FUNCTIONS[name](inputs).items()}
+        return constants
+
+    return function
 
 
 def record(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from tests.transform.batch_rows import BatchRows
-from tests.transform.local_engine import analyze_rows
+from tests.transform.row_engine import analyze_rows
 
 TYPES = {
     "row": pa.large_list(pa.int64()),

@@ -1,4 +1,4 @@
-"""What was found in a file is kept whole or not at all, and used only for the same question."""
+"""The analyzer cache: entries are complete or ignored, and are used only for the same analysis of the same file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.transform.analysis.constants import CONFIG, batch, local_constants
 from tests.transform.batch_rows import BatchRows
 from tidemill.transform.analyzer_cache import AnalyzerCache, entry_key
 
+pytestmark = pytest.mark.tensorflow
 KEY = "file/" + "ab" * 32
 
 
@@ -23,7 +24,7 @@ def write(folder):
     (folder / "more").write_bytes(b"")
 
 
-def test_an_entry_is_read_as_it_was_written(tmp_path):
+def test_entry_is_read_as_it_was_written(tmp_path):
     analyzer_cache = AnalyzerCache(tmp_path / "new" / "analyzer_cache")
     read = []
     assert not analyzer_cache.load(KEY, read.append)
@@ -37,7 +38,7 @@ def test_an_entry_is_read_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize("name", ["state.npz", "more", "manifest.json"])
 @pytest.mark.parametrize("damage", ["lost", "cut", "changed"])
-def test_a_damaged_entry_is_not_there_and_is_written_again(tmp_path, name, damage):
+def test_damaged_entry_is_ignored_and_replaced(tmp_path, name, damage):
     analyzer_cache = AnalyzerCache(tmp_path)
     analyzer_cache.save(KEY, write)
     path = tmp_path / KEY / name
@@ -51,7 +52,7 @@ def test_a_damaged_entry_is_not_there_and_is_written_again(tmp_path, name, damag
     assert path.read_bytes() == content and analyzer_cache.load(KEY, lambda folder: None)
 
 
-def test_foreign_files_do_not_matter(tmp_path):
+def test_other_files_are_ignored(tmp_path):
     (tmp_path / KEY).mkdir(parents=True)
     (tmp_path / KEY / "state.npz").write_bytes(b"?")
     (tmp_path / "README").write_text("mine")
@@ -61,7 +62,7 @@ def test_foreign_files_do_not_matter(tmp_path):
     assert analyzer_cache.load(KEY, lambda folder: None) and (tmp_path / "README").read_text() == "mine"
 
 
-def test_what_fails_to_be_written_leaves_nothing(tmp_path):
+def test_failed_write_leaves_nothing(tmp_path):
     def fail(folder):
         write(folder)
         raise RuntimeError("full")
@@ -72,7 +73,7 @@ def test_what_fails_to_be_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_process_that_was_faster(tmp_path):
+def test_entry_may_be_written_by_another_process_first(tmp_path):
     analyzer_cache = AnalyzerCache(tmp_path)
 
     def slow(folder):
@@ -84,7 +85,7 @@ def test_another_process_that_was_faster(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_a_killed_process_left_goes_after_a_day(tmp_path):
+def test_files_of_a_killed_process_are_removed_after_a_day(tmp_path):
     for name, age in (("tmp-old", 25), ("tmp-new", 1)):
         write_to = tmp_path / name
         write_to.mkdir()
@@ -94,17 +95,17 @@ def test_what_a_killed_process_left_goes_after_a_day(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tmp-new"]
 
 
-def test_a_key_says_all_that_an_entry_depends_on():
+def test_key_differs_in_everything_that_an_entry_depends_on():
     first = ("file", "rows", "graph", ["operation", {"epsilon": 0.1}])
     keys = {entry_key(*first)}
-    for place, other in enumerate(["f", "r", "g", ["operation", {"epsilon": 0.2}]]):
-        keys.add(entry_key(*first[:place], other, *first[place + 1 :]))
+    for position, other in enumerate(["f", "r", "g", ["operation", {"epsilon": 0.2}]]):
+        keys.add(entry_key(*first[:position], other, *first[position + 1 :]))
     assert len(keys) == 5 and entry_key(*first) in keys
     assert all(json.dumps(key) for key in keys)
 
 
-class Unread(BatchRows):
-    """Rows of which some files must not be read."""
+class GuardedRows(BatchRows):
+    """Rows that must not be read if they are in `unreadable`."""
 
     unreadable: frozenset[str] = frozenset()
 
@@ -114,7 +115,7 @@ class Unread(BatchRows):
 
 
 def scaled(inputs):
-    """Two phases: the second depends on what the first finds in all files."""
+    """Analyzers in two phases: the second depends on the results of the first for all files."""
     z = tft.scale_to_z_score(inputs["x"])
     return {"sum": tft.sum(z * z), "max": tft.max(inputs["sparse"])}
 
@@ -129,25 +130,25 @@ def files():
 
 
 def forbid(monkeypatch, rows_):
-    monkeypatch.setattr(Unread, "unreadable", frozenset(rows_))
-    monkeypatch.setattr("tests.transform.analysis.constants.BatchRows", Unread)
+    monkeypatch.setattr(GuardedRows, "unreadable", frozenset(rows_))
+    monkeypatch.setattr("tests.transform.analysis.constants.BatchRows", GuardedRows)
 
 
-def test_files_that_were_seen_are_not_read_again(files, tmp_path, monkeypatch):
+def test_cached_files_are_not_read(files, tmp_path, monkeypatch):
     keys = ["a", "b", "c", "d"]
     first = local_constants(mean, files[:3], analyzer_cache=tmp_path, keys=keys[:3])
     want = local_constants(mean, files)
-    # The row of `constants`, 0, is read afterwards.
+    # `constants` transforms row 0 afterwards.
     forbid(monkeypatch, range(1, 30))
     assert local_constants(mean, files, analyzer_cache=tmp_path, keys=keys) == want != first
-    # In another order they are other rows to a file, but not to its content.
+    # In another order the files have the same content and other indices.
     swapped = [files[k] for k in (3, 1, 0, 2)]
     assert local_constants(mean, swapped, analyzer_cache=tmp_path, keys=[keys[k] for k in (3, 1, 0, 2)])[
         "mean"
     ] == pytest.approx(want["mean"])
 
 
-def test_a_phase_that_depends_on_other_files_reads_all_again(files, tmp_path, monkeypatch):
+def test_phase_that_depends_on_other_files_reads_all_files_again(files, tmp_path, monkeypatch):
     keys = ["a", "b", "c", "d"]
     local_constants(scaled, files[:3], analyzer_cache=tmp_path, keys=keys[:3])
     want = local_constants(scaled, files)
@@ -158,7 +159,7 @@ def test_a_phase_that_depends_on_other_files_reads_all_again(files, tmp_path, mo
         local_constants(scaled, files[:2], analyzer_cache=tmp_path, keys=keys[:2])
 
 
-def test_files_without_a_key_are_always_read(files, tmp_path, monkeypatch):
+def test_files_without_a_key_are_not_cached(files, tmp_path, monkeypatch):
     local_constants(mean, files, analyzer_cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
     forbid(monkeypatch, range(1, 40))
@@ -166,7 +167,7 @@ def test_files_without_a_key_are_always_read(files, tmp_path, monkeypatch):
         local_constants(mean, files, analyzer_cache=tmp_path)
 
 
-def test_other_batches_are_another_question(files, tmp_path, monkeypatch):
+def test_entries_for_another_batch_size_are_not_used(files, tmp_path, monkeypatch):
     keys = ["a", "b", "c", "d"]
     local_constants(mean, files, analyzer_cache=tmp_path, keys=keys)
     forbid(monkeypatch, range(1, 40))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.transform.analysis.analyzers import BATCHES, FAIL_WITHOUT_ROWS, FUNCTIONS, every_function
+from tests.transform.analysis.analyzers import BATCHES, FAIL_WITHOUT_ROWS, FUNCTIONS, combined
 from tests.transform.analysis.constants import beam_constants, local_constants
 from tests.transform.recordings import Recording
 
@@ -17,15 +17,22 @@ Constants = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def local() -> Callable[[str], Constants]:
-    """Returns the local engine's constants of all functions for one of `BATCHES`, computed once."""
+    """Returns the local engine's constants for one of `BATCHES`, of all functions that Beam runs; computed once."""
     results: dict[str, Constants] = {}
 
     def of(batches: str) -> Constants:
         if batches not in results:
-            results[batches] = local_constants(every_function, BATCHES[batches])
+            names = [name for name in FUNCTIONS if BATCHES[batches] or name not in FAIL_WITHOUT_ROWS]
+            results[batches] = local_constants(combined(names), BATCHES[batches])
         return results[batches]
 
     return of
+
+
+def constants_of(function: str, constants: Constants) -> Constants:
+    """Returns the constants of one function."""
+    prefix = f"{function}/"
+    return {name.removeprefix(prefix): value for name, value in constants.items() if name.startswith(prefix)}
 
 
 def assert_near(got: Constants, want: Constants) -> None:
@@ -46,8 +53,7 @@ def assert_near(got: Constants, want: Constants) -> None:
 @pytest.mark.parametrize("batches", ["many_rows", "one_row"])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_constants_are_beams(function: str, batches: str, local: Callable[[str], Constants]):
-    prefix = f"{function}/"
-    got = {n.removeprefix(prefix): value for n, value in local(batches).items() if n.startswith(prefix)}
+    got = constants_of(function, local(batches))
     want = Recording("analyzers").arrays(f"{function}/{batches}.json")
     if batches == "one_row" and function == "simple":
         # Beam's covariance is the rounding error of a float32 square, so its principal components have no direction.
@@ -56,12 +62,24 @@ def test_constants_are_beams(function: str, batches: str, local: Callable[[str],
     assert_near(got, want)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_constants_without_rows_are_beams(function: str):
-    got = local_constants(FUNCTIONS[function], [])
-    assert got
-    if function not in FAIL_WITHOUT_ROWS:
-        assert_near(got, Recording("analyzers").arrays(f"{function}/no_rows.json"))
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in FAIL_WITHOUT_ROWS])
+def test_constants_without_rows_are_beams(function: str, local: Callable[[str], Constants]):
+    got = constants_of(function, local("no_rows"))
+    assert_near(got, Recording("analyzers").arrays(f"{function}/no_rows.json"))
+
+
+def test_buckets_per_key_without_rows():
+    got = local_constants(FUNCTIONS["buckets"], [])
+    assert {name: len(value) for name, value in got.items() if "keys" in name} == {"keys": 0, "weighted_keys": 0}
+
+
+def test_phases_without_rows():
+    got = local_constants(FUNCTIONS["phases"], [])
+    assert {name: got[name].tolist() for name in ("sum_z", "sum_by_key", "sum_large")} == {
+        "sum_z": [0.0],
+        "sum_by_key": [0.0],
+        "sum_large": [0.0],
+    }
 
 
 @pytest.mark.full

@@ -1,4 +1,4 @@
-"""A pass: order, look-ahead, and what happens when a thread fails."""
+"""Passes over the rows: order, look-ahead, and failures of threads."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from tests.transform.batch_rows import BatchRows
 from tidemill.transform.analysis.passes import run_pass
 from tidemill.transform.tft.trace import Trace
 
+pytestmark = pytest.mark.tensorflow
 
-class Seen:
-    """A reduction that lists the rows it sees."""
+
+class RowList:
+    """A reduction that lists the rows that it receives."""
 
     scans = False
 
     def __init__(self, tensor, fail_at=None, wait=lambda row: None):
         self.tensors = (tensor,)
         self.calls, self.fail_at, self.wait = [], fail_at, wait
-        self.most, self._started, self._collected = 0, 0, 0
+        self.max_in_work, self._started, self._collected = 0, 0, 0
         self._lock = threading.Lock()
 
     def start(self):
         with self._lock:
             self._started += 1
-            self.most = max(self.most, self._started - self._collected)
+            self.max_in_work = max(self.max_in_work, self._started - self._collected)
         return []
 
     def add(self, partial, values):
@@ -56,14 +58,16 @@ def trace(tmp_path):
     return Trace(lambda inputs: {"row": inputs["row"]}, BatchRows([], CONFIG).specs, tmp_path)
 
 
-def run(trace, reductions, threads, units=12, wanted=None):
+def run(trace, reductions, threads, units=12, by_file=None):
+    """Runs a pass over three files, one of them without units; `by_file` selects the reductions of each file."""
     batches = [batch(rows(2 * units)[start : start + 2]) for start in range(0, 2 * units, 2)]
-    given = BatchRows([batches[:5], [], batches[5:]], CONFIG)
+    source = BatchRows([batches[:5], [], batches[5:]], CONFIG)
     done = []
     work = [
-        (file, [reductions[k] for k in (wanted or {}).get(file.index, range(len(reductions)))]) for file in given.files
+        (file, [reductions[k] for k in (by_file or {}).get(file.index, range(len(reductions)))])
+        for file in source.files
     ]
-    run_pass(trace, given, work, threads=threads, progress=done.append)
+    run_pass(trace, source, work, threads=threads, progress=done.append)
     return done
 
 
@@ -72,52 +76,52 @@ def threads_of_passes():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_units_come_in_order_whoever_is_faster(trace, threads):
-    seen = Seen(trace.inputs["row"], wait=lambda row: time.sleep(0.01 if row % 8 == 0 else 0))
-    done = run(trace, [seen], threads)
+def test_units_are_collected_in_order(trace, threads):
+    row_list = RowList(trace.inputs["row"], wait=lambda row: time.sleep(0.01 if row % 8 == 0 else 0))
+    done = run(trace, [row_list], threads)
     units = [(0 if row < 10 else 2, row, row + 1) for row in range(0, 24, 2)]
-    assert seen.calls == [*units[:5], (0, "closed"), (1, "closed"), *units[5:], (2, "closed")]
+    assert row_list.calls == [*units[:5], (0, "closed"), (1, "closed"), *units[5:], (2, "closed")]
     assert done == [2] * 12
-    assert seen.most <= threads + 2
+    assert row_list.max_in_work <= threads + 2
     assert not threads_of_passes()
 
 
 def test_look_ahead_is_bounded_when_the_first_unit_is_slow(trace):
     slow = threading.Event()
-    seen = Seen(trace.inputs["row"], wait=lambda row: slow.wait(0.5) if row == 0 else None)
-    run(trace, [seen], 3, units=40)
-    assert seen.most <= 3 + 2
+    row_list = RowList(trace.inputs["row"], wait=lambda row: slow.wait(0.5) if row == 0 else None)
+    run(trace, [row_list], 3, units=40)
+    assert row_list.max_in_work <= 3 + 2
 
 
-def test_a_thread_that_fails_ends_the_pass(trace):
-    seen = Seen(trace.inputs["row"], fail_at=8)
+def test_failure_of_a_thread_ends_the_pass(trace):
+    row_list = RowList(trace.inputs["row"], fail_at=8)
     with pytest.raises(RuntimeError, match="row 8"):
-        run(trace, [seen], 3, units=40)
+        run(trace, [row_list], 3, units=40)
     assert not threads_of_passes()
-    assert (2, "closed") not in seen.calls
+    assert (2, "closed") not in row_list.calls
 
 
-def test_the_first_failure_in_row_order_is_told(trace):
-    first = Seen(trace.inputs["row"], fail_at=2, wait=lambda row: time.sleep(0.1 if row == 2 else 0))
-    second = Seen(trace.inputs["row"], fail_at=6)
+def test_raises_the_first_failure_in_row_order(trace):
+    first = RowList(trace.inputs["row"], fail_at=2, wait=lambda row: time.sleep(0.1 if row == 2 else 0))
+    second = RowList(trace.inputs["row"], fail_at=6)
     with pytest.raises(RuntimeError, match="row 2"):
         run(trace, [first, second], 4)
 
 
-def test_an_interrupt_leaves_no_thread(trace):
-    seen = Seen(trace.inputs["row"])
+def test_interrupt_ends_all_threads(trace):
+    row_list = RowList(trace.inputs["row"])
 
     def interrupt(file, partial):
         raise KeyboardInterrupt
 
-    seen.collect = interrupt
+    row_list.collect = interrupt
     with pytest.raises(KeyboardInterrupt):
-        run(trace, [seen], 2)
+        run(trace, [row_list], 2)
     assert not threads_of_passes()
 
 
-def test_a_file_is_given_only_to_those_that_want_it(trace):
-    one, two = Seen(trace.inputs["row"]), Seen(trace.inputs["row"])
-    run(trace, [one, two], 2, wanted={0: [0], 1: [0, 1], 2: [1]})
+def test_reductions_receive_only_their_files(trace):
+    one, two = RowList(trace.inputs["row"]), RowList(trace.inputs["row"])
+    run(trace, [one, two], 2, by_file={0: [0], 1: [0, 1], 2: [1]})
     assert {call[0] for call in one.calls} == {0, 1} and {call[0] for call in two.calls} == {1, 2}
     assert np.all([len(call) == 3 for call in two.calls if "closed" not in call])

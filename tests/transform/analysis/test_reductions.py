@@ -1,8 +1,9 @@
-"""Combiners over all rows and per key: whatever the units and files, what TFT's methods give row by row."""
+"""Reductions over all rows and per key compute what TFT's combiners compute row by row, for any units and files."""
 
 from __future__ import annotations
 
 import functools
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from tensorflow_transform import analyzers
 from tidemill.transform.analysis.combine import combine_reduction
 from tidemill.transform.analysis.per_key import check_inputs, per_key_reduction
 from tidemill.transform.tft import combiners
+
+pytestmark = pytest.mark.tensorflow
 
 
 def sums(shape=()):
@@ -40,13 +43,13 @@ KEYS = st.sampled_from([b"", b"a", b"b", b"\xff", "é".encode()])
 
 
 def unique(arrays):
-    """TensorFlow has reduced each batch by key before, for these combiners."""
+    """Keeps one row for each key: for these combiners, TensorFlow reduces each batch by key before."""
     _, first = np.unique(arrays[0], return_index=True)
     return tuple(array[np.sort(first)] for array in arrays)
 
 
 def batches(columns, reduced):
-    """Batches of keys and columns."""
+    """Returns a strategy for batches of keys and columns."""
     row = st.tuples(KEYS, *(values for values, _ in columns))
 
     def arrays(rows):
@@ -73,6 +76,7 @@ CASES = {
 
 
 def run(reduction, files):
+    """Feeds the units of files to a reduction and returns it."""
     for index, file in enumerate(files):
         for unit in file:
             partial = reduction.start()
@@ -84,7 +88,7 @@ def run(reduction, files):
 
 
 def cut(items, sizes):
-    """Items in consecutive groups of the sizes, the rest in a last one."""
+    """Returns items in consecutive groups of some sizes; the last group has the rest."""
     made, start = [], 0
     for size in sizes:
         made.append(items[start : start + size])
@@ -103,24 +107,24 @@ def row_by_row(combiner, given_batches):
 
 
 def extremes_by_key(given_batches):
-    """TFT loses an infinity that comes first, unless it is all that there is: then it finds nothing."""
-    found = {}
+    """Returns the maxima of each key as TFT should compute them: it loses an infinity that comes first."""
+    maxima = {}
     for keys, *columns in given_batches:
         for key, *row in zip(keys, *columns, strict=True):
-            found[key] = [max(pair) for pair in zip(found.get(key, row), row, strict=True)]
-    return {key: [-np.inf, -np.inf] if row[0] == -np.inf else row for key, row in found.items()}
+            maxima[key] = [max(pair) for pair in zip(maxima.get(key, row), row, strict=True)]
+    return {key: [-np.inf, -np.inf] if row[0] == -np.inf else row for key, row in maxima.items()}
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_per_key_as_row_by_row(name, data):
+def test_reduction_per_key_computes_what_the_combiner_computes_row_by_row(name, data):
     make, columns, reduced = CASES[name]
     given_batches = data.draw(batches(columns, reduced))
     sizes = st.lists(st.integers(0, 4), max_size=3)
     files = [cut(file, data.draw(sizes)) for file in cut(given_batches, data.draw(sizes))]
     if name == "means":
-        # A part without values has a mean of 0, as TensorFlow gives it.
+        # TensorFlow's mean of a part without values is 0.
         for _, count, *moments in given_batches:
             for moment in moments:
                 moment[count == 0] = 0
@@ -133,7 +137,7 @@ def test_per_key_as_row_by_row(name, data):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_no_key_at_all(name):
+def test_reduction_per_key_without_rows(name):
     make = CASES[name][0]
     result = run(per_key_reduction(make(), ()), [[], [[]]]).result()
     infos = make().output_tensor_infos()
@@ -141,7 +145,7 @@ def test_no_key_at_all(name):
     assert [(len(o), o.dtype) for o in result.outputs] == [(0, info.dtype.as_numpy_dtype) for info in infos]
 
 
-def test_vectors_per_key():
+def test_reduction_of_vectors_per_key():
     keys = np.array([b"a", b"b"], object)
     first, second = np.array([[1.0, -5.0], [2.0, 2.0]], np.float32), np.array([[0.0, 7.0]], np.float32)
     reduction = run(per_key_reduction(extremes((2,)), ()), [[[(keys, first, -first)], [(keys[:1], second, -second)]]])
@@ -151,21 +155,19 @@ def test_vectors_per_key():
 
 
 @pytest.mark.parametrize(
-    ("values", "complaint"),
+    ("values", "message"),
     [
         ((np.zeros((1, 1)),), "rank 1"),
         ((np.zeros(1), np.zeros(())), "rank >=1"),
         ((np.zeros(1), np.zeros(2)), "not equal to the size of the keys"),
     ],
 )
-def test_inputs_that_do_not_fit(values, complaint):
-    with pytest.raises(ValueError, match=complaint):
+def test_rejects_values_that_do_not_fit_the_keys(values, message):
+    with pytest.raises(ValueError, match=message):
         check_inputs(values)
 
 
-def test_thousands_of_keys_over_hundreds_of_units_take_no_time():
-    import time
-
+def test_many_keys_in_many_units_take_less_than_ten_seconds():
     random = np.random.default_rng(0)
     names = np.array([b"key %d" % k for k in range(20_000)], object)
     units = []
@@ -179,7 +181,7 @@ def test_thousands_of_keys_over_hundreds_of_units_take_no_time():
 
 
 class Longest:
-    """A combiner of somebody's own: the longest batch, of which nothing is known but the methods."""
+    """A user's combiner, of which only the methods are known. Its result is the length of the longest batch."""
 
     def create_accumulator(self):
         return [np.zeros(0)]
@@ -203,7 +205,7 @@ class Longest:
         return [TensorInfo(tf.int64, (), None)]
 
 
-def test_combiners_of_other_kinds_are_run_by_their_methods():
+def test_users_combiners_run_by_their_methods():
     unit = [(np.zeros(3),), (np.zeros(5),)]
     assert run(combine_reduction(Longest(), ()), [[unit], []]).result() == [5]
     keys = np.array([b"b", b"a", b"b"], object)
@@ -237,7 +239,7 @@ GLOBAL = {
 
 
 @pytest.mark.parametrize("name", GLOBAL)
-def test_a_state_is_the_same_after_it_was_written_and_read(name, tmp_path):
+def test_accumulator_is_read_as_it_was_written(name, tmp_path):
     make, values = GLOBAL[name]
     reduction = run(combine_reduction(make(), ()), [[[values[0]], [values[1]]], [[values[2]]], []])
     other = combine_reduction(make(), ())
@@ -260,7 +262,7 @@ def test_a_state_is_the_same_after_it_was_written_and_read(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_state_per_key_is_the_same_after_it_was_written_and_read(name, tmp_path):
+def test_accumulator_per_key_is_read_as_it_was_written(name, tmp_path):
     make, columns, _ = CASES[name]
     keys = np.array([b"b", b"a"], object)
     batch = (keys, *(np.array([1, 2], dtype) for _, dtype in columns))

@@ -1,4 +1,4 @@
-"""Transform graphs that are written without an analysis, from TensorFlow functions."""
+"""Transform graphs of TensorFlow functions, written without an analysis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Function = Callable[[Mapping[str, tf.SparseTensor], "Tables"], Mapping[str, tf.T
 
 
 class Tables:
-    """Lookup tables as TFT makes them for `compute_and_apply_vocabulary`, over `WORDS`."""
+    """Lookup tables over `WORDS`, as TFT makes them for `compute_and_apply_vocabulary`."""
 
     def __init__(self, folder: Path):
         path = folder / "words"
@@ -47,24 +47,26 @@ class Tables:
             tf.constant([5, -3, 2**62], tf.int64), tf.range(3, dtype=tf.int64)
         )
         self._numbers = tf.lookup.StaticHashTable(numbers, 7)
-        self.made = [*self._tables.values(), self._numbers]
+        self.tables = [*self._tables.values(), self._numbers]
 
     def lookup(self, keys: tf.Tensor, oov_buckets: int) -> tf.Tensor:
+        """Returns the ids of strings. With no out-of-vocabulary bucket an unknown string gets -1."""
         return self._tables[oov_buckets].lookup(keys)
 
     def lookup_number(self, keys: tf.Tensor) -> tf.Tensor:
+        """Returns the ids of integers. An unknown integer gets 7."""
         return self._numbers.lookup(keys)
 
 
 def write_graph(folder: Path, function: Function, columns: Sequence[RawColumn] = COLUMNS) -> TransformGraph:
-    """A transform graph: ids where the function's outputs are int64, numbers where they are float32.
+    """Writes a function as a transform graph: its int64 outputs are ids, its float32 outputs are numbers.
 
-    The label `y` is a raw column. The domain of the ids is all that int32 holds, moved to begin at 0.
+    The label `y` is a raw column. The ids start at -1, to which the offset 1 is added, and fill int32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module = tf.Module()
     tables = module.tables = Tables(folder)
-    module.made, module.asset = tables.made, tables.asset
+    module.lookup_tables, module.asset = tables.tables, tables.asset
     specs = {c.name: tf.SparseTensorSpec([None, None], TF_DTYPES[c.dtype]) for c in columns}
     traced = tf.function(lambda inputs: dict(function(inputs, tables)), input_signature=[specs], autograph=False)
     module.transform_fn = traced.get_concrete_function()
@@ -87,15 +89,15 @@ def write_graph(folder: Path, function: Function, columns: Sequence[RawColumn] =
     return TransformGraph(folder / "graph")
 
 
-def rows_of(columns: Mapping[str, list], row_group_rows: int | None = None) -> pa.Table:
-    """A table of the columns with the label `y`."""
+def make_table(columns: Mapping[str, list]) -> pa.Table:
+    """Returns a table of columns with the label `y`."""
     types = {"string": pa.binary(), "int64": pa.int64(), "float32": pa.float32()}
     arrays = {c.name: pa.array(columns[c.name], types[c.dtype]) for c in COLUMNS if c.name in columns}
     count = len(next(iter(arrays.values())))
     return pa.table(arrays | {"y": pa.array(np.arange(count) % 2, pa.int8())})
 
 
-def by_tensorflow(graph: TransformGraph, source: Path, target: Path) -> pa.Table:
-    """What the plain way gives: TensorFlow on the rows."""
+def transform_with_tensorflow(graph: TransformGraph, source: Path, target: Path) -> pa.Table:
+    """Transforms a file by running the whole graph on its rows, and returns the result."""
     ShardTransformer(graph).run(source, target, lambda rows: None)
     return pq.read_table(target)

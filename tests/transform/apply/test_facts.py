@@ -1,4 +1,4 @@
-"""What is proven of a tensor, and above all what is not."""
+"""Facts about tensors: which depend only on the row's own values, and which do not."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import tensorflow as tf
 from tests.transform.apply.graphs import COLUMNS, TF_DTYPES
 from tidemill.transform.apply.facts import ROWS, Elements, Facts, Level
 
+pytestmark = pytest.mark.tensorflow
+
 
 def dense(x: tf.SparseTensor, fill: object, values: tf.Tensor | None = None) -> tf.Tensor:
-    """As TFX's examples write it."""
+    """Converts a column to one value per row, as TFX's examples do."""
     values = x.values if values is None else values
     fixed = tf.SparseTensor(x.indices, values, [x.dense_shape[0], 1])
     return tf.squeeze(tf.sparse.to_dense(fixed, default_value=fill), axis=1)
 
 
-def joined(i: dict) -> tf.Tensor:
+def joined_columns(i: dict) -> tf.Tensor:
     return tf.strings.join([dense(i["s"], ""), dense(i["t"], "")], separator="_")
 
 
@@ -38,9 +40,9 @@ ROWWISE = {
     "with zeros": (lambda i: dense(i["f"], 0.0) + tf.zeros_like(dense(i["f"], 0.0)), Level.ANY, "f"),
     "filled": (lambda i: dense(i["f"], 0.0) + tf.fill([tf.shape(dense(i["s"], ""))[0]], 1.0), Level.ANY, "f"),
     "to_dense": (lambda i: tf.sparse.to_dense(i["n"], 7)[:, 0], Level.RAW, "n"),
-    "two columns": (joined, Level.ANY, "st"),
+    "two columns": (joined_columns, Level.ANY, "st"),
     "gathered": (lambda i: tf.gather([1.0, 2.0], tf.where(tf.equal(dense(i["s"], ""), "a"), 0, 1)), Level.FINITE, "s"),
-    "nothing": (lambda i: tf.ones_like(dense(i["n"], 0)), Level.FINITE, "n"),
+    "constant": (lambda i: tf.ones_like(dense(i["n"], 0)), Level.FINITE, "n"),
 }
 
 UNKNOWN = {
@@ -68,7 +70,7 @@ UNKNOWN = {
     "stateless noise": lambda i: dense(i["f"], 0.0) + tf.random.stateless_uniform(tf.shape(dense(i["f"], 0.0)), [1, 2]),
     "python": lambda i: tf.py_function(lambda x: x, [dense(i["n"], 0)], tf.int64),
     "the width": lambda i: dense(i["n"], 0) + i["n"].dense_shape[1],
-    "places": lambda i: i["n"].indices[:, 0],
+    "positions": lambda i: i["n"].indices[:, 0],
     "a format": lambda i: tf.strings.to_hash_bucket_fast(
         tf.fill([i["s"].dense_shape[0]], tf.strings.format("{}", i["s"].values)), 9
     ),
@@ -77,6 +79,7 @@ UNKNOWN = {
 
 
 def fact(function: Callable[[dict], tf.Tensor], is_width_one: bool = True) -> object:
+    """Returns the fact about the output of a function of the columns."""
     specs = {c.name: tf.SparseTensorSpec([None, None], TF_DTYPES[c.dtype]) for c in COLUMNS}
     graph = tf.function(function, input_signature=[specs], autograph=False).get_concrete_function().graph
     (inputs,), _ = graph.structured_input_signature
@@ -86,27 +89,27 @@ def fact(function: Callable[[dict], tf.Tensor], is_width_one: bool = True) -> ob
 
 
 @pytest.mark.parametrize(("function", "level", "columns"), ROWWISE.values(), ids=ROWWISE)
-def test_what_is_proven(function: Callable, level: Level, columns: str):
-    found = fact(function)
-    assert isinstance(found, Elements)
-    assert (found.stream, found.columns, found.shape) == (ROWS, frozenset(columns), ("length",))
-    assert found.level is level or len(columns) > 1
+def test_row_by_row_functions_are_recognized(function: Callable, level: Level, columns: str):
+    elements = fact(function)
+    assert isinstance(elements, Elements)
+    assert (elements.stream, elements.columns, elements.shape) == (ROWS, frozenset(columns), ("length",))
+    assert elements.level is level or len(columns) > 1
 
 
 @pytest.mark.parametrize("function", UNKNOWN.values(), ids=UNKNOWN)
-def test_what_is_not(function: Callable):
+def test_other_functions_are_not_recognized(function: Callable):
     assert not isinstance(fact(function), Elements)
 
 
-def test_a_batch_without_values_may_have_no_width():
-    """TFX reads such a batch as `[rows, 0]`, which `to_dense` keeps."""
+def test_to_dense_is_not_recognized_for_batches_of_unknown_width():
+    """TFX reads a batch without values as `[rows, 0]`, and `to_dense` keeps that shape."""
     to_dense, fixed = ROWWISE["to_dense"][0], ROWWISE["raw"][0]
     assert isinstance(fact(to_dense), Elements)
     assert fact(to_dense, is_width_one=False) is None
     assert isinstance(fact(fixed, is_width_one=False), Elements)
 
 
-def test_an_assertion_is_seen():
+def test_function_with_an_assertion_is_not_recognized():
     def function(i: dict) -> tf.Tensor:
         with tf.control_dependencies([tf.debugging.assert_non_negative(i["n"].values)]):
             return tf.identity(dense(i["n"], 0))
@@ -114,11 +117,11 @@ def test_an_assertion_is_seen():
     assert fact(function) is None
 
 
-def test_what_may_fail():
+def test_facts_say_whether_a_function_may_fail():
     def total(function: Callable) -> bool:
-        found = fact(function)
-        assert isinstance(found, Elements)
-        return found.is_total
+        elements = fact(function)
+        assert isinstance(elements, Elements)
+        return elements.is_total
 
     assert not total(lambda i: tf.strings.to_number(dense(i["s"], "0")))
     assert not total(lambda i: 7 // dense(i["n"], 1))

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tests.transform.batch_rows import BatchRows
 from tests.transform.conformance.rows import RowFiles
-from tests.transform.local_engine import analyze_rows, transform_rows
+from tests.transform.row_engine import analyze_rows, transform_rows
 from tidemill.transform.rows.parquet_rows import ParquetRows
 
 ROW = "row"

@@ -19,8 +19,8 @@ from tests.transform.conformance.case import Inputs, repeat, repeat_joined
 from tests.transform.conformance.engines import batch_rows, parquet_rows, transform_all
 from tests.transform.conformance.recorded_runs import CASES
 from tests.transform.conformance.rows import RowFiles, awkward_table, write_rows
-from tests.transform.local_engine import analyze_rows
 from tests.transform.recordings import files_below, write_table
+from tests.transform.row_engine import analyze_rows
 
 pytestmark = pytest.mark.tensorflow
 FILE_ROWS = [170, 0, 210, 130, 190, 160, 200, 180, 140, 120]

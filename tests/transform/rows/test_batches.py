@@ -1,4 +1,4 @@
-"""Record batches in memory become the tensors of tfx_bsl, cut into smaller batches or not."""
+"""Record batches in memory become the tensors that tfx_bsl makes."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapter, TensorAdapterConfig
 
 from tests.transform.batch_rows import BatchRows
 
+pytestmark = pytest.mark.tensorflow
 BATCH = pa.record_batch(
     {
         "i": pa.array([[0, 1], [2], []], pa.large_list(pa.int64())),
@@ -53,14 +54,14 @@ def cut(rows, size):
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def test_only_the_tensors_that_are_named_are_made():
+def test_makes_only_the_given_tensors():
     rows = BatchRows([BATCH], CONFIG)
     assert [list(tensors) for tensors in fed(rows, ["varlen"])] == [["varlen"]]
     assert fed(rows, []) == [{}]
     assert rows.scan("varlen") is None
 
 
-def test_files_of_batches_and_batches_without_rows():
+def test_files_without_batches_and_batches_without_rows():
     rows = BatchRows([[BATCH], [], [BATCH.slice(0, 0), BATCH]], CONFIG, keys=["a", "b", None])
     assert [(file.index, file.key, file.rows) for file in rows.files] == [(0, "a", 3), (1, "b", 0), (2, None, 3)]
     assert [int(tensors["varlen"].dense_shape[0]) for tensors in fed(rows, ["varlen"])] == [3, 0, 3]

@@ -1,4 +1,4 @@
-"""Rows of Parquet files become the very tensors that tfx_bsl makes."""
+"""Rows of Parquet files become the tensors that tfx_bsl makes."""
 
 from decimal import Decimal
 
@@ -17,6 +17,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.transform.raw import RawColumn, list_schema, to_lists, typed
 from tidemill.transform.rows.parquet_rows import ParquetRows
 
+pytestmark = pytest.mark.tensorflow
 INTS = st.none() | st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-(2**63), 2**63 - 1, 0])
 FLOATS = st.none() | st.floats(width=32) | st.sampled_from([float("nan"), float("inf"), -float("inf"), -0.0])
 TEXTS = st.none() | st.text(max_size=4) | st.sampled_from(["", "\x00", "a\n", "é", "😀"])
@@ -110,7 +111,7 @@ REPRESENTATIONS = {
 
 @pytest.mark.parametrize("kind", REPRESENTATIONS)
 @pytest.mark.parametrize("batch_rows", [2, 8])
-def test_represented_columns_are_taken_as_they_stand(tmp_path, kind, batch_rows):
+def test_tensors_of_columns_with_a_representation_are_those_of_tfx_bsl(tmp_path, kind, batch_rows):
     array, representation = REPRESENTATIONS[kind]
     pq.write_table(pa.table({"x": array}), tmp_path / "a.parquet")
     value = array.type.value_type if pa.types.is_list(array.type) else array.type
@@ -132,20 +133,20 @@ def test_represented_columns_are_taken_as_they_stand(tmp_path, kind, batch_rows)
     assert read == len(array)
 
 
-def test_a_pass_that_needs_no_column_still_knows_the_rows(tmp_path):
+def test_batches_without_columns_still_have_their_rows(tmp_path):
     pq.write_table(pa.table({"x": [1, 2, 3]}), tmp_path / "a.parquet", row_group_size=2)
     rows = ParquetRows([tmp_path / "a.parquet"], [RawColumn("x", "int64")])
     assert [batch.num_rows for batch, _ in batches(rows, [])] == [2, 1]
 
 
-def test_only_the_columns_that_are_named_are_read(tmp_path):
+def test_reads_only_the_given_columns(tmp_path):
     pq.write_table(pa.table({"a.b": [1], "c": [2], "d": [3]}), tmp_path / "a.parquet")
     rows = ParquetRows([tmp_path / "a.parquet"], [RawColumn(name, "int64") for name in ("a.b", "c", "d")])
     ((batch, fed),) = batches(rows, ["d", "a.b"])
     assert sorted(batch.schema.names) == ["a.b", "d"] and list(fed) == ["d", "a.b"]
 
 
-def test_a_file_that_lacks_a_column_is_named(tmp_path):
+def test_rejects_a_file_that_lacks_a_column(tmp_path):
     pq.write_table(pa.table({"x": [1], "y": [2]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "b.parquet")
     rows = ParquetRows([tmp_path / "a.parquet", tmp_path / "b.parquet"], [RawColumn("y", "int64")])
@@ -171,7 +172,7 @@ SCANNED = {
 
 
 @pytest.mark.parametrize("kind", SCANNED)
-def test_duckdb_reads_the_values_that_the_graph_gets(tmp_path, kind):
+def test_duckdb_reads_the_values_that_tensorflow_gets(tmp_path, kind):
     array, dtype = SCANNED[kind]
     name = 'x "y" z'
     column = RawColumn(name, dtype)
@@ -185,7 +186,7 @@ def test_duckdb_reads_the_values_that_the_graph_gets(tmp_path, kind):
     )
 
 
-def test_duckdb_does_not_read_lists_nor_fractions_as_integers(tmp_path):
+def test_duckdb_reads_neither_lists_nor_floats_as_integers(tmp_path):
     pq.write_table(pa.table({"l": [[1]], "f": [1.0]}), tmp_path / "a.parquet")
     rows = ParquetRows([tmp_path / "a.parquet"], [RawColumn("l", "int64", True), RawColumn("f", "int64")])
     assert rows.scan("l") is None and rows.scan("f") is None

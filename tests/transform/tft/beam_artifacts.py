@@ -16,7 +16,7 @@ import tensorflow_transform as tft
 
 from tests.transform.recordings import Recording, files_below, write_arrays
 from tests.transform.tft import functions
-from tests.transform.tft.bound import batch
+from tests.transform.tft.binding import batch
 
 ROWS = 60
 _FEW_INPUTS = "few_inputs.json"

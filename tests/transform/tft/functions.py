@@ -22,7 +22,7 @@ FEATURE_SPEC = {
 
 
 def rows(count: int) -> list[dict]:
-    """Instance dicts of `FEATURE_SPEC`."""
+    """Returns rows of `FEATURE_SPEC` as dicts."""
     rng = np.random.default_rng(7)
     words = ["a", "b", "dd", "größe", "x y", "eee", "line\nbreak", ""]
 
@@ -48,7 +48,7 @@ def rows(count: int) -> list[dict]:
 
 
 def _row_wise(value: tf.Tensor, inputs: dict) -> tf.Tensor:
-    """A scalar on every row."""
+    """Repeats a scalar for each row."""
     return tf.zeros_like(inputs["x"]) + tf.cast(value, tf.float32)
 
 
@@ -135,7 +135,7 @@ def applied_twice(inputs):
 
 
 def other_files(inputs):
-    """Compressed files, frequencies, integers, and a file that nothing looks into."""
+    """Vocabularies in compressed files, with frequencies, of integers, and one that is not applied."""
     tft.vocabulary(inputs["key"], vocab_filename="unused", store_frequency=True)
     i = inputs["i"]
     return {
@@ -161,21 +161,21 @@ def _own_lookup(x, path):
 
 
 def own_lookup(inputs):
-    """A vocabulary's path that goes into the user's own lookup, and an analysis of what comes out."""
+    """Passes a vocabulary's path to the user's own lookup, and analyzes the result."""
     words = tft.vocabulary(inputs["s"], vocab_filename="own")
     ids = tft.apply_vocabulary(inputs["s"], words, lookup_fn=_own_lookup)
     return {"ids": ids, "z": tft.scale_to_z_score(tf.cast(ids, tf.float32)), "x": tft.scale_to_z_score(inputs["x"])}
 
 
 def path_as_output(inputs):
-    """A vocabulary's path that is read in the graph, beside a common lookup in the same vocabulary."""
+    """Reads a vocabulary's path in the graph, and also looks tokens up in the same vocabulary."""
     words = tft.vocabulary(inputs["key"], vocab_filename="read")
     length = tf.strings.length(tf.io.read_file(words))
     return {"length": _row_wise(length, inputs), "ids": tft.apply_vocabulary(inputs["key"], words)}
 
 
 def tables_and_objects(inputs):
-    """Resources of the user's own."""
+    """Uses the user's own tables and other resources."""
     with tf.init_scope():
         pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(["a", "b"]), tf.constant([10, 20], tf.int64))
         table = tf.lookup.StaticHashTable(pairs, -1)
@@ -201,14 +201,14 @@ def control_flow(inputs):
 
 
 def branch_with_a_width(inputs):
-    """How many numbers a row has is known once the keys are counted, and a branch hides it."""
+    """The width of an output is known only after the keys are counted, and a branch hides it."""
     keys, counts = tft.count_per_key(inputs["key"])
     equal = tf.cast(inputs["key"][:, tf.newaxis] == keys, tf.int64)
     return {"wide": tf.cond(tf.reduce_sum(counts) > 3, lambda: equal * counts, lambda: equal)}
 
 
 def lookups_that_others_wait_for(inputs):
-    """Lookups inside of a branch and of a loop, and ids that other ops only wait for."""
+    """Looks tokens up in a branch and in a loop, and has ids that other ops only wait for."""
     key, x = inputs["key"], inputs["x"]
     words = tft.vocabulary(key, vocab_filename="inside")
     zeros = tf.zeros_like(key, tf.int64)
@@ -244,7 +244,7 @@ def no_analyzers(inputs):
 
 
 def shared_tensors(inputs):
-    """Two names for one tensor, one of them with what TFT knows about it."""
+    """Returns one tensor under two names; TFT has metadata for one of them."""
     ids = tft.bucketize(inputs["x"], 3)
     inputs["x"] = tf.zeros_like(inputs["x"])
     return {"a": ids, "b": ids, "x": inputs["x"], "c": tf.cast(ids, tf.int64)}

@@ -1,4 +1,4 @@
-"""What is left out while a function is traced, and that nothing else is."""
+"""Shortcuts while a function is traced: shared constants, control outputs, stack traces; the rest is as before."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tensorflow.python.util import tf_stack
 from tidemill.transform.tft.trace import Trace
 from tidemill.transform.tft.traced_function import TracedFunction, trace_function
 
+pytestmark = pytest.mark.tensorflow
 SPECS = {"x": tf.TensorSpec([None, 4], tf.float32), "s": tf.TensorSpec([None], tf.string)}
 X = tf.reshape(tf.range(8.0), [2, 4])
 
@@ -24,12 +25,12 @@ def traced(function: Callable[[dict], Any], tmp_path: Path) -> TracedFunction:
 
 
 def values(function: Callable[[dict], dict[str, tf.Tensor]], tmp_path: Path) -> dict[str, list]:
-    """What a function's outputs are for `X`."""
-    made = Trace(function, SPECS, tmp_path)
-    compute = made.function(list(made.outputs.values()))
-    given = {"x": X, "s": tf.constant(["a", "b"])}
-    found = compute({name: given[name] for name in compute.inputs})
-    return {name: value.numpy().tolist() for name, value in zip(made.outputs, found, strict=True)}
+    """Returns a function's outputs for `X`."""
+    trace = Trace(function, SPECS, tmp_path)
+    compute = trace.function(list(trace.outputs.values()))
+    inputs = {"x": X, "s": tf.constant(["a", "b"])}
+    outputs = compute({name: inputs[name] for name in compute.inputs})
+    return {name: value.numpy().tolist() for name, value in zip(trace.outputs, outputs, strict=True)}
 
 
 def sliced(inputs: dict) -> dict:
@@ -38,11 +39,11 @@ def sliced(inputs: dict) -> dict:
     return columns | {"all": tf.reshape(x, [-1]), "sum": tf.reduce_sum(x, axis=1), "flat": tf.reshape(x, [-1])}
 
 
-def test_tensorflows_own_integers_are_one_constant_each(tmp_path: Path):
+def test_integers_that_tensorflow_adds_become_one_constant_each(tmp_path: Path):
     graph = traced(sliced, tmp_path).graph
-    found = [tf.make_ndarray(op.get_attr("value")).tolist() for op in graph.get_operations() if op.type == "Const"]
+    constants = [tf.make_ndarray(op.get_attr("value")).tolist() for op in graph.get_operations() if op.type == "Const"]
     # The slices' begins, ends and strides, the shape twice, and the axis.
-    assert len(found) == len({str(value) for value in found}) < 4 * 3 + 2 + 1
+    assert len(constants) == len({str(value) for value in constants}) < 4 * 3 + 2 + 1
     expected = {name: value.numpy().tolist() for name, value in sliced({"x": X}).items()}
     assert values(sliced, tmp_path) == expected
 
@@ -59,7 +60,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("make", NAMED.values(), ids=list(NAMED))
-def test_what_the_function_gets_is_its_own(make: Callable[..., tf.Tensor], tmp_path: Path):
+def test_tensors_that_the_function_creates_are_not_shared(make: Callable[..., tf.Tensor], tmp_path: Path):
     def function(inputs: dict) -> dict:
         x = inputs["x"]
         used = x[:, 1], tf.reshape(x, [1, 2, -1]), tf.reduce_sum(x, axis=[1, 2][:1])
@@ -72,7 +73,7 @@ def test_what_the_function_gets_is_its_own(make: Callable[..., tf.Tensor], tmp_p
     traced(function, tmp_path)
 
 
-def test_a_constant_that_waits_or_has_a_place_is_no_other_ops(tmp_path: Path):
+def test_constants_with_control_inputs_or_a_device_are_not_shared(tmp_path: Path):
     def function(inputs: dict) -> dict:
         x = inputs["x"]
         with tf.control_dependencies([tf.identity(inputs["s"], name="before")]):
@@ -88,7 +89,7 @@ def test_a_constant_that_waits_or_has_a_place_is_no_other_ops(tmp_path: Path):
     traced(function, tmp_path)
 
 
-def test_ops_know_the_lines_that_made_them(tmp_path: Path):
+def test_ops_keep_the_lines_that_created_them(tmp_path: Path):
     def half(x: tf.Tensor, name: str) -> tf.Tensor:
         return tf.multiply(x, 0.5, name=name)
 
@@ -100,7 +101,7 @@ def test_ops_know_the_lines_that_made_them(tmp_path: Path):
     graph = traced(function, tmp_path).graph
 
     def lines(name: str) -> list[int]:
-        """Counted from the start of `half`."""
+        """Returns line numbers, counted from the start of `half`."""
         frames = [frame for frame in graph.get_operation_by_name(name).traceback if frame.filename == __file__]
         return [frame.lineno - half.__code__.co_firstlineno for frame in frames if frame.name in ("half", "function")]
 
@@ -112,19 +113,18 @@ def test_ops_know_the_lines_that_made_them(tmp_path: Path):
     }
 
 
-def test_branches_and_loops_have_their_own(tmp_path: Path):
+def test_branches_and_loops_compute_the_same(tmp_path: Path):
     def function(inputs: dict) -> dict:
         x = inputs["x"]
         most = tf.cond(tf.reduce_sum(x) > 0, lambda: x[:, 3], lambda: tf.reduce_sum(x[:, 3:], axis=1))
         _, total = tf.while_loop(lambda i, t: i < 4, lambda i, t: (i + 1, t + x[:, 3] * 2), (0, x[:, 0] * 0))
         return {"most": most, "total": total, "last": x[:, 3]}
 
-    found = values(function, tmp_path)
-    assert found == {"most": [3.0, 7.0], "total": [24.0, 56.0], "last": [3.0, 7.0]}
+    assert values(function, tmp_path) == {"most": [3.0, 7.0], "total": [24.0, 56.0], "last": [3.0, 7.0]}
 
 
-def test_what_is_stateful_is_run_in_order(tmp_path: Path):
-    """As without shortcuts; a function without such ops has nothing that must be run."""
+def test_stateful_ops_run_in_order(tmp_path: Path):
+    """They are control outputs, as without shortcuts. A function without stateful ops has no control outputs."""
 
     def asserts(inputs: dict) -> dict:
         tf.debugging.Assert(tf.reduce_all(inputs["x"] >= 0), ["negative"], name="first")
@@ -134,7 +134,7 @@ def test_what_is_stateful_is_run_in_order(tmp_path: Path):
     graph = traced(asserts, tmp_path).graph
     stateful = [op for op in graph.get_operations() if op.op_def.is_stateful]
     (last,) = [op for op in stateful if op.type == "PrintV2"]
-    # A branch is on what an assertion depends; in a graph of TensorFlow 1 it is an op.
+    # An assertion is a branch or, in a graph of TensorFlow 1, an op.
     (assertion,) = [op for op in stateful if op.type in ("Assert", "If")]
     assert assertion in last.control_inputs
     assert {assertion, last} <= set(graph.control_outputs)
@@ -143,18 +143,18 @@ def test_what_is_stateful_is_run_in_order(tmp_path: Path):
     assert traced(sliced, tmp_path).graph.control_outputs == []
 
 
-def test_the_function_may_change_what_it_is_given(tmp_path: Path):
+def test_function_may_change_its_dict_of_inputs(tmp_path: Path):
     def function(inputs: dict) -> dict:
         inputs["x"] = inputs["x"] + 1
         inputs["s"] = tf.strings.upper(inputs.pop("s"))
         return dict(inputs)
 
-    made = traced(function, tmp_path)
-    assert {name: value.op.type for name, value in made.inputs.items()} == dict.fromkeys("xs", "Placeholder")
+    inputs = traced(function, tmp_path).inputs
+    assert {name: value.op.type for name, value in inputs.items()} == dict.fromkeys("xs", "Placeholder")
     assert values(function, tmp_path) == {"x": (X + 1).numpy().tolist(), "s": [b"A", b"B"]}
 
 
-def test_composite_tensors_may_keep_what_they_were_asked_for(tmp_path: Path):
+def test_function_may_change_the_shape_of_composite_inputs(tmp_path: Path):
     def function(inputs: dict) -> dict:
         ragged, sparse = inputs["ragged"], inputs["sparse"]
         sparse.set_shape([None, 3])
@@ -165,17 +165,17 @@ def test_composite_tensors_may_keep_what_they_were_asked_for(tmp_path: Path):
         "ragged": tf.RaggedTensorSpec([None, None], tf.int64, row_splits_dtype=tf.int64),
         "sparse": tf.SparseTensorSpec([None, None], tf.int64),
     }
-    made = Trace(function, specs, tmp_path)
-    compute = made.function(list(made.outputs.values()))
+    trace = Trace(function, specs, tmp_path)
+    compute = trace.function(list(trace.outputs.values()))
     rows = {"ragged": tf.ragged.constant([[1, 2], []], tf.int64), "sparse": tf.sparse.from_dense([[0, 7, 0]])}
     rows["sparse"] = tf.cast(rows["sparse"], tf.int64)
-    found = [value.numpy().tolist() for value in compute({name: rows[name] for name in compute.inputs})]
-    assert found == [[2, 0], [4, 2], [[0, 7, 0]]]
-    assert made.inputs["sparse"].shape.as_list() == [None, None]
+    outputs = [value.numpy().tolist() for value in compute({name: rows[name] for name in compute.inputs})]
+    assert outputs == [[2, 0], [4, 2], [[0, 7, 0]]]
+    assert trace.inputs["sparse"].shape.as_list() == [None, None]
 
 
-def test_scopes_have_the_names_that_they_have_beside_copies(tmp_path: Path):
-    """TFT passes each input on by an op, and calls a vocabulary without a name after its scope."""
+def test_scopes_have_the_names_that_tft_gives_them(tmp_path: Path):
+    """TFT copies each input with an op, and names a vocabulary without a name after its scope."""
     scopes = {}
 
     def function(inputs: dict) -> dict:
@@ -192,26 +192,26 @@ def test_inputs_may_be_outputs(tmp_path: Path):
     assert values(dict, tmp_path) == {"x": X.numpy().tolist(), "s": [b"a", b"b"]}
 
 
-def test_other_threads_do_all_of_it(tmp_path: Path):
-    found = []
+def test_other_threads_take_no_shortcuts(tmp_path: Path):
+    facts = []
 
-    def elsewhere() -> None:
+    def other_thread() -> None:
         with tf.Graph().as_default():
             x = tf.zeros([4, 2])
             shapes = [tf.reshape(x, [-1]).op.inputs[1].op for _ in range(2)]
-        found.append((shapes[0] is shapes[1], any("elsewhere" in str(frame) for frame in shapes[0].traceback)))
+        facts.append((shapes[0] is shapes[1], any("other_thread" in str(frame) for frame in shapes[0].traceback)))
 
     def function(inputs: dict) -> dict:
-        thread = threading.Thread(target=elsewhere)
+        thread = threading.Thread(target=other_thread)
         thread.start()
         thread.join()
         return {"x": inputs["x"]}
 
     traced(function, tmp_path)
-    assert found == [(False, True)]
+    assert facts == [(False, True)]
 
 
-def test_all_is_as_before_even_after_an_error(tmp_path: Path):
+def test_patches_are_undone_after_an_error(tmp_path: Path):
     def originals() -> list:
         return [tf_stack.extract_stack, ops._create_graph_constant, func_graph.auto_control_deps.__dict__.copy()]
 

@@ -1,4 +1,4 @@
-"""The one trace: what it finds, what it can compute at which time, and what it refuses."""
+"""The trace of a preprocessing_fn: the analyzers it finds, what it can compute when, and what it rejects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from tests.transform.tft import functions
-from tests.transform.tft.bound import SPECS, WORDS, batch, bind_phases, invented_values, sources
+from tests.transform.tft.binding import SPECS, WORDS, batch, bind_phases, invented_values, sources
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.tft import private
 from tidemill.transform.tft.path_fingerprint import fingerprint
 from tidemill.transform.tft.save import save
 from tidemill.transform.tft.trace import Trace
+
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,9 @@ from tidemill.transform.tft.trace import Trace
         ("tensorflow", "2.2.0", False),
     ],
 )
-def test_versions(package: str, version: str, supported: bool, monkeypatch: pytest.MonkeyPatch):
+def test_checks_the_versions_of_tensorflow_and_tft(
+    package: str, version: str, supported: bool, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(sys.modules[package], "__version__", version)
     spec = importlib.util.spec_from_file_location("private_again", private.__file__)
     module = importlib.util.module_from_spec(spec)
@@ -45,7 +49,7 @@ def test_versions(package: str, version: str, supported: bool, monkeypatch: pyte
     assert caught.value.code is Code.UNSUPPORTED
 
 
-def test_a_ptransform_is_refused(tmp_path: Path):
+def test_rejects_a_ptransform_analyzer(tmp_path: Path):
     import apache_beam as beam
     from tensorflow_transform.experimental import ptransform_analyzer
 
@@ -78,18 +82,18 @@ def _trainable(inputs):
         (lambda inputs: {"x": tft.mean(inputs["x"])}, "must have rank at least 1"),
     ],
 )
-def test_what_tft_refuses(function: Callable[[dict], Any], message: str, tmp_path: Path):
+def test_rejects_functions_that_tft_rejects(function: Callable[[dict], Any], message: str, tmp_path: Path):
     with pytest.raises(ValueError, match=message):
         Trace(function, SPECS, tmp_path)
 
 
-def test_a_refused_function_does_not_taint_the_next(tmp_path: Path):
+def test_rejected_function_leaves_no_traces_in_the_next(tmp_path: Path):
     with pytest.raises(ValueError, match="trainable"):
         Trace(_trainable, SPECS, tmp_path)
     assert Trace(functions.no_analyzers, SPECS, tmp_path).sinks == []
 
 
-def test_no_inputs(tmp_path: Path):
+def test_rejects_no_inputs(tmp_path: Path):
     with pytest.raises(ValueError, match="input metadata is empty"):
         Trace(functions.no_analyzers, {}, tmp_path)
 
@@ -106,14 +110,14 @@ def test_no_inputs(tmp_path: Path):
         (functions.path_as_output, 1),
     ],
 )
-def test_phases(function: Callable[[dict], Any], phases: int, tmp_path: Path):
+def test_analyzers_are_bound_in_phases(function: Callable[[dict], Any], phases: int, tmp_path: Path):
     trace = Trace(function, SPECS, tmp_path)
     assert len(bind_phases(trace, invented_values(trace))) == phases
     assert trace.sinks == []
     assert all(trace.ready(part) for o in trace.outputs.values() for part in tf.nest.flatten(o, expand_composites=True))
 
 
-def test_only_what_is_ready_can_be_computed(tmp_path: Path):
+def test_tensor_is_ready_when_the_analyzers_that_it_depends_on_are_bound(tmp_path: Path):
     trace = Trace(functions.vocabulary_then_mean, SPECS, tmp_path)
     ids = trace.outputs["ids"]
     assert not trace.ready(ids)
@@ -125,13 +129,13 @@ def test_only_what_is_ready_can_be_computed(tmp_path: Path):
     assert not trace.ready(trace.outputs["again"])
     function = trace.function([ids])
     assert function.inputs == ["s"]
-    (found,) = function({"s": tf.constant(["größe", "a", "?", ""])})
-    assert found[:2].numpy().tolist() == [2, 0]
-    assert set(found[2:].numpy()) <= {len(WORDS), len(WORDS) + 1}
+    (result,) = function({"s": tf.constant(["größe", "a", "?", ""])})
+    assert result[:2].numpy().tolist() == [2, 0]
+    assert set(result[2:].numpy()) <= {len(WORDS), len(WORDS) + 1}
 
 
-def test_binding_in_another_order_and_one_by_one(tmp_path: Path):
-    """The names stay, the vocabulary waits for its file alone."""
+def test_sinks_may_be_bound_one_by_one_in_any_order(tmp_path: Path):
+    """The names of the sinks stay, and a vocabulary needs only its file."""
     trace = Trace(functions.applied_twice, SPECS, tmp_path)
     value = invented_values(trace)
     for sink in reversed(list(trace.sinks)):
@@ -142,58 +146,60 @@ def test_binding_in_another_order_and_one_by_one(tmp_path: Path):
         trace.bind({"vocabulary/temporary_analyzer_output_2/Const:0": tmp_path})
 
 
-def test_a_function_cut_inside(tmp_path: Path):
+def test_function_may_start_at_an_inner_tensor(tmp_path: Path):
     trace = Trace(lambda inputs: {"y": tf.sqrt(inputs["x"] + inputs["m"][:, 0]) * 2}, SPECS, tmp_path)
     root = next(op for op in trace.graph.get_operations() if op.type == "Sqrt").outputs[0]
     function = trace.function([trace.outputs["y"]], [root])
     assert function.inputs == []
     assert function.feeds == [root]
-    (found,) = function({}, [tf.constant([1.5, 2.5])])
-    assert found.numpy().tolist() == [3.0, 5.0]
+    (result,) = function({}, [tf.constant([1.5, 2.5])])
+    assert result.numpy().tolist() == [3.0, 5.0]
     (fed,) = trace.function([root], [root])({}, [tf.constant([7.0])])
     assert fed.numpy().tolist() == [7.0]
 
 
-def test_a_function_in_threads(tmp_path: Path):
+def test_function_may_run_in_several_threads(tmp_path: Path):
     trace = Trace(functions.one_phase, SPECS, tmp_path)
     tensors = [tensor for sink in trace.sinks for tensor in sources(sink.node)]
     function = trace.function(tensors)
     rows = {name: batch(200)[name] for name in function.inputs}
     expected = [value.numpy() for value in function(rows)]
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: function(rows), range(40)):
-            for value, right in zip(found, expected, strict=True):
-                np.testing.assert_array_equal(value.numpy(), right)
+        for result in pool.map(lambda _: function(rows), range(40)):
+            for value, expected_value in zip(result, expected, strict=True):
+                np.testing.assert_array_equal(value.numpy(), expected_value)
 
 
-def test_traces_in_threads_leave_tensorflow_as_it_was(tmp_path: Path):
-    places = [
+def test_traces_in_threads_restore_what_they_patch(tmp_path: Path):
+    patched = [
         (private.InitializableTable, "_initialize"),
         (private.LOOKUPS, "construct_and_lookup_table"),
         (private.ANALYZERS, "_get_vocabulary_analyzer_inputs"),
     ]
-    before = [getattr(*place) for place in places]
+    before = [getattr(*attribute) for attribute in patched]
     with ThreadPoolExecutor(4) as pool:
-        traces = list(pool.map(lambda _: Trace(functions.one_phase, SPECS, tmp_path), range(8)))
-    assert [getattr(*place) for place in places] == before
+        traces = list(pool.map(lambda _: Trace(functions.one_phase, SPECS, tmp_path), range(5)))
+    assert [getattr(*attribute) for attribute in patched] == before
     assert len({tuple(sink.name for sink in trace.sinks) for trace in traces}) == 1
 
 
 @pytest.mark.parametrize(
     ("function", "name", "is_filtered"), [("path_as_output", "read", True), ("other_files", "int", False)]
 )
-def test_tokens_are_not_filtered_by_the_graph(function: str, name: str, is_filtered: bool, tmp_path: Path):
+def test_graph_passes_all_tokens_and_the_trace_says_whether_to_filter_them(
+    function: str, name: str, is_filtered: bool, tmp_path: Path
+):
     trace = Trace(getattr(functions, function), SPECS, tmp_path)
     sink = next(sink for sink in trace.sinks if f"{name}_unpruned" in sink.name)
     (tokens,) = sources(sink.node)
     assert trace.token_filter[tokens.name] is is_filtered
     words = ["a", "", "b\n", "\r", " ", "größe", "c\rd"] if is_filtered else [3, 0, 3]
     column = tf.constant(words, tokens.dtype)
-    (found,) = trace.function([tokens])(dict.fromkeys(("key", "i"), column))
-    assert found.numpy().tolist() == column.numpy().tolist()
+    (passed,) = trace.function([tokens])(dict.fromkeys(("key", "i"), column))
+    assert passed.numpy().tolist() == column.numpy().tolist()
 
 
-def test_vocabulary_paths(tmp_path: Path):
+def test_vocabulary_paths_are_unique(tmp_path: Path):
     trace = Trace(functions.one_phase, SPECS, tmp_path)
     paths = [trace.vocabulary_path(*a) for a in (("v", "text"), ("v", "text"), ("v", "tfrecord_gzip"))]
     assert [path.name for path in paths] == ["v", "v", "v.tfrecord.gz"]
@@ -201,12 +207,12 @@ def test_vocabulary_paths(tmp_path: Path):
     assert all(path.parent.is_dir() and path.is_relative_to(tmp_path) for path in paths)
 
 
-def test_reserved_tokens(tmp_path: Path):
+def test_trace_returns_the_reserved_tokens_of_a_vocabulary(tmp_path: Path):
     trace = Trace(functions.annotated, SPECS, tmp_path)
     assert trace.reserved_tokens("my-words_1").tolist() == [b"one", b"two"]
 
 
-def test_analyzers_in_another_order_are_found_out_before_the_function_is_bound_anew(tmp_path: Path):
+def test_rejects_a_function_that_names_its_analyzers_differently_when_it_is_traced_again(tmp_path: Path):
     scopes = iter(["first", "first", "second"])
 
     def function(inputs):
@@ -218,7 +224,7 @@ def test_analyzers_in_another_order_are_found_out_before_the_function_is_bound_a
         bind_phases(trace, invented_values(trace))
 
 
-def test_save_before_all_is_bound(tmp_path: Path):
+def test_save_rejects_unbound_sinks(tmp_path: Path):
     with pytest.raises(ValueError, match="not bound"):
         save(Trace(functions.one_phase, SPECS, tmp_path), tmp_path)
 
@@ -228,12 +234,12 @@ def input_fingerprints(
 ) -> list[str]:
     """Returns the fingerprints of the analyzers' inputs, phase by phase."""
     trace = Trace(function, SPECS, folder)
-    found = []
+    fingerprints = []
     while trace.sinks:
         ready = [sink for sink in trace.sinks if all(trace.ready(t) for t in sources(sink.node))]
-        found += [fingerprint(sources(sink.node), trace) for sink in ready]
+        fingerprints += [fingerprint(sources(sink.node), trace) for sink in ready]
         trace.bind({sink.name: value(trace)(sink) for sink in ready})
-    return found
+    return fingerprints
 
 
 STABLE = [functions.one_phase, functions.per_key, functions.applied_twice, functions.control_flow, functions.tfidf]
@@ -274,9 +280,9 @@ def test_fingerprints_tell_paths_apart(tmp_path: Path):
         looked_up(1.0),
         looked_up(2.0),
     ]
-    found = [base, *map(of, others)]
-    assert len(set(found)) == len(found)
-    assert of(looked_up(1.0)) == found[-2]
+    fingerprints = [base, *map(of, others)]
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert of(looked_up(1.0)) == fingerprints[-2]
     bound = lambda inputs: inputs["x"] + tft.max(inputs["x"])  # noqa: E731
     assert of(bound, lambda trace: lambda sink: np.zeros(2, np.float32)[0]) != of(bound)
     python = lambda inputs: tf.numpy_function(lambda x: x, [inputs["x"]], tf.float32)  # noqa: E731
@@ -284,8 +290,8 @@ def test_fingerprints_tell_paths_apart(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("content", "size"), [("a\nb\n", 2), ("a\nb", 2), ("a", 1), ("größe\n x \n", 2)])
-def test_a_table_is_counted_without_being_filled(content: str, size: int, tmp_path: Path):
-    """Filling the tables of large vocabularies takes seconds, which a phase that looks nothing up need not wait for."""
+def test_size_of_a_table_is_known_before_the_table_is_filled(content: str, size: int, tmp_path: Path):
+    """Filling the table of a large vocabulary takes seconds, and a phase without lookups does not need it."""
 
     def function(inputs):
         ids = tft.compute_and_apply_vocabulary(inputs["s"], vocab_filename="words", num_oov_buckets=3)
@@ -302,7 +308,7 @@ def test_a_table_is_counted_without_being_filled(content: str, size: int, tmp_pa
     assert not trace.traced.empty
 
 
-def test_analyzers_in_another_order_each_time(tmp_path: Path):
+def test_rejects_a_function_that_calls_its_analyzers_in_another_order_each_time(tmp_path: Path):
     turns = iter(range(10))
 
     def preprocessing_fn(inputs: dict) -> dict:

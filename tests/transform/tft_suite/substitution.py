@@ -24,7 +24,7 @@ from tensorflow_transform.beam import impl, tft_unit
 from tensorflow_transform.beam.tft_beam_io import transform_fn_io
 from tfx_bsl.coders import example_coder
 
-from tests.transform.local_engine import analyze_rows, transform_rows
+from tests.transform.row_engine import analyze_rows, transform_rows
 from tests.transform.tft_suite.formats import Form, adapter_config, open_rows, read, with_dense
 
 WHOLE = "tukey"

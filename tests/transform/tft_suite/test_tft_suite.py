@@ -13,12 +13,12 @@ import pytest
 
 from tests.transform.tft_suite.run import FORMATS, NOT_FLAT, PASSED, SKIPPED, Expected, load, run
 
-SAMPLE_STEP = 60
+SAMPLE_STEP = 100
 
 
 @pytest.fixture(scope="module")
 def sample() -> list[tuple[str, unittest.TestCase]]:
-    """Every 60th of TFT's tests that `expected.yaml` does not name."""
+    """Every 100th of TFT's tests that `expected.yaml` does not name."""
     expected = Expected("local")
     return [(name, test) for name, test in load() if expected.section(name) is None][::SAMPLE_STEP]
 
@@ -30,7 +30,7 @@ def test_sample_of_tfts_tests_passes(form: str, sample, tmp_path: Path, monkeypa
     monkeypatch.setenv("TEST_TMPDIR", str(tmp_path))
     outcomes = {name: run(test, form) for name, test in sample}
     assert not {n: o["message"] for n, o in outcomes.items() if o["outcome"] not in (PASSED, NOT_FLAT, SKIPPED)}
-    assert sum(outcome["outcome"] == PASSED for outcome in outcomes.values()) >= 5
+    assert sum(outcome["outcome"] == PASSED for outcome in outcomes.values()) >= 3
 
 
 @pytest.mark.full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,7 @@ def local_vocabulary(
     through_disk: bool = False,
     memory: int = MEMORY,
     is_filtered: bool = False,
+    store: CountStore | None = None,
 ) -> VocabularyResult:
     """Computes a vocabulary with the local engine.
 
@@ -137,9 +139,11 @@ def local_vocabulary(
         through_disk: Whether accumulators are written to disk and loaded by another reduction.
         memory: Largest number of bytes in memory.
         is_filtered: Whether tokens that a text file cannot hold are dropped.
+        store: An open store with these settings. Defaults to a new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with CountStore(folder, memory, threads, per_file=through_disk) as store:
+    new_store = CountStore(folder, memory, threads, per_file=through_disk) if store is None else None
+    with new_store or contextlib.nullcontext(store) as store:
         tally = reduction(want, store, is_filtered)
         parts = np.array_split(np.arange(len(batches)), files)
         for file, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Tokens of batches and of Parquet columns, counted and pruned: against plain Python."""
+"""Vocabularies of batches and of Parquet columns equal those of plain Python."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ from tidemill.transform.apply.substitution import Substitution
 from tidemill.transform.raw import RawColumn
 from tidemill.transform.rows.parquet_rows import ParquetRows
 
-SOME = settings(max_examples=60, deadline=None)
+pytestmark = pytest.mark.tensorflow
+SOME = settings(max_examples=20, deadline=None)
 KINDS = st.sampled_from(sorted(VOCABULARIES)).map(VOCABULARIES.__getitem__)
 INTEGER_KINDS = KINDS.map(lambda want: dataclasses.replace(want, input_dtype="int64"))
 
 
-def by_scan(
+def vocabulary_of_column(
     want: Vocabulary,
     files: list[pa.Table],
     substitution: Substitution,
@@ -46,7 +47,7 @@ def by_scan(
     threads: int = 1,
     analyzer_cache: bool = False,
 ) -> VocabularyResult:
-    """The vocabulary of a Parquet column. With `analyzer_cache` each file is dumped and loaded."""
+    """Returns the vocabulary of a Parquet column. With `analyzer_cache` each file is dumped and loaded."""
     with tempfile.TemporaryDirectory() as name:
         folder, paths = Path(name), []
         for number, table in enumerate(files):
@@ -66,8 +67,8 @@ def by_scan(
             return finish(want, tally.result(), folder)
 
 
-def stream(values: list, substitution: Substitution, is_filtered: bool) -> Counter:
-    """The tokens of values, as TFT's graph would give them."""
+def count_tokens(values: list, substitution: Substitution, is_filtered: bool) -> Counter:
+    """Returns the tokens of values with their counts, as TFT's graph computes them."""
     tokens: list = []
     for value in values:
         token = substitution.missing if value is None else substitution.replaced.get(value, value)
@@ -79,14 +80,14 @@ def stream(values: list, substitution: Substitution, is_filtered: bool) -> Count
 
 
 def column(values: list, type_: pa.DataType, cut: int) -> list[pa.Table]:
-    """Two files with a column."""
+    """Returns two tables with a column, cut at a row."""
     array = pa.array(values, type_)
     return [pa.table({"Column": array[:cut]}), pa.table({"Column": array[cut:]})]
 
 
 @st.composite
 def substitutions(draw, values: st.SearchStrategy, tokens: st.SearchStrategy, **fields) -> Substitution:
-    """Some values replaced, some so that others collide with them."""
+    """Draws substitutions of some values, some by tokens that other values have, too."""
     replaced = draw(st.dictionaries(values, tokens, max_size=3))
     replaced = {value: token for value, token in replaced.items() if value != token}
     return Substitution("Column", replaced=replaced, missing=draw(st.none() | tokens), **fields)
@@ -102,7 +103,7 @@ def substitutions(draw, values: st.SearchStrategy, tokens: st.SearchStrategy, **
     frequency=st.booleans(),
     is_filtered=st.booleans(),
 )
-def test_batches(
+def test_vocabulary_of_batches(
     want: Vocabulary,
     tokens: list[bytes],
     size: int,
@@ -117,13 +118,13 @@ def test_batches(
         made = local_vocabulary(
             want, batches, Path(folder), files=files, through_disk=analyzer_cache, is_filtered=is_filtered
         )
-    stay = [token for token in tokens if not is_filtered or re.fullmatch(rb"[^\n\r]+", token)]
-    assert made == expected(want, Counter(stay))
+    kept = [token for token in tokens if not is_filtered or re.fullmatch(rb"[^\n\r]+", token)]
+    assert made == expected(want, Counter(kept))
 
 
 @SOME
 @given(want=INTEGER_KINDS, tokens=st.lists(INTEGERS | st.just(-(2**63)), max_size=60), analyzer_cache=st.booleans())
-def test_batches_of_integers(want: Vocabulary, tokens: list[int], analyzer_cache: bool):
+def test_vocabulary_of_batches_of_integers(want: Vocabulary, tokens: list[int], analyzer_cache: bool):
     batches = [(np.array(tokens[start : start + 9], np.int64),) for start in range(0, len(tokens), 9)]
     with tempfile.TemporaryDirectory() as folder:
         made = local_vocabulary(want, batches, Path(folder), files=2, through_disk=analyzer_cache)
@@ -139,13 +140,15 @@ def test_batches_of_integers(want: Vocabulary, tokens: list[int], analyzer_cache
     is_filtered=st.booleans(),
     analyzer_cache=st.booleans(),
 )
-def test_text_column(
+def test_vocabulary_of_a_text_column(
     want: Vocabulary, values: list, substitution: Substitution, type_, is_filtered: bool, analyzer_cache: bool
 ):
     texts = [None if value is None else value.decode() for value in values]
-    made = by_scan(want, column(texts, type_, 20), substitution, is_filtered=is_filtered, analyzer_cache=analyzer_cache)
+    made = vocabulary_of_column(
+        want, column(texts, type_, 20), substitution, is_filtered=is_filtered, analyzer_cache=analyzer_cache
+    )
     raw = [None if value == b"\x00" else value for value in values]
-    assert made == expected(want, stream(raw, substitution, is_filtered))
+    assert made == expected(want, count_tokens(raw, substitution, is_filtered))
 
 
 @SOME
@@ -156,14 +159,14 @@ def test_text_column(
     is_filtered=st.booleans(),
     analyzer_cache=st.booleans(),
 )
-def test_binary_column(
+def test_vocabulary_of_a_binary_column(
     want: Vocabulary, values: list, substitution: Substitution, is_filtered: bool, analyzer_cache: bool
 ):
-    made = by_scan(
+    made = vocabulary_of_column(
         want, column(values, pa.binary(), 20), substitution, is_filtered=is_filtered, analyzer_cache=analyzer_cache
     )
     raw = [None if value == b"\x00" else value for value in values]
-    assert made == expected(want, stream(raw, substitution, is_filtered))
+    assert made == expected(want, count_tokens(raw, substitution, is_filtered))
 
 
 @SOME
@@ -173,10 +176,14 @@ def test_binary_column(
     substitution=substitutions(INTEGERS, INTEGERS, dtype="int64", as_string=False),
     analyzer_cache=st.booleans(),
 )
-def test_integer_column(want: Vocabulary, values: list, substitution: Substitution, analyzer_cache: bool):
-    made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=False, analyzer_cache=analyzer_cache)
+def test_vocabulary_of_an_integer_column(
+    want: Vocabulary, values: list, substitution: Substitution, analyzer_cache: bool
+):
+    made = vocabulary_of_column(
+        want, column(values, pa.int64(), 20), substitution, is_filtered=False, analyzer_cache=analyzer_cache
+    )
     raw = [None if value == -(2**63) else value for value in values]
-    assert made == expected(want, stream(raw, substitution, False))
+    assert made == expected(want, count_tokens(raw, substitution, False))
 
 
 @SOME
@@ -186,30 +193,37 @@ def test_integer_column(want: Vocabulary, values: list, substitution: Substituti
     substitution=substitutions(INTEGERS, TEXTS, dtype="int64", as_string=True),
     is_filtered=st.booleans(),
 )
-def test_integer_column_as_text(want: Vocabulary, values: list, substitution: Substitution, is_filtered: bool):
-    made = by_scan(want, column(values, pa.int64(), 20), substitution, is_filtered=is_filtered)
-    assert made == expected(want, stream(values, substitution, is_filtered))
+def test_vocabulary_of_an_integer_column_as_text(
+    want: Vocabulary, values: list, substitution: Substitution, is_filtered: bool
+):
+    made = vocabulary_of_column(want, column(values, pa.int64(), 20), substitution, is_filtered=is_filtered)
+    assert made == expected(want, count_tokens(values, substitution, is_filtered))
 
 
-def test_column_without_values():
+def test_vocabulary_of_a_column_without_values():
     plain = Substitution("Column", "string", False, {}, None)
     filled = dataclasses.replace(plain, missing=b"none")
     for type_ in (pa.string(), pa.null()):
         files = column([None] * 5, type_, 5)
-        assert by_scan(Vocabulary(), files, plain, is_filtered=True) == expected(Vocabulary(), {})
-        assert by_scan(Vocabulary(), files, filled, is_filtered=True) == expected(Vocabulary(), {b"none": 5})
+        assert vocabulary_of_column(Vocabulary(), files, plain, is_filtered=True) == expected(Vocabulary(), {})
+        assert vocabulary_of_column(Vocabulary(), files, filled, is_filtered=True) == expected(
+            Vocabulary(), {b"none": 5}
+        )
 
 
-def test_no_file_and_no_row():
+def test_vocabulary_without_files_or_rows():
     with tempfile.TemporaryDirectory() as folder:
         assert local_vocabulary(Vocabulary(), [], Path(folder)) == expected(Vocabulary(), {})
     files = column([], pa.string(), 0)
     assert (
-        by_scan(Vocabulary(), files, Substitution("Column", "string", False, {}, None), is_filtered=True).unpruned == 1
+        vocabulary_of_column(
+            Vocabulary(), files, Substitution("Column", "string", False, {}, None), is_filtered=True
+        ).unpruned
+        == 1
     )
 
 
-def test_batches_load_what_a_scan_has_dumped_and_the_other_way_round(tmp_path: Path):
+def test_batches_and_scans_load_each_others_counts(tmp_path: Path):
     values = ["a", "b", "a", "", None]
     pq.write_table(pa.table({"Column": pa.array(values, pa.string())}), tmp_path / "rows.parquet")
     scan = ParquetRows([tmp_path / "rows.parquet"], [RawColumn("Column", "string")]).scan("Column")
@@ -229,24 +243,24 @@ def test_batches_load_what_a_scan_has_dumped_and_the_other_way_round(tmp_path: P
             assert finish(Vocabulary(), tally.result(), tmp_path) == expected(Vocabulary(), {b"a": 2, b"b": 1})
 
 
-def test_names_that_differ_in_case_alone_are_not_scanned(tmp_path: Path):
+def test_columns_whose_names_differ_only_in_case_are_not_scanned(tmp_path: Path):
     pq.write_table(pa.table({"a": ["x"], "A": ["y"], "b": ["z"]}), tmp_path / "rows.parquet")
     rows = ParquetRows([tmp_path / "rows.parquet"], [RawColumn(name, "string") for name in "aAb"])
     assert [rows.scan(name) is None for name in "aAb"] == [True, True, False]
 
 
-def test_text_that_is_no_utf8_is_a_users_mistake():
+def test_reports_text_that_is_not_utf8():
     offsets = pa.array([0, 1], pa.int32()).buffers()[1]
     bad = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])
     with pytest.raises(TidemillError) as error:
         substitution = Substitution("Column", "string", False, {}, None)
-        by_scan(Vocabulary(), [pa.table({"Column": bad})], substitution, is_filtered=True)
+        vocabulary_of_column(Vocabulary(), [pa.table({"Column": bad})], substitution, is_filtered=True)
     assert error.value.code is Code.UNREADABLE_FILE
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_any_number_of_threads_and_little_memory_give_the_same(weighted: bool, tmp_path: Path):
-    """Enough tokens that pieces go to DuckDB early, and float sums that depend on their order."""
+def test_threads_and_memory_do_not_change_a_vocabulary(weighted: bool, tmp_path: Path):
+    """There are enough tokens that pieces go to DuckDB early, and the float sums depend on their order."""
     rng = np.random.default_rng(0)
     names = np.array([b"token-%d" % i for i in range(20_000)], object)
     batches, exact = [], Counter()
@@ -276,7 +290,7 @@ def test_any_number_of_threads_and_little_memory_give_the_same(weighted: bool, t
         assert made[0] == expected(want, exact)
 
 
-def test_python_formats_the_weights(tmp_path: Path):
+def test_weights_are_formatted_as_by_python(tmp_path: Path):
     weights = np.array([1e16, 1e15, 123456789.125, 1e-5, 1e-4, 0.1, 3, -0.0, 1e22, 5e-324, 1.7e308], np.float64)
     tokens = np.array([b"t%d" % i for i in range(len(weights))], object)
     want = Vocabulary(store_frequency=True, ordering=Ordering.WEIGHTED_FREQUENCY)

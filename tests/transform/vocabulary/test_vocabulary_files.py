@@ -1,4 +1,4 @@
-"""Whole functions: what is counted in SQL and what in batches, and that both give the same vocabulary files."""
+"""Vocabularies counted in SQL and in batches have the same files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.local_engine import analyze_rows
+from tests.transform.row_engine import analyze_rows
 from tidemill.transform.analysis import nodes
 from tidemill.transform.analysis.count_store import CountStore
 from tidemill.transform.analysis.scan_tally import ScanTally
@@ -21,12 +21,13 @@ from tidemill.transform.raw import RawColumn
 from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.tft.trace import Trace
 
+pytestmark = pytest.mark.tensorflow
 WORDS = ["a", "b", "", None, "größe", "line\nbreak", "missing", "a", "word" * 9, "\x00"]
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> ParquetRows:
-    """Three files, one of them without rows."""
+    """Writes three files, one of them without rows."""
     rng = np.random.default_rng(0)
     paths = []
     for number, size in enumerate((70, 0, 130)):
@@ -40,13 +41,13 @@ def rows(tmp_path: Path) -> ParquetRows:
 
 
 def dense(column: tf.SparseTensor, fill: str | int) -> tf.Tensor:
-    """One value a row."""
+    """Converts a column to one value per row."""
     shape = [column.dense_shape[0], 1]
     return tf.squeeze(tf.sparse.to_dense(tf.SparseTensor(column.indices, column.values, shape), fill), 1)
 
 
 def scanned(inputs: dict) -> dict:
-    """Tokens that are a column's values."""
+    """Vocabularies of a column's own values, which DuckDB counts."""
     word = dense(inputs["word"], "missing")
     tft.vocabulary(inputs["word"], vocab_filename="sparse", store_frequency=True)
     tft.vocabulary(word, vocab_filename="dense", store_frequency=True)
@@ -58,7 +59,7 @@ def scanned(inputs: dict) -> dict:
 
 
 def counted(inputs: dict) -> dict:
-    """The same vocabularies of tokens that no structure explains: they pass through Python."""
+    """The same vocabularies of tokens that pass through Python, and are therefore counted in batches."""
 
     def same(x: tf.Tensor) -> tf.Tensor:
         return tft.apply_pyfunc(lambda v: v, x.dtype, True, "same", x)
@@ -70,12 +71,12 @@ def counted(inputs: dict) -> dict:
 
 
 def vocabularies(folder: Path) -> dict[str, bytes]:
-    """The vocabulary files of an artifact by name."""
+    """Returns the vocabulary files of an artifact by name."""
     return {path.name: path.read_bytes() for path in (folder / "transform_fn" / "assets").iterdir()}
 
 
 @pytest.mark.parametrize(("function", "kind"), [(scanned, ScanTally), (counted, CountTally)])
-def test_who_counts(function, kind: type, rows: ParquetRows, tmp_path: Path):
+def test_duckdb_counts_columns_and_python_counts_other_tokens(function, kind: type, rows: ParquetRows, tmp_path: Path):
     trace = Trace(function, rows.specs, tmp_path)
     with CountStore(tmp_path, 1 << 28, 1) as counts:
         operations = [o for o in nodes.operations(trace.sinks) if nodes.is_accumulate(o)]

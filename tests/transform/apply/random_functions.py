@@ -1,4 +1,4 @@
-"""Preprocessing functions drawn at random, out of what is computed row by row and what is not."""
+"""A Hypothesis strategy for functions of the columns, of steps that work row by row and steps that do not."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _FILLS = {"s": ["", "a", "?"], "n": [0, -1, 2**62], "f": [0.0, -2.5]}
 _CONSTANTS = ["", "a", "B", "12", "not there", "\x00"]
 
 
-def _dense(x: tf.SparseTensor, values: tf.Tensor, fill: object, way: int) -> tf.Tensor:
-    """One value a row: the ways in which users write it."""
+def _dense(x: tf.SparseTensor, values: tf.Tensor, fill: object, style: int) -> tf.Tensor:
+    """Converts a column to one value per row, in one of three styles that users write."""
     fill = tf.constant(fill, values.dtype)
-    if way == 0:
+    if style == 0:
         return tf.sparse.to_dense(tf.SparseTensor(x.indices, values, x.dense_shape), fill)[:, 0]
     rows = tf.stack([x.dense_shape[0], tf.constant(1, tf.int64)])
     full = tf.sparse.to_dense(tf.SparseTensor(x.indices, values, rows), fill)
-    return tf.squeeze(full, axis=1) if way == 1 else tf.reshape(full, [-1])
+    return tf.squeeze(full, axis=1) if style == 1 else tf.reshape(full, [-1])
 
 
-def _strings() -> list[Callable]:
-    """From a string tensor to one of the same length."""
+def _string_steps() -> list[Callable]:
+    """Returns functions from a string tensor to one of the same length."""
     return [
         lambda x, p, t: tf.where(tf.equal(x, p[0]), tf.constant(p[1]), x),
         lambda x, p, t: tf.where(tf.not_equal(x, p[0]), x, tf.constant(p[1])),
@@ -36,8 +36,8 @@ def _strings() -> list[Callable]:
     ]
 
 
-def _ids() -> list[Callable]:
-    """From a string tensor to int64 of the same length."""
+def _id_steps() -> list[Callable]:
+    """Returns functions from a string tensor to an int64 tensor of the same length."""
     return [
         lambda x, p, t: t.lookup(x, 0),
         lambda x, p, t: t.lookup(x, 1),
@@ -54,8 +54,8 @@ def _ids() -> list[Callable]:
     ]
 
 
-def _of_numbers() -> list[Callable]:
-    """From an int64 tensor to one of the same length."""
+def _integer_steps() -> list[Callable]:
+    """Returns functions from an int64 tensor to one of the same length."""
     return [
         lambda x, p, t: x + 3,
         lambda x, p, t: x // 7,
@@ -71,8 +71,11 @@ def _of_numbers() -> list[Callable]:
     ]
 
 
-def _of_floats() -> list[Callable]:
-    """From a float32 tensor to one of the same length. All are rounded correctly, so that each bit can be compared."""
+def _float_steps() -> list[Callable]:
+    """Returns functions from a float32 tensor to one of the same length.
+
+    All are rounded correctly, so that each bit can be compared.
+    """
     return [
         lambda x, p, t: x * 3.1 - 1.0,
         lambda x, p, t: tf.math.divide_no_nan(x - 1.5, tf.constant(0.0)),
@@ -83,8 +86,8 @@ def _of_floats() -> list[Callable]:
     ]
 
 
-def _of_batches() -> list[Callable]:
-    """From int64 with one value a row to the same, where a value depends on other rows."""
+def _batch_steps() -> list[Callable]:
+    """Returns functions from an int64 per row to another, which depends on the other rows of the batch."""
     return [
         lambda x: x + tf.cast(tf.reduce_mean(tf.cast(x, tf.float64)), tf.int64),
         lambda x: tf.cumsum(x),
@@ -102,7 +105,7 @@ def _of_batches() -> list[Callable]:
 
 @st.composite
 def functions(draw: st.DrawFn) -> Function:
-    """A function of the columns of `graphs.COLUMNS` with a dozen outputs."""
+    """Draws a function of the columns of `graphs.COLUMNS` with up to a dozen outputs."""
 
     def one_of(choices: list) -> Callable:
         return draw(st.sampled_from(choices))
@@ -122,14 +125,14 @@ def functions(draw: st.DrawFn) -> Function:
             draw(st.sampled_from(["n", "m"])),
             fill,
             draw(st.integers(0, 2)),
-            chain(_strings(), 2),
-            chain(_strings(), 2),
-            (one_of(_ids()), words()),
-            chain(_of_numbers(), 2),
-            chain(_of_numbers(), 2),
-            chain(_of_floats(), 2),
-            chain(_of_floats(), 2),
-            one_of(_of_batches()) if draw(st.integers(0, 3)) == 0 else None,
+            chain(_string_steps(), 2),
+            chain(_string_steps(), 2),
+            (one_of(_id_steps()), words()),
+            chain(_integer_steps(), 2),
+            chain(_integer_steps(), 2),
+            chain(_float_steps(), 2),
+            chain(_float_steps(), 2),
+            one_of(_batch_steps()) if draw(st.integers(0, 3)) == 0 else None,
         )
 
     plans = [plan() for _ in range(draw(st.integers(1, 12)))]
@@ -141,7 +144,8 @@ def functions(draw: st.DrawFn) -> Function:
 
 
 def _output(plan: tuple, inputs: dict[str, tf.SparseTensor], tables: Tables) -> tf.Tensor:
-    kind, text, number, fill, way, before, after, (ids, words), low, high, early, late, batch = plan
+    (kind, text, number, fill, style, strings_before, strings_after, (to_ids, words), integers_before, integers_after,
+     floats_before, floats_after, batch_step) = plan  # fmt: skip
 
     def apply(x: tf.Tensor, steps: list) -> tf.Tensor:
         for step, parameters in steps:
@@ -150,18 +154,19 @@ def _output(plan: tuple, inputs: dict[str, tf.SparseTensor], tables: Tables) -> 
 
     def string(name: str) -> tf.Tensor:
         x = inputs[name]
-        return apply(_dense(x, apply(x.values, before), fill["s"], way), after)
+        return apply(_dense(x, apply(x.values, strings_before), fill["s"], style), strings_after)
 
     def integer(name: str) -> tf.Tensor:
         x = inputs[name]
-        return apply(_dense(x, apply(x.values, low), fill["n"], way), high)
+        return apply(_dense(x, apply(x.values, integers_before), fill["n"], style), integers_after)
 
     if kind == "string":
-        result = ids(string(text), words, tables)
+        result = to_ids(string(text), words, tables)
     elif kind == "ids":
         # The lookup comes before the rows without a value are filled.
         x = inputs[text]
-        result = apply(_dense(x, ids(apply(x.values, before), words, tables), fill["n"], way), high)
+        ids = to_ids(apply(x.values, strings_before), words, tables)
+        result = apply(_dense(x, ids, fill["n"], style), integers_after)
     elif kind == "int":
         result = integer(number)
     elif kind == "cross":
@@ -169,7 +174,7 @@ def _output(plan: tuple, inputs: dict[str, tf.SparseTensor], tables: Tables) -> 
         result = tf.strings.to_hash_bucket_fast(keys, 53) + integer("m") % 3
     else:
         x = inputs["f"]
-        floats = apply(_dense(x, apply(x.values, early), fill["f"], way), late)
-        return floats if batch is None else floats - tf.reduce_sum(floats)
-    # What an id may be is bounded, and below it none is lost.
-    return tf.math.floormod(result if batch is None else batch(result), 2**31 - 3)
+        floats = apply(_dense(x, apply(x.values, floats_before), fill["f"], style), floats_after)
+        return floats if batch_step is None else floats - tf.reduce_sum(floats)
+    # Ids have to be in the domain that `graphs.write_graph` declares.
+    return tf.math.floormod(result if batch_step is None else batch_step(result), 2**31 - 3)

@@ -94,9 +94,9 @@ def test_artifact_is_what_tft_opens(transform: Transform):
 @pytest.mark.parametrize("kind", ["spec", "schema", "metadata"])
 def test_given_schema_decides_the_dtypes(kind: str):
     schema = schema_utils.schema_from_feature_spec(SPEC)
-    given = {"spec": SPEC, "schema": schema, "metadata": dataset_metadata.DatasetMetadata(schema)}[kind]
+    schemas = {"spec": SPEC, "schema": schema, "metadata": dataset_metadata.DatasetMetadata(schema)}
     integers = pa.Table.from_pylist(ROWS)
-    assert analyze(integers, preprocessing_fn, schema=given).apply(integers).to_pylist() == BEAM_ROWS
+    assert analyze(integers, preprocessing_fn, schema=schemas[kind]).apply(integers).to_pylist() == BEAM_ROWS
 
 
 def test_data_may_be_files_tables_batches_and_frames(transform: Transform, parquet: Path):
@@ -133,9 +133,9 @@ def test_columns_with_nulls_and_lists_are_sparse():
             "b": tft.compute_and_apply_vocabulary(inputs["b"]),
         }
 
-    found = analyze(table, sparse_fn).apply(table)
+    transformed = analyze(table, sparse_fn).apply(table)
     assert sorted(seen) == ["a", "b"] and all(isinstance(value, tf.SparseTensor) for value in seen.values())
-    assert found.to_pydict() == {"a": [[-1.0], [-2.0], [1.0]], "b": [[0], [], [1, 0]]}
+    assert transformed.to_pydict() == {"a": [[-1.0], [-2.0], [1.0]], "b": [[0], [], [1, 0]]}
 
 
 def test_large_files_come_in_batches_in_order(tmp_path: Path):

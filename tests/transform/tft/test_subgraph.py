@@ -1,4 +1,4 @@
-"""Parts of a graph as functions: made of the ops where they are, and of a copy where they cannot be."""
+"""Subgraphs as functions: of the graph's own ops if possible, otherwise of a copy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from tidemill.transform.tft import subgraph
 from tidemill.transform.tft.private import FuncGraph
 from tidemill.transform.tft.subgraph import Subgraph
 
+pytestmark = pytest.mark.tensorflow
+
 
 def traced(function: Callable[..., dict[str, tf.Tensor]]) -> FuncGraph:
-    """The graph of a function of one vector, whose tensors are known by their ops' names."""
+    """Returns the graph of a function of one vector. Tests find its tensors by name."""
     return tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([None], tf.float32, "x")).graph
 
 
@@ -28,13 +30,13 @@ def run(graph: FuncGraph, feeds: list[str], fetches: list[str], *values: object)
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Grows with each copy that is made."""
+    """Returns a list that grows with each copy of a graph."""
     made, prune = [], subgraph.prune
     monkeypatch.setattr(subgraph, "prune", lambda *arguments: (made.append(None), prune(*arguments))[1])
     return made
 
 
-def test_ops_are_taken_where_they_are(copies: list[None]):
+def test_uses_the_graphs_own_ops(copies: list[None]):
     weight = tf.constant([2.0, 3.0])
 
     def function(x: tf.Tensor) -> tf.Tensor:
@@ -42,13 +44,13 @@ def test_ops_are_taken_where_they_are(copies: list[None]):
 
     graph = traced(function)
     assert run(graph, ["x:0"], ["out:0"], [1.0, 1.0])[0].tolist() == [-2.0, -1.0]
-    # Cut inside, with a fetch that is fed, and one twice.
-    found = run(graph, ["sum:0"], ["out:0", "sum:0", "out:0"], [7.0, 8.0])
-    assert [value.tolist() for value in found] == [[2.0, 3.0], [7.0, 8.0], [2.0, 3.0]]
+    # Starts at an inner tensor; one fetch is fed, and one is fetched twice.
+    results = run(graph, ["sum:0"], ["out:0", "sum:0", "out:0"], [7.0, 8.0])
+    assert [value.tolist() for value in results] == [[2.0, 3.0], [7.0, 8.0], [2.0, 3.0]]
     assert copies == []
 
 
-def test_functions_inside_are_called(copies: list[None]):
+def test_calls_functions_in_the_graph(copies: list[None]):
     def function(x: tf.Tensor) -> tf.Tensor:
         return tf.identity(tf.cond(tf.reduce_sum(x) > 0, lambda: x * 2, lambda: -x), name="out")
 
@@ -57,7 +59,7 @@ def test_functions_inside_are_called(copies: list[None]):
     assert run(graph, ["x:0"], ["out:0"], [-4.0])[0].tolist() == [4.0]
 
 
-def test_what_waits_for_an_op_whose_result_is_fed_is_copied(copies: list[None]):
+def test_copies_ops_that_wait_for_an_op_whose_result_is_fed(copies: list[None]):
     def function(x: tf.Tensor) -> tf.Tensor:
         middle = tf.add(x, 1.0, name="middle")
         with tf.control_dependencies([middle]):
@@ -67,24 +69,24 @@ def test_what_waits_for_an_op_whose_result_is_fed_is_copied(copies: list[None]):
     assert len(copies) == 1
 
 
-def test_an_op_of_which_one_output_is_fed_is_copied(copies: list[None]):
+def test_copies_an_op_of_which_only_one_output_is_fed(copies: list[None]):
     def function(x: tf.Tensor) -> tf.Tensor:
         values, indices = tf.nn.top_k(x, 2, name="top")
         return tf.add(values, tf.cast(indices, tf.float32), name="out")
 
     graph = traced(function)
     (values,) = [name for name in (t.name for t in graph.get_operation_by_name("top").outputs) if name.endswith(":0")]
-    found = run(graph, ["x:0", values], ["out:0"], [5.0, 9.0, 7.0], [100.0, 200.0])
-    assert found[0].tolist() == [101.0, 202.0]
+    result = run(graph, ["x:0", values], ["out:0"], [5.0, 9.0, 7.0], [100.0, 200.0])
+    assert result[0].tolist() == [101.0, 202.0]
     assert len(copies) == 1
 
 
-def test_tensorflow_forgets_a_section_with_it():
+def test_function_is_removed_from_tensorflow_with_its_subgraph():
     graph = traced(lambda x: tf.identity(x, name="out"))
-    section = Subgraph(graph, graph.inputs, [graph.get_tensor_by_name("out:0")])
-    name = section._name
+    part = Subgraph(graph, graph.inputs, [graph.get_tensor_by_name("out:0")])
+    name = part._name
     assert context.context().has_function(name)
-    del section
+    del part
     assert not context.context().has_function(name)
 
 
@@ -102,7 +104,7 @@ ROUNDED = {
     "dense": lambda x: tf.tanh(_dense(x)),
     "logarithm": lambda x: tf.math.log(tf.abs(x) + 1.0),
 }
-"""What Grappler computes otherwise than op by op: with the inverse, in one op, by log1p."""
+"""Functions that Grappler rewrites, so that their last bits differ: with the inverse, in one op, by log1p."""
 
 
 @pytest.mark.parametrize("name", ROUNDED)
@@ -119,7 +121,7 @@ def test_floats_are_rounded_as_a_saved_model_rounds_them(name: str, tmp_path: Pa
     np.testing.assert_array_equal(run(traced(function), ["x:0"], ["out:0"], x)[0], served)
 
 
-def test_grappler_is_left_out_where_nothing_is_a_float():
+def test_grappler_is_disabled_for_subgraphs_without_floats():
     def function(x: tf.Tensor) -> tf.Tensor:
         is_large = tf.identity(tf.greater(x, 2.0), name="is_large")
         tf.cast(is_large, tf.int64, name="number")
@@ -129,13 +131,13 @@ def test_grappler_is_left_out_where_nothing_is_a_float():
     graph = traced(function)
     branch = next(op.name for op in graph.get_operations() if op.type in ("If", "StatelessIf"))
     is_large = graph.get_tensor_by_name("is_large:0")
-    for name, is_left_out in {"number": True, "float": False, branch: False}.items():
-        section = Subgraph(graph, [is_large], [graph.get_tensor_by_name(f"{name}:0")])
-        config = config_pb2.ConfigProto.FromString(section._attributes[-1])
-        assert config.graph_options.rewrite_options.disable_meta_optimizer == is_left_out
+    for name, is_disabled in {"number": True, "float": False, branch: False}.items():
+        part = Subgraph(graph, [is_large], [graph.get_tensor_by_name(f"{name}:0")])
+        config = config_pb2.ConfigProto.FromString(part._attributes[-1])
+        assert config.graph_options.rewrite_options.disable_meta_optimizer == is_disabled
 
 
-def test_what_waits_for_an_input_that_is_not_given_is_copied(copies: list[None]):
+def test_copies_ops_that_wait_for_an_input_that_is_not_fed(copies: list[None]):
     @tf.function(autograph=False)
     def function(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([y]):
@@ -147,7 +149,7 @@ def test_what_waits_for_an_input_that_is_not_given_is_copied(copies: list[None])
     assert len(copies) == 1
 
 
-def test_a_copy_has_each_constant_once_and_nothing_that_only_passes_a_tensor_on():
+def test_copy_shares_constants_and_omits_identity_ops():
     def function(x: tf.Tensor) -> tf.Tensor:
         passed = tf.identity(tf.identity(x, name="first"), name="second")
         waited_for = tf.identity(x, name="waited_for")
@@ -164,12 +166,12 @@ def test_a_copy_has_each_constant_once_and_nothing_that_only_passes_a_tensor_on(
     }
     assert sorted(names["Identity"]) == ["out", "waited_for"]
     assert sorted(names["Const"]) == ["Const", "Const_4", "Const_5", "after"]
-    found = pruned(tf.constant([2.0]))
-    assert found["out"].numpy().tolist() == [30.0] and found["x"].numpy().tolist() == [2.0]
+    outputs = pruned(tf.constant([2.0]))
+    assert outputs["out"].numpy().tolist() == [30.0] and outputs["x"].numpy().tolist() == [2.0]
 
 
-def test_a_copy_may_be_cut_anywhere():
-    """At one of an op's results, at what else is waited for, and where ops are called as the copy's inputs are."""
+def test_copy_may_start_at_any_tensor():
+    """It starts at one of two outputs of an op, and at an op that others wait for. Ops have the names of its inputs."""
 
     def function(x: tf.Tensor) -> tf.Tensor:
         offset = tf.add(x, tf.constant([1.0, 2.0]), name="feed_0")

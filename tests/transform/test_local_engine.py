@@ -1,4 +1,4 @@
-"""The local engine on a dataset."""
+"""The local engine analyzes datasets."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from tidemill.transform.local_engine import LocalEngine
 from tidemill.transform.raw import RawColumn
 from tidemill.transform.rows import parquet_rows
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
@@ -30,8 +32,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     )
 
 
-class Heard(Progress):
-    """Progress that is kept."""
+class RecordedProgress(Progress):
+    """Progress that keeps its events."""
 
     def __init__(self):
         super().__init__("preprocess")
@@ -41,39 +43,39 @@ class Heard(Progress):
         self.events.append((done, total, what))
 
 
-def analysed(examples: Dataset, folder: Path, **settings) -> dict[str, bytes]:
-    """The artifact's files."""
+def artifact_files(examples: Dataset, folder: Path, **settings) -> dict[str, bytes]:
+    """Analyzes examples and returns the files of the artifact."""
     features = spec(features=FEATURES).features
     folder.mkdir()
-    heard = Heard()
+    progress = RecordedProgress()
     columns = feature_columns(features, examples.schema())
-    LocalEngine(**settings).analyse(FeaturesFunction(features), columns, examples, folder, heard)
-    assert heard.events[-1] == (TRAIN_ROWS, TRAIN_ROWS, "analyse")
-    assert [done for done, *_ in heard.events] == sorted(done for done, *_ in heard.events)
+    LocalEngine(**settings).analyse(FeaturesFunction(features), columns, examples, folder, progress)
+    assert progress.events[-1] == (TRAIN_ROWS, TRAIN_ROWS, "analyse")
+    assert [done for done, *_ in progress.events] == sorted(done for done, *_ in progress.events)
     canonicalise(folder / TRANSFORM_FN)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_neither_threads_nor_spans_change_a_byte(examples: Dataset, tmp_path: Path):
+def test_threads_and_the_analyzer_cache_give_the_same_bytes(examples: Dataset, tmp_path: Path):
     analyzer_cache = tmp_path / "analyzer_cache"
-    want = analysed(examples, tmp_path / "one", threads=1)
+    want = artifact_files(examples, tmp_path / "one", threads=1)
     assert any(name.startswith(f"{TRANSFORM_FN}/assets/") for name in want)
     for number, settings in enumerate(
         [{"threads": 4}, {"analyzer_cache": analyzer_cache}, {"analyzer_cache": analyzer_cache, "threads": 3}]
     ):
-        assert analysed(examples, tmp_path / str(number), **settings) == want
+        assert artifact_files(examples, tmp_path / str(number), **settings) == want
 
 
-def test_files_that_were_seen_are_not_read_again(examples: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cached_files_are_not_read(examples: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     analyzer_cache = tmp_path / "analyzer_cache"
-    want = analysed(examples, tmp_path / "first", analyzer_cache=analyzer_cache)
+    want = artifact_files(examples, tmp_path / "first", analyzer_cache=analyzer_cache)
     for reader in (parquet_rows._RowGroupUnit, scan_tally.ScanTally):
         name = "batches" if reader is parquet_rows._RowGroupUnit else "run"
         monkeypatch.setattr(reader, name, lambda *_, **__: pytest.fail("read"))
-    assert analysed(examples, tmp_path / "second", analyzer_cache=analyzer_cache) == want
+    assert artifact_files(examples, tmp_path / "second", analyzer_cache=analyzer_cache) == want
 
 
-def test_an_analyzer_for_beam_alone_is_refused_before_any_row_is_read(
+def test_rejects_an_analyzer_that_only_beam_runs_before_rows_are_read(
     examples: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     import apache_beam as beam
@@ -88,16 +90,18 @@ def test_an_analyzer_for_beam_alone_is_refused_before_any_row_is_read(
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("read"))
     with pytest.raises(TidemillError, match="use the beam engine") as raised:
-        LocalEngine().analyse(preprocessing_fn, [RawColumn("zscore", "float32")], examples, tmp_path, Heard())
+        LocalEngine().analyse(
+            preprocessing_fn, [RawColumn("zscore", "float32")], examples, tmp_path, RecordedProgress()
+        )
     assert raised.value.code is Code.UNSUPPORTED
 
 
-def test_a_column_of_another_type_is_named(tmp_path: Path):
+def test_rejects_a_column_of_another_type(tmp_path: Path):
     examples = Dataset(write_examples(tmp_path / "data", {"train": pa.table({"x": [1.5]})}))
 
     def preprocessing_fn(inputs):
         return {"x": inputs["x"].values - tft.min(inputs["x"])}
 
     with pytest.raises(TidemillError) as raised:
-        LocalEngine().analyse(preprocessing_fn, [RawColumn("x", "int64")], examples, tmp_path, Heard())
+        LocalEngine().analyse(preprocessing_fn, [RawColumn("x", "int64")], examples, tmp_path, RecordedProgress())
     assert raised.value.code is Code.FEATURE_TYPE and raised.value.where == "x"

@@ -16,7 +16,7 @@ from tensorflow_transform import graph_tools, tf2_utils
 
 from tests.transform.tft import functions
 from tests.transform.tft.beam_artifacts import flat_arrays, read_artifact
-from tests.transform.tft.bound import SPECS, batch, bind_phases
+from tests.transform.tft.binding import SPECS, batch, bind_phases
 from tidemill.transform.canonical import canonicalise
 from tidemill.transform.describe import needed_inputs
 from tidemill.transform.graph import TRANSFORM_FN

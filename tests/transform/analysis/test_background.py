@@ -1,4 +1,4 @@
-"""Vocabularies that are counted while the function is traced."""
+"""Counting on background threads: columns are counted while the function is traced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tests.transform.local_engine import analyze_rows
+from tests.transform.row_engine import analyze_rows
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.analysis import background
 from tidemill.transform.analysis.background import AwaitedValues, BackgroundThread, prefetch_counts
@@ -27,6 +27,7 @@ from tidemill.transform.raw import RawColumn
 from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.tft.trace import Trace
 
+pytestmark = pytest.mark.tensorflow
 COLUMNS = {"s": "string", "t": "string", "n": "int64", "x": "float32"}
 
 
@@ -44,7 +45,7 @@ def dense(x: tf.SparseTensor, fill: object) -> tf.Tensor:
 
 
 def raw_and_others(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Two vocabularies of columns as they stand, and of what depends on them otherwise."""
+    """Vocabularies of unchanged columns, and of other functions of the columns."""
     strings = {
         "filled": dense(inputs["s"], ""),
         "digits": tf.strings.as_string(dense(inputs["n"], 0)),
@@ -58,25 +59,26 @@ def raw_and_others(inputs: dict[str, Any]) -> dict[str, Any]:
     return ids
 
 
-def begun(rows: ParquetRows, folder: Path, **settings: Any) -> list[str]:
-    """The queries that a trace begins."""
+def prefetched_queries(rows: ParquetRows, folder: Path, **settings: Any) -> list[str]:
+    """Returns the queries that run while the function is traced."""
     settings = {"memory_bytes": 1 << 28, "threads": 2} | settings
     with CountStore(folder, **settings) as counts:
         Trace(raw_and_others, rows.specs, folder, prefetch_counts(rows, counts))
         return list(counts._prefetched)
 
 
-def test_columns_are_counted_that_a_vocabulary_provably_wants_as_they_are(rows: ParquetRows, tmp_path: Path):
-    queries = begun(rows, tmp_path)
+def test_unchanged_columns_are_counted_during_the_trace(rows: ParquetRows, tmp_path: Path):
+    queries = prefetched_queries(rows, tmp_path)
     assert ['"s count"' in query for query in queries] == [True, False] and '"n count"' in queries[1]
     assert all("0.parquet" in query and "1.parquet" in query for query in queries)
 
 
-def test_nothing_is_counted_where_it_does_not_help(rows: ParquetRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert begun(rows, tmp_path, threads=1) == []
-    assert begun(rows, tmp_path, per_file=True) == []
+def test_nothing_is_prefetched_if_it_does_not_help(rows: ParquetRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It does not help with one thread, with counts per file, or with many rows."""
+    assert prefetched_queries(rows, tmp_path, threads=1) == []
+    assert prefetched_queries(rows, tmp_path, per_file=True) == []
     monkeypatch.setattr(background, "_MAX_ROWS", 5)
-    assert begun(rows, tmp_path) == []
+    assert prefetched_queries(rows, tmp_path) == []
 
 
 def vocabularies(rows: ParquetRows, folder: Path, threads: int, function: Callable = raw_and_others) -> dict:
@@ -86,14 +88,14 @@ def vocabularies(rows: ParquetRows, folder: Path, threads: int, function: Callab
     return {file.name: file.read_bytes() for file in files}
 
 
-def test_the_vocabularies_are_the_same(rows: ParquetRows, tmp_path: Path):
-    found = vocabularies(rows, tmp_path / "ahead", 2)
-    assert found == vocabularies(rows, tmp_path / "not", 1)
-    # Of 4 and 2 rows: s is a, null, b, a and b, a; n is 3, 3, null, 4 and null, 4.
-    assert (found["filled"], found["digits"]) == (b"a\nb\n", b"4\n3\n0\n")
+def test_prefetched_vocabularies_equal_those_counted_later(rows: ParquetRows, tmp_path: Path):
+    prefetched = vocabularies(rows, tmp_path / "prefetched", 2)
+    assert prefetched == vocabularies(rows, tmp_path / "later", 1)
+    # The files have 4 and 2 rows: s is a, null, b, a and b, a; n is 3, 3, null, 4 and null, 4.
+    assert (prefetched["filled"], prefetched["digits"]) == (b"a\nb\n", b"4\n3\n0\n")
 
 
-def test_text_that_is_no_utf8_is_a_users_mistake(tmp_path: Path):
+def test_reports_text_that_is_not_utf8(tmp_path: Path):
     offsets = pa.array([0, 1], pa.int32()).buffers()[1]
     bad = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])
     pq.write_table(pa.table({"s": bad}), tmp_path / "rows.parquet")
@@ -107,40 +109,40 @@ def test_text_that_is_no_utf8_is_a_users_mistake(tmp_path: Path):
     assert raised.value.code is Code.UNREADABLE_FILE
 
 
-ENDLESS = "SELECT sum(a.range * b.range) AS s FROM range(10000000) a, range(10000000) b"
+SLOW_QUERY = "SELECT sum(a.range * b.range) AS s FROM range(10000000) a, range(10000000) b"
 
 
-def test_what_nobody_asks_for_is_given_up(tmp_path: Path):
-    """A query that would take hours does not keep the analysis from ending."""
+def test_analysis_ends_before_a_query_whose_result_is_not_used(tmp_path: Path):
+    """The query would take hours."""
     with CountStore(tmp_path, 1 << 28, 2) as counts:
-        counts.prefetch(ENDLESS)
-        counts.prefetch("SELECT 1 AS waiting")
-        with counts.source("SELECT 2 AS own") as source:
+        counts.prefetch(SLOW_QUERY)
+        counts.prefetch("SELECT 1 AS queued")
+        with counts.source("SELECT 2 AS other") as source:
             assert counts.rows(f"FROM {source}") == [(2,)]
     assert not counts.has_prefetched
 
 
-def test_an_interrupt_ends_the_waiting_for_a_query(tmp_path: Path):
+def test_interrupt_ends_the_wait_for_a_query(tmp_path: Path):
     timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     with pytest.raises(KeyboardInterrupt), CountStore(tmp_path, 1 << 28, 2) as counts:
-        counts.prefetch(ENDLESS)
+        counts.prefetch(SLOW_QUERY)
         timer.start()
-        with counts.source(ENDLESS):
+        with counts.source(SLOW_QUERY):
             pytest.fail("the query ended")
 
 
-def test_what_does_not_fit_into_memory_is_counted_when_it_is_asked_for(tmp_path: Path):
-    held = "SELECT list(i) AS all FROM range(3000000) t(i)"
+def test_query_whose_result_does_not_fit_into_memory_runs_when_it_is_needed(tmp_path: Path):
+    query = "SELECT list(i) AS all FROM range(3000000) t(i)"
     with CountStore(tmp_path, 20 << 20, 2) as counts:
-        counts.prefetch(held)
+        counts.prefetch(query)
         counts._background.submit(int).result()
-        with counts.source(held) as source:
-            assert source == f"({held})"
+        with counts.source(query) as source:
+            assert source == f"({query})"
         assert not counts.has_prefetched
 
 
-def test_an_interrupt_ends_what_goes_on_beside(tmp_path: Path):
-    """A count that was begun, one that waits for it, and one of the connection's own."""
+def test_interrupt_ends_background_queries(tmp_path: Path):
+    """One waits for a prefetched query, one waits for its turn, and one runs on the store's own connection."""
     timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
 
     def scan(query: str) -> None:
@@ -148,21 +150,21 @@ def test_an_interrupt_ends_what_goes_on_beside(tmp_path: Path):
             counts.rows(f"SELECT count(*) FROM {source}")
 
     with CountStore(tmp_path, 1 << 28, 2) as counts:
-        counts.prefetch(ENDLESS)
+        counts.prefetch(SLOW_QUERY)
         with pytest.raises(KeyboardInterrupt), BackgroundThread(counts) as background:
-            begun = [background.submit(scan, query) for query in (ENDLESS, f"{ENDLESS} WHERE true")]
+            scans = [background.submit(scan, query) for query in (SLOW_QUERY, f"{SLOW_QUERY} WHERE true")]
             timer.start()
-            begun[0].result()
-        assert begun[1].cancelled()
+            scans[0].result()
+        assert scans[1].cancelled()
         with pytest.raises(ArithmeticError), BackgroundThread(counts) as background:
-            own = background.submit(scan, f"{ENDLESS} WHERE true")
+            own = background.submit(scan, f"{SLOW_QUERY} WHERE true")
             raise ArithmeticError
         assert isinstance(own.exception(), duckdb.InterruptException)
         assert counts.rows("SELECT 1") == [(1,)]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_fails_beside_fails_the_analysis(rows: ParquetRows, tmp_path: Path, threads: int):
+def test_error_on_the_background_thread_fails_the_analysis(rows: ParquetRows, tmp_path: Path, threads: int):
     def key(token: str) -> str:
         raise ArithmeticError(f"no key of {token!r}")
 
@@ -174,7 +176,7 @@ def test_what_fails_beside_fails_the_analysis(rows: ParquetRows, tmp_path: Path,
         vocabularies(rows, tmp_path / "graph", threads, function)
 
 
-def test_a_value_is_waited_for_when_it_is_asked_for(tmp_path: Path):
+def test_awaited_value_is_ready_when_it_is_read(tmp_path: Path):
     first = threading.Event()
     with CountStore(tmp_path, 1 << 28, 2) as counts, BackgroundThread(counts) as background:
         values = AwaitedValues({"slow": background.submit(first.wait, 30), "after": background.submit(int, "7")})
@@ -183,23 +185,23 @@ def test_a_value_is_waited_for_when_it_is_asked_for(tmp_path: Path):
         assert dict(values) == {"slow": True, "after": 7}
 
 
-def test_an_interrupt_ends_a_stream(tmp_path: Path):
+def test_error_ends_a_stream(tmp_path: Path):
     with CountStore(tmp_path, 1 << 28, 2) as counts:
         with pytest.raises(ArithmeticError), BackgroundThread(counts) as background:
             started = threading.Event()
-            begun = background.submit(
+            stream = background.submit(
                 lambda: [started.set() for _ in counts.stream(f"SELECT range FROM range({10**12})")]
             )
             assert started.wait(60)
             raise ArithmeticError
         # Arrow's reader wraps DuckDB's error.
-        assert "Interrupted" in str(begun.exception())
+        assert "Interrupted" in str(stream.exception())
 
 
-def test_a_vocabulary_may_be_forgotten_while_a_result_is_fetched(tmp_path: Path):
+def test_table_of_a_collected_vocabulary_is_dropped_before_the_next_query(tmp_path: Path):
     with CountStore(tmp_path, 1 << 28, 2) as counts:
         tokens = [VocabularyTable(counts, counts.create("SELECT 'a'::BLOB AS token, 1 AS metric"), is_integer=False)]
-        tokens.append(tokens)  # Only the collector finds out that nobody needs it.
+        tokens.append(tokens)  # a cycle, which only the garbage collector frees
         table = tokens[0].table
         del tokens
         gc.collect()
@@ -208,8 +210,8 @@ def test_a_vocabulary_may_be_forgotten_while_a_result_is_fetched(tmp_path: Path)
         assert not counts._to_drop
 
 
-def test_a_key_function_may_trace(rows: ParquetRows, tmp_path: Path):
-    """It runs beside the thread that binds the vocabularies."""
+def test_key_function_may_trace(rows: ParquetRows, tmp_path: Path):
+    """It runs on another thread than the one that binds the vocabularies."""
 
     def key(token: bytes) -> bytes:
         work = tmp_path / f"work-{uuid.uuid4().hex}"
@@ -226,5 +228,4 @@ def test_a_key_function_may_trace(rows: ParquetRows, tmp_path: Path):
             for name, x in filled.items()
         }
 
-    found = vocabularies(rows, tmp_path / "graph", 2, function)
-    assert found == {"keyed_s": b"a\nb\n", "keyed_t": b"2\n1\n"}
+    assert vocabularies(rows, tmp_path / "graph", 2, function) == {"keyed_s": b"a\nb\n", "keyed_t": b"2\n1\n"}

@@ -1,4 +1,4 @@
-"""Columns of lists: a transform module takes them as they are, from Parquet to the scores of a served model."""
+"""Columns of lists: a transform module receives them as sparse tensors, from Parquet to a served model."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tidemill.transform.preprocess import preprocess
 from tidemill.transform.raw import RawColumn, raw_columns, to_dense, to_lists
 from tidemill.validation.validate import validate
 
+pytestmark = pytest.mark.tensorflow
 MIN = -(2**63)
 ROWS = 400
 MODULE = """
@@ -79,8 +80,8 @@ def rows(count: int, seed: int) -> pa.Table:
     )
 
 
-def known(part: list | None) -> list:
-    return [value for value in part or [] if value is not None]
+def present(values: list | None) -> list:
+    return [value for value in values or [] if value is not None]
 
 
 @pytest.mark.parametrize(
@@ -98,18 +99,18 @@ def known(part: list | None) -> list:
         (pa.array([None, None], pa.list_(pa.bool_())), "int64", [[MIN], [MIN]], [[], []]),
     ],
 )  # fmt: skip
-def test_values(array: pa.Array, dtype: str, dense: list, lists: list):
+def test_converts_lists_to_dense_and_lists(array: pa.Array, dtype: str, dense: list, lists: list):
     batch = pa.record_batch({"x": array})
     columns = raw_columns(batch.schema)
     assert columns == [RawColumn("x", dtype, is_list=True)]
-    found = to_dense(batch, columns)["x"]
-    np.testing.assert_array_equal(found, np.array(dense, found.dtype))
+    result = to_dense(batch, columns)["x"]
+    np.testing.assert_array_equal(result, np.array(dense, result.dtype))
     assert to_lists(batch, columns)["x"].to_pylist() == lists
     assert to_lists(batch.slice(1), columns)["x"].to_pylist() == lists[1:]
     assert to_dense(batch.slice(0, 0), columns)["x"].shape == (0, 1)
 
 
-def test_what_is_no_list_of_values():
+def test_nested_lists_are_no_raw_columns_and_scalars_are_no_lists():
     nested = pa.schema([("deep", pa.list_(pa.list_(pa.int64()))), ("rows", pa.list_(pa.struct([("a", pa.int8())])))])
     assert raw_columns(nested) == []
     with pytest.raises(TidemillError) as caught:
@@ -117,13 +118,16 @@ def test_what_is_no_list_of_values():
     assert caught.value.code is Code.FEATURE_TYPE
 
 
-def test_declared_features_take_no_lists(tmp_path: Path):
+def test_rejects_a_list_column_as_a_declared_feature(tmp_path: Path):
     with pytest.raises(TidemillError, match=r"features\.hours.*transform_module") as caught:
         run(tmp_path, {"train": rows(20, 1)}, features={"hours": {"kind": "numeric"}})
     assert caught.value.code is Code.FEATURE_TYPE
 
 
-@pytest.fixture(scope="module", params=["local", "beam"])
+BEAM = pytest.param("beam", marks=[pytest.mark.full, pytest.mark.beam])
+
+
+@pytest.fixture(scope="module", params=["local", BEAM])
 def lists(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     splits = {"train": rows(1500, 1), "valid": rows(300, 2), "test": rows(1, 3)}
     folder = tmp_path_factory.mktemp(request.param)
@@ -131,21 +135,21 @@ def lists(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_the_module_sees_sparse_lists(lists: Run, split: str):
+def test_module_receives_lists_as_sparse_tensors(lists: Run, split: str):
     assert lists.graph.raw_columns == [
         RawColumn("tags", "string", True), RawColumn("scores", "float32", True), RawColumn("hours", "int64", True),
         RawColumn("x", "float32"),
     ]  # fmt: skip
-    tags = [known(part) for part in lists.raw(split, "tags")]
+    tags = [present(part) for part in lists.raw(split, "tags")]
     np.testing.assert_array_equal(lists.transformed_column(split, "tags"), [len(part) for part in tags])
     np.testing.assert_array_equal(
-        lists.transformed_column(split, "hours"), [sum(known(part)) for part in lists.raw(split, "hours")]
+        lists.transformed_column(split, "hours"), [sum(present(part)) for part in lists.raw(split, "hours")]
     )
     words = (lists.graph.path / "transform_fn" / "assets" / "tags").read_text(encoding="utf-8").splitlines()
-    ids = {word: place for place, word in enumerate(words)}
+    ids = {word: position for position, word in enumerate(words)}
     expected = [ids.get(part[0], len(words)) + 1 if part else 0 for part in tags]
     np.testing.assert_array_equal(lists.transformed_column(split, "first_tag"), expected)
-    train, sums = ([sum(np.float32(v) for v in known(p)) for p in lists.raw(s, "scores")] for s in ("train", split))
+    train, sums = ([sum(np.float32(v) for v in present(p)) for p in lists.raw(s, "scores")] for s in ("train", split))
     expected = (np.array(sums) - np.mean(train)) / np.std(train)
     np.testing.assert_allclose(lists.transformed_column(split, "scores"), expected, rtol=1e-4, atol=1e-5)
 
@@ -153,10 +157,10 @@ def test_the_module_sees_sparse_lists(lists: Run, split: str):
 def test_one_row_is_transformed_like_many(lists: Run):
     function = lists.graph.dense_function().concrete()
     batch = lists.examples.read("valid").slice(0, 40).combine_chunks().to_batches()[0]
-    for place in range(batch.num_rows):
-        made = function(_tensors(batch.slice(place, 1), lists))
+    for row in range(batch.num_rows):
+        made = function(_tensors(batch.slice(row, 1), lists))
         for feature in lists.graph.features:
-            value = lists.transformed_column("valid", feature["name"])[place]
+            value = lists.transformed_column("valid", feature["name"])[row]
             assert made[feature["name"]].numpy()[0] == pytest.approx(value, abs=1e-6)
 
 
@@ -167,10 +171,9 @@ def _tensors(batch: pa.RecordBatch, lists: Run) -> dict:
     return {column.name: tf.constant(dense[column.name], column.dtype) for column in lists.graph.raw_columns}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "beam"])
-def test_from_parquet_to_a_served_model(tmp_path: Path, engine: str):
-    """Training itself replays rows through both signatures of what it exports."""
+@pytest.mark.parametrize("engine", ["local", BEAM])
+def test_lists_from_parquet_to_a_served_model(tmp_path: Path, engine: str):
+    """Training replays rows through both signatures of the model that it exports."""
     from tidemill.training.train import train
 
     pq.write_table(rows(ROWS, 5), tmp_path / "rows.parquet")

@@ -1,4 +1,4 @@
-"""Parquet to Parquet: order, threads, memory, and what goes wrong."""
+"""Transforms Parquet files to Parquet files: order, threads, memory, errors and interrupts."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidemill.artifacts.examples import ROW_GROUP_ROWS
-from tidemill.transform.apply import value_index  # noqa: F401 - Polars, which changes what a signal does
+from tidemill.transform.apply import value_index  # noqa: F401 - imports Polars, which handles signals
 from tidemill.transform.apply.transform_files import transform_files
 
 SCHEMA = pa.schema([("x", pa.int32()), ("y", pa.float32())])
-SIZES = {"a": [10, 20, 30], "empty": [], "large": [ROW_GROUP_ROWS + 5, 7], "b": [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 1]}
+ROW_GROUPS = {
+    "a": [10, 20, 30],
+    "empty": [],
+    "large": [ROW_GROUP_ROWS + 5, 7],
+    "b": [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 1],
+}
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder, start, paths = tmp_path_factory.mktemp("sources"), 0, []
     schema = pa.schema([("n", pa.int64()), ("s", pa.string()), ("unused", pa.int8())])
-    for name, sizes in SIZES.items():
+    for name, sizes in ROW_GROUPS.items():
         paths.append(folder / f"{name}.parquet")
         with pq.ParquetWriter(paths[-1], schema) as writer:
             for size in sizes:
@@ -44,6 +49,7 @@ def transform(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def run(sources: list[Path], folder: Path, threads: int, function=transform) -> tuple[list[Path], list[int]]:
+    """Transforms files; returns the written files and the numbers of rows that were reported."""
     folder.mkdir(exist_ok=True)
     targets, written = [folder / path.name for path in sources], []
     pairs = list(zip(sources, targets, strict=True))
@@ -51,13 +57,13 @@ def run(sources: list[Path], folder: Path, threads: int, function=transform) -> 
     return targets, written
 
 
-def test_rows_keep_their_order_and_threads_change_no_byte(sources: list[Path], tmp_path: Path):
+def test_rows_keep_their_order_and_any_number_of_threads_gives_the_same_bytes(sources: list[Path], tmp_path: Path):
     expected = None
     for threads in (1, 2, 5):
         targets, written = run(sources, tmp_path / str(threads), threads)
         tables = [pq.read_table(path) for path in targets]
-        assert [table.num_rows for table in tables] == [sum(sizes) for sizes in SIZES.values()]
-        assert sum(written) == sum(map(sum, SIZES.values()))
+        assert [table.num_rows for table in tables] == [sum(sizes) for sizes in ROW_GROUPS.values()]
+        assert sum(written) == sum(map(sum, ROW_GROUPS.values()))
         whole = pa.concat_tables(tables)
         assert whole["x"].to_numpy().tolist() == list(range(whole.num_rows))
         assert np.array_equal(whole["y"].to_numpy(), np.arange(whole.num_rows) % 9)
@@ -66,7 +72,7 @@ def test_rows_keep_their_order_and_threads_change_no_byte(sources: list[Path], t
         expected = content
 
 
-def test_row_groups_are_no_larger_than_a_datasets_and_small_ones_are_joined(sources: list[Path], tmp_path: Path):
+def test_small_row_groups_are_joined_and_large_ones_are_split(sources: list[Path], tmp_path: Path):
     targets, _ = run(sources, tmp_path / "out", 2)
     metadata = [pq.read_metadata(path) for path in targets]
     assert [[m.row_group(i).num_rows for i in range(m.num_row_groups)] for m in metadata] == [
@@ -77,8 +83,8 @@ def test_row_groups_are_no_larger_than_a_datasets_and_small_ones_are_joined(sour
     ]
 
 
-def test_no_more_units_than_slots_are_held(tmp_path: Path):
-    """While the first unit of a file is in work, others wait for it to be written, but not without bound."""
+def test_look_ahead_is_bounded_when_the_first_unit_is_slow(tmp_path: Path):
+    """Finished units wait until the first unit of the file is written."""
     source = tmp_path / "source.parquet"
     rows = pa.table({"n": np.arange(20 * ROW_GROUP_ROWS), "s": pa.array(["1"] * (20 * ROW_GROUP_ROWS))})
     pq.write_table(rows, source, row_group_size=ROW_GROUP_ROWS)
@@ -91,7 +97,7 @@ def test_no_more_units_than_slots_are_held(tmp_path: Path):
         if first == 0:
             assert go.wait(60)
         elif first == 4:
-            # All that may be in work is: the first, and the four after it.
+            # All units that may be in work are: the first, and the four after it.
             threading.Timer(0.5, go.set).start()
         if not go.is_set():
             assert first < 5
@@ -102,7 +108,7 @@ def test_no_more_units_than_slots_are_held(tmp_path: Path):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_an_error_ends_the_run(sources: list[Path], tmp_path: Path, threads: int):
+def test_error_in_the_function_ends_the_run(sources: list[Path], tmp_path: Path, threads: int):
     def failing(batch: pa.RecordBatch) -> pa.RecordBatch:
         if batch.column("n")[0].as_py() > 60:
             raise ValueError("no")
@@ -112,15 +118,15 @@ def test_an_error_ends_the_run(sources: list[Path], tmp_path: Path, threads: int
         run(sources, tmp_path / "out", threads, failing)
 
 
-def test_a_target_that_cannot_be_written(sources: list[Path], tmp_path: Path):
+def test_error_while_writing_ends_the_run(sources: list[Path], tmp_path: Path):
     pairs = [(sources[0], tmp_path / "missing" / "a.parquet")]
     with pytest.raises(FileNotFoundError):
         transform_files(pairs, ["n", "s"], ["s"], SCHEMA, transform, 2, lambda rows: None)
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> list[Path]:
-    """Three files of twenty units each."""
+def many_units(tmp_path: Path) -> list[Path]:
+    """Writes three files of twenty units each."""
     rows = pa.table({"n": np.arange(20 * ROW_GROUP_ROWS), "s": pa.array(["1"] * (20 * ROW_GROUP_ROWS))})
     paths = [tmp_path / f"{name}.parquet" for name in "abc"]
     for path in paths:
@@ -128,17 +134,18 @@ def many(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def at_work() -> list[str]:
+def running_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("transform_")]
 
 
 def interrupt_after(*seconds: float) -> None:
+    """Sends SIGINT to the main thread after some seconds."""
     thread = threading.main_thread().ident
     for after in seconds:
         threading.Timer(after, signal.pthread_kill, [thread, signal.SIGINT]).start()
 
 
-def test_an_interrupt_ends_the_run(many: list[Path], tmp_path: Path):
+def test_interrupt_ends_the_run(many_units: list[Path], tmp_path: Path):
     first, written = threading.Lock(), []
 
     def slow(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -147,15 +154,15 @@ def test_an_interrupt_ends_the_run(many: list[Path], tmp_path: Path):
         time.sleep(0.1)
         return transform(batch)
 
-    pairs = [(path, tmp_path / f"out-{path.name}") for path in many]
+    pairs = [(path, tmp_path / f"out-{path.name}") for path in many_units]
     with pytest.raises(KeyboardInterrupt):
         transform_files(pairs, ["n", "s"], ["s"], SCHEMA, slow, 2, written.append)
-    assert not at_work()
+    assert not running_threads()
     assert sum(written) < 60 * ROW_GROUP_ROWS
 
 
-def test_nothing_is_written_after_a_second_interrupt(many: list[Path], tmp_path: Path):
-    """It ends the waiting for the threads, while they may be at any place."""
+def test_nothing_is_written_after_a_second_interrupt(many_units: list[Path], tmp_path: Path):
+    """The second interrupt ends the wait for the threads, which then still run."""
     go, folder = threading.Event(), tmp_path / "out"
 
     def slow(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -166,13 +173,13 @@ def test_nothing_is_written_after_a_second_interrupt(many: list[Path], tmp_path:
         return transform(batch)
 
     with pytest.raises(KeyboardInterrupt):
-        run(many, folder, 2, slow)
-    assert at_work()
+        run(many_units, folder, 2, slow)
+    assert running_threads()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert list(before) == ["a.parquet"]
     go.set()
     deadline = time.monotonic() + 60
-    while at_work():
+    while running_threads():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

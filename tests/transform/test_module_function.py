@@ -163,7 +163,7 @@ BAD = {
     "value": (module("    return {'a': 3}\n"), Code.TRANSFORM_FAILED, "'a'"),
     "empty": (module("    return {}\n"), Code.TRANSFORM_FAILED, "empty"),
     "constant": (module("    return {'a': tf.zeros([5])}\n"), Code.TRANSFORM_FAILED, "no column"),
-    "label alone": (module(Y + "    return {'y': y}\n"), Code.TRANSFORM_FAILED, "except the label"),
+    "only the label": (module(Y + "    return {'y': y}\n"), Code.TRANSFORM_FAILED, "except the label"),
     "sparse": (module("    return {'a': inputs['x']}\n"), Code.UNSUPPORTED, "'a'.*sparse"),
     "ragged": (module("    return {'a': tf.RaggedTensor.from_sparse(inputs['x'])}\n"), Code.UNSUPPORTED, "'a'.*ragged"),
     "string": (module("    return {'a': tf.sparse.to_dense(inputs['word'])}\n"), Code.UNSUPPORTED, "'a'.*string"),
@@ -216,10 +216,10 @@ def test_accepts_the_same_vocabulary_twice(tmp_path: Path, engine: str):
         "    c = tft.apply_vocabulary(word, c, file_format='tfrecord_gzip')\n"
         "    return {'a': a, 'b': b, 'c': c}\n"
     )
-    found = run(tmp_path, {"train": small_table()}, transform_module=module(body), engine=engine)
+    result = run(tmp_path, {"train": small_table()}, transform_module=module(body), engine=engine)
     # A text file lacks the empty token; a file of records contains it.
     for name, empty in (("a", 0), ("b", 0), ("c", 3)):
-        np.testing.assert_array_equal(found.transformed_column("train", name), [2, empty, 1, 1, 1, 1])
+        np.testing.assert_array_equal(result.transformed_column("train", name), [2, empty, 1, 1, 1, 1])
 
 
 OTHER = {
@@ -270,11 +270,11 @@ COMPUTED = module(DENSE + "    return {'a': x, 'high': tf.cast(x > 1.0, tf.int64
 
 
 def test_labels_may_be_columns_or_computed(tmp_path: Path):
-    found = run(tmp_path, {"train": small_table()}, transform_module=COMPUTED, labels=["y", "high"])
-    assert [c.name for c in found.graph.computed_labels["high"]] == ["x"] and found.graph.given_labels == ["y"]
-    assert [f["name"] for f in found.graph.features] == ["a"]
-    assert list(found.transformed.columns) == ["a", "y", "high"]
-    made = found.transformed.read("train")
+    result = run(tmp_path, {"train": small_table()}, transform_module=COMPUTED, labels=["y", "high"])
+    assert [c.name for c in result.graph.computed_labels["high"]] == ["x"] and result.graph.given_labels == ["y"]
+    assert [f["name"] for f in result.graph.features] == ["a"]
+    assert list(result.transformed.columns) == ["a", "y", "high"]
+    made = result.transformed.read("train")
     assert made["high"].to_pylist() == [float(value > 1.0) for value in made["a"].to_pylist()]
     assert made["y"].to_pylist() == small_table()["y"].to_pylist()
 

@@ -1,4 +1,4 @@
-"""The index of known values against a dict."""
+"""The index of known values finds what a dict finds."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ _BINARY = st.binary(max_size=20) | st.sampled_from(
 _NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
 
 
-def assert_found(known: pa.Array, asked: pa.Array) -> None:
+def assert_finds_like_a_dict(known: pa.Array, values: pa.Array) -> None:
     positions = {value: position for position, value in enumerate(known.to_pylist())}
-    expected = [positions.get(value, NOT_FOUND) for value in asked.to_pylist()]
-    valid = np.flatnonzero(asked.is_valid().to_numpy(zero_copy_only=False))
-    assert ValueIndex(known).find(asked)[valid].tolist() == np.array(expected, int)[valid].tolist()
+    expected = [positions.get(value, NOT_FOUND) for value in values.to_pylist()]
+    valid = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
+    assert ValueIndex(known).find(values)[valid].tolist() == np.array(expected, int)[valid].tolist()
 
 
 @pytest.mark.parametrize(("type_", "values"), [(pa.large_binary(), _BINARY), (pa.int64(), _NUMBERS)])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_as_a_dict(type_: pa.DataType, values: st.SearchStrategy, data: st.DataObject):
+def test_random_values(type_: pa.DataType, values: st.SearchStrategy, data: st.DataObject):
     known = data.draw(st.lists(values, unique=True, max_size=40))
-    asked = data.draw(
+    searched = data.draw(
         st.lists(st.sampled_from(known) | values | st.none() if known else values | st.none(), max_size=60)
     )
     start = data.draw(st.integers(0, 3))
-    assert_found(pa.array(known, type_), pa.array([known[0] if known else None] * start + asked, type_).slice(start))
+    offset = [known[0] if known else None] * start
+    assert_finds_like_a_dict(pa.array(known, type_), pa.array(offset + searched, type_).slice(start))
 
 
 @pytest.mark.parametrize("length", [8, 12, 13, 40])
-def test_many(length: int):
+def test_many_values_of_each_length(length: int):
     rng = np.random.default_rng(length)
     words = [b"%0*d" % (length, number) for number in rng.choice(10**7, 70_000, replace=False)]
-    assert_found(
+    assert_finds_like_a_dict(
         pa.array(words[:30_000], pa.large_binary()), pa.array(words[10_000:] + words[:20_000], pa.large_binary())
     )
 
 
 @pytest.mark.parametrize("type_", [pa.large_binary(), pa.int64()])
-def test_hashes_that_collide(type_: pa.DataType, monkeypatch: pytest.MonkeyPatch):
-    """Exact even where many values share a hash, or the half of it that is compared."""
+def test_values_with_equal_hashes_are_told_apart(type_: pa.DataType, monkeypatch: pytest.MonkeyPatch):
+    """Many values share a hash, or the half of it that is compared first."""
     plain = value_index._Keys.__init__
 
     def poor(self: value_index._Keys, array: pa.Array) -> None:
@@ -60,11 +61,11 @@ def test_hashes_that_collide(type_: pa.DataType, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(value_index._Keys, "__init__", poor)
     numbers = list(range(300))
     values = numbers if pa.types.is_int64(type_) else [b"value number %d" % number for number in numbers]
-    assert_found(pa.array(values[:200], type_), pa.array(values * 2, type_))
+    assert_finds_like_a_dict(pa.array(values[:200], type_), pa.array(values * 2, type_))
 
 
-def test_an_interrupt_ends_the_waiting_for_a_lock():
-    """Which Polars, that the index is made with, keeps it from as soon as it is imported."""
+def test_interrupt_ends_the_wait_for_a_lock():
+    """Without `value_index`, Polars makes such a wait continue after a signal, from its import on."""
     event = threading.Event()
     interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     release = threading.Timer(10, event.set)

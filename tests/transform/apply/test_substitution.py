@@ -1,4 +1,4 @@
-"""Token streams as substitutions of a raw column."""
+"""Token streams that are a raw column with some values replaced."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tidemill.transform.apply import probes
 from tidemill.transform.apply.substitution import Substitution, substitution
 from tidemill.transform.tft.trace import Trace
 
+pytestmark = pytest.mark.tensorflow
 SPECS = {
     name: tf.SparseTensorSpec([None, None], dtype)
     for name, dtype in [("s", tf.string), ("n", tf.int64), ("f", tf.float32)]
@@ -27,7 +28,7 @@ def digits(i: dict) -> tf.Tensor:
     return tf.strings.as_string(dense(i["n"], -1))
 
 
-FOUND = {
+SUBSTITUTIONS = {
     "dense": (lambda i: dense(i["s"], ""), Substitution("s", "string", False, {}, b"")),
     "sparse": (lambda i: i["s"], Substitution("s", "string", False, {}, None)),
     "values": (lambda i: i["s"].values, Substitution("s", "string", False, {}, None)),
@@ -50,7 +51,7 @@ FOUND = {
         Substitution("s", "string", False, {}, b"a"),
     ),
 }
-NOT_FOUND = {
+OTHER_TOKENS = {
     "lower": lambda i: tf.strings.lower(dense(i["s"], "")),
     "joined": lambda i: tf.strings.join([dense(i["s"], ""), digits(i)]),
     "width": lambda i: tf.sparse.to_dense(i["s"], "")[:, 0],
@@ -59,7 +60,7 @@ NOT_FOUND = {
     "without the first": lambda i: i["s"].values[1:],
     "unique": lambda i: tf.unique(i["s"].values).y,
     "twice": lambda i: tf.concat([i["s"].values, i["s"].values], 0),
-    "present alone": lambda i: tf.boolean_mask(i["s"].values, tf.not_equal(i["s"].values, "")),
+    "only present values": lambda i: tf.boolean_mask(i["s"].values, tf.not_equal(i["s"].values, "")),
     "numbers": lambda i: dense(i["n"], 0) + 1,
     "wide digits": lambda i: tf.strings.as_string(dense(i["n"], 0), width=3, fill="0"),
     "after an analysis": lambda i: tf.where(
@@ -69,7 +70,7 @@ NOT_FOUND = {
 
 
 def traced(function: Callable, folder: Path) -> tuple[Trace, tf.Tensor]:
-    """The tokens of the function's last vocabulary."""
+    """Returns the trace of a function with one vocabulary, and the tokens of that vocabulary."""
 
     def preprocessing_fn(inputs: dict) -> dict:
         return {"id": tft.compute_and_apply_vocabulary(function(inputs))}
@@ -79,20 +80,20 @@ def traced(function: Callable, folder: Path) -> tuple[Trace, tf.Tensor]:
     return trace, trace.graph.get_tensor_by_name(name)
 
 
-@pytest.mark.parametrize(("function", "expected"), FOUND.values(), ids=FOUND)
-def test_found(function: Callable, expected: Substitution, tmp_path: Path):
+@pytest.mark.parametrize(("function", "expected"), SUBSTITUTIONS.values(), ids=SUBSTITUTIONS)
+def test_substitution_of_a_column_is_recognized(function: Callable, expected: Substitution, tmp_path: Path):
     trace, tokens = traced(function, tmp_path)
     assert substitution(trace, tokens, set(SPECS)) == expected
     assert substitution(trace, tokens, set(SPECS) - {expected.column}) is None
 
 
-@pytest.mark.parametrize("function", NOT_FOUND.values(), ids=NOT_FOUND)
-def test_not_found(function: Callable, tmp_path: Path):
+@pytest.mark.parametrize("function", OTHER_TOKENS.values(), ids=OTHER_TOKENS)
+def test_other_tokens_are_not_recognized(function: Callable, tmp_path: Path):
     assert substitution(*traced(function, tmp_path), set(SPECS)) is None
 
 
-def plain(function: Callable) -> tuple[SimpleNamespace, tf.Tensor]:
-    """A function without analyzers, as substitutions take it."""
+def trace_without_analyzers(function: Callable) -> tuple[SimpleNamespace, tf.Tensor]:
+    """Returns the attributes of a trace that `substitution` reads, and the function's output."""
     concrete = tf.function(function, input_signature=[SPECS], autograph=False).get_concrete_function()
     (inputs,), _ = concrete.structured_input_signature
     inputs = tf.nest.pack_sequence_as(inputs, concrete.graph.inputs, expand_composites=True)
@@ -111,7 +112,7 @@ _STEPS = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     is_number=st.booleans(),
     is_dense=st.booleans(),
@@ -119,7 +120,7 @@ _STEPS = [
     steps=st.lists(st.tuples(st.sampled_from(_STEPS), st.sampled_from(_TEXTS), st.sampled_from(_TEXTS)), max_size=4),
     values=st.lists(st.none() | st.sampled_from([b"", b"a", b"b", b"7", b"q", b"zz"]), min_size=1, max_size=9),
 )
-def test_tokens_are_those_of_the_graph(
+def test_random_substitutions_give_the_tokens_of_the_graph(
     is_number: bool, is_dense: bool, fill: str, steps: list, values: list[bytes | None]
 ):
     name = "n" if is_number else "s"
@@ -132,10 +133,10 @@ def test_tokens_are_those_of_the_graph(
             x = step(x, p, q)
         return x
 
-    subject, tensor = plain(function)
-    found = substitution(subject, tensor, set(SPECS))
-    if found is None:
-        # Only where two values that nothing names share a token, there is none.
+    trace, tensor = trace_without_analyzers(function)
+    result = substitution(trace, tensor, set(SPECS))
+    if result is None:
+        # Two values that no constant names get the same token.
         assert any(step is _STEPS[4] for step, _, _ in steps)
         return
     present = [(row, value) for row, value in enumerate(column) if value is not None]
@@ -150,13 +151,13 @@ def test_tokens_are_those_of_the_graph(
         for other, spec in SPECS.items()
     }
     expected = tf.function(function, autograph=False)(inputs).numpy().tolist()
-    own = [found.replaced.get(v, b"%d" % v if is_number else v) for _, v in present]
-    missing = [] if found.missing is None else [found.missing] * (len(column) - len(present))
-    assert sorted([*own, *missing]) == sorted(expected)
+    tokens = [result.replaced.get(v, b"%d" % v if is_number else v) for _, v in present]
+    missing = [] if result.missing is None else [result.missing] * (len(column) - len(present))
+    assert sorted([*tokens, *missing]) == sorted(expected)
 
 
-def test_the_graph_is_run_once_for_columns_that_are_treated_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Not so where a constant differs, or the values that are asked about."""
+def test_graph_is_probed_once_for_columns_that_are_treated_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Columns with other constants, or with other values to probe, need a run of their own."""
 
     def function(inputs: dict) -> dict:
         tokens = {name: dense(inputs[name], "") for name in "abc"}
@@ -168,9 +169,9 @@ def test_the_graph_is_run_once_for_columns_that_are_treated_alike(tmp_path: Path
     runs, run_on = [], probes._run_on
     monkeypatch.setattr(probes, "_run_on", lambda *arguments: (runs.append(None), run_on(*arguments))[1])
     trace = Trace(function, {name: tf.SparseTensorSpec([None, None], tf.string) for name in "abcdef"}, tmp_path)
-    found = {name: substitution(trace, tensor, "abcdef") for name, tensor in trace.outputs.items()}
+    substitutions = {name: substitution(trace, tensor, "abcdef") for name, tensor in trace.outputs.items()}
     same = {name: Substitution(name, "string", False, {}, b"") for name in "abc"}
-    assert found == same | {
+    assert substitutions == same | {
         "d": Substitution("d", "string", False, {}, b"?"),
         "e": Substitution("e", "string", False, {b"x": b"y"}, b""),
         "f": Substitution("f", "string", False, {b"x": b"z"}, b""),

@@ -1,4 +1,4 @@
-"""What goes into the graph, and how many rows at a time."""
+"""The feeder of the graph: which parts of a column it feeds, and how many rows at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tidemill.transform.raw import RawColumn
 from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.tft.trace import Trace
 
+pytestmark = pytest.mark.tensorflow
 COLUMNS = [RawColumn("i", "int64"), RawColumn("f", "float32"), RawColumn("s", "string"), RawColumn("l", "int64", True)]
 
 
@@ -64,7 +65,7 @@ TABLES["none"] = TABLES["some"].take([1, 1]).set_column(1, "f", pa.array([None, 
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", PARTS)
-def test_the_parts_of_a_column_make_the_same_tensors(name, table, tmp_path):
+def test_parts_of_a_column_give_the_same_values_as_the_whole_column(name, table, tmp_path):
     pq.write_table(TABLES[table], tmp_path / "a.parquet")
     rows = ParquetRows([tmp_path / "a.parquet"], COLUMNS)
     trace = Trace(preprocessing_fn, rows.specs, tmp_path)
@@ -106,7 +107,7 @@ def keys(inputs):
     [(plain, 8), (products, 1), (by_column, 1), (lists, 1), (keys, 8)],
     ids=["plain", "products", "by_column", "lists", "keys"],
 )
-def test_only_what_loses_no_digits_gets_large_batches(function, times, tmp_path):
+def test_batches_are_large_only_if_no_digits_are_lost(function, times, tmp_path):
     pq.write_table(TABLES["some"], tmp_path / "a.parquet")
     rows = ParquetRows([tmp_path / "a.parquet"], COLUMNS, batch_rows=100)
 
@@ -120,8 +121,8 @@ def test_only_what_loses_no_digits_gets_large_batches(function, times, tmp_path)
     assert Feeder(trace, rows, tensors).batch_rows == 100 * times
 
 
-def test_sums_of_large_batches_are_as_exact_as_of_small_ones(tmp_path):
-    """Which is why they are allowed: TensorFlow adds a vector up in a tree."""
+def test_tensorflow_sums_a_large_vector_exactly_enough():
+    """Batches may be large because TensorFlow adds the elements of a vector in a tree."""
     values = np.random.default_rng(0).lognormal(2, 2, 1 << 16).astype(np.float32)
     exact = values.astype(np.float64).sum()
     large = float(tf.reduce_sum(tf.constant(values)))
