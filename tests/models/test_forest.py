@@ -1,4 +1,4 @@
-"""The trees as TensorFlow ops against LightGBM's own prediction."""
+"""Trees as TensorFlow ops, compared with LightGBM's own predictions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ TOLERANCE = 1e-6
 
 
 def grow(seed: int, **settings_: object) -> tuple[lightgbm.Booster, np.ndarray, np.ndarray]:
-    """A booster of one categorical feature, one with NaN, one with many zeros and one of float32 values that lie on
-    its own thresholds; with the rows that it was trained on."""
+    """Trains a booster, and returns it with its training rows.
+
+    The features are a categorical one, one with NaN, one with many zeros, and one whose float32 values equal its
+    thresholds.
+    """
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(60, 600))
     ids = rng.integers(0, int(rng.integers(2, 90)), rows)
@@ -35,7 +38,7 @@ def grow(seed: int, **settings_: object) -> tuple[lightgbm.Booster, np.ndarray, 
 
 
 def difference(booster: lightgbm.Booster, ids: np.ndarray, numbers: np.ndarray) -> float:
-    """The largest difference of the two predictions."""
+    """Returns the largest difference of the two predictions."""
     expected = booster.predict(np.column_stack([ids, numbers]))
     forest = Forest.parse(booster.model_to_string())
     columns = [tf.constant(ids, tf.int32), *(tf.constant(column) for column in numbers.T)]
@@ -61,8 +64,8 @@ def test_equals_lightgbm(seed, **settings_):
     assert difference(booster, unseen, np.nextafter(near, np.float32(np.inf))) < TOLERANCE
 
 
-def test_compares_in_float64():
-    """A float32 value beside a float64 threshold goes where LightGBM sends it, on both sides of every threshold."""
+def test_compares_float32_values_with_float64_thresholds():
+    """Values next to each threshold, on both sides, go where LightGBM sends them."""
     booster, ids, numbers = grow(1, max_bin=255)
     text = booster.model_to_string()
     cuts = [float(x) for line in text.splitlines() if line.startswith("threshold=") for x in line[10:].split()]
@@ -72,21 +75,20 @@ def test_compares_in_float64():
     assert difference(booster, np.resize(ids, len(around)), numbers) < TOLERANCE
 
 
-def test_more_leaves_than_a_word_has_bits():
+def test_a_tree_has_more_leaves_than_a_word_has_bits():
     booster, ids, numbers = grow(5, num_leaves=300, min_data_in_leaf=1, min_sum_hessian_in_leaf=0)
     assert Forest.parse(booster.model_to_string()).words > 1
     assert difference(booster, ids, numbers) < TOLERANCE
 
 
-def test_one_leaf():
-    """A model that found no split gives the base rate."""
+def test_a_model_without_splits_returns_the_base_rate():
     data = lightgbm.Dataset(np.zeros((50, 2)), np.arange(50) % 5 == 0)
     booster = lightgbm.train({"objective": "binary", "verbosity": -1}, data, 3)
     assert difference(booster, np.zeros(7, int), np.zeros((7, 1), np.float32)) < TOLERANCE
 
 
-def test_wrong_bitset_is_noticed():
-    """The comparison can fail: one flipped bit shows."""
+def test_flipped_bits_change_the_scores():
+    """The comparison can fail."""
     booster, ids, numbers = grow(3)
     text = booster.model_to_string()
     line = next(x for x in text.splitlines() if x.startswith("cat_threshold="))
@@ -97,7 +99,7 @@ def test_wrong_bitset_is_noticed():
     assert np.abs(got - booster.predict(np.column_stack([ids, numbers]))).max() > TOLERANCE
 
 
-def test_refuses_other_objectives():
+def test_rejects_other_objectives():
     data = lightgbm.Dataset(np.random.default_rng(0).normal(size=(100, 2)), np.arange(100.0))
     booster = lightgbm.train({"objective": "regression", "verbosity": -1}, data, 2)
     with pytest.raises(ValueError, match="regression"):

@@ -1,8 +1,8 @@
-"""The same training steps by any framework, from the same weights, in this process or in one that uses JAX.
+"""Training steps from fixed weights, by the framework of this process or in a process that uses JAX.
 
     python -m tests.training.frameworks JOB.json
 
-runs steps and trainings in one process with JAX, because each process compiles and imports anew.
+runs steps and trainings in one process with JAX, because each process imports JAX and compiles again.
 """
 
 from __future__ import annotations
@@ -108,11 +108,11 @@ def run_steps(case: dict[str, Any]) -> dict[str, np.ndarray]:
     return weights | {"loss": np.array(loss), "scores": scores, "devices": np.array(stepper.devices)}
 
 
-def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+def assert_close(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     """Compares two results of `run_steps`, except the number of devices."""
-    assert set(found) == set(wanted)
-    for path in set(wanted) - {"devices"}:
-        np.testing.assert_allclose(found[path], wanted[path], atol=3e-5, rtol=1e-4, err_msg=path)
+    assert set(got) == set(expected)
+    for path in set(expected) - {"devices"}:
+        np.testing.assert_allclose(got[path], expected[path], atol=3e-5, rtol=1e-4, err_msg=path)
 
 
 def run_in_jax(folder: Path, job: dict[str, Any], devices: int = 2) -> Path:

@@ -1,4 +1,4 @@
-"""The record that the attempts of one task keep on a cluster: what is tried again, and how often."""
+"""The record of a task's attempts on a cluster: what is retried, and how often."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ RUN = "tidemill-train-x7k2p-system-container-impl"
 
 
 @pytest.fixture
-def tries(tmp_path, monkeypatch):
-    """Tries a task in a pod of its own, as Kubeflow names them; says whether it was let in."""
+def attempt_task(tmp_path, monkeypatch):
+    """Returns a function that attempts a task in a new pod, and returns whether the task was run."""
     count = 0
 
-    def again(error: BaseException | None, task: str = "task", run: str = RUN, retries: int = 2) -> bool:
+    def run_attempt(error: BaseException | None, task: str = "task", run: str = RUN, retries: int = 2) -> bool:
         nonlocal count
         count += 1
         monkeypatch.setenv(POD, f"{run}-{count * 7919}")
@@ -26,56 +26,56 @@ def tries(tmp_path, monkeypatch):
                 entered = True
                 if error is not None:
                     raise error
-        except (Preempted, TidemillError, GivenUp, OSError) as seen:
+        except (Preempted, TidemillError, GivenUp, OSError) as raised:
             if entered:
-                assert seen is error
+                assert raised is error
             else:
                 raise
         return entered
 
-    return again
+    return run_attempt
 
 
-def test_errors_have_a_budget(tries):
+def test_errors_have_a_budget(attempt_task):
     for _ in range(3):
-        assert tries(OSError("the network is down"))
+        assert attempt_task(OSError("the network is down"))
     with pytest.raises(GivenUp, match="3 attempts have failed, the last with OSError: the network is down"):
-        tries(None)
+        attempt_task(None)
 
 
-def test_preemptions_do_not_use_it_up(tries):
+def test_preemptions_do_not_use_up_the_budget(attempt_task):
     for _ in range(10):
-        assert tries(Preempted("SIGTERM"))
-    assert tries(OSError("once"))
+        assert attempt_task(Preempted("SIGTERM"))
+    assert attempt_task(OSError("once"))
     for _ in range(10):
-        assert tries(Preempted("SIGTERM"))
-    assert tries(None)
+        assert attempt_task(Preempted("SIGTERM"))
+    assert attempt_task(None)
 
 
-def test_a_mistake_is_not_tried_again(tries):
+def test_does_not_retry_a_mistake_of_the_user(attempt_task):
     mistake = TidemillError(Code.LABEL_ONE_CLASS, "late in train", "1 in all 5 rows", "give both classes", {"rows": 5})
-    assert tries(mistake)
-    with pytest.raises(TidemillError) as again:
-        tries(None)
-    assert again.value.to_dict() == mistake.to_dict()
+    assert attempt_task(mistake)
+    with pytest.raises(TidemillError) as error:
+        attempt_task(None)
+    assert error.value.to_dict() == mistake.to_dict()
 
 
-def test_other_tasks_and_runs_have_their_own_record(tries):
-    assert tries(OSError("x"), retries=0)
-    assert tries(OSError("x"), task="another", retries=0)
-    assert tries(OSError("x"), run="tidemill-train-9abcd-system-container-impl", retries=0)
+def test_each_task_of_each_run_has_its_own_record(attempt_task):
+    assert attempt_task(OSError("x"), retries=0)
+    assert attempt_task(OSError("x"), task="another", retries=0)
+    assert attempt_task(OSError("x"), run="tidemill-train-9abcd-system-container-impl", retries=0)
     with pytest.raises(GivenUp):
-        tries(None, retries=0)
+        attempt_task(None, retries=0)
 
 
-def test_success_removes_the_record(tries, tmp_path):
-    assert tries(OSError("x"), retries=1)
+def test_success_removes_the_record(attempt_task, tmp_path):
+    assert attempt_task(OSError("x"), retries=1)
     assert [path.name for path in tmp_path.rglob("*.json")] == ["attempts.json"]
-    assert tries(None, retries=1)
+    assert attempt_task(None, retries=1)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_nothing_is_kept_outside_of_a_cluster(tmp_path, monkeypatch):
+def test_writes_nothing_outside_of_a_cluster(tmp_path, monkeypatch):
     monkeypatch.delenv(POD, raising=False)
     for _ in range(3):
         with pytest.raises(OSError, match="x"), attempt(str(tmp_path), "task", 0):

@@ -1,4 +1,4 @@
-"""Checkpoints on disk."""
+"""Checkpoints on disk and in an object store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def save(checkpoints: Checkpoints, step: int) -> None:
     )
 
 
-def test_newest_of_the_last_two(tmp_path):
+def test_keeps_two_and_returns_the_newest(tmp_path):
     checkpoints = Checkpoints(str(tmp_path), "abc", 60)
     assert checkpoints.newest() is None
     for step in (1, 9, 10):
@@ -28,7 +28,7 @@ def test_newest_of_the_last_two(tmp_path):
     assert Checkpoints(str(tmp_path), "other", 60).newest() is None
 
 
-def test_broken_ones_are_passed_over(tmp_path):
+def test_skips_damaged_checkpoints(tmp_path):
     checkpoints = Checkpoints(str(tmp_path), "abc", 60)
     save(checkpoints, 1)
     save(checkpoints, 2)
@@ -41,7 +41,7 @@ def test_broken_ones_are_passed_over(tmp_path):
     assert checkpoints.newest() is None
 
 
-def test_due_and_remove(tmp_path):
+def test_is_due_by_time_or_steps_and_removes_all(tmp_path):
     checkpoints = Checkpoints(str(tmp_path), "abc", 3600)
     assert not checkpoints.due(10**6)
     assert Checkpoints(str(tmp_path), "abc", 1e-9).due(0)
@@ -56,7 +56,7 @@ def test_due_and_remove(tmp_path):
     assert not (tmp_path / "checkpoints" / "abc").exists()
 
 
-def test_in_an_object_store(bucket):  # noqa: F811
+def test_works_in_an_object_store(bucket):  # noqa: F811
     checkpoints = Checkpoints(f"{bucket}/root", "abc", 60)
     assert checkpoints.newest() is None
     for step in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""The order and the content of batches."""
+"""The order and content of batches, and the threads that read them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LAYOUT = Layout.of(FEATURES, ["y"])
 
 
 def write(path: Path, rows: int, row_group_rows: int, shard_rows: int) -> Dataset:
-    """Rows whose number `m` is their place."""
-    place = np.arange(rows)
-    columns = {"n": -place, "i": place % 5, "m": place, "y": place % 2}
+    """Writes rows whose number `m` is their index."""
+    index = np.arange(rows)
+    columns = {"n": -index, "i": index % 5, "m": index, "y": index % 2}
     types = {"n": pa.float32(), "i": pa.int32(), "m": pa.float32(), "y": pa.float32()}
     table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
     with DatasetWriter(path, table.schema, ("train",), None, row_group_rows, shard_rows) as writer:
@@ -33,13 +33,13 @@ def write(path: Path, rows: int, row_group_rows: int, shard_rows: int) -> Datase
     return Dataset(path)
 
 
-def places(batches) -> list[list[int]]:
-    """The rows' places, looked at when all batches are there: no later one may be written over them."""
+def indices(batches) -> list[list[int]]:
+    """Returns the indices of the rows. Reads them after the last batch, so that overwritten batches would show."""
     return [rows.numbers[:, 1].astype(int).tolist() for rows in list(batches)]
 
 
 def flat(batches: list[list[int]]) -> list[int]:
-    return [place for batch in batches for place in batch]
+    return [index for batch in batches for index in batch]
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,22 +52,22 @@ def flat(batches: list[list[int]]) -> list[int]:
     seed=st.integers(0, 2**31 - 1),
     epoch=st.integers(0, 5),
 )
-def test_every_row_once_and_from_any_batch(rows, row_group_rows, shard_rows, **order):
+def test_yields_each_row_once_and_starts_at_any_batch(rows, row_group_rows, shard_rows, **order):
     with tempfile.TemporaryDirectory() as folder:
         data = write(Path(folder) / "data", rows, row_group_rows, shard_rows)
-        batches = places(shuffled(data, "train", LAYOUT, **order))
+        batches = indices(shuffled(data, "train", LAYOUT, **order))
         assert sorted(flat(batches)) == list(range(rows))
         assert all(len(batch) == order["batch_size"] for batch in batches[:-1])
         for first in {0, len(batches) // 2, max(0, len(batches) - 1), len(batches)}:
-            assert places(shuffled(data, "train", LAYOUT, first_batch=first, **order)) == batches[first:]
+            assert indices(shuffled(data, "train", LAYOUT, first_batch=first, **order)) == batches[first:]
 
 
-def test_some_of_the_rows_with_label_0(tmp_path):
+def test_samples_rows_with_label_0(tmp_path):
     data = write(tmp_path / "rows", 4000, 500, 1000)
-    told = {"batch_size": 64, "seed": 3, "negative_rate": 0.25, "buffer_rows": 900}
+    options = {"batch_size": 64, "seed": 3, "negative_rate": 0.25, "buffer_rows": 900}
 
     def batches(epoch: int, first_batch: int = 0) -> list[list[int]]:
-        return places(shuffled(data, "train", LAYOUT, epoch=epoch, first_batch=first_batch, **told))
+        return indices(shuffled(data, "train", LAYOUT, epoch=epoch, first_batch=first_batch, **options))
 
     first, second = batches(0), batches(1)
     assert {len(batch) for batch in first[:-1]} == {64}
@@ -77,15 +77,15 @@ def test_some_of_the_rows_with_label_0(tmp_path):
     # 500 of 2,000 rows are expected, with a standard deviation of 19.
     assert abs(len(seen) - 2500) < 100
     assert set(flat(second)) != set(seen)
-    for place in (1, 7, len(first) - 1, len(first)):
-        assert batches(0, place) == first[place:]
+    for start in (1, 7, len(first) - 1, len(first)):
+        assert batches(0, start) == first[start:]
 
 
-def test_order_follows_seed_and_epoch(tmp_path):
+def test_the_order_depends_on_seed_and_epoch(tmp_path):
     data = write(tmp_path / "data", 400, 50, 200)
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        return places(shuffled(data, "train", LAYOUT, batch_size=64, seed=seed, epoch=epoch, buffer_rows=100))
+        return indices(shuffled(data, "train", LAYOUT, batch_size=64, seed=seed, epoch=epoch, buffer_rows=100))
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)
@@ -94,34 +94,34 @@ def test_order_follows_seed_and_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [7, 30, 200])
-def test_batches_are_the_callers_own_and_columns_belong_together(tmp_path, batch_size):
+def test_batches_are_not_overwritten_and_columns_match(tmp_path, batch_size):
     data = write(tmp_path / "data", 600, 20, 200)
     batches = []
     for rows in shuffled(data, "train", LAYOUT, batch_size=batch_size, seed=0, epoch=0, buffer_rows=40):
         batches.append(rows)
-        time.sleep(0.01)  # Meanwhile other buffers are decoded, to memory that was used before.
-    assert sorted(flat(places(batches))) == list(range(600))
+        time.sleep(0.01)  # Meanwhile, other buffers are decoded to memory that is reused.
+    assert sorted(flat(indices(batches))) == list(range(600))
     for rows in batches:
-        place = rows.numbers[:, 1]
+        index = rows.numbers[:, 1]
         assert rows.ids.dtype == np.int32 and rows.numbers.dtype == np.float32 and rows.labels.dtype == np.float32
-        np.testing.assert_array_equal(rows.ids[:, 0], place % 5)
-        np.testing.assert_array_equal(rows.numbers[:, 0], -place)
-        np.testing.assert_array_equal(rows.labels, (place % 2)[:, None])
+        np.testing.assert_array_equal(rows.ids[:, 0], index % 5)
+        np.testing.assert_array_equal(rows.numbers[:, 0], -index)
+        np.testing.assert_array_equal(rows.labels, (index % 2)[:, None])
 
 
-def test_in_order(tmp_path):
+def test_in_order_keeps_the_order(tmp_path):
     data = write(tmp_path / "data", 100, 30, 50)
-    assert flat(places(in_order(data, "train", LAYOUT, 17))) == list(range(100))
+    assert flat(indices(in_order(data, "train", LAYOUT, 17))) == list(range(100))
 
 
-def test_a_file_that_is_not_parquet(tmp_path):
+def test_rejects_a_file_that_is_not_parquet(tmp_path):
     data = write(tmp_path / "data", 100, 30, 50)
     (tmp_path / "data" / "train" / "part-00001.parquet").write_bytes(b"PAR1 not parquet")
     with pytest.raises(pa.ArrowInvalid):
         list(shuffled(data, "train", LAYOUT, batch_size=10, seed=0, epoch=0))
 
 
-def test_an_error_of_a_thread_arrives_and_ends_the_threads(tmp_path):
+def test_an_error_in_a_thread_is_raised_and_ends_the_threads(tmp_path):
     data = write(tmp_path / "data", 400, 20, 100)
     path = tmp_path / "data" / "train" / "part-00002.parquet"
     column = pq.read_metadata(path).row_group(3).column(0)
@@ -135,7 +135,7 @@ def test_an_error_of_a_thread_arrives_and_ends_the_threads(tmp_path):
     assert threading.active_count() == threads
 
 
-def test_threads_end_with_the_batches(tmp_path):
+def test_closing_the_batches_ends_the_threads(tmp_path):
     data = write(tmp_path / "data", 400, 20, 100)
     threads = threading.active_count()
     batches = shuffled(data, "train", LAYOUT, batch_size=10, seed=0, epoch=0, buffer_rows=40)
@@ -145,21 +145,23 @@ def test_threads_end_with_the_batches(tmp_path):
     assert threading.active_count() == threads
 
 
-def test_several_labels(tmp_path):
-    place = np.arange(600)
-    labels = {"y": place % 3 == 0, "z": place % 5 == 0}
+def test_reads_several_labels(tmp_path):
+    index = np.arange(600)
+    labels = {"y": index % 3 == 0, "z": index % 5 == 0}
     numbers = {
-        name: pa.array(values.astype(np.float32)) for name, values in {"n": -place, "m": place, **labels}.items()
+        name: pa.array(values.astype(np.float32)) for name, values in {"n": -index, "m": index, **labels}.items()
     }
-    table = pa.table(numbers | {"i": pa.array(place % 5, pa.int32())})
+    table = pa.table(numbers | {"i": pa.array(index % 5, pa.int32())})
     with DatasetWriter(tmp_path / "data", table.schema, ("train",), None, 100, 300) as writer:
         writer.write("train", table)
     data, layout = Dataset(tmp_path / "data"), Layout.of(FEATURES, ["z", "y"])
     assert read_labels(data, "train", ["z", "y"]).tolist() == np.stack([labels["z"], labels["y"]], axis=1).tolist()
     seen = []
     for rows in shuffled(data, "train", layout, batch_size=64, seed=0, epoch=0, negative_rate=0.2):
-        of_rows = rows.numbers[:, 1].astype(int)
-        np.testing.assert_array_equal(rows.labels, np.stack([labels["z"][of_rows], labels["y"][of_rows]], axis=1))
-        seen += of_rows.tolist()
-    # No row with a label 1 is left out.
+        row_indices = rows.numbers[:, 1].astype(int)
+        np.testing.assert_array_equal(
+            rows.labels, np.stack([labels["z"][row_indices], labels["y"][row_indices]], axis=1)
+        )
+        seen += row_indices.tolist()
+    # Rows with a label 1 are never left out.
     assert set(np.flatnonzero(labels["y"] | labels["z"])) <= set(seen) and len(seen) < 450

@@ -65,9 +65,9 @@ def steps_of(folder: Path, case: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("case", frameworks.CASES)
 def test_steps_on_two_devices_equal_those_of_tensorflow(in_jax, case):
     """The last batch, whose rows two devices cannot divide, is computed by each of them."""
-    found = steps_of(in_jax, case)
-    assert found["devices"] == 2
-    frameworks.assert_close(found, frameworks.run_steps(frameworks.CASES[case]))
+    steps = steps_of(in_jax, case)
+    assert steps["devices"] == 2
+    frameworks.assert_close(steps, frameworks.run_steps(frameworks.CASES[case]))
 
 
 @needs_jax

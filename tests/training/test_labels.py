@@ -1,4 +1,4 @@
-"""Training for several labels."""
+"""Trainings with several labels."""
 
 from __future__ import annotations
 

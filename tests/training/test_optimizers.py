@@ -1,4 +1,4 @@
-"""Updates of rows alone, against Keras's optimizers and against the formulas."""
+"""Updates of a table's rows, compared with Keras's optimizers and with the formulas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS, DIM = 7, 3
 
 
 def gradients(steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows, some twice, and a gradient for each."""
+    """Draws rows, some of them twice, and a gradient for each."""
     draw = np.random.default_rng(0)
     return [
         (draw.integers(0, ROWS - 1, 6).astype(np.int32), draw.normal(size=(6, DIM)).astype(np.float32))
@@ -27,10 +27,10 @@ def start() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(ROWS, DIM)).astype(np.float32)
 
 
-def updated(steps: int, **told: object) -> tuple[np.ndarray, np.ndarray]:
-    """The table and a dense variable after some steps; the dense one sees the table's gradients as a whole."""
+def updated(steps: int, **settings: object) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a table and a dense variable after some steps with the same gradients."""
     table, dense = keras.Variable(start(), name="table"), keras.Variable(start(), name="dense")
-    updates = Updates(Optimizer(learning_rate=0.1, **told), steps, [table, dense], [table])
+    updates = Updates(Optimizer(learning_rate=0.1, **settings), steps, [table, dense], [table])
     for rows, values in gradients(steps):
         slices = tf.IndexedSlices(tf.constant(values), tf.constant(rows), tf.constant([ROWS, DIM]))
         updates.apply([slices, tf.convert_to_tensor(slices)])
@@ -38,37 +38,37 @@ def updated(steps: int, **told: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["adagrad", "sgd"])
-@pytest.mark.parametrize("told", [{}, {"clip_norm": 0.5}, {"schedule": "cosine", "warmup_steps": 2}], ids=str)
-def test_the_same_as_a_dense_update(name, told):
-    """Adagrad and SGD leave a row without gradient as it is, so both ways are one."""
-    table, dense = updated(20, name=name, **told)
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 0.5}, {"schedule": "cosine", "warmup_steps": 2}], ids=str)
+def test_equals_a_dense_update(name, settings):
+    """Adagrad and SGD do not change a row without a gradient."""
+    table, dense = updated(20, name=name, **settings)
     assert table == pytest.approx(dense, abs=1e-5)
     assert np.array_equal(table[-1], start()[-1])
 
 
-def test_lazy_adam():
+def test_adam_changes_only_rows_with_a_gradient():
     table, _ = updated(15, name="adam")
-    wanted = start().astype(np.float64)
-    mean, square = np.zeros_like(wanted), np.zeros_like(wanted)
+    expected = start().astype(np.float64)
+    mean, square = np.zeros_like(expected), np.zeros_like(expected)
     for step, (rows, values) in enumerate(gradients(15), 1):
-        summed = np.zeros_like(wanted)
+        summed = np.zeros_like(expected)
         np.add.at(summed, rows, values)
         seen = np.unique(rows)
         mean[seen] = 0.9 * mean[seen] + 0.1 * summed[seen]
         square[seen] = 0.999 * square[seen] + 0.001 * summed[seen] ** 2
         rate = 0.1 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-        wanted[seen] -= rate * mean[seen] / (np.sqrt(square[seen]) + 1e-7)
-    assert table == pytest.approx(wanted, abs=1e-4)
+        expected[seen] -= rate * mean[seen] / (np.sqrt(square[seen]) + 1e-7)
+    assert table == pytest.approx(expected, abs=1e-4)
     assert np.array_equal(table[-1], start()[-1])
 
 
-def test_weight_decay_leaves_tables_alone():
+def test_weight_decay_does_not_change_tables():
     plain, decayed = updated(5, name="sgd"), updated(5, name="sgd", weight_decay=0.1)
     assert np.array_equal(plain[0], decayed[0])
     assert not np.array_equal(plain[1], decayed[1])
 
 
-def test_schedules():
+def test_schedules_warm_up_and_decay():
     steps = np.arange(100)
 
     def rates(kind: str) -> np.ndarray:

@@ -39,7 +39,7 @@ FAMILY = Small
 OWN = {"family": "own", "module": TEXT, "settings": {"width": 4, "embedding_dim": 2}}
 
 
-def test_trains_exports_and_is_loaded_again(shop):
+def test_trains_exports_and_loads(shop):
     summary = shop.train(OWN)
     assert (summary.family, summary.name) == ("small", "own")
     assert summary.valid["auc"] > 0.6
@@ -50,7 +50,7 @@ def test_trains_exports_and_is_loaded_again(shop):
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["", "xla"])
-def test_embeddings_that_logit_does_not_use_stay_as_they_are(shop, xla):
+def test_embeddings_that_logit_does_not_use_do_not_change(shop, xla):
     module = TEXT.replace("features.flat(features.embedded())", "features.flat(features.embedded()[:1])")
     settings = {"embedding_dim": 2, "embedding_dims": {"device": 3}}
     model, _ = shop.fit(OWN | {"module": module, "settings": settings}, xla=xla, epochs=1)
@@ -79,7 +79,7 @@ def test_embeddings_that_logit_does_not_use_stay_as_they_are(shop, xla):
         "abstract", "exits", "an unknown setting", "a setting of the wrong type",
     ],
 )  # fmt: skip
-def test_mistakes_are_reported_with_their_line(shop, changed, where):
+def test_reports_mistakes_with_their_line(shop, changed, where):
     with pytest.raises(TidemillError) as error:
         shop.train(OWN | changed)
     assert error.value.code is Code.INVALID_VALUE
@@ -94,7 +94,7 @@ def test_any_module_of_models_can_be_imported_first_without_a_framework():
         subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_experiment_names_a_module_in_its_folder(tmp_path):
+def test_an_experiment_names_a_module_in_its_folder(tmp_path):
     (tmp_path / "small.py").write_text(TEXT)
     (tmp_path / "experiment.yaml").write_text(
         "name: x\nsource: {tables: {t: t.csv}}\nlabel: y\nfeatures: {a: {kind: numeric}}\n"

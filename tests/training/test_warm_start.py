@@ -110,7 +110,7 @@ def test_the_new_training_decides_which_ids_share_a_row(shop):
     layout, features = old.layout, shop.document("small")["embeddings"]["features"]
     rows = [features[name]["rows"] for name in layout.ids]
     assert any(count < n for count, n in zip(rows, layout.num_ids, strict=True))
-    # The other way round: the last ids have rows of their own.
+    # In the new model, the last ids have rows of their own instead of the first.
     slots = [
         np.maximum(np.arange(n) - (n - count), 0).astype(np.int32)
         for count, n in zip(rows, layout.num_ids, strict=True)
@@ -152,7 +152,7 @@ def test_transfers_layers_without_names(shop):
     assert model.predict(data, "valid") == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_warm_start_is_ahead_of_a_cold_one(shop, earlier):
+def test_a_warm_start_has_a_smaller_loss_after_one_epoch(shop, earlier):
     short = {"epochs": 1, "optimizer": {"name": "adam", "learning_rate": 0.001}}
     _, cold = shop.fit(DEEPFM, **short)
     model, warm = shop.fit(DEEPFM, **short, warm_start=earlier)

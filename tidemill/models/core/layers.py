@@ -40,8 +40,8 @@ def _register_as(name: str | None) -> Callable[[LayerClass], LayerClass]:
 def looked_up_by(look_up: LookUp) -> Iterator[None]:
     """Makes all `Embeddings` take their rows from `look_up` inside the block.
 
-    A training step needs the gradients of the rows of its batch, and not of whole tables. This is how it gets hold of
-    the rows, whatever the network computes before and after the lookup.
+    A training step needs the gradients of the rows in its batch, and not of whole tables. So it provides `look_up`, and
+    takes the gradients of the rows that `look_up` returned.
     """
     token = _look_up.set(look_up)
     try:
