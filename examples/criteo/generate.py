@@ -1,9 +1,9 @@
-"""Synthetic rows in the format of Criteo's display advertising challenge, drawn from a model that is known.
+"""Generator of synthetic rows in the format of Criteo's display advertising challenge.
 
-The data is made up: it has the shape of the challenge's `train.txt` (a label, 13 integers, 26 categoricals of 8
-hexadecimal digits, separated by tabs, without a header; the same numbers of distinct values, heavy tails and missing
-values), and nothing of its content. What it has and the real file has not is a truth: labels come from a logistic model
-with interactions, so that the best log loss that any model can reach on these rows is known.
+The rows have the format of the challenge's `train.txt`: a label, 13 integers and 26 categoricals of 8 hexadecimal
+digits, separated by tabs, without a header. They also have its numbers of distinct values, heavy tails and shares of
+missing values, but none of its content. The labels are drawn from a logistic model with interactions. So the best log
+loss that any model can reach on these rows is known.
 
     python examples/criteo/generate.py --rows 1000000 --out examples/criteo/data --seed 0 --files 4
 """
@@ -11,6 +11,7 @@ with interactions, so that the best log loss that any model can reach on these r
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ _CHUNK_ROWS = 1 << 18
 _CALIBRATION_ROWS = 200_000
 _AUC_BINS = 100_000
 
-# Distinct values of the challenge's categoricals, and the shares of missing values as its rows have them, roughly.
+# Distinct values of the challenge's categoricals, and approximate shares of missing values.
 _CARDINALITIES = [
     1460, 583, 10_131_227, 2_202_608, 305, 24, 12_517, 633, 3, 93_145, 5683, 8_351_593, 3194, 27,
     14_992, 5_461_306, 10, 5652, 2173, 4, 7_046_547, 18, 15, 286_181, 105, 142_572,
@@ -39,22 +40,22 @@ _MISSING_NUMBER = [0.45, 0, 0.21, 0.22, 0.03, 0.22, 0.04, 0.0005, 0.04, 0.45, 0.
 _LOG_MEAN = [0.7, 2.3, 1.8, 1.6, 7.5, 3.4, 1.7, 2.1, 3.9, 0.2, 0.8, 0.1, 1.7]
 _LOG_SPREAD = [1.1, 2.0, 1.4, 1.0, 2.2, 1.6, 1.4, 1.0, 1.4, 0.5, 0.9, 0.6, 1.0]
 
-# The model: effects of numbers (of log(1 + x), centred), of categories, of pairs of categories, and of a number whose
-# slope depends on a category.
+# The model has four kinds of effects: of numbers (centred log(1 + x)), of categories, of pairs of categories, and of
+# numbers whose slope depends on a category.
 _NUMBER_EFFECT = [0.30, 0.05, 0.12, -0.10, -0.10, -0.15, 0.20, 0.04, -0.04, 0.35, 0.22, 0.10, -0.06]
 _NUMBER_MISSING = [-0.35, 0, -0.10, 0.10, 0.2, 0.15, -0.4, 0, -0.3, -0.35, -0.4, 0.05, 0.10]
 _PAIRS = [(5, 8, 0.35), (16, 13, 0.35), (1, 22, 0.30), (19, 5, 0.30)]
 _FACTORS = 3
-"""Length of the vectors whose products are the pairs' effects: what values of two columns have to do with each other
-has a low rank, as factorisation machines (Rendle, ICDM 2010) and all embeddings since suppose."""
+"""Length of the vectors whose products are the effects of pairs. The matrix of these effects has a low rank, as
+factorization machines (Rendle, ICDM 2010) and later embedding models assume."""
 _RARE_RANK = 50
-"""The rank of a value whose effect, alone and as the first of a pair, is half of the most frequent one's on average."""
+"""Rank of the value whose effect is on average half of the most frequent value's, alone and as the first of a pair."""
 _SLOPES = [(4, 16, 0.10), (5, 8, 0.15), (10, 22, 0.25)]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known about generated rows."""
+    """Known properties of the generated rows."""
 
     rows: int
     seed: int
@@ -63,31 +64,34 @@ class Truth:
     positive_rate: float
     """Share of rows with label 1."""
     best_log_loss: float
-    """Mean binary entropy (nats) of the true probabilities: what the best model can expect on these rows."""
+    """Mean binary entropy of the true probabilities in nats: the expected log loss of the best model."""
     best_auc: float
-    """Area under the ROC curve that the true probabilities can expect, to 4 digits."""
+    """Expected area under the ROC curve of the true probabilities, to 4 digits."""
     constant_log_loss: float
-    """Binary entropy of the base rate: the log loss of a model that knows nothing else."""
+    """Binary entropy of the base rate: the log loss of a model that always predicts the base rate."""
 
 
 def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1, probabilities: bool = False) -> Truth:
     """Writes `out/part-00000.tsv` … and `out/truth.json`.
 
-    The rows depend on `seed` alone, and the first ones not on how many follow. Memory is bounded by a chunk of 262,144
-    rows.
+    The rows depend only on `seed`. A larger `rows` appends rows and keeps the first ones. One chunk of 262,144 rows is
+    in memory at a time.
 
     Args:
         rows: Number of rows, at least 1.
-        out: Folder; made where it is missing.
+        out: Folder, which is created if it does not exist.
         seed: Seed of the rows. The model is always the same.
-        files: Number of files, which share the rows evenly.
+        files: Number of files, which have equally many rows.
         probabilities: Whether to add a last column with the true probability of label 1. Defaults to no.
 
     Returns:
-        The truth.
+        The known properties of the rows.
+
+    Raises:
+        ValueError: `rows` or `files` is less than 1, or there are more files than rows.
     """
     if rows < 1 or files < 1 or files > rows:
-        raise ValueError(f"rows={rows}, files={files}: want at least one row a file, and at least one file")
+        raise ValueError(f"rows={rows}, files={files}: use at least one file, and at least one row per file")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     bounds = [round(rows * i / files) for i in range(files + 1)]
@@ -122,7 +126,7 @@ def generate(rows: int, out: str | Path, *, seed: int = 0, files: int = 1, proba
 
 
 def chunks(rows: int, seed: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Tables of the rows with their true probabilities, float64 [rows]."""
+    """Yields tables of rows with their true probabilities, float64 [rows]."""
     intercept = _intercept()
     for chunk, start in enumerate(range(0, rows, _CHUNK_ROWS)):
         rng = np.random.default_rng([seed, chunk])
@@ -137,7 +141,8 @@ def chunks(rows: int, seed: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
 
 
 def _draw(rng: np.random.Generator, rows: int) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
-    """Integers, float64 [rows] with masks of known values, and the categories' ranks, int64 [rows], -1: missing."""
+    """Draws the integers (float64 [rows], with masks of known values) and the categories' ranks (int64 [rows]; -1:
+    missing)."""
     numbers = []
     for j in range(13):
         x = np.floor(np.exp(_LOG_MEAN[j] + _LOG_SPREAD[j] * rng.standard_normal(rows)))
@@ -152,7 +157,7 @@ def _draw(rng: np.random.Generator, rows: int) -> tuple[list[tuple[np.ndarray, n
 
 
 def _zipf(u: np.ndarray, size: int, exponent: float) -> np.ndarray:
-    """Ranks 0 to size-1 with a bounded power law, by the inverse of its continuous distribution function."""
+    """Returns ranks from 0 to size - 1 with a bounded power law, by the inverse of its distribution function."""
     power = 1 - exponent
     ranks = ((float(size + 1) ** power - 1) * u + 1) ** (1 / power)
     return np.minimum(ranks.astype(np.int64) - 1, size - 1)
@@ -166,8 +171,8 @@ def _logit(numbers: list[tuple[np.ndarray, np.ndarray]], ranks: list[np.ndarray]
         logs.append(log)
         logit += np.where(known, _NUMBER_EFFECT[j] * log, _NUMBER_MISSING[j])
     for j, size in enumerate(_CARDINALITIES):
-        # Rare values matter less. Nobody could learn what they do from their few rows, and the best log loss would be
-        # one that no model reaches: with effects of one size, 4% below the best estimate from a million rows.
+        # Rare values have smaller effects. No model could learn large ones from few rows, and the best log loss would
+        # be out of reach: with effects of one size it is 4 % below the best estimate from a million rows.
         effect = (0.30 if size < 20_000 else 0.18) / (1 + np.maximum(ranks[j], 0) / _RARE_RANK)
         logit += effect * _normal(_hash(j, ranks[j], 1))
     for a, b, effect in _PAIRS:
@@ -179,14 +184,15 @@ def _logit(numbers: list[tuple[np.ndarray, np.ndarray]], ranks: list[np.ndarray]
 
 
 def _affinity(a: int, rank_a: np.ndarray, b: int, rank_b: np.ndarray) -> np.ndarray:
-    """What values of two columns have to do with each other, float64 [rows] with mean 0 and variance 1: the products of
-    their vectors."""
+    """Returns the interaction of two columns, the product of their values' vectors: float64 [rows], mean 0, variance
+    1."""
     factors = (_normal(_hash(a, rank_a, 4 + k)) * _normal(_hash(b, rank_b, 4 + k)) for k in range(_FACTORS))
     return sum(factors) / np.sqrt(_FACTORS)
 
 
+@functools.cache
 def _intercept() -> float:
-    """The intercept that gives the base rate, found on rows of a seed of their own."""
+    """Returns the intercept for which the mean probability is the base rate, on rows of a fixed seed."""
     logit = _logit(*_draw(np.random.default_rng(20140628), _CALIBRATION_ROWS))
     low, high = -10.0, 10.0
     for _ in range(50):
@@ -196,7 +202,7 @@ def _intercept() -> float:
 
 
 def _hash(column: int, value: np.ndarray, salt: int) -> np.ndarray:
-    """64-bit hashes, uint64 [rows]: the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    """Returns 64-bit hashes, uint64 [rows], by the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
     stream = np.uint64((column * 16 + salt) * 0x632BE59BD9B4E019 % 2**64)
     x = value.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + stream
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -205,13 +211,13 @@ def _hash(column: int, value: np.ndarray, salt: int) -> np.ndarray:
 
 
 def _normal(hashes: np.ndarray) -> np.ndarray:
-    """Numbers with mean 0 and variance 1, nearly normal: the sum of four uniform ones made of a hash's quarters."""
+    """Returns nearly normal numbers with mean 0 and variance 1: each is the sum of the four quarters of a hash."""
     quarters = hashes.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.float64)
     return (quarters / 65535 - 2) * np.sqrt(3)
 
 
 def _hex(hashes: np.ndarray, known: np.ndarray) -> pa.Array:
-    """The hashes' lower halves as 8 hexadecimal digits each, null where not known."""
+    """Returns the lower halves of the hashes as 8 hexadecimal digits. Null if not known."""
     digits = np.frombuffer("".join(f"{i:02x}" for i in range(256)).encode(), np.uint8).reshape(256, 2)
     text = digits[(hashes & np.uint64(0xFFFFFFFF)).astype(">u4").view(np.uint8)].reshape(-1)
     offsets = np.arange(0, 8 * len(hashes) + 1, 8, dtype=np.int32)
@@ -229,7 +235,7 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def _auc(histogram: np.ndarray) -> float:
-    """Expected area under the curve from the expected negatives and positives of each bin of the probability."""
+    """Returns the expected area under the ROC curve, from the expected negatives and positives per bin."""
     negatives, positives = histogram
     below = np.cumsum(negatives) - negatives
     return float(np.sum(positives * (below + negatives / 2)) / (negatives.sum() * positives.sum()))

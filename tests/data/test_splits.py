@@ -1,5 +1,6 @@
-"""Splits are decided by what rows hold: not by files, not by order, and with the fractions that were asked for."""
+"""Splits depend only on the rows, not on files or order, and have the requested fractions."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -45,62 +46,68 @@ def run(runner, uri, case):
     return runner.run({"t": uri}, split={**split, "fractions": FRACTIONS}, key=key)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Returns a function that ingests `LINES` from one file, once for each case."""
+
+    @functools.cache
+    def ingested(case):
+        runner = Runner(tmp_path_factory.mktemp(case))
+        return run(runner, write(runner, LINES, 1), case), bytes_of(runner.examples)
+
+    return ingested
+
+
 def bytes_of(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.parquet")}
 
 
 @pytest.mark.parametrize("case", SPLITS)
-def test_bytes_do_not_depend_on_files_and_order(runner, case):
-    first = run(runner, write(runner, LINES, 1), case)
-    wanted = bytes_of(runner.examples)
+def test_bytes_do_not_depend_on_files_and_order(plain, runner, case):
+    first, first_bytes = plain(case)
     assert first.summary.rows == {s: first.dataset.rows(s) for s in ("train", "valid", "test")}
     assert sum(first.summary.rows.values()) == COUNT
     shuffled = LINES[:]
     random.Random(1).shuffle(shuffled)
     second = run(runner, write(runner, shuffled, 7, "b"), case)
-    assert bytes_of(runner.examples) == wanted
+    assert bytes_of(runner.examples) == first_bytes
     assert second.summary.fingerprint == first.summary.fingerprint
 
 
 @pytest.mark.parametrize("case", ["random-by-key", "random-by-row", "hash-by-key"])
-def test_fractions(runner, case):
-    rows = run(runner, write(runner, LINES, 1), case).summary.rows
+def test_splits_have_the_requested_fractions(plain, case):
+    rows = plain(case)[0].summary.rows
     for name, fraction in FRACTIONS.items():
         deviation = (fraction * (1 - fraction) * COUNT) ** 0.5
         assert abs(rows[name] - fraction * COUNT) < 4 * deviation
 
 
-def test_seed_changes_the_split_and_little_else(runner):
-    uri = write(runner, LINES, 1)
-    ids, everything = [], []
-    for seed in (3, 4):
-        split = {"by": "random", "seed": seed, "fractions": FRACTIONS}
-        found = runner.run({"t": uri}, split=split, key=["id"])
-        ids.append({r["id"] for r in found.rows("test")})
-        everything.append(found.sorted())
+def test_seed_changes_only_the_split(plain, runner):
+    runs = [plain("random-by-key")[0]]  # with seed 3
+    split = {"by": "random", "seed": 4, "fractions": FRACTIONS}
+    runs.append(runner.run({"t": write(runner, LINES, 1)}, split=split, key=["id"]))
+    ids = [{r["id"] for r in run.rows("test")} for run in runs]
     assert len(ids[0] & ids[1]) < 0.5 * min(map(len, ids))
-    assert everything[0] == everything[1]
+    assert runs[0].sorted() == runs[1].sorted()
 
 
-def test_more_rows_keep_their_split(runner):
-    """A row's split depends on its key alone, so a grown table moves no row from test to train."""
+def test_rows_keep_their_split_when_more_arrive(plain, runner):
+    """A row's split depends only on its key, so new rows move no row from test to train."""
     small = run(runner, write(runner, LINES[: COUNT // 2], 1), "random-by-key")
     before = {r["id"]: s for s in ("train", "valid", "test") for r in small.rows(s)}
-    large = run(runner, write(runner, LINES, 1, "b"), "random-by-key")
+    large = plain("random-by-key")[0]
     after = {r["id"]: s for s in ("train", "valid", "test") for r in large.rows(s)}
     assert before == {i: after[i] for i in before}
 
 
-def test_hash_keeps_users_together(runner):
-    found = run(runner, write(runner, LINES, 1), "hash-by-column")
-    users = [{r["user"] for r in found.rows(s)} for s in ("train", "valid", "test")]
+def test_hash_keeps_users_together(plain):
+    users = [{r["user"] for r in plain("hash-by-column")[0].rows(s)} for s in ("train", "valid", "test")]
     assert all(users)
     assert not users[0] & users[1] and not users[0] & users[2] and not users[1] & users[2]
 
 
-def test_time_is_in_order(runner):
-    found = run(runner, write(runner, LINES, 1), "time")
-    days = [[r["day"] for r in found.rows(s)] for s in ("train", "valid", "test")]
+def test_time_orders_the_splits(plain):
+    days = [[r["day"] for r in plain("time")[0].rows(s)] for s in ("train", "valid", "test")]
     assert all(part == sorted(part) for part in days)
     assert days[0][-1] < days[1][0] and days[1][-1] < days[2][0]
     for part, fraction in zip(days, FRACTIONS.values(), strict=True):
@@ -108,76 +115,76 @@ def test_time_is_in_order(runner):
 
 
 @pytest.mark.parametrize("case", SPLITS)
-def test_a_span_gets_files_of_its_own(runner, case):
+def test_each_span_has_its_own_files(plain, runner, case):
     split, key = SPLITS[case]
-    plain = run(runner, write(runner, LINES, 1), case)
-    wanted = {name: sorted(plain.rows(name), key=lambda r: r["id"]) for name in FRACTIONS}
-    spanned = runner.run({"t": f"{runner.folder}/in/a/*.csv"}, split={**split, "fractions": FRACTIONS, "span": "month"},
-                         sql="SELECT *, month(day) AS month FROM t", key=key)  # fmt: skip
+    expected = {name: sorted(plain(case)[0].rows(name), key=lambda r: r["id"]) for name in FRACTIONS}
+    split = {**split, "fractions": FRACTIONS, "span": "month"}
+    sql = "SELECT *, month(day) AS month FROM t"
+    spanned = runner.run({"t": write(runner, LINES, 1)}, split=split, sql=sql, key=key)
     for name in FRACTIONS:
         files = spanned.dataset.files(name)
         months = [pq.read_table(path).column("month").unique().to_pylist() for path in files]
-        assert all(len(found) == 1 for found in months)
-        assert months == sorted(months) and len({found[0] for found in months}) == len(months)
+        assert all(len(values) == 1 for values in months)
+        assert months == sorted(months) and len({values[0] for values in months}) == len(months)
         without = [{k: v for k, v in row.items() if k != "month"} for row in spanned.rows(name)]
-        if case != "random-by-row":  # which hashes the new column too
-            assert sorted(without, key=lambda r: r["id"]) == wanted[name]
+        if case != "random-by-row":  # it hashes the new column too
+            assert sorted(without, key=lambda r: r["id"]) == expected[name]
 
 
 @pytest.mark.parametrize("case", ["random-by-key", "random-by-row", "hash-by-key", "hash-by-column", "column", "time"])
-def test_files_of_old_spans_stay_as_they_are(runner, case):
-    """Where rows are divided by hash or a column, all of them; by time, all but the ones at the bounds."""
+def test_new_rows_keep_the_files_of_old_spans(runner, case):
+    """Splits by time may change the file at the bound between train and valid."""
     split, key = SPLITS[case]
-    split = {**split, "fractions": FRACTIONS, "span": "day"}
-    old = [line for line in LINES if line.split(",")[2] < "2013-11-15"]
+    split = {**split, "fractions": FRACTIONS, "span": "month"}
+    sql = "SELECT *, month(day) AS month FROM t"
+    old = [line for line in LINES if line.split(",")[2] < "2013-11-01"]
     assert len(old) < COUNT
-    small = runner.run({"t": write(runner, old, 3)}, split=split, key=key).dataset
+    small = runner.run({"t": write(runner, old, 3)}, split=split, sql=sql, key=key).dataset
     before = {entry.fingerprint for entry in small.splits["train"].files}
-    large = runner.run({"t": write(runner, LINES, 5, "b")}, split=split, key=key).dataset
+    large = runner.run({"t": write(runner, LINES, 5, "b")}, split=split, sql=sql, key=key).dataset
     after = {entry.fingerprint for entry in large.splits["train"].files}
     assert len(after) > len(before)
     assert len(before - after) <= (case == "time")
 
 
-def test_column_is_taken_at_its_word(runner):
-    found = run(runner, write(runner, LINES, 1), "column")
+def test_column_names_the_split(plain):
     for name in FRACTIONS:
-        assert {r["part"] for r in found.rows(name)} == {name}
+        assert {r["part"] for r in plain("column")[0].rows(name)} == {name}
 
 
-def test_rows_are_shuffled_by_hash(runner):
-    """Order of time, or of the file, would be bad for training by batches."""
-    ids = [r["id"] for r in run(runner, write(runner, LINES, 1), "random-by-key").rows("train")]
+def test_hash_shuffles_the_rows(plain):
+    """Batches of rows in the order of time or of the file would harm training."""
+    ids = [r["id"] for r in plain("random-by-key")[0].rows("train")]
     ascents = sum(a < b for a, b in itertools.pairwise(ids))
     assert abs(ascents / len(ids) - 0.5) < 0.05
 
 
-def test_fraction_zero_may_be_empty(runner):
+def test_a_split_with_fraction_zero_may_be_empty(runner):
     fractions = {"train": 0.9, "valid": 0.1, "test": 0}
-    found = runner.run({"t": write(runner, LINES, 1)}, split={"by": "random", "fractions": fractions}, key=["id"])
-    assert found.summary.rows["test"] == 0
-    assert found.summary.rows["train"] + found.summary.rows["valid"] == COUNT
+    result = runner.run({"t": write(runner, LINES, 1)}, split={"by": "random", "fractions": fractions}, key=["id"])
+    assert result.summary.rows["test"] == 0
+    assert result.summary.rows["train"] + result.summary.rows["valid"] == COUNT
     everything = {"train": 1, "valid": 0, "test": 0}
-    found = runner.run({"t": write(runner, LINES, 1)}, split={"by": "time", "column": "day", "fractions": everything})
-    assert found.summary.rows == {"train": COUNT, "valid": 0, "test": 0}
-    assert found.dataset.read("test").num_rows == 0
+    result = runner.run({"t": write(runner, LINES, 1)}, split={"by": "time", "column": "day", "fractions": everything})
+    assert result.summary.rows == {"train": COUNT, "valid": 0, "test": 0}
+    assert result.dataset.read("test").num_rows == 0
 
 
-def test_known_rows(runner):
-    """The split of a row must not change with DuckDB's version, so it is computed here by the standard library."""
+def test_assigns_the_split_that_the_standard_library_computes(runner):
+    """A row's split must not change with DuckDB's version."""
     split = {"by": "random", "fractions": FRACTIONS}
-    found = runner.run({"t": write(runner, LINES, 1)}, split=split, key=["id", "user"])
+    result = runner.run({"t": write(runner, LINES, 1)}, split=split, key=["id", "user"])
     for index, name in enumerate(FRACTIONS):
-        for row in found.rows(name):
+        for row in result.rows(name):
             text = f"0|{row['id']}|{len(row['user'])}:{row['user']}"
             low = int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little") / 2**64
             assert index == (low >= 0.7) + (low >= 0.9)
 
 
-def test_predict_has_one_split(runner):
-    found = runner.run({"t": write(runner, LINES, 1)}, stage="predict", labels=[], key=["id"])
-    assert list(found.dataset.splits) == ["predict"]
-    assert found.summary.rows == {"predict": COUNT}
+def test_predict_writes_one_split(runner):
+    result = runner.run({"t": write(runner, LINES, 1)}, stage="predict", labels=[], key=["id"])
+    assert list(result.dataset.splits) == ["predict"]
+    assert result.summary.rows == {"predict": COUNT}
     before = bytes_of(runner.examples)
     runner.run({"t": write(runner, LINES[::-1], 3, "b")}, stage="predict", labels=[], key=["id"])
     assert bytes_of(runner.examples) == before
@@ -186,13 +193,13 @@ def test_predict_has_one_split(runner):
 VALUES = st.one_of(st.none(), st.text(max_size=5), st.sampled_from(["|", "-", "1:a", "2", "NA"]))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(VALUES, VALUES, st.sampled_from([0, 1])), min_size=20, max_size=60),
     seed=st.integers(0, 3),
 )
-def test_any_rows_in_any_order(tmp_path_factory, rows, seed):
-    """Any text, also control characters and nulls: no row is lost, parted from its twin or moved."""
+def test_keeps_any_rows_in_any_order(tmp_path_factory, rows, seed):
+    """With any text, control characters and nulls, no row is lost, and equal rows are in one split."""
     texts = [json.dumps({"a": a, "b": b, "y": y}) for a, b, y in rows]
     texts += [json.dumps({"a": "known", "b": str(i), "y": i % 2}) for i in range(200)]
     results = []
@@ -200,11 +207,11 @@ def test_any_rows_in_any_order(tmp_path_factory, rows, seed):
         runner = Runner(tmp_path_factory.mktemp("any"))
         path = runner.write("a.jsonl", "\n".join(order))
         columns = {"a": "VARCHAR", "b": "VARCHAR", "y": "TINYINT"}
-        found = runner.run({"t": {"uri": path, "columns": columns}}, split={"by": "random", "seed": seed})
-        assert found.sorted() == sorted((json.loads(t) for t in texts), key=lambda r: json.dumps(r))
+        result = runner.run({"t": {"uri": path, "columns": columns}}, split={"by": "random", "seed": seed})
+        assert result.sorted() == sorted((json.loads(t) for t in texts), key=lambda r: json.dumps(r))
         twins = {}
-        for name in found.dataset.splits:
-            for row in found.rows(name):
+        for name in result.dataset.splits:
+            for row in result.rows(name):
                 assert twins.setdefault(json.dumps(row), name) == name
         results.append(bytes_of(runner.examples))
     assert results[0] == results[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,17 +79,9 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
         spec: The step's spec, for the limits.
         failures: The errors of the gates that failed.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tidemill.validation", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"percent": percent, "number": number}
     cards = [_card(column, results) for column in results.columns]
     features = [card for card in cards if card.role == "feature"]
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         splits={name: split.proto.num_examples for name, split in results.splits.items()},
         rates=_label_rates(results),
         failures=failures,
@@ -105,6 +98,19 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
         features=sorted(features, key=lambda card: -len(card.flags)),
         others=[card for card in cards if card.role != "feature"],
     )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tidemill.validation", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": percent, "number": number}
+    return environment.get_template("page.html.jinja")
 
 
 def _strengths(report: LeakageReport) -> list[tuple[str, float, bool]]:
