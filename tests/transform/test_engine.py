@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.transform.preprocess_runs import example_table, spec, write_examples
 from tidemill.artifacts.examples import Dataset
+from tidemill.errors import Code, TidemillError
 from tidemill.transform.beam.beam_engine import BeamEngine
 from tidemill.transform.engine import open_engine
 from tidemill.transform.local_engine import LocalEngine
@@ -39,3 +42,11 @@ def test_the_limit_is_compared_with_the_size_of_train(examples: Dataset):
     size = sum(path.stat().st_size for path in examples.files("train"))
     assert type(open_engine(spec(features={}, local_limit=size), examples)) is LocalEngine
     assert type(open_engine(spec(features={}, local_limit=size - 1), examples)) is BeamEngine
+
+
+def test_missing_package_of_an_engine_is_reported(examples: Dataset, monkeypatch: pytest.MonkeyPatch):
+    # Python raises the same error for a package that is not installed.
+    monkeypatch.setitem(sys.modules, "tidemill.transform.local_engine", None)
+    with pytest.raises(TidemillError, match="install tidemill") as caught:
+        open_engine(spec(features={}, engine="local"), examples)
+    assert caught.value.code is Code.MISSING_PACKAGE

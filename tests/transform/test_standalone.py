@@ -138,6 +138,34 @@ def test_columns_with_nulls_and_lists_are_sparse():
     assert transformed.to_pydict() == {"a": [[-1.0], [-2.0], [1.0]], "b": [[0], [], [1, 0]]}
 
 
+def test_columns_without_nulls_are_dense_also_without_statistics(tmp_path: Path):
+    """Lists of a fixed size without nulls are dense vectors."""
+    vectors = pa.list_(pa.float32(), 2)
+    table = pa.table(
+        {
+            "x": pa.array([1.0, 2.0]),
+            "n": pa.array([1, None]),
+            "v": pa.array([[1.0, 2.0], [3.0, 4.0]], vectors),
+            "w": pa.array([[1.0, None], [3.0, 4.0]], vectors),
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet", write_statistics=False)
+    seen: dict[str, Any] = {}
+
+    def function(inputs: dict[str, Any]) -> dict[str, Any]:
+        seen.update(inputs)
+        return {"y": inputs["v"] + inputs["x"][:, tf.newaxis]}
+
+    transformed = analyze(tmp_path / "rows.parquet", function).apply(table)
+    assert transformed.column("y").to_pylist() == [[2.0, 3.0], [5.0, 6.0]]
+    assert {name: isinstance(value, tf.SparseTensor) for name, value in seen.items()} == {
+        "x": False,
+        "n": True,
+        "v": False,
+        "w": True,
+    }
+
+
 def test_large_files_come_in_batches_in_order(tmp_path: Path):
     numbers = pa.table({"x": pa.array(range(30_000), pa.float32())})
     pq.write_table(numbers, tmp_path / "x.parquet", row_group_size=10_000)

@@ -211,6 +211,7 @@ def test_users_combiners_run_by_their_methods():
     keys = np.array([b"b", b"a", b"b"], object)
     result = run(per_key_reduction(Longest(), ()), [[[(keys, np.zeros((3, 4)))]]]).result()
     assert result.keys.tolist() == [b"a", b"b"] and result.outputs[0].tolist() == [4, 4]
+    assert run(per_key_reduction(Longest(), ()), [[], [[]]]).result().keys.tolist() == []
     assert combiners.describe(type("Op", (), {"_fields": ["combiner"], "combiner": Longest()})()) is None
 
 
@@ -261,9 +262,9 @@ def test_accumulator_is_read_as_it_was_written(name, tmp_path):
             np.testing.assert_allclose(got, output, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "users_combiner"])
 def test_accumulator_per_key_is_read_as_it_was_written(name, tmp_path):
-    make, columns, _ = CASES[name]
+    make, columns, _ = CASES.get(name, (Longest, [(None, np.float64)], False))
     keys = np.array([b"b", b"a"], object)
     batch = (keys, *(np.array([1, 2], dtype) for _, dtype in columns))
     reduction = run(per_key_reduction(make(), ()), [[[batch]]])

@@ -42,10 +42,22 @@ ROWWISE = {
     "to_dense": (lambda i: tf.sparse.to_dense(i["n"], 7)[:, 0], Level.RAW, "n"),
     "two columns": (joined_columns, Level.ANY, "st"),
     "gathered": (lambda i: tf.gather([1.0, 2.0], tf.where(tf.equal(dense(i["s"], ""), "a"), 0, 1)), Level.FINITE, "s"),
+    "cast shape": (
+        lambda i: tf.cast(tf.fill([tf.cast(i["n"].dense_shape[0], tf.int32)], 2.0), tf.int64) + dense(i["n"], 0),
+        Level.ANY,
+        "n",
+    ),
+    "row vector": (lambda i: tf.squeeze(tf.expand_dims(dense(i["n"], 0), 0), 0), Level.RAW, "n"),
     "constant": (lambda i: tf.ones_like(dense(i["n"], 0)), Level.FINITE, "n"),
 }
 
 UNKNOWN = {
+    "sorted by a column": lambda i: tf.searchsorted(dense(i["f"], 0.0), dense(i["f"], 1.0)),
+    "rows of a matrix": lambda i: tf.gather([[1.0], [2.0]], tf.where(tf.equal(dense(i["s"], ""), "a"), 0, 1))[:, 0],
+    "squeezed rows": lambda i: tf.squeeze(dense(i["n"], 0)[:, None], axis=0),
+    "every second": lambda i: dense(i["n"], 0)[::2],
+    "filled with a sum": lambda i: dense(i["f"], 0.0) + tf.fill([i["f"].dense_shape[0]], tf.reduce_sum(i["f"].values)),
+    "pattern of a column": lambda i: tf.raw_ops.RegexReplace(input="a", pattern=dense(i["s"], "")[0], rewrite="b"),
     "mean": lambda i: dense(i["f"], 0.0) - tf.reduce_mean(dense(i["f"], 0.0)),
     "max": lambda i: dense(i["n"], 0) - tf.reduce_max(i["n"].values),
     "cumsum": lambda i: tf.cumsum(dense(i["n"], 0)),

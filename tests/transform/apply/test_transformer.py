@@ -86,12 +86,18 @@ def test_many_random_functions(
     check(tmp_path_factory.mktemp("often"), function, table, use_dictionary=dictionary)
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
+@pytest.mark.full
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
 @given(function=functions(), seed=st.integers(0, 1000), dictionary=st.booleans())
 def test_random_functions_of_many_rows(
     tmp_path_factory: pytest.TempPathFactory, function: Function, seed: int, dictionary: bool
 ):
     """The rows are enough for windows of integers and for several pieces."""
+    check(tmp_path_factory.mktemp("many"), function, many_rows(seed), use_dictionary=dictionary)
+
+
+def many_rows(seed: int) -> pa.Table:
+    """Returns rows with thousands of words, and with integers of which most are close to each other."""
     rng = np.random.default_rng(seed)
     rows = 20_000
 
@@ -99,16 +105,38 @@ def test_random_functions_of_many_rows(
         return np.where(rng.random(rows) < 0.1, None, values).tolist()
 
     words = np.array([*WORDS, *(b"word %d" % number for number in range(3000))], object)
-    table = make_table(
+    n = rng.lognormal(3, 3, rows).astype(np.int64)
+    n[rows // 2 :: 50] = -n[rows // 2 :: 50] - 1  # below the window, which has the smallest value of the first rows
+    return make_table(
         {
             "s": with_nulls(rng.choice(words, rows)),
             "t": with_nulls(rng.choice(words[:5], rows)),
-            "n": with_nulls(rng.lognormal(3, 3, rows).astype(np.int64).astype(object)),
+            "n": with_nulls(n.astype(object)),
             "m": rng.integers(-500, 500, rows).tolist(),
             "f": with_nulls(rng.normal(0, 9, rows).astype(np.float32).astype(object)),
         }
     )
-    check(tmp_path_factory.mktemp("many"), function, table, use_dictionary=dictionary)
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_functions_of_many_rows(tmp_path: Path, dictionary: bool):
+    """Results for the integers of a window are computed once; other integers and missing values are computed apart."""
+
+    def function(i: dict, tables: object) -> dict:
+        n, m = dense(i["n"], -7), dense(i["m"], 0)
+        return {
+            "quotient": tf.math.floormod(n // 3, 1 << 30),
+            "third": tf.cast(n, tf.float32) / 3,
+            "found number": tables.lookup_number(n),
+            "inside": tf.math.floormod(m * 5, 1 << 30),
+            "word": tables.lookup(dense(i["s"], "zz"), 3),
+            "lower": tf.strings.to_hash_bucket_fast(tf.strings.lower(dense(i["s"], "")), 97),
+            "joined": tf.strings.to_hash_bucket_fast(tf.strings.join([dense(i["s"], ""), dense(i["t"], "?")]), 97),
+            "root": tf.sqrt(tf.abs(dense(i["f"], 2.0))),
+        }
+
+    transformer = check(tmp_path, function, many_rows(0), use_dictionary=dictionary, row_group_size=5000)
+    assert sorted(transformer._windows) == ["m", "n"]
 
 
 def dense(x: tf.SparseTensor, fill: object) -> tf.Tensor:
@@ -253,6 +281,9 @@ def test_rejects_an_output_of_another_length(tmp_path: Path):
 
     with pytest.raises(TidemillError, match="2 values for 3 rows"):
         transformed(tmp_path, function, make_table(ROWS))
+    pq.write_table(make_table(ROWS), tmp_path / "source.parquet")
+    with pytest.raises(TidemillError, match="2 values for 3 rows"):
+        transform_with_tensorflow(TransformGraph(tmp_path / "graph"), tmp_path / "source.parquet", tmp_path / "made")
 
 
 def test_rejects_a_missing_column(tmp_path: Path):

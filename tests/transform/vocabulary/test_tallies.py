@@ -26,8 +26,11 @@ from tests.transform.vocabulary.single_vocabulary import (
 )
 from tests.transform.vocabulary.tokens import AWKWARD, BYTES, INTEGERS, TEXTS, VOCABULARIES
 from tidemill.errors import Code, TidemillError
+from tidemill.transform.analysis import tallies
 from tidemill.transform.analysis.count_store import CountStore
+from tidemill.transform.analysis.partial_counts import PartialCounts
 from tidemill.transform.analysis.scan_tally import ScanTally
+from tidemill.transform.analysis.tallies import WeightTally
 from tidemill.transform.apply.substitution import Substitution
 from tidemill.transform.raw import RawColumn
 from tidemill.transform.rows.parquet_rows import ParquetRows
@@ -288,6 +291,40 @@ def test_threads_and_memory_do_not_change_a_vocabulary(weighted: bool, tmp_path:
     assert made[0] == made[1] == made[2]
     if not weighted:
         assert made[0] == expected(want, exact)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_units_merge_their_batches_early_if_they_are_large(weighted: bool, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tallies, "_MAX_ROWS", 3)
+    tokens = np.array([b"a", b"b", b"a", b"c"], object)
+    batches = [(tokens, np.array([1, 2, 3, 4], np.float32)) if weighted else (tokens,)] * 5
+    ordering = Ordering.WEIGHTED_FREQUENCY if weighted else Ordering.FREQUENCY
+    want = Vocabulary(store_frequency=True, ordering=ordering)
+    counts = {b"a": 20.0, b"b": 10.0, b"c": 20.0} if weighted else {b"a": 10, b"b": 5, b"c": 5}
+    assert local_vocabulary(want, batches, tmp_path, unit=5) == expected(want, counts)
+
+
+def test_sums_of_integer_weights_are_integers(tmp_path: Path):
+    tokens = np.array([b"a", b"b"], object)
+    with CountStore(tmp_path, 1 << 28, 1) as store:
+        tally = WeightTally(PartialCounts(store, "BLOB", "BIGINT", ordered=False), ())
+        for weights in ([2**53, 5], [1, 7]):
+            tally.collect(0, tally.finish(tally.add(tally.start(), (tokens, np.array(weights)))))
+        tally.close(0)
+        want = Vocabulary(store_frequency=True)
+        assert finish(want, tally.result(), tmp_path) == expected(want, {b"a": 2**53 + 1, b"b": 12})
+
+
+def test_labels_of_batches_without_tokens_are_skipped(tmp_path: Path):
+    kinds = {"ordering": Ordering.MUTUAL_INFORMATION, "min_diff_from_avg": 0.0, "store_frequency": True}
+    sentinel = b"global_y_count_sentinel"
+    batch = (np.array([b"a", sentinel], object), np.array([[0, 2], [2, 2]], np.float32), np.array([2, 4]))
+    empty = (np.array([], object), np.zeros((0, 2), np.float32), np.array([], np.int64))
+    results = [
+        local_vocabulary(Vocabulary(**kinds), batches, tmp_path / name)
+        for name, batches in {"with": [empty, batch, empty], "without": [batch]}.items()
+    ]
+    assert results[0] == results[1] and results[0].file.endswith(b" a\n")
 
 
 def test_weights_are_formatted_as_by_python(tmp_path: Path):
