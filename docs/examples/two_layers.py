@@ -2,7 +2,7 @@ from typing import Literal
 
 import keras
 
-from tidemill.models.core.family import Network
+from tidemill.models import Network
 
 
 class TwoLayers(Network):
