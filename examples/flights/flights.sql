@@ -1,5 +1,5 @@
--- One row a flight that landed, with only what is known at its scheduled departure: the schedule, the aircraft, and the
--- weather that was observed at the airport in the hour before.
+-- One row for each flight that landed. All columns except the label are known at the scheduled departure: the schedule,
+-- the aircraft, and the weather at the airport in the hour before.
 SELECT
     f.carrier, f.flight, f.origin, f.dest,
     make_timestamp(f.year, f.month, f.day, f.sched_dep_time // 100, f.sched_dep_time % 100, 0) AS scheduled,

@@ -1,5 +1,5 @@
--- The rows to score: the flights of one month as they are scheduled, landed or not. The columns are those of flights.sql
--- without the label.
+-- The rows to score: all scheduled flights of one month, also those that did not land. The columns are those of
+-- flights.sql without the label.
 SELECT
     f.carrier, f.flight, f.origin, f.dest,
     make_timestamp(f.year, f.month, f.day, f.sched_dep_time // 100, f.sched_dep_time % 100, 0) AS scheduled,

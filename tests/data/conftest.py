@@ -5,7 +5,7 @@ from tests.data.runs import Runner
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
-    """Hashes are remembered in a folder of the test's own."""
+    """Gives each test its own cache of file hashes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

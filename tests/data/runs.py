@@ -1,4 +1,4 @@
-"""Running ingest on small sources."""
+"""Ingest of small sources, for tests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from tidemill.steps.ingest import IngestSpec
 
 
 @dataclass(frozen=True)
-class Run:
+class IngestRun:
+    """Outputs of one ingest."""
+
     summary: IngestSummary
     dataset: Dataset
     quarantine: list[dict]
 
     def rows(self, *splits: str) -> list[dict]:
-        """The rows of the splits, or of all, in order."""
+        """Returns the rows of the splits in order. Defaults to all splits."""
         return [row for s in splits or self.dataset.splits for row in self.dataset.read(s).to_pylist()]
 
     def sorted(self) -> list[dict]:
@@ -31,7 +33,7 @@ class Run:
 
 
 class Runner:
-    """Plans and ingests below a folder."""
+    """Plans and runs ingest below a folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -46,19 +48,19 @@ class Runner:
         return str(path)
 
     def spec(self, tables: dict, *, sql: str | None = None, source: dict | None = None, **fields) -> IngestSpec:
-        made = Source(tables=tables, sql=sql, **(source or {}))
-        record = source_record.record(made)
+        source_section = Source(tables=tables, sql=sql, **(source or {}))
+        record = source_record.record(source_section)
         source_record.save_record(self.root, record)
         fields = {"stage": "train", "labels": ["y"], "key": [], "columns": None, "schema_text": None, **fields}
         split = Split(**fields.pop("split", {}))
-        stripped = {name: table.model_copy(update={"uri": ""}) for name, table in made.tables.items()}
-        made = made.model_copy(update={"tables": stripped})
-        return IngestSpec(code="1", source=made, source_fingerprint=record.fingerprint, split=split, **fields)
+        stripped = {name: table.model_copy(update={"uri": ""}) for name, table in source_section.tables.items()}
+        source_section = source_section.model_copy(update={"tables": stripped})
+        return IngestSpec(code="1", source=source_section, source_fingerprint=record.fingerprint, split=split, **fields)
 
-    def run(self, tables: dict, **fields) -> Run:
+    def run(self, tables: dict, **fields) -> IngestRun:
         return self.ingest(self.spec(tables, **fields))
 
-    def ingest(self, spec: IngestSpec) -> Run:
+    def ingest(self, spec: IngestSpec) -> IngestRun:
         self.examples.parent.mkdir(exist_ok=True)
         summary = ingest(
             spec,
@@ -67,23 +69,23 @@ class Runner:
             quarantine=str(self.quarantine),
             progress=Progress("ingest"),
         )
-        return Run(summary, Dataset(self.examples), self.quarantined())
+        return IngestRun(summary, Dataset(self.examples), self.quarantined())
 
     def quarantined(self) -> list[dict]:
         return [json.loads(line) for line in self.quarantine.read_text().splitlines()]
 
     def read(self, tables: dict, sql: str, **fields) -> list[dict]:
-        """What a query returns: ingested with the stage `predict`, sorted."""
+        """Returns the sorted rows of a query, ingested with the stage `predict`."""
         return self.run(tables, sql=sql, stage="predict", labels=[], **fields).sorted()
 
 
 def rows(count: int) -> str:
-    """CSV text with the columns id, x and a label y of both classes."""
+    """Returns CSV text with the columns id, x and a label y of both classes."""
     lines = ["id,x,y"] + [f"{i},{i * 0.5},{(i * 7 // 3) % 2}" for i in range(count)]
     return "\n".join(lines) + "\n"
 
 
 def table(count: int) -> pa.Table:
-    """The same rows as an Arrow table."""
+    """Returns the same rows as an Arrow table."""
     ids = list(range(count))
     return pa.table({"id": ids, "x": [i * 0.5 for i in ids], "y": [(i * 7 // 3) % 2 for i in ids]})

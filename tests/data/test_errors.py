@@ -1,4 +1,4 @@
-"""Every way in which the input can be wrong, and that nothing is left behind."""
+"""Wrong input of ingest: each mistake is reported and leaves no output."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ SCHEMA = 'feature { name: "x" type: INT }'
 
 
 def lines(*changes):
-    """The good rows with some of their lines (from 1) replaced."""
+    """Returns the good rows with some lines replaced. Lines count from 1."""
     found = GOOD.splitlines()
     for line, text in changes:
         found[line - 1] = text
@@ -29,7 +29,7 @@ def constant(column_y):
     return "id,x,y\n" + "".join(f"{i},1,{y}\n" for i, y in enumerate(column_y))
 
 
-# Content of a.csv, fields of the spec, the code, and what the message must name.
+# Content of a.csv, fields of the spec, the code, and texts of the message.
 CASES = {
     "sql-syntax": (GOOD, {"sql": "SELEC * FROM t"}, Code.SQL_ERROR, ["source.sql", "syntax error"]),
     "sql-unknown-table": (GOOD, {"sql": "SELECT * FROM u"}, Code.SQL_ERROR, ["'u'|name u", "correct"]),
@@ -155,7 +155,7 @@ def check_nothing_left(runner):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mistake(runner, case):
+def test_rejects_wrong_input(runner, case):
     content, fields, code, words = CASES[case]
     with pytest.raises(TidemillError) as error:
         runner.run({"t": runner.write("a.csv", content)}, **fields)
@@ -182,7 +182,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("case", TABLES)
-def test_table_mistake(runner, case):
+def test_rejects_wrong_table_settings(runner, case):
     content, options, code, words = TABLES[case]
     with pytest.raises(TidemillError) as error:
         runner.run({"t": {"uri": runner.write("a.csv", content), **options}})
@@ -231,7 +231,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_file(runner, case):
+def test_rejects_broken_files(runner, case):
     name, content = BROKEN[case]
     with pytest.raises(TidemillError) as error:
         runner.run({"t": runner.write(name, content)})
@@ -239,7 +239,7 @@ def test_broken_file(runner, case):
     check_nothing_left(runner)
 
 
-def test_files_of_a_table_must_agree(runner):
+def test_rejects_files_with_different_columns(runner):
     runner.write("1.csv", "a,b\n1,2\n")
     runner.write("2.csv", "a,c\n1,2\n")
     with pytest.raises(TidemillError) as error:
@@ -268,7 +268,7 @@ def test_files_of_a_table_must_agree(runner):
         ("in/a.what", Code.INVALID_VALUE, ["source.tables.t.format", "a.what"]),
     ],
 )
-def test_nothing_there(runner, uri, code, words):
+def test_rejects_missing_files(runner, uri, code, words):
     runner.write("a.csv", GOOD)
     runner.write("a.what", GOOD)
     runner.write("a.zip", zip_of(GOOD))
@@ -282,7 +282,7 @@ def test_nothing_there(runner, uri, code, words):
     check(error, code, words)
 
 
-def test_budget_is_checked_before_anything_is_read(runner):
+def test_checks_max_bytes_before_reading(runner):
     path = runner.write("a.csv", GOOD)
     os.chmod(path, 0)
     with pytest.raises(TidemillError) as error:
@@ -292,7 +292,7 @@ def test_budget_is_checked_before_anything_is_read(runner):
 
 
 @pytest.mark.parametrize("change", ["size", "bytes", "gone"])
-def test_changed_source(runner, change):
+def test_rejects_a_changed_source(runner, change):
     path = runner.write("a.csv", GOOD)
     spec = runner.spec({"t": path})
     if change == "gone":
@@ -305,7 +305,7 @@ def test_changed_source(runner, change):
     check_nothing_left(runner)
 
 
-def test_unknown_record(runner):
+def test_rejects_an_unknown_source_record(runner):
     spec = runner.spec({"t": runner.write("a.csv", GOOD)}).model_copy(update={"source_fingerprint": "0" * 24})
     with pytest.raises(TidemillError) as error:
         runner.ingest(spec)
@@ -324,7 +324,7 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize("sql", FORBIDDEN)
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_query_reads_its_tables_only(runner, sql, kind):
+def test_query_reads_only_its_tables(runner, sql, kind):
     secret = runner.write("secret.txt", "secret\n")
     path = runner.write("a.csv", GOOD)
     if kind == "parquet":
@@ -335,7 +335,7 @@ def test_query_reads_its_tables_only(runner, sql, kind):
     check_nothing_left(runner)
 
 
-def test_existing_examples_survive_a_failed_run(runner):
+def test_failed_run_keeps_existing_examples(runner):
     path = runner.write("a.csv", GOOD)
     before = runner.run({"t": path}).summary.fingerprint
     with pytest.raises(TidemillError):
@@ -354,7 +354,7 @@ TWO_LABELS = {
 
 
 @pytest.mark.parametrize("case", TWO_LABELS)
-def test_the_second_label_is_checked_too(runner, case):
+def test_checks_the_second_label(runner, case):
     sql, code = TWO_LABELS[case]
     split = {"split": {"by": "time", "column": "id"}} if case == "one class in train" else {}
     with pytest.raises(TidemillError, match="'z'") as error:
@@ -363,7 +363,7 @@ def test_the_second_label_is_checked_too(runner, case):
     assert not runner.examples.exists()
 
 
-def test_two_labels(runner):
+def test_accepts_two_labels(runner):
     found = runner.run({"t": runner.write("t.csv", GOOD)}, sql="SELECT *, 1 - y AS z FROM t", labels=["y", "z"])
     assert all(row["y"] + row["z"] == 1 for row in found.rows())
     assert found.dataset.metadata["labels"] == ["y", "z"]

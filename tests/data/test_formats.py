@@ -58,7 +58,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_reads(runner, case):
+def test_reads_each_format(runner, case):
     name, content, options = CASES[case]
     run = runner.run({"t": {"uri": runner.write(name, content), **options}}, key=["id"])
     assert run.dataset.columns == {"id": "int64", "x": "double", "y": "int64"}
@@ -70,14 +70,14 @@ def test_reads(runner, case):
     assert run.summary.fingerprint == run.dataset.fingerprint
 
 
-def test_zstd(runner):
+def test_reads_zstd_files(runner):
     path = runner.write("a.csv.zst", "")
     zstd_file(path, PLAIN)
     run = runner.run({"t": path}, key=["id"])
     assert sorted(run.rows(), key=lambda r: r["id"]) == EXPECTED
 
 
-def test_zip_member(runner):
+def test_reads_a_member_of_a_zip_file(runner):
     path = runner.write("both.zip", zip_bytes(a__csv=PLAIN, b__tsv="id\ty\n1\t0\n"))
     run = runner.run({"t": f"{path}#a.csv"}, key=["id"])
     assert sorted(run.rows(), key=lambda r: r["id"]) == EXPECTED
@@ -104,7 +104,7 @@ def test_partitions_become_columns(runner, kind):
     assert [r["zone"] for r in runner.read(tables, "SELECT zone FROM t")] == ["00", "01"]
 
 
-def test_globs_and_lists(runner):
+def test_reads_globs_and_lists_of_files(runner):
     a, b, c = (runner.write(f"{n}.csv", f"n\n{n}\n") for n in "abc")
     everything = [{"n": "a"}, {"n": "b"}, {"n": "c"}]
     assert runner.read({"t": [a, b, c]}, "FROM t") == everything
@@ -114,7 +114,7 @@ def test_globs_and_lists(runner):
     assert runner.read({"t": strange}, "FROM t") == [{"n": "d"}]
 
 
-def test_columns_of_files_may_be_in_another_order(runner):
+def test_reads_files_with_columns_in_different_orders(runner):
     runner.write("1.csv", "a,b\n1,x\n")
     runner.write("2.csv", "b,a\ny,2\n")
     assert runner.read({"t": f"{runner.folder}/in/*.csv"}, "FROM t") == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
@@ -135,7 +135,7 @@ TYPES = [
 
 
 @pytest.mark.parametrize(("values", "kind", "expected"), TYPES)
-def test_types_of_undeclared_columns(runner, values, kind, expected):
+def test_infers_types_of_undeclared_columns(runner, values, kind, expected):
     text = "k,v\n" + "".join(f"{i},{v}\n" for i, v in enumerate(values.split()))
     run = runner.run({"t": runner.write("a.csv", text)}, stage="predict", labels=[])
     assert run.dataset.columns["v"] == kind
@@ -143,7 +143,7 @@ def test_types_of_undeclared_columns(runner, values, kind, expected):
         assert [r["v"] for r in sorted(run.rows(), key=lambda r: r["k"])] == expected
 
 
-def test_json_strings_stay_strings(runner):
+def test_keeps_json_strings(runner):
     text = '{"zip": "01234", "n": 1, "f": 1, "deep": {"a": [1]}, "at": "2013-01-01T00:00:00"}\n{"zip": "2", "f": 1.5}\n'
     run = runner.run({"t": runner.write("a.jsonl", text)}, stage="predict", labels=[])
     assert run.dataset.columns == {
@@ -152,7 +152,7 @@ def test_json_strings_stay_strings(runner):
     assert {r["zip"]: (r["n"], r["deep"]) for r in run.rows()} == {"01234": (1, '{"a":[1]}'), "2": (None, None)}
 
 
-def test_output_types(runner):
+def test_writes_arrow_types(runner):
     sql = """SELECT 1.25::DECIMAL(9,2) AS a, sum(1) AS b, 'x'::ENUM('x', 'y') AS c, NULL AS d, 'nan'::FLOAT AS e,
         TIMESTAMP '2013-01-01 10:00:00' AS f, TIMESTAMPTZ '2013-01-01 10:00:00+02' AS g, 3::UBIGINT AS h,
         INTERVAL 1 DAY AS i, [1, 2] AS j, '0b'::UUID IS NULL AS k FROM t GROUP BY ALL"""

@@ -12,7 +12,7 @@ def text(count=300):
     return HEAD + "".join(f"{i},n{i},{i % 2}\n" for i in range(count))
 
 
-def test_tolerated_rows_are_listed_with_their_lines(runner):
+def test_lists_tolerated_rows_with_their_lines(runner):
     broken = text().splitlines()
     broken[9] = "8,n8"
     broken[49] = '48,"multi\nline",0'
@@ -44,7 +44,7 @@ def test_bad_rows_do_not_depend_on_the_query(runner):
         assert sum(found.summary.rows.values()) == 299
 
 
-def test_a_ragged_row_changes_no_delimiter_and_no_name(runner):
+def test_a_row_with_missing_fields_keeps_delimiter_and_names(runner):
     body = "".join(f"{i};{i};a,{i % 2}\n" for i in range(100))
     path = runner.write("a.csv", "id,y\n" + body + "1;2;3,4;5,6\n")
     found = runner.run({"t": path}, source={"max_bad_share": 0.1})
@@ -52,7 +52,7 @@ def test_a_ragged_row_changes_no_delimiter_and_no_name(runner):
     assert [q["line"] for q in found.quarantine] == [102]
 
 
-def test_json_lines(runner):
+def test_quarantines_json_lines(runner):
     lines = [json.dumps({"id": i, "y": i % 2}) for i in range(100)]
     lines[3] = '{"id": 3, "y": '
     lines[5] = "[1, 2]"
@@ -73,7 +73,7 @@ def test_json_lines(runner):
     assert sum(found.summary.rows.values()) == 95
 
 
-def test_fractions_in_declared_integers(runner):
+def test_quarantines_fractions_in_integer_columns(runner):
     """DuckDB would round them in silence."""
     changed = text().replace("\n7,n7", "\n7.5,n7").replace("\n8,", "\n8.0,").replace("\n20,", "\n2e1,")
     path = runner.write("a.csv", changed)
@@ -82,7 +82,7 @@ def test_fractions_in_declared_integers(runner):
     assert {r["id"] for r in found.rows()} == set(range(300)) - {7}
 
 
-def test_parquet_casts(runner):
+def test_quarantines_parquet_rows_that_do_not_cast(runner):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -99,7 +99,7 @@ def test_parquet_casts(runner):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_schema_casts_the_result(runner, kind):
+def test_schema_casts_the_query_result(runner, kind):
     schema = """feature { name: "x" type: INT } feature { name: "y" type: FLOAT } feature { name: "id" type: BYTES }
         feature { name: "elsewhere" type: INT }"""
     path = runner.write("a.csv", rows(200))
@@ -117,6 +117,6 @@ def test_schema_casts_the_result(runner, kind):
     assert {r["x"] for r in found.rows()} == set(range(100))
 
 
-def test_always_written(runner):
+def test_writes_the_file_without_bad_rows(runner):
     runner.run({"t": runner.write("a.csv", text())}, key=["id"])
     assert runner.quarantine.read_text() == ""

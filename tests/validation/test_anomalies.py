@@ -71,7 +71,7 @@ def schema_with(column: str, text: str) -> str:
 
 
 @pytest.mark.parametrize(("column", "text", "kind"), CASES.values(), ids=CASES)
-def test_each_anomaly_stops_against_a_given_schema(tmp_path, column, text, kind):
+def test_each_anomaly_fails_with_a_given_schema(tmp_path, column, text, kind):
     with pytest.raises(TidemillError, match=column) as raised:
         run(tmp_path, {"train": shop(300)}, schema_text=schema_with(column, text))
     assert raised.value.code is Code.SCHEMA_ANOMALY
@@ -85,26 +85,26 @@ def test_each_anomaly_stops_against_a_given_schema(tmp_path, column, text, kind)
     assert "schema-anomaly" in outputs.page
 
 
-def test_a_schema_that_holds(tmp_path):
+def test_accepts_data_that_satisfies_the_schema(tmp_path):
     text = schema_with("visits", 'feature { name: "visits" type: FLOAT float_domain { min: 0 } }')
     summary, outputs = run(tmp_path, {"train": shop(300)}, schema_text=text)
     assert summary.anomalies == 0
     assert 'name: "visits"\n  type: FLOAT' in (outputs.folder / "schema" / "schema.pbtxt").read_text()
 
 
-def test_new_columns_that_are_no_features_only_warn(tmp_path):
+def test_new_columns_that_no_feature_reads_are_warnings(tmp_path):
     text = schema_with("", "").replace('feature { name: "member" type: INT }', "")
     summary, outputs = run(tmp_path, {"train": shop(300)}, schema_text=text)
     assert summary.anomalies == 1
     assert outputs.anomalies[0]["severity"] == "WARNING"
 
 
-def test_deprecated_features_are_not_judged(tmp_path):
+def test_ignores_deprecated_features(tmp_path):
     text = schema_with("price", 'feature { name: "price" type: INT lifecycle_stage: DEPRECATED }')
     assert run(tmp_path, {"train": shop(300)}, schema_text=text)[0].anomalies == 0
 
 
-def test_domain_mass_tolerates_a_share(tmp_path):
+def test_min_domain_mass_tolerates_a_share(tmp_path):
     table = shop(300).set_column(3, "site", pa.array(["a"] * 290 + ["b"] * 10))
     text = 'feature { name: "site" type: BYTES string_domain { value: "a" } '
     text += "distribution_constraints { min_domain_mass: %s } }"
@@ -113,7 +113,7 @@ def test_domain_mass_tolerates_a_share(tmp_path):
         run(tmp_path / "2", {"train": table}, schema_text=schema_with("site", text % 0.99))
 
 
-def test_infinite_and_nan(tmp_path):
+def test_rejects_infinite_values_and_nan(tmp_path):
     values = pa.array([float("inf"), float("nan")] + [1.0] * 298)
     text = 'feature { name: "price" type: FLOAT float_domain { disallow_inf: true disallow_nan: true } }'
     with pytest.raises(TidemillError):
@@ -122,7 +122,7 @@ def test_infinite_and_nan(tmp_path):
     assert kinds == {"FLOAT_TYPE_HAS_INF", "FLOAT_TYPE_HAS_NAN"}
 
 
-def test_values_unseen_in_train_only_warn_against_an_inferred_schema(tmp_path):
+def test_new_values_are_warnings_with_an_inferred_schema(tmp_path):
     valid = shop(100, seed=1).set_column(3, "site", pa.array(["elsewhere"] * 100))
     summary, outputs = run(tmp_path, {"train": shop(300), "valid": valid})
     assert summary.anomalies == 1
@@ -131,7 +131,7 @@ def test_values_unseen_in_train_only_warn_against_an_inferred_schema(tmp_path):
     assert "elsewhere" in outputs.page
 
 
-def test_all_splits_are_judged(tmp_path):
+def test_checks_all_splits(tmp_path):
     valid = shop(100, seed=1).set_column(2, "visits", pa.array([-1] * 100, pa.int32()))
     text = schema_with("visits", 'feature { name: "visits" type: INT int_domain { min: 0 } }')
     with pytest.raises(TidemillError, match="visits in valid: the smallest value is -1"):

@@ -19,18 +19,18 @@ def scan(sample: np.ndarray, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @given(samples, st.integers(1, 50))
-def test_moments_are_numpys(sample, batch):
-    found = distribution.summarize(scan(sample, batch), len(sample))
-    assert found.mean == pytest.approx(sample.mean(), abs=1e-6)
-    assert found.std_dev == pytest.approx(sample.std(), rel=1e-6, abs=1e-3)
-    assert found.median == np.median(sample)
+def test_summary_equals_numpy(sample, batch):
+    summary = distribution.summarize(scan(sample, batch), len(sample))
+    assert summary.mean == pytest.approx(sample.mean(), abs=1e-6)
+    assert summary.std_dev == pytest.approx(sample.std(), rel=1e-6, abs=1e-3)
+    assert summary.median == np.median(sample)
     quantiles = np.quantile(sample, np.arange(21) / 20, method="inverted_cdf")
-    np.testing.assert_array_equal(found.edges, np.unique(quantiles))
-    np.testing.assert_array_equal(found.below, [(sample < edge).sum() for edge in found.edges])
+    np.testing.assert_array_equal(summary.edges, np.unique(quantiles))
+    np.testing.assert_array_equal(summary.below, [(sample < edge).sum() for edge in summary.edges])
 
 
 @given(samples, st.lists(finite, min_size=1, max_size=20, unique=True).map(sorted).map(np.array), st.integers(1, 50))
-def test_bins_count_every_row_once(sample, edges, batch):
+def test_bins_count_each_row_once(sample, edges, batch):
     (below,) = distribution.count_below(scan(sample, batch), [edges])
     bins = distribution.bins(below, len(sample))
     assert bins.sum() == len(sample)

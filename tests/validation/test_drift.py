@@ -57,7 +57,7 @@ def moved(**columns: pa.Array) -> pa.Table:
     return table
 
 
-def test_equal_data_do_not_drift(tmp_path):
+def test_equal_data_does_not_drift(tmp_path):
     train = shop(1000)
     limits = {"numeric": 1e-9, "categorical": 1e-9}
     summary, _ = run(tmp_path, {"train": train, "valid": train, "test": train}, drift=limits)
@@ -75,34 +75,34 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("columns", "said"), CASES.values(), ids=CASES)
-def test_drift_beyond_a_threshold_stops(tmp_path, columns, said):
+@pytest.mark.parametrize(("columns", "text"), CASES.values(), ids=CASES)
+def test_drift_above_a_threshold_fails(tmp_path, columns, text):
     limits = {"numeric": 0.1, "categorical": 0.2}
     with pytest.raises(TidemillError) as raised:
         run(tmp_path, {"train": shop(1000), "valid": moved(**columns)}, drift=limits)
     assert raised.value.code is Code.DRIFT
-    assert said in str(raised.value)
-    (found,) = raised.value.details["drifted"]
-    assert found["feature"] in columns
-    assert found["distance"] > found["threshold"]
+    assert text in str(raised.value)
+    (drifted,) = raised.value.details["drifted"]
+    assert drifted["feature"] in columns
+    assert drifted["distance"] > drifted["threshold"]
     assert "drift" in Outputs(tmp_path / "out").page
 
 
-def test_drift_without_thresholds_is_reported(tmp_path):
+def test_reports_drift_without_thresholds(tmp_path):
     columns = CASES["shifted number"][0]
     summary, outputs = run(tmp_path, {"train": shop(1000), "valid": moved(**columns)})
     assert summary.drifted == ["price"]
     assert "price" in outputs.page
 
 
-def test_thresholds_hold_only_between_what_is_named(tmp_path):
+def test_thresholds_apply_only_to_the_named_splits(tmp_path):
     splits = {"train": shop(1000), "valid": moved(**CASES["shifted number"][0])}
     summary, _ = run(tmp_path, splits, drift={"numeric": 0.1, "between": ["test"]})
     assert summary.drifted == ["price"]
 
 
 def published(folder, table: pa.Table) -> str:
-    """The URI of a published model with the statistics of a run over the table."""
+    """Publishes a model with the statistics of the table and returns its URI."""
     run(folder / "earlier", {"train": table})
     model = folder / "models" / "shop" / "1"
     (model / "tidemill").mkdir(parents=True)
@@ -110,7 +110,7 @@ def published(folder, table: pa.Table) -> str:
     return str(model)
 
 
-def test_previous_run(tmp_path):
+def test_compares_with_the_previous_model(tmp_path):
     uri = published(tmp_path, shop(1000))
     limits = {"numeric": 0.05, "categorical": 0.1, "between": ["previous"]}
     assert run(tmp_path / "same", {"train": shop(1000)}, previous=uri, drift=limits)[0].drifted == []
@@ -119,7 +119,7 @@ def test_previous_run(tmp_path):
     assert raised.value.code is Code.DRIFT
 
 
-def test_a_number_that_was_a_category(tmp_path):
+def test_a_number_that_was_a_category_drifts(tmp_path):
     uri = published(tmp_path, shop(1000))
     table = shop(1000).set_column(3, "site", pa.array(np.arange(1000)))
     features = {"site": {"kind": "numeric"}, "price": {"kind": "numeric"}}
@@ -134,12 +134,12 @@ def test_a_number_that_was_a_category(tmp_path):
         )
 
 
-def test_a_model_published_without_statistics(tmp_path):
+def test_reports_a_previous_model_without_statistics(tmp_path):
     _, outputs = run(tmp_path, {"train": shop(100)}, previous=str(tmp_path / "models"), drift={"between": ["previous"]})
     assert "has no statistics" in outputs.page
 
 
-def test_damaged_statistics_of_the_previous_model(tmp_path):
+def test_rejects_damaged_statistics_of_the_previous_model(tmp_path):
     uri = published(tmp_path, shop(100))
     file = tmp_path / "models" / "shop" / "1" / "tidemill" / "statistics" / "Split-train" / "FeatureStats.pb"
     file.write_bytes(b"\xff\xff")

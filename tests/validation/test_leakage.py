@@ -15,7 +15,7 @@ ROWS = 6000
 
 
 def rides(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
-    """Rides that were planned to start and end at some minute; late when they end 15 minutes or more after that."""
+    """Returns rides with planned start and end minutes. A ride that ends 15 minutes or more after its plan is late."""
     rng = np.random.default_rng(seed)
     start = rng.choice(np.arange(360, 1380, 5), rows)
     length = rng.choice([60, 95, 140, 210], rows)
@@ -25,11 +25,11 @@ def rides(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
     return columns
 
 
-def judge(tmp_path, columns: dict, names: list[str], kinds: dict[str, str] | None = None, **changes):
+def validate_rides(tmp_path, columns: dict, names: list[str], kinds: dict[str, str] | None = None, **changes):
     table = pa.table({n: columns[n] for n in [*names, "late", *changes.pop("carried", [])]})
     features = {n: {"kind": (kinds or {}).get(n, "numeric")} for n in names}
-    told = {"labels": ["late"], "key": [], "features": features, "feature_columns": names} | changes
-    return run(tmp_path, {"train": table}, **told)
+    fields = {"labels": ["late"], "key": [], "features": features, "feature_columns": names} | changes
+    return run(tmp_path, {"train": table}, **fields)
 
 
 PLAN = ["start", "length", "end", "wind"]
@@ -37,7 +37,7 @@ PLAN = ["start", "length", "end", "wind"]
 
 def leaks(tmp_path, *args, **changes) -> list[dict]:
     with pytest.raises(TidemillError) as raised:
-        judge(tmp_path, *args, **changes)
+        validate_rides(tmp_path, *args, **changes)
     assert raised.value.code is Code.LEAKAGE
     for leak in raised.value.details["leaks"]:
         assert leak["feature"] in str(raised.value)
@@ -46,38 +46,38 @@ def leaks(tmp_path, *args, **changes) -> list[dict]:
     return raised.value.details["leaks"]
 
 
-def test_honest_features_pass(tmp_path):
-    summary, _ = judge(tmp_path, rides(), PLAN)
+def test_features_known_before_the_label_pass(tmp_path):
+    summary, _ = validate_rides(tmp_path, rides(), PLAN)
     assert set(summary.strongest) == set(PLAN)
     assert summary.strongest["wind"] == pytest.approx(0.5, abs=0.05)
     assert 0.55 < summary.strongest["start"] < 0.7
 
 
-def test_a_feature_that_restates_the_label(tmp_path):
+def test_reports_a_feature_that_restates_the_label(tmp_path):
     (leak,) = leaks(tmp_path, rides(), [*PLAN, "delay"])
     assert (leak["feature"], leak["with"]) == ("delay", None)
     assert leak["auc"] > 0.99
 
 
 @pytest.mark.parametrize("kind", ["numeric", "categorical"])
-def test_a_feature_that_leaks_beside_the_plan(tmp_path, kind):
+def test_reports_a_feature_that_leaks_in_a_pair(tmp_path, kind):
     columns = rides(20_000) | {"ended": rides(20_000)["ended"].astype(np.int64)}
     (leak,) = leaks(tmp_path, columns, [*PLAN, "ended"], {"ended": kind})
     assert (leak["feature"], leak["with"]) == ("ended", "end")
 
 
-def test_every_leak_is_named(tmp_path):
-    found = leaks(tmp_path, rides(20_000), [*PLAN, "ended", "delay"])
-    assert [leak["feature"] for leak in found] == ["delay", "ended"]
+def test_reports_each_leak(tmp_path):
+    reported = leaks(tmp_path, rides(20_000), [*PLAN, "ended", "delay"])
+    assert [leak["feature"] for leak in reported] == ["delay", "ended"]
 
 
-def test_missing_values_leak_too(tmp_path):
+def test_reports_missing_values_that_leak(tmp_path):
     columns = rides()
     columns["refund"] = pa.array(np.ones(ROWS), mask=columns["late"] == 0)
     assert [leak["feature"] for leak in leaks(tmp_path, columns, [*PLAN, "refund"])] == ["refund"]
 
 
-def test_a_leaking_string(tmp_path):
+def test_reports_a_string_that_leaks(tmp_path):
     columns = rides()
     columns["status"] = np.where(columns["late"] == 1, "apology sent", "closed")
     (leak,) = leaks(tmp_path, columns, [*PLAN, "status"], {"status": "categorical"})
@@ -85,84 +85,84 @@ def test_a_leaking_string(tmp_path):
 
 
 def test_allowed_features_pass(tmp_path):
-    summary, _ = judge(tmp_path, rides(), [*PLAN, "delay", "ended"], leakage={"allow": ["delay", "ended"]})
+    summary, _ = validate_rides(tmp_path, rides(), [*PLAN, "delay", "ended"], leakage={"allow": ["delay", "ended"]})
     assert summary.strongest["delay"] > 0.99
 
 
-def test_the_gate_can_be_switched_off(tmp_path):
-    judge(tmp_path, rides(), [*PLAN, "delay"], leakage={"max_strength": 1.0})
+def test_max_strength_1_turns_the_gate_off(tmp_path):
+    validate_rides(tmp_path, rides(), [*PLAN, "delay"], leakage={"max_strength": 1.0})
 
 
 def test_identifiers_do_not_leak(tmp_path):
     columns = rides()
     columns["ride"] = np.array([f"ride{i}" for i in range(ROWS)])
     columns["number"] = np.random.default_rng(1).permutation(ROWS)
-    summary, _ = judge(tmp_path, columns, [*PLAN, "ride", "number"], {"ride": "categorical"})
+    summary, _ = validate_rides(tmp_path, columns, [*PLAN, "ride", "number"], {"ride": "categorical"})
     assert summary.strongest["ride"] == pytest.approx(0.5)
 
 
-def test_values_that_the_split_keeps_together_are_not_learned_by_heart(tmp_path):
+def test_values_that_the_split_keeps_together_do_not_leak(tmp_path):
     rng = np.random.default_rng(0)
     session = rng.integers(0, 1000, ROWS)
     late = rng.integers(0, 2, 1000)[session].astype(np.int8)
     columns = {"session": session, "late": late, "wind": rng.normal(0, 1, ROWS)}
-    found = leaks(tmp_path / "rows", columns, ["session", "wind"])
-    assert [leak["feature"] for leak in found] == ["session"]
-    judge(tmp_path / "sessions", columns, ["session", "wind"], split_column="session")
+    reported = leaks(tmp_path / "rows", columns, ["session", "wind"])
+    assert [leak["feature"] for leak in reported] == ["session"]
+    validate_rides(tmp_path / "sessions", columns, ["session", "wind"], split_column="session")
 
 
-def test_too_few_rows_are_not_judged(tmp_path):
-    summary, outputs = judge(tmp_path, rides(60), [*PLAN, "delay"])
+def test_does_not_judge_too_few_rows(tmp_path):
+    summary, outputs = validate_rides(tmp_path, rides(60), [*PLAN, "delay"])
     assert summary.strongest == {}
     assert "Not measured" in outputs.page
 
 
-def test_strength_of_a_pair_is_measured_out_of_fold(tmp_path):
+def test_pairs_of_noise_do_not_leak(tmp_path):
     rng = np.random.default_rng(0)
     noise = {f"n{i}": rng.normal(0, 1, 4000) for i in range(6)}
     columns = {**noise, "late": rng.integers(0, 2, 4000)}
-    summary, _ = judge(tmp_path, columns, list(noise), leakage={"max_strength": 0.6})
+    summary, _ = validate_rides(tmp_path, columns, list(noise), leakage={"max_strength": 0.6})
     assert max(summary.strongest.values()) < 0.56
 
 
-def test_measuring_is_deterministic(tmp_path):
-    one, two = (judge(tmp_path / name, rides(), PLAN)[0] for name in ("one", "two"))
+def test_results_are_deterministic(tmp_path):
+    one, two = (validate_rides(tmp_path / name, rides(), PLAN)[0] for name in ("one", "two"))
     assert one == two
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1))))
-def test_auc_is_sklearns(pairs):
+def test_auc_equals_sklearn(pairs):
     cells, target = np.array([*pairs, (0, 0), (1, 1)]).T
-    rows = _LabelHalves(target.astype(float), target.astype(float))
+    halves = _LabelHalves(target.astype(float), target.astype(float))
     rates = np.array([0.3, 0.1, 0.1, 0.9, 0.5, 0.2])
-    assert rows.auc(rates, cells) == pytest.approx(roc_auc_score(target, rates[cells]))
+    assert halves.auc(rates, cells) == pytest.approx(roc_auc_score(target, rates[cells]))
 
 
-def test_shop_passes(tmp_path):
+def test_features_of_the_shop_pass(tmp_path):
     run(tmp_path, {"train": shop(5000)})
 
 
 def two_labels(rows: int = ROWS) -> dict:
-    """Rides with a second label, which `refund` gives away, and which knows nothing of the first."""
+    """Returns rides with a second, independent label, which `refund` restates."""
     columns = rides(rows)
     claimed = (np.random.default_rng(9).random(rows) < 0.2).astype(np.int8)
     noise = np.random.default_rng(10).normal(0, 0.1, rows)
     return columns | {"claimed": claimed, "refund": claimed + noise}
 
 
-def test_a_feature_that_leaks_the_second_label(tmp_path):
-    told = {"labels": ["late", "claimed"], "carried": ["claimed"]}
+def test_reports_a_leak_of_the_second_label(tmp_path):
+    fields = {"labels": ["late", "claimed"], "carried": ["claimed"]}
     with pytest.raises(TidemillError, match="the label 'claimed' implausibly well: refund") as raised:
-        judge(tmp_path, two_labels(), [*PLAN, "refund"], **told)
+        validate_rides(tmp_path, two_labels(), [*PLAN, "refund"], **fields)
     assert raised.value.code is Code.LEAKAGE and raised.value.details["label"] == "claimed"
     page = Outputs(tmp_path / "out").page
     assert "of late" in page and "of claimed" in page
 
 
-def test_the_strongest_of_several_labels(tmp_path):
-    told = {"labels": ["late", "claimed"], "carried": ["claimed"], "leakage": {"allow": ["refund"]}}
-    summary, outputs = judge(tmp_path, two_labels(), [*PLAN, "refund"], **told)
+def test_summarizes_the_strongest_features_of_several_labels(tmp_path):
+    fields = {"labels": ["late", "claimed"], "carried": ["claimed"], "leakage": {"allow": ["refund"]}}
+    summary, outputs = validate_rides(tmp_path, two_labels(), [*PLAN, "refund"], **fields)
     assert summary.strongest["refund"] > 0.99 and summary.strongest["start"] > 0.55
     assert "claimed" not in summary.strongest and "late" not in summary.strongest
     assert "late: mean 0." in outputs.page and "claimed: mean 0." in outputs.page

@@ -15,7 +15,7 @@ def inferred(tmp_path_factory):
     return schemas.parse((outputs.folder / "schema" / "schema.pbtxt").read_text(encoding="utf-8"))
 
 
-def test_inferred_types_and_presence(inferred):
+def test_infers_types_and_presence(inferred):
     features = {f.name: f for f in inferred.feature}
     types = {name: schema_pb2.FeatureType.Name(f.type) for name, f in features.items()}
     assert types == {
@@ -35,7 +35,7 @@ def test_inferred_types_and_presence(inferred):
     assert features["price"].value_count.max == 1
 
 
-def test_inferred_domains(inferred):
+def test_infers_domains(inferred):
     features = {f.name: f for f in inferred.feature}
     assert schemas.string_domains(inferred) == {"site": [f"site{i}" for i in range(8)]}
     assert features["hour"].int_domain.is_categorical
@@ -43,7 +43,7 @@ def test_inferred_domains(inferred):
     assert features["at"].time_domain.integer_format == schema_pb2.TimeDomain.UNIX_SECONDS
 
 
-def test_no_domain_for_many_values(tmp_path):
+def test_infers_no_domain_for_many_values(tmp_path):
     table = shop(150)
     table = table.set_column(3, "site", [[f"user{i}" for i in range(150)]])
     _, outputs = run(tmp_path, {"train": table})
@@ -51,7 +51,7 @@ def test_no_domain_for_many_values(tmp_path):
     assert not schemas.parse(text).string_domain
 
 
-def test_string_domains_of_a_feature_and_shared():
+def test_returns_own_and_shared_string_domains():
     text = """
       feature { name: "own" type: BYTES string_domain { value: "x" } }
       feature { name: "shared" type: BYTES domain: "letters" }
@@ -71,12 +71,12 @@ def test_string_domains_of_a_feature_and_shared():
         ("feature { name: 'x' domain: 'nowhere' }", "'nowhere'"),
     ],
 )
-def test_broken_schemas(text, said):
+def test_rejects_broken_schemas(text, said):
     with pytest.raises(TidemillError, match=said) as raised:
         schemas.parse(text)
     assert raised.value.code is Code.INVALID_VALUE
     assert raised.value.where == "validation.schema"
 
 
-def test_text_survives(inferred):
+def test_parses_the_text_of_a_schema(inferred):
     assert schemas.parse(text_format.MessageToString(inferred)) == inferred

@@ -29,15 +29,15 @@ def table():
 
 
 @pytest.fixture(scope="module")
-def found(table, tmp_path_factory):
+def result(table, tmp_path_factory):
     return compute(tmp_path_factory.mktemp("statistics"), {"train": table})
 
 
-def test_numbers_are_numpys(table, found):
+def test_numbers_equal_numpy(table, result):
     price = table["price"].drop_null().to_numpy()
-    feature = found.features["price"]
+    feature = result.features["price"]
     stats = feature.num_stats
-    assert (feature.type, found.proto.num_examples) == (FLOAT, 3000)
+    assert (feature.type, result.proto.num_examples) == (FLOAT, 3000)
     assert stats.common_stats.num_non_missing == len(price)
     assert stats.common_stats.num_missing == 3000 - len(price) > 0
     assert (stats.min, stats.max, stats.median) == (price.min(), price.max(), np.median(price))
@@ -54,13 +54,13 @@ def test_numbers_are_numpys(table, found):
         assert bucket.sample_count == ((price >= bucket.low_value) & (price < bucket.high_value)).sum()
 
 
-def test_zeros_are_counted(table, found):
+def test_counts_zeros(table, result):
     visits = table["visits"].to_numpy()
-    assert found.features["visits"].num_stats.num_zeros == (visits == 0).sum()
+    assert result.features["visits"].num_stats.num_zeros == (visits == 0).sum()
 
 
-def test_strings_are_counted(table, found):
-    feature = found.features["site"]
+def test_counts_strings(table, result):
+    feature = result.features["site"]
     stats, site = feature.string_stats, table["site"].drop_null()
     counts = sorted(((c["values"], c["counts"]) for c in site.value_counts().to_pylist()), key=lambda c: (-c[1], c[0]))
     assert feature.type == STRING
@@ -71,16 +71,16 @@ def test_strings_are_counted(table, found):
     assert stats.common_stats.num_missing == table["site"].null_count
 
 
-def test_integer_categories_keep_their_type(found):
-    feature = found.features["hour"]
+def test_integer_categories_keep_their_type(result):
+    feature = result.features["hour"]
     assert feature.type == INT
     assert feature.WhichOneof("stats") == "string_stats"
     assert {b.label for b in feature.string_stats.rank_histogram.buckets} == {str(h) for h in range(24)}
 
 
-def test_booleans_and_instants_are_numbers(table, found):
-    assert found.features["member"].num_stats.mean == pytest.approx(pc.mean(table["member"].cast(pa.int8())).as_py())
-    assert found.features["at"].num_stats.max == 2999 * 60
+def test_booleans_and_instants_are_numbers(table, result):
+    assert result.features["member"].num_stats.mean == pytest.approx(pc.mean(table["member"].cast(pa.int8())).as_py())
+    assert result.features["at"].num_stats.max == 2999 * 60
 
 
 def test_high_cardinality_is_exact_and_bounded(tmp_path):
@@ -91,45 +91,45 @@ def test_high_cardinality_is_exact_and_bounded(tmp_path):
     assert len(stats.rank_histogram.buckets) == 1000
 
 
-def test_nan_is_missing_and_infinity_is_counted_apart(tmp_path):
+def test_nan_is_missing_and_infinity_is_present(tmp_path):
     values = [1.0, 2.0, float("nan"), float("inf"), None, 3.0]
     table = shop(6).set_column(1, "price", pa.array(values))
-    found = compute(tmp_path, {"train": table})
-    stats = found.features["price"].num_stats
+    result = compute(tmp_path, {"train": table})
+    stats = result.features["price"].num_stats
     assert (stats.common_stats.num_non_missing, stats.common_stats.num_missing) == (4, 2)
     assert (stats.min, stats.max, stats.mean) == (1, 3, 2)
-    assert (stats.histograms[0].num_nan, found.infinite["price"]) == (1, 1)
+    assert (stats.histograms[0].num_nan, result.infinite["price"]) == (1, 1)
 
 
-def test_nan_is_found_where_the_files_metadata_hide_it(tmp_path):
+def test_finds_nan_that_parquet_metadata_ignores(tmp_path):
     table = shop(6).set_column(1, "price", pa.array([1.0, 2.0, float("nan")] * 2))
     stats = compute(tmp_path, {"train": table}).features["price"].num_stats
     assert (stats.common_stats.num_missing, stats.max) == (2, 2)
 
 
-def test_values_outside_of_a_domain(tmp_path):
+def test_counts_values_outside_a_domain(tmp_path):
     table = shop(4).set_column(3, "site", pa.array(["a", "b", "b", None]))
     outside = compute(tmp_path, {"train": table}, ExtraCounts(domains={"site": ["a"]})).out_of_domain["site"]
     assert (outside.rows, outside.values) == (2, ["b"])
 
 
-def test_probes_count_in_foreign_edges(table, tmp_path):
+def test_counts_rows_in_given_bins(table, tmp_path):
     edges = np.array([1.0, 5.0, 20.0])
-    found = compute(tmp_path, {"train": table}, ExtraCounts(bin_edges={"price": {"mine": edges}}))
+    result = compute(tmp_path, {"train": table}, ExtraCounts(bin_edges={"price": {"mine": edges}}))
     price = table["price"].drop_null().to_numpy()
     expected = np.histogram(price, [-np.inf, *edges, np.inf])[0]
-    np.testing.assert_array_equal(found.bin_counts["price"]["mine"], expected)
+    np.testing.assert_array_equal(result.bin_counts["price"]["mine"], expected)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_tiny_splits(tmp_path, rows):
-    found = compute(tmp_path, {"train": shop(10), "valid": shop(rows)}, split="valid")
-    assert found.proto.num_examples == rows
-    assert found.features["visits"].num_stats.common_stats.num_non_missing == rows
-    assert found.features["hour"].string_stats.unique == rows
+def test_describes_splits_without_or_with_one_row(tmp_path, rows):
+    result = compute(tmp_path, {"train": shop(10), "valid": shop(rows)}, split="valid")
+    assert result.proto.num_examples == rows
+    assert result.features["visits"].num_stats.common_stats.num_non_missing == rows
+    assert result.features["hour"].string_stats.unique == rows
 
 
-def test_unusual_types(tmp_path):
+def test_describes_unusual_types(tmp_path):
     extra = {
         "decimal": pa.array([1, None, 3], pa.decimal128(5, 2)),
         "blob": pa.array([b"ab", b"abcd", None]),
@@ -153,7 +153,7 @@ def test_unusual_types(tmp_path):
     assert features['a "quoted" name'].num_stats.mean == 2
 
 
-def test_order_of_rows_does_not_matter(table, tmp_path):
+def test_bytes_do_not_depend_on_the_order_of_rows(table, tmp_path):
     shuffled = table.take(np.random.default_rng(1).permutation(len(table)))
     blobs = []
     for name, rows in {"one": table, "two": shuffled}.items():
@@ -163,13 +163,13 @@ def test_order_of_rows_does_not_matter(table, tmp_path):
     assert blobs[0] == blobs[1]
 
 
-def test_what_is_written_is_read(found, tmp_path):
-    statistics.write(tmp_path / "s", {"train": found})
-    assert statistics.read(tmp_path / "s", "train") == found.proto
+def test_reads_written_statistics(result, tmp_path):
+    statistics.write(tmp_path / "s", {"train": result})
+    assert statistics.read(tmp_path / "s", "train") == result.proto
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b""])
-def test_unreadable_statistics(data):
+def test_rejects_unreadable_statistics(data):
     with pytest.raises(TidemillError) as raised:
         statistics.parse(data, "somewhere")
     assert raised.value.code is Code.UNREADABLE_FILE
@@ -189,9 +189,9 @@ def test_unreadable_statistics(data):
 )
 def test_extreme_ranges_keep_all_rows(tmp_path, values, kind):
     table = shop(3).set_column(1, "price", pa.array(values, kind))
-    found = compute(tmp_path, {"train": table})
-    stats = found.features["price"].num_stats
+    result = compute(tmp_path, {"train": table})
+    stats = result.features["price"].num_stats
     assert (stats.min, stats.max, stats.median) == tuple(map(float, (min(values), max(values), sorted(values)[1])))
-    assert found.chart_counts["price"].sum() == 3
+    assert result.chart_counts["price"].sum() == 3
     for histogram in stats.histograms:
         assert sum(bucket.sample_count for bucket in histogram.buckets) == 3

@@ -31,7 +31,7 @@ def check_whole(folder) -> None:
     assert not list(folder.rglob("validate-spill-*"))
 
 
-def test_everything_is_written(tmp_path):
+def test_writes_all_outputs(tmp_path):
     splits = {"train": shop(3000), "valid": shop(300, seed=1), "test": shop(300, seed=2)}
     summary, outputs = run(tmp_path, splits)
     check_whole(tmp_path)
@@ -46,14 +46,14 @@ def test_everything_is_written(tmp_path):
     assert "all gates passed" in outputs.page
 
 
-def test_same_rows_same_bytes(tmp_path):
+def test_outputs_are_deterministic(tmp_path):
     splits = {"train": shop(3000), "valid": shop(300, seed=1)}
     one, two = (run(tmp_path / name, splits) for name in ("one", "two"))
     assert one[0] == two[0]
     assert one[1].page == two[1].page
 
 
-def test_page_is_self_contained_and_escapes(tmp_path):
+def test_report_is_self_contained_and_escapes_values(tmp_path):
     table = with_column(shop(200), "site", pa.array(["<script>alert(1)</script>"] * 200))
     _, outputs = run(tmp_path, {"train": table})
     assert "<script" not in outputs.page
@@ -62,17 +62,17 @@ def test_page_is_self_contained_and_escapes(tmp_path):
     assert "src=" not in outputs.page
 
 
-def test_empty_train(tmp_path):
+def test_rejects_an_empty_train_split(tmp_path):
     assert code_of(tmp_path, shop(0)) is Code.EMPTY_SPLIT
     assert not (tmp_path / "out").exists()
 
 
-def test_one_row(tmp_path):
+def test_rejects_one_row(tmp_path):
     assert code_of(tmp_path, shop(1)) is Code.LABEL_ONE_CLASS
     check_whole(tmp_path)
 
 
-def test_empty_splits_are_not_judged(tmp_path):
+def test_skips_empty_splits(tmp_path):
     _, outputs = run(tmp_path, {"train": shop(500), "valid": shop(0), "test": shop(1)})
     assert {anomaly["split"] for anomaly in outputs.anomalies} == {"test"}
     assert "every label is" in outputs.page
@@ -93,7 +93,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("column", "values", "code"), BROKEN.values(), ids=BROKEN)
-def test_broken_columns(tmp_path, column, values, code):
+def test_rejects_broken_columns(tmp_path, column, values, code):
     table = with_column(shop(300), column, values)
     with pytest.raises(TidemillError, match=column) as raised:
         run(tmp_path, {"train": table})
@@ -103,28 +103,28 @@ def test_broken_columns(tmp_path, column, values, code):
 
 
 @pytest.mark.parametrize("kind", [pa.bool_(), pa.int64(), pa.float64()])
-def test_binary_labels_of_every_type(tmp_path, kind):
+def test_accepts_binary_labels_of_each_type(tmp_path, kind):
     table = shop(300)
     run(tmp_path, {"train": with_column(table, "bought", table["bought"].cast(kind))})
 
 
-def test_numbers_at_the_end_of_a_floats_range(tmp_path):
+def test_accepts_numbers_at_the_limits_of_floats(tmp_path):
     table = with_column(shop(300), "price", pa.array([1e308, -1e308, 5e-324] * 100))
     run(tmp_path, {"train": table, "valid": shop(50, seed=1)})
 
 
-def test_missing_columns(tmp_path):
+def test_rejects_missing_columns(tmp_path):
     assert code_of(tmp_path / "label", shop(50), labels=["paid"]) is Code.MISSING_COLUMN
     assert code_of(tmp_path / "feature", shop(50), feature_columns=["weight"]) is Code.MISSING_COLUMN
     assert not (tmp_path / "feature" / "out").exists()
 
 
-def test_broken_schema_writes_nothing(tmp_path):
+def test_a_broken_schema_writes_nothing(tmp_path):
     assert code_of(tmp_path, shop(50), schema_text="feature {") is Code.INVALID_VALUE
     assert not (tmp_path / "out").exists()
 
 
-def test_examples_that_are_not_whole(tmp_path):
+def test_rejects_incomplete_examples(tmp_path):
     examples = write(tmp_path / "examples", {"train": shop(50)})
     (examples / "manifest.json").unlink()
     with pytest.raises(TidemillError) as raised:
@@ -132,13 +132,13 @@ def test_examples_that_are_not_whole(tmp_path):
     assert raised.value.code is Code.INCOMPLETE_ARTIFACT
 
 
-def test_without_features_all_other_columns_are_judged(tmp_path):
+def test_without_features_all_other_columns_are_features(tmp_path):
     summary, outputs = run(tmp_path, {"train": shop(2000)}, features=None, feature_columns=None)
     assert set(summary.strongest) == {"price", "visits", "site", "hour", "member"}
     assert "5</b><span>and 3 other columns" in outputs.page
 
 
-def test_leakage_is_reported_before_drift_and_both_are_on_the_page(tmp_path):
+def test_raises_leakage_before_drift_and_reports_both(tmp_path):
     train, valid = shop(1000), shop(1000, seed=1)
     train = with_column(train, "visits", train["bought"].cast(pa.int32()))
     valid = with_column(valid, "site", pa.array(["other"] * 1000))
@@ -149,11 +149,12 @@ def test_leakage_is_reported_before_drift_and_both_are_on_the_page(tmp_path):
     assert "stopped: leakage, drift" in page
 
 
-def test_tensorflow_stays_away():
+@pytest.mark.process
+def test_does_not_import_tensorflow():
     heavy = "('tensorflow', 'apache_beam', 'kfp')"
     code = f"import sys, tidemill.validation.validate; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_tensorflow_stays_away():
     ],
     ids=["null", "one class", "a third value", "text"],
 )
-def test_the_second_label_is_checked_too(tmp_path, values, code):
+def test_checks_the_second_label(tmp_path, values, code):
     table = with_column(shop(300), "member", values)
     with pytest.raises(TidemillError, match="'member'") as raised:
         run(tmp_path, {"train": table}, labels=["bought", "member"])
