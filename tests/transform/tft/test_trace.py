@@ -269,6 +269,10 @@ def test_fingerprints_tell_paths_apart(tmp_path: Path):
 
         return function
 
+    def multiplied(value: float) -> Callable[[dict], tf.Tensor]:
+        variable = tf.Variable(value, trainable=False)
+        return lambda inputs: inputs["x"] * variable
+
     others = [
         lambda inputs: inputs["x"] + 2,
         lambda inputs: inputs["x"] - 1,
@@ -277,12 +281,14 @@ def test_fingerprints_tell_paths_apart(tmp_path: Path):
         lambda inputs: tf.cond(inputs["x"][0] > 0, lambda: inputs["x"], lambda: inputs["x"] + 1),
         lambda inputs: tf.cond(inputs["x"][0] > 0, lambda: inputs["x"], lambda: inputs["x"] + 2),
         lambda inputs: inputs["x"] + tft.max(inputs["x"]),
+        multiplied(1.0),
+        multiplied(2.0),
         looked_up(1.0),
         looked_up(2.0),
     ]
     fingerprints = [base, *map(of, others)]
     assert len(set(fingerprints)) == len(fingerprints)
-    assert of(looked_up(1.0)) == fingerprints[-2]
+    assert (of(multiplied(1.0)), of(looked_up(1.0))) == (fingerprints[-4], fingerprints[-2])
     bound = lambda inputs: inputs["x"] + tft.max(inputs["x"])  # noqa: E731
     assert of(bound, lambda trace: lambda sink: np.zeros(2, np.float32)[0]) != of(bound)
     python = lambda inputs: tf.numpy_function(lambda x: x, [inputs["x"]], tf.float32)  # noqa: E731
