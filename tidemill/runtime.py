@@ -1,4 +1,4 @@
-"""What surrounds the work of every step: progress, error codes, and dying with the process that started it."""
+"""The frame of every step: progress reports, exit codes, and the end of the process when its run ends."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
 RUN_PID = "TIDEMILL_RUN_PID"
 PREEMPTED_EXIT_CODE = 128 + signal.SIGTERM
-"""Of a step that was told to end and can go on from where it was; as a shell gives it."""
+"""Exit code of a step that SIGTERM ended and that can resume, by the convention of shells."""
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = 0.2
 
 
 class Preempted(Exception):
-    """The process was told to end, and has kept what it needs to go on."""
+    """SIGTERM ended the work, and its state is saved for the next attempt."""
 
 
 class Progress:
-    """Reports how far a step is. Costs nothing to call often: events are written at most five times a second.
+    """Progress reports of one step. They are cheap: at most five are written per second, the others are dropped.
 
-    Without the environment variable `TIDEMILL_PROGRESS_FILE` (a step on a cluster) the same facts go to the log, at
-    most every ten seconds.
+    The environment variable `TIDEMILL_PROGRESS_FILE` names the file to append to. Without it, as on a cluster, reports
+    go to the log, at most one every ten seconds.
+
+    Args:
+        step: The step's name.
     """
 
     def __init__(self, step: str):
@@ -44,7 +47,13 @@ class Progress:
         self._last = 0.0
 
     def rows(self, done: int, total: int | None = None, what: str = "") -> None:
-        """`done` rows of `total` (None: not known) of the phase `what` are through."""
+        """Reports that rows of the current phase are done.
+
+        Args:
+            done: Number of rows that are done.
+            total: Number of all rows of the phase. Defaults to unknown.
+            what: Name of the phase. Defaults to none.
+        """
         now = time.monotonic()
         if now - self._last < self._interval_s and done != total:
             return
@@ -52,7 +61,7 @@ class Progress:
         self._write({"rows": int(done), "total": total if total is None else int(total), "what": what})
 
     def phase(self, what: str) -> None:
-        """A new phase of the step begins, for example `export`."""
+        """Reports that a phase of the step starts, for example `export`."""
         self._last = 0.0
         self._write({"what": what})
 
@@ -70,9 +79,9 @@ class Progress:
 def step(name: str) -> Iterator[Progress]:
     """Surrounds the body of a component.
 
-    A `TidemillError` inside ends the process with exit code 2 after printing one line `error [code] message` and, when
-    the environment variable `TIDEMILL_ERROR_FILE` names a file, writing it there as JSON. So does an error of the file
-    system that is the user's to mend. `Preempted` ends it with `PREEMPTED_EXIT_CODE`.
+    A `TidemillError`, or a file-system error that the user can fix, ends the process with exit code 2. Before, it is
+    printed as one line, `error [code] message`, and written as JSON to the file that the environment variable
+    `TIDEMILL_ERROR_FILE` names. `Preempted` ends the process with `PREEMPTED_EXIT_CODE`.
 
     Args:
         name: The component's name.
@@ -86,7 +95,7 @@ def step(name: str) -> Iterator[Progress]:
     except TidemillError as error:
         _refuse(name, error)
     except Preempted:
-        print(f"{name} was told to end; the next attempt goes on from here", file=sys.stderr, flush=True)
+        print(f"{name} was interrupted; the next attempt resumes from here", file=sys.stderr, flush=True)
         sys.exit(PREEMPTED_EXIT_CODE)
     except Exception as error:
         if (mistake := from_system_error(error)) is None:
@@ -97,7 +106,7 @@ def step(name: str) -> Iterator[Progress]:
 
 def _refuse(name: str, error: TidemillError) -> NoReturn:
     if path := os.environ.get(ERROR_FILE):
-        # On a full disk there is no place for it.
+        # The disk may be full.
         with contextlib.suppress(OSError):
             Path(f"{path}.partial").write_text(json.dumps({"step": name, **error.to_dict()}), encoding="ascii")
             os.replace(f"{path}.partial", path)
@@ -106,10 +115,10 @@ def _refuse(name: str, error: TidemillError) -> NoReturn:
 
 
 def die_with_run() -> None:
-    """Sees to it (on Linux) that this process ends with the local run that started it: a killed run leaves none behind.
+    """Makes this process end when the local run that started it ends, also if the run is killed. Linux only.
 
-    The kernel is asked to end it when its parent, a shell, dies, which itself dies with the run. Where that happened
-    before, the run is no longer among the ancestors.
+    The kernel kills this process when its parent dies: a shell, which dies with the run. If the run ended before this
+    call, it is no longer among the ancestors, and the process kills itself.
     """
     run = os.environ.get(RUN_PID)
     if run is None or sys.platform != "linux":

@@ -7,8 +7,7 @@ make it fast:
   sorted rows. These coarser cells change a metric by at most 1e-4; the change is measured on the whole sample and
   subtracted.
 - Without a baseline, the weights of all rows of a cell are drawn as one Poisson number, which has the same
-distribution.
-  The time does not depend on the number of rows.
+  distribution. The time does not depend on the number of rows.
 - With a baseline, both models need the same resampled rows, so weights are drawn row by row. Of more than
   `MAX_PAIRED_ROWS` rows, a random subset of that size is resampled, and the distances between the value and the ends of
   the interval are multiplied by sqrt(subset / rows).
