@@ -137,7 +137,7 @@ class TestRun:
     def test_a_root_that_is_a_file_has_no_runs(self, toy, capsys):
         (toy / "file").touch()
         assert main(["runs", "list", "--root", "file"]) == 2
-        assert "which is no folder" in capsys.readouterr().err
+        assert "which is not a folder" in capsys.readouterr().err
 
     def test_the_gates_that_failed_are_listed(self, toy, capsys):
         assert main(["run", write(toy, "aa", "b")]) == 0

@@ -142,7 +142,7 @@ sys.exit(main(["run", sys.argv[2] + "/toy.yaml", "--root", sys.argv[2], "--param
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err == "stopped by SIGINT: finished steps are kept; the same command goes on from there\n"
+    assert err == "stopped by SIGINT: finished steps are kept; the same command resumes after them\n"
     # kfp orders tasks that do not need each other by chance, so that another one may be stopped after it.
     assert ["ingest", "stopped"] in [line.split()[:2] for line in out.splitlines()]
     assert not processes_of(tmp_path)

@@ -14,7 +14,7 @@ from tidemill.local.definitions import Definition, definitions
 
 def compile_all(args: argparse.Namespace) -> int:
     """Writes the compiled YAMLs, the tables of the READMEs and the generated pages of `docs/`, or checks them."""
-    files = {path: text for source in _chosen(args.names) for path, text in _files(source).items()}
+    files = {path: text for definition in _chosen(args.names) for path, text in _files(definition).items()}
     if not args.names:
         files |= reference_pages.pages()
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
@@ -31,25 +31,25 @@ def compile_all(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(source: Definition) -> dict[Path, str]:
-    """The texts of a source's generated files, as they should be."""
+def _files(definition: Definition) -> dict[Path, str]:
+    """Returns the current texts of the generated files of a component or pipeline, by path."""
     with tempfile.TemporaryDirectory() as folder:
-        compiled = Path(folder) / source.compiled.name
-        source.compile(compiled)
-        files = {source.compiled: compiled.read_text(encoding="utf-8")}
-        if source.readme.is_file():
-            tables = readme_tables.generate(compiled, source.docstring())
-            files[source.readme] = readme_tables.insert(source.readme.read_text(encoding="utf-8"), tables)
+        compiled = Path(folder) / definition.compiled.name
+        definition.compile(compiled)
+        files = {definition.compiled: compiled.read_text(encoding="utf-8")}
+        if definition.readme.is_file():
+            tables = readme_tables.generate(compiled, definition.docstring())
+            files[definition.readme] = readme_tables.insert(definition.readme.read_text(encoding="utf-8"), tables)
     return files
 
 
 def _chosen(names: list[str]) -> list[Definition]:
     known = definitions()
     for name in names:
-        if name not in {source.name for source in known}:
-            want = suggest_name(name, [source.name for source in known])
+        if name not in {definition.name for definition in known}:
+            want = suggest_name(name, [definition.name for definition in known])
             raise TidemillError(Code.INVALID_VALUE, "NAME", repr(name), want)
-    return [source for source in known if not names or source.name in names]
+    return [definition for definition in known if not names or definition.name in names]
 
 
 def _shown(path: Path) -> str:

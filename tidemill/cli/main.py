@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments. Defaults to those of the process.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 1 for anything else that went wrong.
+        The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 1 for any other failure.
     """
     try:
         args = build_parser().parse_args(argv)
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has gone. Python would complain again when it flushes at exit.
+        # The reader of the pipe, such as `head`, has exited. Without this, Python fails again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tidemill",
         description="Reusable Kubeflow pipelines for tabular and click-through-rate models.",
-        epilog="A user's mistake is answered with `error [code] …` and exit code 2.",
+        epilog="A mistake in the input ends with `error [code] …` and exit code 2.",
     )
     parser.add_argument("--version", action="version", version=f"tidemill {tidemill.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -101,15 +101,15 @@ def _add_run(commands) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="a parameter of the pipeline; may be given several times",
+        help="a parameter of the pipeline; repeat the option for several",
     )
-    parser.add_argument("--no-cache", action="store_true", help="run every step, whatever earlier runs have left")
-    parser.add_argument("--plain", action="store_true", help="one line an event, as where the output is no terminal")
+    parser.add_argument("--no-cache", action="store_true", help="run every step again")
+    parser.add_argument("--plain", action="store_true", help="print one line per event, as without a terminal")
 
 
 def _add_report(commands) -> None:
     parser = _add(commands, "report", "runs_command:report", "Print the paths of a run's HTML reports.")
-    parser.add_argument("run", metavar="RUN", nargs="?", help="a run's id or how it begins; defaults to the newest")
+    parser.add_argument("run", metavar="RUN", nargs="?", help="a run's id or its start; defaults to the newest run")
     parser.add_argument("--open", action="store_true", help="open them in the browser")
     _add_root(parser)
 
@@ -120,7 +120,7 @@ def _add_runs(commands) -> None:
     listing = _add(actions, "list", "runs_command:list_all", "List the runs, the newest first.")
     _add_root(listing)
     showing = _add(actions, "show", "runs_command:show", "Show a run's steps, logs, outputs and error.")
-    showing.add_argument("run", metavar="RUN", nargs="?", help="a run's id or how it begins; defaults to the newest")
+    showing.add_argument("run", metavar="RUN", nargs="?", help="a run's id or its start; defaults to the newest run")
     showing.add_argument("--json", action="store_true", help="print the whole record")
     _add_root(showing)
 
@@ -129,7 +129,7 @@ def _add_explain(commands) -> None:
     text = "Show what decides whether a step runs again, and what changed since the run before."
     parser = _add(commands, "explain", "explain:explain", text)
     parser.add_argument("step", metavar="STEP", help="a step's name, or its task's, such as train")
-    parser.add_argument("--run", metavar="RUN", help="a run's id or how it begins; defaults to the newest")
+    parser.add_argument("--run", metavar="RUN", help="a run's id or its start; defaults to the newest run")
     parser.add_argument("--files", action="store_true", help="list the modules and templates that the step can reach")
     _add_root(parser)
 

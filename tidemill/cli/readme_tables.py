@@ -1,6 +1,6 @@
-"""The generated part of the READMEs of components and pipelines: tables of inputs and outputs, from the compiled YAML.
+"""Generated tables of the READMEs: inputs and outputs of components and pipelines, from the compiled YAML.
 
-In a README the tables stand between two marker lines; the rest is written by hand and left alone.
+The tables are between two marker lines. The rest of a README is written by hand and stays as it is.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ END = "<!-- generated: end -->"
 
 
 def generate(compiled: str | Path, docstring: str) -> str:
-    """The generated part of one README.
+    """Returns the generated part of one README.
 
     Args:
         compiled: Path of the compiled YAML.
         docstring: Docstring of the component's or pipeline's function; it describes inputs and outputs under `Args`.
 
     Returns:
-        Markdown: an input table and, where there are outputs, an output table.
+        Markdown: a table of inputs and, if there are outputs, a table of outputs.
 
     Raises:
         ValueError: an input or output is not described, or something is described that does not exist.
@@ -41,7 +41,7 @@ def generate(compiled: str | Path, docstring: str) -> str:
 
 
 def insert(readme: str, generated: str) -> str:
-    """Puts the generated part between the markers of a README's text.
+    """Returns a README with the generated part between its markers.
 
     Raises:
         ValueError: the markers are missing.
@@ -54,7 +54,7 @@ def insert(readme: str, generated: str) -> str:
 
 
 def _definition(spec: dict, is_component: bool) -> dict:
-    """A component's own definition; a pipeline's is that of its root."""
+    """Returns the definition of the component, or of the pipeline's root."""
     if not is_component:
         return spec.get("root", {})
     return next(c for c in spec["components"].values() if "executorLabel" in c)

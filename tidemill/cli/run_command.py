@@ -1,4 +1,4 @@
-"""`tidemill run`."""
+"""The command `tidemill run`: runs a pipeline on this machine and prints its results."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs a pipeline on this machine, shows how it goes, and says where the results are."""
-    began = time.monotonic()
+    """Runs a pipeline, shows its progress, and prints the metrics and the paths of the results."""
+    started = time.monotonic()
     experiment, root = load(args.file), root_folder(args)
     _check_packages()
     check_files(experiment)
@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
 
         def on_start(run: Run, steps: Steps) -> None:
-            _say(f"run {run.id}: {run.experiment}, pipeline {run.pipeline}, in {_shown(run.folder)}")
+            _print(f"run {run.id}: {run.experiment}, pipeline {run.pipeline}, in {_shown(run.folder)}")
             stack.enter_context(display.showing(steps))
 
         try:
-            ended = run_pipeline(
+            result = run_pipeline(
                 definitions.find_pipeline(args.pipeline),
                 arguments,
                 experiment=experiment.name,
@@ -57,18 +57,18 @@ def run(args: argparse.Namespace) -> int:
             )
         except Stopped as stopped:
             stack.close()
-            _complain(f"{stopped}: finished steps are kept; the same command goes on from there")
+            _print_error(f"{stopped}: finished steps are kept; the same command resumes after them")
             return 128 + stopped.signum
-    if not ended.succeeded:
-        return _tell_failure(ended)
-    _tell_results(ended.results)
-    cached = "every step was cached; " if ended.run.every_step_cached else ""
-    _say(f"{cached}{duration(time.monotonic() - began)}")
+    if not result.succeeded:
+        return _print_failure(result)
+    _print_results(result.results)
+    cached = "every step was cached; " if result.run.every_step_cached else ""
+    _print(f"{cached}{duration(time.monotonic() - started)}")
     return 0
 
 
 def metrics_table(members: list[MemberResult]) -> str:
-    """Metrics of the test split, one line a member, the columns aligned; below it the gates that failed."""
+    """Returns a table with the metrics of the test split, one line per member, and below it the failed gates."""
     columns = [name for name in _METRIC_COLUMNS if any(member.metrics.get(name) is not None for member in members)]
     rows = [["model", *columns, "gates"]]
     for member in members:
@@ -94,55 +94,55 @@ def _params(texts: list[str]) -> dict[str, str]:
     return params
 
 
-def _tell_results(results: RunOutputs) -> None:
+def _print_results(results: RunOutputs) -> None:
     if results.members:
-        _say(f"\n{metrics_table(results.members)}")
-    _say("")
+        _print(f"\n{metrics_table(results.members)}")
+    _print("")
     for report in results.reports:
-        _say(f"report       {_shown(report)}")
+        _print(f"report       {_shown(report)}")
     for uri, member in results.published:
-        _say(f"published    {_shown(uri)} ({member})")
+        _print(f"published    {_shown(uri)} ({member})")
     for uri, rows in results.predictions:
-        _say(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
+        _print(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
 
 
 def _check_packages() -> None:
-    """Says at once what the light installation lacks, instead of failing in a step."""
+    """Checks that the packages of the steps are installed, so that no step fails for lack of them."""
     missing = [name for name in _STEP_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         got = f"an installation without {', '.join(missing)}"
         raise TidemillError(Code.MISSING_PACKAGE, "tidemill run", got, "install Tidemill with its extra steps")
 
 
-def _tell_failure(ended: RunResult) -> int:
-    failed = ended.steps.failed()
+def _print_failure(result: RunResult) -> int:
+    failed = result.steps.failed()
     for step in failed:
-        _tell_failed_step(step)
-    for report in ended.results.reports:
-        _complain(f"report  {_shown(report)}")
-    if ended.results.members:
-        _complain(metrics_table(ended.results.members))
+        _print_failed_step(step)
+    for report in result.results.reports:
+        _print_error(f"report  {_shown(report)}")
+    if result.results.members:
+        _print_error(metrics_table(result.results.members))
     mistakes = [step.error["code"] for step in failed]
     if Code.INCOMPLETE_ARTIFACT.code in mistakes:
-        _complain("hint    files of an earlier run were removed or changed; --no-cache makes everything anew")
+        _print_error("hint    files of an earlier run were removed or changed; --no-cache runs all steps again")
     return EXIT_CODE if failed and all(mistakes) else 1
 
 
-def _tell_failed_step(step: Step) -> None:
+def _print_failed_step(step: Step) -> None:
     code = step.error["code"]
-    _complain(f"\nerror [{code}] {step.error['message']}" if code else f"\nerror: {step.error['message']}")
-    _complain(f"step    {step.name}")
+    _print_error(f"\nerror [{code}] {step.error['message']}" if code else f"\nerror: {step.error['message']}")
+    _print_error(f"step    {step.name}")
     if not step.log.is_file():
         return
-    _complain(f"log     {_shown(step.log)}")
-    for line in _said(step.log.read_text(encoding="utf-8", errors="replace"))[-_LOG_LINES:]:
-        _complain(f"  | {line}")
+    _print_error(f"log     {_shown(step.log)}")
+    for line in _own_lines(step.log.read_text(encoding="utf-8", errors="replace"))[-_LOG_LINES:]:
+        _print_error(f"  | {line}")
 
 
-def _said(log: str) -> list[str]:
-    """The lines of a step's log that the step wrote.
+def _own_lines(log: str) -> list[str]:
+    """Returns the lines of a log that the step itself wrote.
 
-    Without the JSON of its inputs and outputs, which kfp prints, and without what TensorFlow says of the processor.
+    Left out are the JSON of its inputs and outputs, which kfp prints, and TensorFlow's notes on the processor.
     """
     lines, in_json = [], False
     for line in log.rstrip().splitlines():
@@ -156,7 +156,7 @@ def _said(log: str) -> list[str]:
 
 
 def _shown(path: str | Path) -> str:
-    """Local paths below the working directory as relative ones."""
+    """Returns a path for display: relative if it is below the working directory."""
     text = str(path)
     if "://" in text:
         return text
@@ -164,9 +164,9 @@ def _shown(path: str | Path) -> str:
     return text if relative.startswith("..") else relative
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

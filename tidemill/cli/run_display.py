@@ -1,4 +1,4 @@
-"""What `tidemill run` shows while a run goes on: a live table on a terminal, one line an event elsewhere."""
+"""Displays of a running pipeline: a live table on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _STYLES = {
     State.SKIPPED: "dim",
 }
 _REFRESH_PER_SECOND = 4
-# Steps of a loop, whose names are longer, are not known from the start.
+# The steps of a loop are not known from the start, and their names are longer.
 _LEAST_WIDTH = 16
 
 
 class Lines:
-    """One line an event.
+    """Display that prints one line per event.
 
     Args:
         console: Where to write.
@@ -48,7 +48,7 @@ class Lines:
             if step.state is State.SKIPPED:
                 return
             word = "started" if step.state is State.RUNNING else step.state.value
-            # A cached step takes no time that would be worth telling.
+            # The time of a cached step says nothing.
             took = f"  {duration(step.seconds)}" if step.seconds is not None and step.state is not State.CACHED else ""
             why = f": {summary(step.reasons)}" if step.reasons and step.state is State.RUNNING else ""
             text = f"{step.name:<{width}}  {word}{took}{why}"
@@ -59,7 +59,7 @@ class Lines:
 
 
 class LiveTable:
-    """A table of all steps that is drawn anew a few times a second.
+    """Display that redraws a table of all steps a few times per second.
 
     Args:
         console: The terminal.
@@ -80,7 +80,7 @@ class LiveTable:
             yield
 
     def table(self, steps: Steps) -> Table:
-        """The table as of now."""
+        """Returns the table with the present state of all steps."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("step", no_wrap=True)
         table.add_column("state", no_wrap=True)
@@ -119,7 +119,7 @@ def summary(reasons: list[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.8 s`, `12 s`, `3 min 05 s`."""
+    """Returns a duration as text: `0.8 s`, `12 s`, `3 min 05 s`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

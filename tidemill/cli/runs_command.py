@@ -1,4 +1,4 @@
-"""`tidemill runs` and `tidemill report`."""
+"""The commands `tidemill runs` and `tidemill report`: list runs, show one, and open its reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tidemill.local.run_record import Run, find_run, list_runs
 
 
 def list_all(args: argparse.Namespace) -> int:
-    """Lists the runs, the newest first."""
+    """Prints a table of all runs, the newest first."""
     runs = list_runs(root_folder(args))
     if not runs:
         print(f"no runs in {args.root}")
@@ -27,7 +27,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Shows one run."""
+    """Prints the steps, outputs, errors and reports of one run."""
     run = find_run(root_folder(args), args.run)
     if args.json:
         print(json.dumps(asdict(run), indent=1, ensure_ascii=False))
@@ -54,7 +54,10 @@ def show(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Prints, and with `--open` opens, the HTML reports of a run; by default of the newest that has any."""
+    """Prints the paths of a run's HTML reports, and opens them with `--open`.
+
+    Without a run's id, it takes the newest run that has reports.
+    """
     root = root_folder(args)
     runs = [find_run(root, args.run)] if args.run else list_runs(root)
     with_reports = [run for run in runs if any(Path(path).is_file() for path in run.reports)]

@@ -1,4 +1,4 @@
-"""`tidemill validate` and `tidemill schema`."""
+"""The commands `tidemill validate` and `tidemill schema`: check an experiment file, print its JSON Schema."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def schema(args: argparse.Namespace) -> int:
 
 
 def check_files(experiment: Experiment) -> None:
-    """Checks that the files that the experiment names exist, where no network is needed to know.
+    """Checks that the local files that the experiment names exist.
 
     Raises:
         TidemillError: `missing-file`, or `missing-package` for a `pkg://` URI of a package that is not installed.
@@ -52,7 +52,7 @@ def check_files(experiment: Experiment) -> None:
 def _check_source(source: Source, where: str) -> None:
     for name, table in source.tables.items():
         for uri in [table.uri] if isinstance(table.uri, str) else table.uri:
-            # `archive.zip#member.csv`: the archive.
+            # Of `archive.zip#member.csv`, only the archive is checked.
             _check_uri(uri.partition("#")[0], f"{where}.tables.{name}")
 
 
