@@ -122,15 +122,15 @@ def _print_failure(result: RunResult) -> int:
         _print_error(f"report  {_shown(report)}")
     if result.results.members:
         _print_error(metrics_table(result.results.members))
-    mistakes = [step.error["code"] for step in failed]
+    mistakes = [step.error["code"] for step in failed if step.error]
     if Code.INCOMPLETE_ARTIFACT.code in mistakes:
         _print_error("hint    files of an earlier run were removed or changed; --no-cache runs all steps again")
     return EXIT_CODE if failed and all(mistakes) else 1
 
 
 def _print_failed_step(step: Step) -> None:
-    code = step.error["code"]
-    _print_error(f"\nerror [{code}] {step.error['message']}" if code else f"\nerror: {step.error['message']}")
+    error = step.error or {"code": "", "message": "the step failed"}
+    _print_error(f"\nerror{f' [{code}]' if (code := error['code']) else ':'} {error['message']}")
     _print_error(f"step    {step.name}")
     if not step.log.is_file():
         return
