@@ -1,4 +1,4 @@
-"""Gates, as a table of cases."""
+"""Gates: which conditions hold, and the text of each check."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ def run(gates, **kwargs):
         ),
     ],
 )
-def test_a_gate(gates, kwargs, holds, text):
+def test_a_condition_holds_or_fails_with_its_numbers(gates, kwargs, holds, text):
     (outcome,) = run(gates, **kwargs)
     assert (outcome["holds"], outcome["text"]) == (holds, text)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_better_than_baseline_goes_the_metrics_way(metric):
+def test_better_than_baseline_follows_the_direction_of_the_metric(metric):
     gates = {metric: {"better_than_baseline": 0.0}}
     assert [c["holds"] for c in run(gates, baseline=WORSE)] == [True]
     assert [c["holds"] for c in run(gates, baseline=OWN)] == [True]
@@ -127,5 +127,5 @@ def test_every_condition_is_checked():
     ]
 
 
-def test_no_gates_no_checks():
+def test_without_gates_there_are_no_checks():
     assert run({}) == []

@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn, on data with ties."""
+"""Metrics and curves, compared with scikit-learn on scores with ties."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tidemill.evaluation import curves
 from tidemill.evaluation.cells import confusion, group, measure, undefined
 from tidemill.metrics import METRICS, goodness, mean
 
+few_examples = settings(max_examples=40)
 few_scores = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.75, 0.9, 1.0])
 any_score = st.floats(0, 1, allow_subnormal=False)
 rows = st.lists(st.tuples(st.integers(0, 1), st.one_of(few_scores, any_score)), min_size=1, max_size=60)
@@ -36,37 +37,41 @@ def both_classes(data):
     return y, p
 
 
+@few_examples
 @given(rows)
-def test_auc_and_average_precision_are_scikit_learns(data):
+def test_auc_and_average_precision_equal_scikit_learns(data):
     y, p = both_classes(data)
-    found = measure(group(y, p))
-    assert found["auc"] == pytest.approx(roc_auc_score(y, p), abs=1e-12)
-    assert found["pr_auc"] == pytest.approx(average_precision_score(y, p), abs=1e-12)
+    metrics = measure(group(y, p))
+    assert metrics["auc"] == pytest.approx(roc_auc_score(y, p), abs=1e-12)
+    assert metrics["pr_auc"] == pytest.approx(average_precision_score(y, p), abs=1e-12)
 
 
+@few_examples
 @given(rows)
-def test_losses_are_scikit_learns(data):
+def test_losses_and_calibration_equal_scikit_learns(data):
     y, p = both_classes(data)
-    found = measure(group(y, p))
+    metrics = measure(group(y, p))
     expected = log_loss(y, p, labels=[0, 1])
-    assert found["log_loss"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert metrics["log_loss"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
     base = np.full(len(y), y.mean())
-    assert found["normalized_entropy"] == pytest.approx(
+    assert metrics["normalized_entropy"] == pytest.approx(
         expected / log_loss(y, base, labels=[0, 1]), rel=1e-9, abs=1e-12
     )
-    assert found["calibration"] == pytest.approx(p.mean() / y.mean(), rel=1e-9, abs=1e-12)
+    assert metrics["calibration"] == pytest.approx(p.mean() / y.mean(), rel=1e-9, abs=1e-12)
 
 
+@few_examples
 @given(rows, st.sampled_from([0.1, 0.5, 0.5000001, 0.9]))
-def test_accuracy_and_confusion_are_scikit_learns(data, threshold):
+def test_accuracy_and_confusion_equal_scikit_learns(data, threshold):
     y, p = arrays(data)
-    called = p >= threshold
-    assert measure(group(y, p, threshold))["accuracy"] == pytest.approx(accuracy_score(y, called), abs=1e-12)
-    assert confusion(y, p, threshold) == confusion_matrix(y, called, labels=[0, 1]).tolist()
+    predicted = p >= threshold
+    assert measure(group(y, p, threshold))["accuracy"] == pytest.approx(accuracy_score(y, predicted), abs=1e-12)
+    assert confusion(y, p, threshold) == confusion_matrix(y, predicted, labels=[0, 1]).tolist()
 
 
+@few_examples
 @given(rows)
-def test_calibration_curve_and_ece_are_scikit_learns(data):
+def test_calibration_curve_and_ece_equal_scikit_learns(data):
     y, p = both_classes(data)
     shares, means = calibration_curve(y, p, n_bins=10, strategy="quantile")
     points = curves.calibration(y, p)
@@ -77,8 +82,9 @@ def test_calibration_curve_and_ece_are_scikit_learns(data):
     assert all(b["low"] <= b["share"] + 1e-12 and b["share"] <= b["high"] + 1e-12 for b in points)
 
 
+@few_examples
 @given(rows)
-def test_curves_are_scikit_learns(data):
+def test_curves_equal_scikit_learns(data):
     y, p = both_classes(data)
     cells = group(y, p)
     fpr, tpr, thresholds = roc_curve(y, p, drop_intermediate=False)
@@ -88,6 +94,7 @@ def test_curves_are_scikit_learns(data):
     assert np.array(curves.precision_recall(cells)) == pytest.approx(expected, abs=1e-12)
 
 
+@few_examples
 @given(rows, st.integers(0, 3))
 def test_weights_count_as_repeated_rows(data, seed):
     y, p = arrays(data)
@@ -99,11 +106,11 @@ def test_weights_count_as_repeated_rows(data, seed):
     weighted = measure(cells, counts)
     repeated = measure(group(np.repeat(y, weights), np.repeat(p, weights)))
     for name in METRICS:
-        if name != "ece":  # whose bins are those of the whole sample
+        if name != "ece":  # its bins come from the whole sample
             assert weighted[name] == pytest.approx(repeated[name], rel=1e-9, abs=1e-9), name
 
 
-@settings(max_examples=50)
+@few_examples
 @given(rows, st.integers(0, 100))
 def test_order_of_rows_does_not_matter(data, seed):
     y, p = arrays(data)
@@ -113,22 +120,23 @@ def test_order_of_rows_does_not_matter(data, seed):
         assert a[name] == pytest.approx(b[name], abs=1e-12, nan_ok=True)
 
 
+@few_examples
 @given(rows)
-def test_undefined_says_exactly_where_there_is_no_number(data):
+def test_undefined_names_the_metrics_that_do_not_exist(data):
     y, p = arrays(data)
-    found = measure(group(y, p))
+    metrics = measure(group(y, p))
     for name in METRICS:
-        assert np.isnan(found[name]) == (undefined(name, len(y), int(y.sum())) is not None), name
+        assert np.isnan(metrics[name]) == (undefined(name, len(y), int(y.sum())) is not None), name
 
 
 def test_no_rows_have_no_metrics():
-    found = measure(group(np.empty(0), np.empty(0)))
-    assert all(np.isnan(found[name]) and undefined(name, 0, 0) == "no rows" for name in METRICS)
+    metrics = measure(group(np.empty(0), np.empty(0)))
+    assert all(np.isnan(metrics[name]) and undefined(name, 0, 0) == "no rows" for name in METRICS)
     assert curves.calibration(np.empty(0), np.empty(0)) == []
     assert curves.roc(group(np.empty(0), np.empty(0))) == []
 
 
-def test_merged_cells_are_close_and_fewer():
+def test_merged_cells_are_fewer_and_change_metrics_little():
     rng = np.random.default_rng(1)
     p = rng.random(50_000) ** 3
     y = rng.random(50_000) < p
@@ -142,7 +150,7 @@ def test_merged_cells_are_close_and_fewer():
     assert a["pr_auc"] == pytest.approx(b["pr_auc"], abs=2e-3)
 
 
-def test_long_curves_are_thinned_with_their_ends():
+def test_long_curves_are_thinned_and_keep_their_ends():
     rng = np.random.default_rng(2)
     p = rng.random(20_000)
     points = curves.roc(group(rng.random(20_000) < p, p))
@@ -165,12 +173,12 @@ def test_long_curves_are_thinned_with_their_ends():
         ("accuracy", 0.9, 0.8),
     ],
 )
-def test_goodness_is_more_for_the_better(metric, better, worse):
+def test_goodness_is_higher_for_the_better_value(metric, better, worse):
     assert goodness(metric, better) > goodness(metric, worse)
 
 
-def test_the_mean_over_labels():
+def test_mean_over_labels():
     assert mean("auc", [0.6, 0.8]) == pytest.approx(0.7)
-    # Half too much and half too little is not right on average.
+    # Scores that are too low for one label do not compensate for scores that are too high for another.
     assert mean("calibration", [0.5, 1.5]) == pytest.approx(1.5)
     assert mean("calibration", [1.0, 1.0]) == 1.0

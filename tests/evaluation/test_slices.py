@@ -1,4 +1,4 @@
-"""Slices hold every row once, and the right ones."""
+"""Slices: the rows, names and order of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def dataset(folder, **columns) -> Dataset:
     st.lists(st.tuples(st.sampled_from(["a", "b", None, ""]), st.sampled_from([1, 2, None])), max_size=40),
     st.integers(1, 6),
 )
-def test_against_a_plain_loop(tmp_path_factory, rows, most):
+def test_slices_equal_those_of_a_plain_loop(tmp_path_factory, rows, most):
     folder = tmp_path_factory.mktemp("slices") / "d"
     data = dataset(folder, s=pa.array([s for s, _ in rows], pa.string()), n=pa.array([n for _, n in rows], pa.int64()))
     expected: dict[tuple[str, str], list[int]] = {}
@@ -35,15 +35,15 @@ def test_against_a_plain_loop(tmp_path_factory, rows, most):
         key = (MISSING if s is None else s, MISSING if n is None else str(n))
         expected.setdefault(key, []).append(i)
     ranked = sorted(expected, key=lambda key: (-len(expected[key]), key))
-    (found,) = slice_rows(data, "test", [["s", "n"]], most)
-    assert [each.values for each in found if each.values] == ranked[:most]
-    for each in found:
+    (slices,) = slice_rows(data, "test", [["s", "n"]], most)
+    assert [each.values for each in slices if each.values] == ranked[:most]
+    for each in slices:
         if each.values:
             assert each.rows.tolist() == expected[each.values]
             assert each.name == f"s={each.values[0]}, n={each.values[1]}"
     rest = sorted(i for key in ranked[most:] for i in expected[key])
-    assert [each.rows.tolist() for each in found if each.values is None] == ([rest] if rest else [])
-    assert sorted(np.concatenate([[], *(each.rows for each in found)])) == list(range(len(rows)))
+    assert [each.rows.tolist() for each in slices if each.values is None] == ([rest] if rest else [])
+    assert sorted(np.concatenate([[], *(each.rows for each in slices)])) == list(range(len(rows)))
 
 
 def test_values_of_every_type_are_written_as_text(tmp_path):
@@ -54,8 +54,8 @@ def test_values_of_every_type_are_written_as_text(tmp_path):
         day=pa.array([datetime.date(2013, 1, 2), None, datetime.date(2013, 1, 2)]),
         word=pa.array(["x", "x", None]).dictionary_encode(),
     )
-    found = slice_rows(data, "test", [["flag"], ["real"], ["day"], ["word"]], 10)
-    names = [[each.name for each in slicing] for slicing in found]
+    slices = slice_rows(data, "test", [["flag"], ["real"], ["day"], ["word"]], 10)
+    names = [[each.name for each in slicing] for slicing in slices]
     assert names == [
         [f"flag={MISSING}", "flag=false", "flag=true"],
         ["real=1.5", f"real={MISSING}"],
@@ -64,27 +64,27 @@ def test_values_of_every_type_are_written_as_text(tmp_path):
     ]
 
 
-def test_the_rest_is_other(tmp_path):
+def test_remaining_rows_are_one_slice(tmp_path):
     data = dataset(tmp_path / "d", c=pa.array(["a"] * 5 + ["b"] * 4 + ["c"] * 3 + ["d"]))
-    (found,) = slice_rows(data, "test", [["c"]], 2)
-    assert [(each.name, len(each.rows)) for each in found] == [("c=a", 5), ("c=b", 4), (OTHER, 4)]
+    (slices,) = slice_rows(data, "test", [["c"]], 2)
+    assert [(each.name, len(each.rows)) for each in slices] == [("c=a", 5), ("c=b", 4), (OTHER, 4)]
 
 
-def test_a_column_that_is_not_there(tmp_path):
+def test_refuses_a_missing_column(tmp_path):
     data = dataset(tmp_path / "d", c=pa.array(["a"]))
     with pytest.raises(TidemillError) as error:
         slice_rows(data, "test", [["c"], ["carrier"]], 2)
     assert error.value.code is Code.MISSING_COLUMN and "'carrier'" in str(error.value)
 
 
-def test_a_column_without_texts(tmp_path):
+def test_refuses_a_column_of_lists(tmp_path):
     data = dataset(tmp_path / "d", c=pa.array([[1, 2]]))
     with pytest.raises(TidemillError) as error:
         slice_rows(data, "test", [["c"]], 2)
     assert error.value.code is Code.INVALID_VALUE
 
 
-def test_no_slicings_and_no_rows(tmp_path):
+def test_accepts_no_slicings_and_no_rows(tmp_path):
     data = dataset(tmp_path / "d", c=pa.array([], pa.string()))
     assert slice_rows(data, "test", [], 2) == []
     assert slice_rows(data, "test", [["c"]], 2) == [[]]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from tests.evaluation.worlds import evaluate_spec, read_metrics
+from tests.evaluation.rain import evaluate_spec, read_metrics
 from tests.publishing.tiny import publish_spec
 from tests.training.conftest import Shop
 from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop

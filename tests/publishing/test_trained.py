@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.evaluation.worlds import evaluate_spec, make_world, read_metrics
+from tests.evaluation.rain import evaluate_spec, make_rain, read_metrics
 from tests.publishing.tiny import publish_spec
 from tidemill.artifacts.examples import Dataset
 from tidemill.evaluation.evaluate import evaluate
@@ -46,7 +46,7 @@ training: {epochs: 1, batch_size: 256, threads: 1}
 def trained(tmp_path_factory):
     """Raw and transformed examples, and a model folder by family."""
     folder, experiment = tmp_path_factory.mktemp("trained"), parse(EXPERIMENT)
-    world = make_world(folder, {"train": 4000, "valid": 600, "test": 900})
+    world = make_rain(folder, {"train": 4000, "valid": 600, "test": 900})
     common = {"code": "test", "labels": ["late"], "key": ["id"], "features": experiment.features, "split_column": None}
     drift, leakage = experiment.validation.drift, experiment.validation.leakage
     validate_spec = ValidateSpec(

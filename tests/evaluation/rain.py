@@ -1,4 +1,4 @@
-"""Small worlds to evaluate in: raw examples, transformed examples and models, all real."""
+"""Examples of the experiment `rain`, models trained on them, and the `evaluate` step on both."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from tidemill import storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset, DatasetWriter
+from tidemill.evaluation.evaluate import EvaluationSummary, evaluate
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.experiment.training import Training
 from tidemill.models.core.booster import GbdtModel
@@ -29,25 +30,28 @@ FEATURES = [{"name": "city", "kind": "id", "num_ids": 4}, {"name": "x", "kind": 
 
 
 @dataclass(frozen=True)
-class World:
-    """Paths of aligned raw and transformed examples."""
+class Rain:
+    """Paths of raw examples, and of the same examples transformed."""
 
     examples: str
     transformed: str
 
 
-def make_world(folder: Path, sizes: dict[str, int], seed: int = 0, one_class: tuple[str, ...] = ()) -> World:
-    """Examples with the columns id (key), city (with nulls), x, wet and late, the label, which follows x and city."""
+def make_rain(folder: Path, sizes: dict[str, int], seed: int = 0, one_class: tuple[str, ...] = ()) -> Rain:
+    """Writes examples with the columns id (key), city (with nulls), x, wet and late.
+
+    The label is `late`, which depends on x and city; it is 0 in all rows of the splits `one_class`.
+    """
     rng = np.random.default_rng(seed)
     raw_schema = pa.schema(
         [("id", pa.int64()), ("city", pa.string()), ("x", pa.float64()), ("wet", pa.bool_()), ("late", pa.int8())]
     )
     schema = pa.schema([("city", pa.int32()), ("x", pa.float32()), ("late", pa.float32())])
-    world = World(str(folder / "examples"), str(folder / "transformed"))
+    rain = Rain(str(folder / "examples"), str(folder / "transformed"))
     metadata = {"labels": ["late"], "features": FEATURES, "transform_fingerprint": "none"}
     with (
-        DatasetWriter(world.examples, raw_schema, tuple(sizes)) as raw,
-        DatasetWriter(world.transformed, schema, tuple(sizes), metadata) as transformed,
+        DatasetWriter(rain.examples, raw_schema, tuple(sizes)) as raw,
+        DatasetWriter(rain.transformed, schema, tuple(sizes), metadata) as transformed,
     ):
         start = 0
         for split, rows in sizes.items():
@@ -70,14 +74,14 @@ def make_world(folder: Path, sizes: dict[str, int], seed: int = 0, one_class: tu
             transformed.write(
                 split, pa.table([city.astype(np.int32), x.astype(np.float32), late.astype(np.float32)], schema.names)
             )
-    return world
+    return rain
 
 
 def make_model(
-    folder: Path, world: World, name: str = "gbdt", rounds: int = 20, columns: tuple[str, ...] = ("city", "x")
+    folder: Path, rain: Rain, name: str = "gbdt", rounds: int = 20, columns: tuple[str, ...] = ("city", "x")
 ) -> str:
-    """A trained gradient-boosting model folder, as the `train` step writes it but for what serving needs."""
-    data = Dataset(world.transformed)
+    """Trains a gradient-boosting model, and writes its folder as `train` does, without the files for serving."""
+    data = Dataset(rain.transformed)
     features = [f for f in FEATURES if f["name"] in columns]
     config = Gbdt(family="gbdt", name=name, rounds=rounds, min_data_in_leaf=5, num_leaves=8)
     training = Training(early_stopping=None, threads=1)
@@ -103,13 +107,23 @@ def make_model(
 
 
 def evaluate_spec(baseline: str | None = None, **evaluation: object) -> EvaluateSpec:
-    """A spec for these worlds."""
-    how = Evaluation.model_validate(evaluation)
-    return EvaluateSpec(code="test", experiment="rain", labels=["late"], key=["id"], evaluation=how, baseline=baseline)
+    """Returns the spec of the step, with settings of `evaluation`."""
+    settings = Evaluation.model_validate(evaluation)
+    return EvaluateSpec(
+        code="test", experiment="rain", labels=["late"], key=["id"], evaluation=settings, baseline=baseline
+    )
+
+
+def run_evaluate(folder: Path, rain: Rain, model: str, spec: EvaluateSpec) -> EvaluationSummary:
+    """Runs the step, which writes `evaluation` and `report.html` to the folder."""
+    return evaluate(
+        spec, rain.examples, rain.transformed, model,
+        evaluation=str(folder / "evaluation"), report=str(folder / "report.html"), progress=Progress("evaluate"),
+    )  # fmt: skip
 
 
 def read_metrics(evaluation: str | Path) -> dict:
-    """`metrics.json`, refusing NaN and infinities, which JSON does not have."""
+    """Returns `metrics.json`. Fails if it has NaN or infinities, which are not JSON."""
 
     def refuse(text: str) -> None:
         raise AssertionError(f"metrics.json holds {text}")
