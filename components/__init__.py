@@ -1,4 +1,4 @@
-"""The KFP components: one folder each, with `component.py`, its compiled `component.yaml` and a README.
+"""The KFP components, one folder each: `component.py`, its compiled `component.yaml` and a README.
 
 A component reads its parameters and paths, calls one function of the library and logs what the UI shows.
 """

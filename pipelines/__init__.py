@@ -1,1 +1,1 @@
-"""The KFP pipelines: components connected, one folder each."""
+"""The KFP pipelines, one folder each. Those in `nested` run only inside other pipelines."""

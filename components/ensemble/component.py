@@ -1,4 +1,4 @@
-"""One model of the models of folds."""
+"""The component `ensemble`: combines the models of folds and members into one model."""
 
 from typing import List  # noqa: UP035 - kfp reads the annotation by this name
 
@@ -17,17 +17,17 @@ def ensemble(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ):
-    """Makes one model of the models that folds and members gave, exports it for serving, and compares the members.
+    """Combines the models of folds and members into one model, exports it for serving, and compares the members.
 
     Args:
-        spec: Members and method, from `plan_training`.
-        models: The models of `train`, each of one fold, in any order. Those of other members are left out.
-        examples: The examples of `ingest`, of which some are replayed through the exported model.
+        spec: Spec with the members and the method, from `plan_training`.
+        models: The models of `train`, one for each member and fold, in any order. Models of other members are ignored.
+        examples: The examples of `ingest`. The step replays some of them through the exported model.
         transformed: The transformed examples of `preprocess`.
-        transform_graph: The transform graph of `preprocess`, which goes into the exported model.
-        model: A model like those of `train`, with the members' models below `members/`.
-        metrics: Metrics of the valid split, and of train by models that have not seen the rows.
-        report: A page that compares the members over folds.
+        transform_graph: The transform graph of `preprocess`, which becomes part of the exported model.
+        model: A model with the layout of `train`'s, and the members' models below `members/`.
+        metrics: Metrics on the valid split, and out-of-fold metrics on the train split.
+        report: HTML page that compares the members over folds.
     """
     import json
     from pathlib import Path

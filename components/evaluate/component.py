@@ -1,4 +1,4 @@
-"""Metrics, gates and the report of one member."""
+"""The component `evaluate`: measures one model and applies the gates."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -15,17 +15,17 @@ def evaluate(
     classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
 ):
-    """Measures a model on the test split, overall and by slice, and decides by the gates whether it is blessed.
+    """Measures a model on the test split, overall and by slice, and blesses it if it passes the gates.
 
     Args:
-        spec: Slices, gates and the baseline, from `plan_training`.
-        examples: The examples of `ingest`: slices, and the rows that the baseline scores.
+        spec: Spec with the slices, the gates and the baseline, from `plan_training`.
+        examples: The examples of `ingest`. They hold the slice columns and the rows that the baseline scores.
         transformed: The transformed examples of `preprocess`.
-        model: The model of `train`.
+        model: The model of `train` or `ensemble`.
         evaluation: `metrics.json`, and `BLESSED` or `NOT_BLESSED` with the reasons.
-        metrics: Metrics of the test split; with several labels the means, and those of each.
-        classification: ROC curve and confusion matrix of the test split; empty with several labels.
-        report: A page with plots.
+        metrics: Metrics on the test split. For several labels, those of each label and their means.
+        classification: ROC curve and confusion matrix on the test split. Empty for several labels.
+        report: HTML page with metrics and plots.
     """
     import json
     from pathlib import Path
@@ -44,7 +44,9 @@ def evaluate(
             report=report.path,
             progress=progress,
         )
-    evaluation.metadata.update(fingerprint=summary.fingerprint, blessed=summary.blessed, reasons=summary.reasons)
+    evaluation.metadata.update(
+        kind="evaluation", fingerprint=summary.fingerprint, blessed=summary.blessed, reasons=summary.reasons
+    )
     values = {name: value for name, value in summary.metrics.items() if value is not None}
     for name, value in values.items():
         metrics.log_metric(name, value)

@@ -1,4 +1,4 @@
-"""Hands a list to `dsl.ParallelFor`."""
+"""The component `fan_out`: parses a list for `dsl.ParallelFor`."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -6,10 +6,10 @@ from tidemill.components import CPU_IMAGE
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def fan_out(items: str) -> list:
-    """Turns a JSON list into the one unnamed output that `dsl.ParallelFor` can loop over.
+    """Parses a JSON list and returns it as the unnamed output, the only one that `dsl.ParallelFor` can loop over.
 
     Args:
-        items: A JSON list, such as the `members` of `plan_training`.
+        items: JSON list, such as the output `members` of `plan_training`.
     """
     import json
 

@@ -1,4 +1,4 @@
-"""Reads tables, runs the query and writes examples."""
+"""The component `ingest`: reads tables, runs the query and writes examples."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -6,13 +6,13 @@ from tidemill.components import CPU_IMAGE
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: dsl.Output[dsl.Artifact]):
-    """Reads tables, runs the query over them and writes examples, divided into splits.
+    """Reads tables, runs the query over them and writes the rows as examples, divided into splits.
 
     Args:
-        spec: What to read, from `plan_training` or `plan_prediction`.
-        root: URI of the folder where the source record lies.
-        examples: Parquet shards of each split, with a manifest.
-        quarantine: The rows that did not parse, one JSON object a line, with file, line and reason.
+        spec: Spec with the source, the split and the columns, from `plan_training` or `plan_prediction`.
+        root: URI of the folder that holds the source record.
+        examples: Parquet shards of each split and a manifest.
+        quarantine: The rows that did not parse, one JSON object per line with file, line and reason.
     """
     from tidemill.data.ingest import ingest as run
     from tidemill.runtime import step

@@ -1,4 +1,4 @@
-"""Cuts an experiment into the specs of the prediction steps."""
+"""The component `plan_prediction`: plans batch prediction."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -13,15 +13,15 @@ def plan_prediction(
     model_version: str = "latest",
     output: str = "",
 ):
-    """Cuts an experiment into the specs of the prediction steps, and finds the published model.
+    """Turns an experiment into the specs of the prediction steps, and finds the published model.
 
-    Never cache this step: it is how a changed input file and a newer model are noticed.
+    Do not cache this step. It notices changed source files and newer published models.
 
     Args:
-        experiment: The experiment file's text (YAML or JSON), with SQL and transform module inline.
-        root: URI of the folder where Tidemill keeps source records, models and predictions.
+        experiment: The experiment file's text, YAML or JSON, with the SQL and the transform module inline.
+        root: URI of the folder for source records, models and predictions.
         model_version: Version of the published model, or `latest`.
-        output: URI of the folder for the predictions. Empty for a folder of their own below `root`.
+        output: URI of the folder for the predictions. Empty: a new folder below `root`.
         ingest: Spec of `ingest`.
         predict: Spec of `predict`.
     """

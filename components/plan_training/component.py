@@ -1,4 +1,4 @@
-"""Cuts an experiment into the specs of the training steps."""
+"""The component `plan_training`: plans the training pipelines."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -19,24 +19,24 @@ def plan_training(
     preprocess_memory: dsl.OutputPath(str),
     cross_validate: bool = False,
 ):
-    """Cuts an experiment into the specs of the training steps, and looks at the sources and at the published models.
+    """Turns an experiment into the specs of the training steps, and looks at the sources and the published models.
 
-    Never cache this step: it is how a changed input file is noticed. The specs change only with what they describe,
-    so that the steps after it are cached by content.
+    Do not cache this step. It notices changed source files and newer published models. A spec changes only if its
+    step's settings, code or sources change, so that later steps are cached by content.
 
     Args:
-        experiment: The experiment file's text (YAML or JSON), with SQL and transform module inline.
-        root: URI of the folder where Tidemill keeps source records, checkpoints and models.
-        cross_validate: Whether `folds` and `ensembles` will be used, which experiments with several labels do not have.
+        experiment: The experiment file's text, YAML or JSON, with the SQL and the transform module inline.
+        root: URI of the folder for source records, checkpoints and models.
+        cross_validate: Whether the pipeline uses `folds` and `ensembles`. They need one label.
         ingest: Spec of `ingest`.
         validate: Spec of `validate`.
         preprocess: Spec of `preprocess`.
-        members: List with the specs of `train` and `evaluate` and the placement of each member, for `fan_out`.
-        folds: As `members`, an entry for each member and fold, without `evaluate`.
-        ensembles: List with the specs of `ensemble` and `evaluate` of each ensemble, for `fan_out`.
+        members: JSON list for `fan_out` with the specs of `train` and `evaluate` and the placement of each member.
+        folds: JSON list for `fan_out` with the spec of `train` and the placement of each member and fold.
+        ensembles: JSON list for `fan_out` with the specs of `ensemble` and `evaluate` of each ensemble.
         publish: Spec of `publish`.
-        preprocess_cpu: CPU cores that the experiment gives to `preprocess`.
-        preprocess_memory: Memory that the experiment gives to `preprocess`.
+        preprocess_cpu: CPU cores of `preprocess`.
+        preprocess_memory: Memory of `preprocess`.
     """
     from pathlib import Path
 

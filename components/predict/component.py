@@ -1,4 +1,4 @@
-"""Scores raw rows with a published model."""
+"""The component `predict`: scores rows with a published model."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -6,12 +6,12 @@ from tidemill.components import CPU_IMAGE
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def predict(spec: str, examples: dsl.Input[dsl.Dataset], predictions: dsl.Output[dsl.Dataset]):
-    """Scores raw rows with a published model and writes Parquet shards with the key columns and a score for each label.
+    """Scores raw rows with a published model, and writes the key columns and a score for each label.
 
     Args:
-        spec: Model, columns, shards and where to write, from `plan_prediction`.
-        examples: The rows of `ingest`.
-        predictions: The shards and a `_SUCCESS` manifest.
+        spec: Spec with the model, the columns and the output folder, from `plan_prediction`.
+        examples: The examples of `ingest`.
+        predictions: Parquet shards and a `_SUCCESS` manifest.
     """
     from tidemill.publishing.predict import predict as run
     from tidemill.runtime import step
@@ -25,4 +25,6 @@ def predict(spec: str, examples: dsl.Input[dsl.Dataset], predictions: dsl.Output
             progress=progress,
         )
     predictions.uri = summary.uri
-    predictions.metadata.update(fingerprint=summary.fingerprint, rows=summary.rows, shards=summary.shards)
+    predictions.metadata.update(
+        kind="predictions", fingerprint=summary.fingerprint, rows=summary.rows, shards=summary.shards
+    )

@@ -1,4 +1,4 @@
-"""TensorFlow Transform over the examples."""
+"""The component `preprocess`: runs TensorFlow Transform over the examples."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -13,15 +13,15 @@ def preprocess(
     transform_graph: dsl.Output[dsl.Artifact],
     transformed: dsl.Output[dsl.Dataset],
 ):
-    """Analyses train with TensorFlow Transform and transforms every split.
+    """Analyzes the train split with TensorFlow Transform and transforms every split.
 
     Args:
-        spec: The features or the transform module and the engine, from `plan_training`.
+        spec: Spec with the features or the transform module, and the engine, from `plan_training`.
         root: URI of the folder that holds the analyzer cache, if `compute.preprocess.analyzer_cache` is set.
         examples: The examples of `ingest`.
         schema: The schema of `validate`.
-        transform_graph: The transform graph in TFX's layout; `tft.TFTransformOutput` loads it.
-        transformed: Parquet shards of each split, in the rows' order: ids as int32, numbers as float32.
+        transform_graph: The transform graph in TFX's layout, which `tft.TFTransformOutput` loads.
+        transformed: Parquet shards of each split, in row order. Ids are int32, numbers are float32.
     """
     from tidemill.runtime import step
     from tidemill.steps.preprocess import PreprocessSpec

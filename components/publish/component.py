@@ -1,4 +1,4 @@
-"""Publishes the best blessed member."""
+"""The component `publish`: copies the best blessed model to the model store."""
 
 from typing import List  # noqa: UP035 - kfp reads the annotation by this name
 
@@ -16,16 +16,16 @@ def publish(
     published: dsl.Output[dsl.Model],
     leaderboard: dsl.Output[dsl.HTML],
 ):
-    """Puts the best blessed model into the model store, as a whole, with its lineage. Fails when none is blessed.
+    """Copies the best blessed model and its lineage to the model store. Fails if no model is blessed.
 
     Args:
-        spec: Name, objective and lineage, from `plan_training`.
-        root: URI of the folder below which models are published: `root/models/<name>/<version>/`.
-        models: The models of `train`.
+        spec: Spec with the name, the objective and the lineage, from `plan_training`.
+        root: URI of the folder that holds the model store. The version is `root/models/<name>/<version>/`.
+        models: The models of `train` or `ensemble`.
         evaluations: The evaluations of these models, in any order.
         statistics: The statistics of `validate`, kept for later comparisons.
         published: The published version.
-        leaderboard: A page with all members.
+        leaderboard: HTML page that ranks the models.
     """
     from tidemill.publishing.publish import publish as run
     from tidemill.runtime import step
@@ -41,4 +41,4 @@ def publish(
             report=leaderboard.path,
         )
     published.uri = summary.uri
-    published.metadata.update(version=summary.version, name=summary.name, family=summary.family)
+    published.metadata.update(kind="published-model", version=summary.version, name=summary.name, family=summary.family)

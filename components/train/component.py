@@ -1,4 +1,4 @@
-"""Trains one member."""
+"""The component `train`: trains one model and exports it for serving."""
 
 from kfp import dsl
 from tidemill.components import GPU_IMAGE
@@ -14,17 +14,17 @@ def train(
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Trains one model, exports it for serving, and checks that the export scores rows as training does.
+    """Trains one model, exports it for serving, and checks that the export returns the scores of the trained model.
 
     Args:
-        spec: Family, hyperparameters and training settings, from `plan_training`.
-        root: URI of the folder where checkpoints are kept while training.
-        examples: The examples of `ingest`, of which some are replayed through the exported model.
+        spec: Spec with the family, the hyperparameters and the training settings, from `plan_training`.
+        root: URI of the folder for checkpoints.
+        examples: The examples of `ingest`. The step replays some of them through the exported model.
         transformed: The transformed examples of `preprocess`.
-        transform_graph: The transform graph of `preprocess`, which goes into the exported model.
+        transform_graph: The transform graph of `preprocess`, which becomes part of the exported model.
         model: `model.keras` or `model.txt`, `model.json`, TensorBoard logs, and `Format-Serving/`, a SavedModel from
             raw rows to scores.
-        metrics: Metrics of the valid split, and the speed of training.
+        metrics: Metrics on the valid split, and the training speed.
     """
     import json
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Statistics, schema, anomalies, drift and leakage."""
+"""The component `validate`: computes statistics and checks schema, drift and leakage."""
 
 from kfp import dsl
 from tidemill.components import CPU_IMAGE
@@ -13,15 +13,15 @@ def validate(
     anomalies: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ):
-    """Describes every split and stops the run on anomalies, drift and leakage.
+    """Computes statistics of every split, and fails on schema anomalies, drift and leakage.
 
     Args:
-        spec: What to check, from `plan_training`.
+        spec: Spec with the checks, from `plan_training`.
         examples: The examples of `ingest`.
-        statistics: `Split-*/FeatureStats.pb`, as TensorFlow Data Validation writes them.
-        schema: `schema.pbtxt`: the given schema, or the one inferred from train.
+        statistics: `Split-*/FeatureStats.pb` in the format of TensorFlow Data Validation.
+        schema: `schema.pbtxt`: the given schema, or the schema inferred from the train split.
         anomalies: `SchemaDiff.pb` and a readable `anomalies.json`.
-        report: A page with the distributions.
+        report: HTML page with the distributions.
     """
     from tidemill.runtime import step
     from tidemill.steps.validate import ValidateSpec

@@ -1,4 +1,4 @@
-"""Batch prediction with a published model."""
+"""The pipeline `batch_predict`: scores rows with a published model."""
 
 from kfp import dsl
 from tidemill.components.ingest.component import ingest
@@ -12,9 +12,9 @@ def batch_predict(experiment: str, root: str, model_version: str = "latest", out
 
     Args:
         experiment: The experiment file's text. `tidemill validate --resolved FILE` prints it with its SQL inline.
-        root: URI of the folder where the models were published, for example gs://bucket/tidemill.
+        root: URI of the folder with the published models, for example gs://bucket/tidemill.
         model_version: Version of the model, or `latest`.
-        output: URI of the folder for the predictions. Empty for a folder of their own below `root`.
+        output: URI of the folder for the predictions. Empty: a new folder below `root`.
     """
     plan = plan_prediction(experiment=experiment, root=root, model_version=model_version, output=output)
     plan.set_caching_options(False).set_display_name("Plan")

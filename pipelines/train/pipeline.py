@@ -1,32 +1,31 @@
-"""From raw data to an evaluated, published model."""
+"""The pipeline `train`: from raw data to a published model."""
 
 from kfp import dsl
 from tidemill.components.fan_out.component import fan_out
 from tidemill.components.publish.component import publish
-from tidemill.pipelines.member.pipeline import member as train_and_evaluate
-from tidemill.pipelines.parts import prepare
+from tidemill.pipelines.nested.member.pipeline import member
+from tidemill.pipelines.training_tasks import prepare_data
 
 
 @dsl.pipeline(name="tidemill-train")
 def train(experiment: str, root: str):
-    """Reads, checks and transforms the data, trains every model of the experiment, and publishes the best one that
-    passes the gates.
+    """Trains and evaluates each model of the experiment, and publishes the best one that passes the gates.
 
     Args:
         experiment: The experiment file's text. `tidemill validate --resolved FILE` prints it with its SQL inline.
         root: URI of a folder for source records, checkpoints and models, for example gs://bucket/tidemill.
     """
-    plan, examples, checked, features = prepare(experiment, root)
-    members = fan_out(items=plan.outputs["members"]).set_display_name("Members")
+    data = prepare_data(experiment, root)
+    members = fan_out(items=data.plan.outputs["members"]).set_display_name("Members")
     with dsl.ParallelFor(members.output, name="member") as item:
-        # kfp passes what only a resource setting reads into a nested pipeline, but not into a loop.
-        member = train_and_evaluate(
+        # KFP cannot pass resource settings into a loop, but it can pass them into a nested pipeline.
+        trained = member(
             train_spec=item.train,
             evaluate_spec=item.evaluate,
             root=root,
-            examples=examples.outputs["examples"],
-            transformed=features.outputs["transformed"],
-            transform_graph=features.outputs["transform_graph"],
+            examples=data.ingest.outputs["examples"],
+            transformed=data.preprocess.outputs["transformed"],
+            transform_graph=data.preprocess.outputs["transform_graph"],
             cpu=item.cpu,
             memory=item.memory,
             accelerator_type=item.accelerator_type,
@@ -35,10 +34,10 @@ def train(experiment: str, root: str):
             tolerations=item.tolerations,
         )
     published = publish(
-        spec=plan.outputs["publish"],
+        spec=data.plan.outputs["publish"],
         root=root,
-        models=dsl.Collected(member.outputs["model"]),
-        evaluations=dsl.Collected(member.outputs["evaluation"]),
-        statistics=checked.outputs["statistics"],
+        models=dsl.Collected(trained.outputs["model"]),
+        evaluations=dsl.Collected(trained.outputs["evaluation"]),
+        statistics=data.validate.outputs["statistics"],
     )
     published.set_display_name("Publish")

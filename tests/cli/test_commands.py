@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -240,7 +241,7 @@ class TestCompile:
         real = definitions.definitions()
 
         def sources():
-            return [definitions.Definition(s.kind, s.name, tmp_path / f"{s.kind}s" / s.name) for s in real]
+            return [replace(s, folder=tmp_path / f"{s.kind}s" / s.name) for s in real]
 
         for source, moved in zip(real, sources(), strict=True):
             moved.folder.mkdir(parents=True)

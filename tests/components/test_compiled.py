@@ -1,11 +1,15 @@
-"""The compiled YAMLs and the generated tables are current, load, and keep the contract of the folders."""
+"""Tests of the compiled YAMLs, the generated tables and the distribution."""
+
+from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import kfp
 import pytest
@@ -14,63 +18,87 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tidemill.cli.main import main
+from tidemill.local.definitions import Definition, definitions, pipeline_names
+from tidemill.steps import step_codes
 
 ROOT = Path(__file__).parents[2]
-COMPONENTS = sorted(p.parent.name for p in (ROOT / "components").glob("*/component.py"))
-PIPELINES = sorted(p.parent.name for p in (ROOT / "pipelines").glob("*/pipeline.py"))
+COMPONENTS = [definition for definition in definitions() if definition.kind == "component"]
+PIPELINES = [definition for definition in definitions() if definition.kind == "pipeline"]
 OTHER_EXTRAS = {"jax"}
-"""Packages that come with an extra of their own, which whoever wants them is told of."""
+"""Packages of an extra of their own. An error names the extra if it is missing."""
 
 
-def test_nothing_is_stale():
+@functools.cache
+def compiled(pipeline: Definition) -> dict[str, Any]:
+    return next(yaml.safe_load_all(pipeline.compiled.read_text(encoding="utf-8")))
+
+
+def test_generated_files_are_current():
     assert main(["compile", "--check"]) == 0
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_component_loads(name):
-    component = kfp.components.load_component_from_file(str(ROOT / "components" / name / "component.yaml"))
-    assert component.name == name.replace("_", "-")
+@pytest.mark.parametrize("definition", [*COMPONENTS, *PIPELINES], ids=lambda definition: definition.name)
+def test_kfp_loads_each_compiled_definition(definition):
+    loaded = kfp.components.load_component_from_text(definition.compiled.read_text(encoding="utf-8"))
+    prefix = "tidemill-" if definition.kind == "pipeline" else ""
+    assert loaded.name == prefix + definition.name.replace("_", "-")
+    assert definition.kind == "component" or "root" in loaded.component_spec.inputs
 
 
-@pytest.mark.parametrize("name", PIPELINES)
-def test_pipeline_loads(name):
-    pipeline = kfp.components.load_component_from_file(str(ROOT / "pipelines" / name / "pipeline.yaml"))
-    assert pipeline.name == f"tidemill-{name}".replace("_", "-")
-    assert "root" in pipeline.component_spec.inputs
+def test_every_definition_has_a_readme():
+    folders = {definition.folder for definition in definitions()}
+    missing = [
+        folder for folder in folders | {folder.parent for folder in folders} if not (folder / "README.md").is_file()
+    ]
+    assert not missing
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_component_imports_the_standard_library_and_kfp_alone(name):
-    tree = ast.parse((ROOT / "components" / name / "component.py").read_text())
-    modules = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
-    modules += [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
-    # `tidemill.components` itself imports os alone and holds the images' names.
-    assert set(modules) <= {"kfp", "typing", "tidemill.components"}
+def test_every_step_has_a_component():
+    assert set(step_codes()) <= {component.name for component in COMPONENTS}
 
 
-def test_planning_is_never_cached_and_the_rest_is():
-    for name in PIPELINES:
-        spec = next(yaml.safe_load_all((ROOT / "pipelines" / name / "pipeline.yaml").read_text()))
-        tasks = dict(spec["root"]["dag"]["tasks"])
-        for component in spec["components"].values():
-            tasks |= component.get("dag", {}).get("tasks", {})
-        for task, value in tasks.items():
-            cached = value.get("cachingOptions", {}).get("enableCache", False)
-            is_executor = "executorLabel" in spec["components"][value["componentRef"]["name"]]
-            if is_executor:
-                assert cached != task.startswith("plan"), (name, task)
+def test_every_component_that_takes_a_spec_has_a_step():
+    takes_spec = {
+        component.name
+        for component in COMPONENTS
+        if "spec"
+        in compiled(component)["components"][f"comp-{component.name.replace('_', '-')}"]["inputDefinitions"][
+            "parameters"
+        ]
+    }
+    assert takes_spec == set(step_codes())
 
 
-def test_a_training_is_started_again_as_long_as_it_may_take():
-    for name in PIPELINES:
-        spec = next(yaml.safe_load_all((ROOT / "pipelines" / name / "pipeline.yaml").read_text()))
-        groups = [component["dag"]["tasks"] for component in spec["components"].values() if "dag" in component]
-        trains = [tasks["train"] for tasks in [spec["root"]["dag"]["tasks"], *groups] if "train" in tasks]
-        for task in trains:
-            # Argo ends the pod itself after `backoffMaxDuration`, which kfp sets to an hour where it is not given.
+def test_help_names_every_pipeline(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert ", ".join(pipeline_names()) in " ".join(capsys.readouterr().out.split())
+
+
+def test_every_task_is_cached_except_planning():
+    for pipeline in PIPELINES:
+        components = compiled(pipeline)["components"]
+        for name, task in tasks(pipeline):
+            if "executorLabel" in components[task["componentRef"]["name"]]:
+                cached = task.get("cachingOptions", {}).get("enableCache", False)
+                assert cached != name.startswith("plan"), (pipeline.name, name)
+
+
+def test_kubeflow_restarts_training_for_weeks():
+    for pipeline in PIPELINES:
+        trainings = [task for name, task in tasks(pipeline) if name == "train"]
+        for task in trainings:
+            # Argo ends the pod after `backoffMaxDuration`. KFP's default is an hour.
             assert int(task["retryPolicy"]["backoffMaxDuration"].rstrip("s")) >= 14 * 24 * 3600
             assert task["retryPolicy"]["maxRetryCount"] > 10
-        assert bool(trains) == (name != "batch_predict"), name
+        assert bool(trainings) == (pipeline.name != "batch_predict"), pipeline.name
+
+
+def tasks(pipeline: Definition) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the tasks of a pipeline and of the pipelines in it."""
+    spec = compiled(pipeline)
+    dags = [spec["root"], *spec["components"].values()]
+    return [task for dag in dags for task in dag.get("dag", {}).get("tasks", {}).items()]
 
 
 LIST_FILES = """
@@ -85,20 +113,20 @@ print(*build.get_source_files(), *data, sep="\\n")
 
 
 @pytest.mark.process
-def test_the_distribution_holds_every_file():
-    """Modules, compiled YAMLs, templates and py.typed, which setup.py finds without a list."""
+def test_the_distribution_contains_every_file():
+    """Modules, compiled YAMLs, templates and py.typed."""
     listed = subprocess.run([sys.executable, "-c", LIST_FILES], cwd=ROOT, check=True, capture_output=True, text=True)
-    there = {
+    expected = {
         path.relative_to(ROOT).as_posix()
         for folder in ("tidemill", "components", "pipelines")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in (".py", ".yaml", ".jinja", ".typed")
     }
-    assert there <= set(listed.stdout.splitlines())
+    assert expected <= set(listed.stdout.splitlines())
 
 
-def test_the_steps_install_what_they_import():
-    """What any module imports comes with the extra `steps`, by itself or as what another package needs."""
+def test_the_extra_steps_installs_every_import():
+    """Each package that a module imports is a requirement of the extra `steps`, or of one of its requirements."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     waiting = [
@@ -115,18 +143,18 @@ def test_the_steps_install_what_they_import():
             continue
         installed.add(name)
         waiting += importlib.metadata.requires(name) or []
-    brings = importlib.metadata.packages_distributions()
+    distributions = importlib.metadata.packages_distributions()
     missing = {
         f"{path.relative_to(ROOT)}: {module}"
         for path in (ROOT / "tidemill").rglob("*.py")
         for module in imported(path) - sys.stdlib_module_names - {"tidemill"} - OTHER_EXTRAS
-        if not any(canonicalize_name(name) in installed for name in brings.get(module, []))
+        if not any(canonicalize_name(name) in installed for name in distributions.get(module, []))
     }
     assert not missing
 
 
 def imported(path: Path) -> set[str]:
-    """The packages that a file's statements import, wherever they stand."""
+    """Returns the packages that a file imports, also inside functions."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -141,12 +141,19 @@ def test_an_unreadable_record_is_named(tmp_path):
     assert raised.value.code is Code.UNREADABLE_FILE
 
 
-def test_components_and_pipelines_are_found():
-    found = {(source.kind, source.name) for source in definitions.definitions()}
-    assert {("component", "ingest"), ("component", "train"), ("pipeline", "train")} <= found
+def test_discovers_components_and_pipelines():
+    found = {(definition.kind, definition.name) for definition in definitions.definitions()}
+    assert {("component", "ingest"), ("component", "train"), ("pipeline", "train"), ("pipeline", "fold")} <= found
     assert definitions.find_pipeline("train").kind == "pipeline"
     with pytest.raises(TidemillError, match="did you mean 'train'"):
         definitions.find_pipeline("tain")
+
+
+def test_nested_pipelines_do_not_run_by_themselves():
+    names = definitions.pipeline_names()
+    assert names == ["batch_predict", "cross_validate", "train"]
+    with pytest.raises(TidemillError, match=f"use one of {', '.join(names)}"):
+        definitions.find_pipeline("member")
 
 
 def test_another_kfp_is_refused(monkeypatch):

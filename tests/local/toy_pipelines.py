@@ -98,6 +98,7 @@ def evaluate(model: dsl.Input[dsl.Model], evaluation: dsl.Output[dsl.Artifact], 
             metrics = {"auc": {"value": len(name) / 10}, "log_loss": {"value": None}}
             (folder / "metrics.json").write_text(json.dumps({"test": {"metrics": metrics}}), encoding="utf-8")
         Path(report.path).write_text(f"<p>{name}</p>", encoding="utf-8")
+    evaluation.metadata["kind"] = "evaluation"
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -111,7 +112,7 @@ def publish(models: dsl.Input[List[dsl.Model]], root: str, published: dsl.Output
         target.mkdir(parents=True, exist_ok=True)
         (target / "names.txt").write_text(" ".join(model.name for model in models), encoding="utf-8")
     published.uri = str(target)
-    published.metadata["name"] = "aa"
+    published.metadata.update(kind="published-model", name="aa")
 
 
 @dsl.pipeline(name="toy")
@@ -134,7 +135,7 @@ def single(rows: int, seconds: float, root: str):
 
 @dataclass(frozen=True)
 class Toy(Definition):
-    """A pipeline that is given as a function, and not found by its name."""
+    """A pipeline that is passed as a function instead of being looked up by name."""
 
     definition: Any = None
 
@@ -142,8 +143,8 @@ class Toy(Definition):
         return self.definition
 
 
-TOY = Toy("pipeline", "toy", Path("."), toy)
-SINGLE = Toy("pipeline", "single", Path("."), single)
+TOY = Toy("pipeline", "toy", Path("."), "tests", toy)
+SINGLE = Toy("pipeline", "single", Path("."), "tests", single)
 
 
 def experiment(*members: str) -> str:

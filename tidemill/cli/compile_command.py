@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tidemill.cli import readme_tables, reference_pages
@@ -16,7 +17,7 @@ def compile_all(args: argparse.Namespace) -> int:
     """Writes the compiled YAMLs, the tables of the READMEs and the generated pages of `docs/`, or checks them."""
     files = {path: text for definition in _chosen(args.names) for path, text in _files(definition).items()}
     if not args.names:
-        files |= reference_pages.pages()
+        files |= _lists(definitions()) | reference_pages.pages()
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if not args.check:
         for path in stale:
@@ -32,7 +33,7 @@ def compile_all(args: argparse.Namespace) -> int:
 
 
 def _files(definition: Definition) -> dict[Path, str]:
-    """Returns the current texts of the generated files of a component or pipeline, by path."""
+    """Returns the current texts of a definition's generated files: the compiled YAML and the README."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / definition.compiled.name
         definition.compile(compiled)
@@ -40,6 +41,19 @@ def _files(definition: Definition) -> dict[Path, str]:
         if definition.readme.is_file():
             tables = readme_tables.generate(compiled, definition.docstring())
             files[definition.readme] = readme_tables.insert(definition.readme.read_text(encoding="utf-8"), tables)
+    return files
+
+
+def _lists(all_definitions: Sequence[Definition]) -> dict[Path, str]:
+    """Returns the current texts of the READMEs that list the definitions of a folder."""
+    docstrings: dict[Path, dict[str, str]] = {}
+    for definition in all_definitions:
+        docstrings.setdefault(definition.folder.parent, {})[definition.name] = definition.docstring()
+    files = {}
+    for folder, by_name in docstrings.items():
+        if (readme := folder / "README.md").is_file():
+            table = readme_tables.generate_list(folder.name, by_name)
+            files[readme] = readme_tables.insert(readme.read_text(encoding="utf-8"), table)
     return files
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import tidemill
 from tidemill.errors import EXIT_CODE, TidemillError, from_system_error
+from tidemill.local.definitions import pipeline_names
 
 _DEFAULT_ROOT = ".tidemill"
 
@@ -93,8 +94,8 @@ def _add_schema(commands) -> None:
 def _add_run(commands) -> None:
     parser = _add(commands, "run", "run_command:run", "Run a pipeline on this machine.")
     parser.add_argument("file", metavar="FILE", help="the experiment file")
-    pipelines = "train (the default), cross_validate or batch_predict"
-    parser.add_argument("--pipeline", metavar="NAME", default="train", help=pipelines)
+    names = ", ".join(pipeline_names())
+    parser.add_argument("--pipeline", metavar="NAME", default="train", help=f"one of {names}; defaults to train")
     _add_root(parser)
     parser.add_argument(
         "--param",

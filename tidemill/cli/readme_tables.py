@@ -1,11 +1,13 @@
-"""Generated tables of the READMEs: inputs and outputs of components and pipelines, from the compiled YAML.
+"""Generated tables of the READMEs of components and pipelines.
 
-The tables are between two marker lines. The rest of a README is written by hand and stays as it is.
+In a README the tables stand between two marker lines. The rest is written by hand and stays unchanged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import docstring_parser
 import yaml
@@ -14,37 +16,61 @@ BEGIN = "<!-- generated: begin -->"
 END = "<!-- generated: end -->"
 
 
+class _Row(NamedTuple):
+    """One input or output."""
+
+    name: str
+    kind: str
+    default: str
+    text: str
+
+
 def generate(compiled: str | Path, docstring: str) -> str:
-    """Returns the generated part of one README.
+    """Returns the tables of one definition's inputs and outputs.
 
     Args:
         compiled: Path of the compiled YAML.
-        docstring: Docstring of the component's or pipeline's function; it describes inputs and outputs under `Args`.
+        docstring: Docstring of the component's or pipeline's function. It describes inputs and outputs under `Args`.
 
     Returns:
-        Markdown: a table of inputs and, if there are outputs, a table of outputs.
+        Markdown: an input table and, if there are outputs, an output table.
 
     Raises:
-        ValueError: an input or output is not described, or something is described that does not exist.
+        ValueError: The docstring omits an input or output, or describes one that does not exist.
     """
     spec = next(yaml.safe_load_all(Path(compiled).read_text(encoding="utf-8")))
-    definition = _definition(spec, Path(compiled).name == "component.yaml")
+    interface = _interface(spec, Path(compiled).name == "component.yaml")
     described = {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse(docstring).params}
-    inputs = _rows(definition.get("inputDefinitions", {}), described)
-    outputs = _rows(definition.get("outputDefinitions", {}), described, unnamed="Output")
-    if unknown := described.keys() - {name for name, *_ in inputs + outputs}:
+    inputs = _rows(interface.get("inputDefinitions", {}), described)
+    outputs = _rows(interface.get("outputDefinitions", {}), described, unnamed="Output")
+    if unknown := described.keys() - {row.name for row in inputs + outputs}:
         raise ValueError(f"{compiled}: the docstring describes {sorted(unknown)}, which do not exist")
-    parts = [_table("Input", inputs)]
-    if outputs:
-        parts.append(_table("Output", outputs))
-    return "\n\n".join(parts)
+    return "\n\n".join([_table("Input", inputs), *([_table("Output", outputs)] if outputs else [])])
+
+
+def generate_list(title: str, docstrings: Mapping[str, str]) -> str:
+    """Returns the table that lists the definitions of a folder.
+
+    Args:
+        title: The folder's name, a plural such as `components`.
+        docstrings: The functions' docstrings by definition. The table holds the first sentence of each.
+
+    Returns:
+        Markdown with a link to each definition's folder.
+    """
+    head = "Component" if title == "components" else "Pipeline"
+    lines = [f"| {head} | What it does |", "| --- | --- |"]
+    for name, docstring in docstrings.items():
+        paragraph = " ".join(docstring.strip().partition("\n\n")[0].split())
+        lines.append(f"| [{name}]({name}/) | {paragraph.partition('. ')[0].rstrip('.')}. |")
+    return "\n".join(lines)
 
 
 def insert(readme: str, generated: str) -> str:
-    """Returns a README with the generated part between its markers.
+    """Returns a README's text with the generated part between its markers.
 
     Raises:
-        ValueError: the markers are missing.
+        ValueError: The markers are missing.
     """
     if BEGIN not in readme or END not in readme:
         raise ValueError(f"the README has no lines {BEGIN} and {END}")
@@ -53,23 +79,23 @@ def insert(readme: str, generated: str) -> str:
     return f"{before}{BEGIN}\n{generated}\n{END}{after}"
 
 
-def _definition(spec: dict, is_component: bool) -> dict:
-    """Returns the definition of the component, or of the pipeline's root."""
+def _interface(spec: dict[str, Any], is_component: bool) -> dict[str, Any]:
+    """Returns the inputs and outputs of a compiled component, or those of a compiled pipeline's root."""
     if not is_component:
         return spec.get("root", {})
     return next(c for c in spec["components"].values() if "executorLabel" in c)
 
 
-def _rows(definitions: dict, described: dict[str, str], unnamed: str | None = None) -> list[tuple[str, str, str, str]]:
+def _rows(interface: dict[str, Any], described: dict[str, str], unnamed: str | None = None) -> list[_Row]:
     rows = []
-    for name, artifact in definitions.get("artifacts", {}).items():
+    for name, artifact in interface.get("artifacts", {}).items():
         kind = artifact["artifactType"]["schemaTitle"].removeprefix("system.")
-        rows.append((name, f"List[{kind}]" if artifact.get("isArtifactList") else kind, "", _text(name, described)))
-    for name, parameter in definitions.get("parameters", {}).items():
+        rows.append(_Row(name, f"List[{kind}]" if artifact.get("isArtifactList") else kind, "", _text(name, described)))
+    for name, parameter in interface.get("parameters", {}).items():
         kind = parameter["parameterType"].lower().removeprefix("number_")
         default = "" if "defaultValue" not in parameter else f"`{parameter['defaultValue']!r}`"
         text = "The list." if name == unnamed else _text(name, described)
-        rows.append((name, kind, default, text))
+        rows.append(_Row(name, kind, default, text))
     return rows
 
 
@@ -79,8 +105,8 @@ def _text(name: str, described: dict[str, str]) -> str:
     return described[name]
 
 
-def _table(title: str, rows: list[tuple[str, str, str, str]]) -> str:
-    with_default = any(row[2] for row in rows)
+def _table(title: str, rows: list[_Row]) -> str:
+    with_default = any(row.default for row in rows)
     head = [title, "Type", "Default", "What it is"] if with_default else [title, "Type", "What it is"]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     for name, kind, default, text in rows:

@@ -1,4 +1,7 @@
-"""What a run has produced, from the outputs of its steps: reports, metrics, a published model, predictions."""
+"""The results of a run, collected from its steps' outputs: reports, metrics, published models and predictions.
+
+A component marks the artifact of a result with the metadata entry `kind`. Reports are artifacts of the type HTML.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tidemill.local.step_states import Step
 
 _HTML = "system.HTML"
+EVALUATION = "evaluation"
+PUBLISHED_MODEL = "published-model"
+PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -20,52 +27,54 @@ class MemberResult:
     name: str
     blessed: bool
     reasons: list[str]
+    """Why the model is not blessed."""
     metrics: dict[str, float | None]
-    """Of the whole test split."""
+    """Metrics on the whole test split."""
     objective: str | None
     objective_value: float | None
-    """Of the valid split."""
+    """The objective on the valid split."""
 
 
 @dataclass
 class RunOutputs:
-    """Everything worth telling at the end of a run."""
+    """The results of a run."""
 
     reports: list[Path] = field(default_factory=list)
     members: list[MemberResult] = field(default_factory=list)
     published: list[tuple[str, str]] = field(default_factory=list)
     """URIs of published models, each with its member's name."""
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
-    """URIs of predictions with their number of rows."""
+    """URIs of predictions, each with its number of rows."""
 
 
 def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
-    """Gathers the results, and copies the HTML reports to where a browser knows them by their name.
+    """Collects the results, and copies the HTML reports to files with the suffix that browsers need.
 
     Args:
-        steps: The steps of the run, ended or failed.
+        steps: The steps of the run, whether they succeeded or failed.
         reports: Folder for the copies, `<step>-<output>.html`.
     """
     results = RunOutputs()
     for step in steps:
         for name, output in _artifacts(step):
             uri, metadata = output["uri"], output["metadata"]
+            kind = metadata.get("kind")
             if output["type"] == _HTML and Path(uri).is_file():
                 reports.mkdir(exist_ok=True)
                 copy = reports / f"{step.name}-{name}.html"
                 shutil.copyfile(uri, copy)
                 results.reports.append(copy)
-            elif name == "evaluation" and (member := read_member_result(Path(uri))):
+            elif kind == EVALUATION and (member := read_member_result(Path(uri))):
                 results.members.append(member)
-            elif name == "published":
+            elif kind == PUBLISHED_MODEL:
                 results.published.append((uri, metadata.get("name", "")))
-            elif name == "predictions":
+            elif kind == PREDICTIONS:
                 results.predictions.append((uri, metadata.get("rows")))
     return results
 
 
 def read_member_result(evaluation: Path) -> MemberResult | None:
-    """The essence of an evaluation artifact; None where it is not whole."""
+    """Reads the result from an evaluation artifact. Returns None if the artifact is incomplete."""
     try:
         manifest = json.loads((evaluation / "manifest.json").read_text(encoding="utf-8"))
         metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
@@ -82,7 +91,7 @@ def read_member_result(evaluation: Path) -> MemberResult | None:
     )
 
 
-def _artifacts(step: Step) -> Iterator[tuple[str, dict]]:
+def _artifacts(step: Step) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, output in step.outputs.items():
         for item in output if isinstance(output, list) else [output]:
             if isinstance(item, dict) and "uri" in item:

@@ -1,15 +1,15 @@
-"""One member: training and evaluation."""
+"""The nested pipeline `member`: trains and evaluates one member."""
 
 from typing import NamedTuple
 
 from kfp import dsl
 from tidemill.components.evaluate.component import evaluate
 from tidemill.components.train.component import train
-from tidemill.pipelines.parts import place, try_again
+from tidemill.pipelines.training_tasks import retry_failed_pods, set_placement
 
 
 class Member(NamedTuple):
-    """What a member hands on."""
+    """The outputs of `member`."""
 
     model: dsl.Model
     evaluation: dsl.Artifact
@@ -30,20 +30,20 @@ def member(
     node_selector: dict,
     tolerations: list,
 ) -> Member:
-    """Trains one model and evaluates it.
+    """Trains one member and evaluates it.
 
     Args:
         train_spec: Spec of `train`.
         evaluate_spec: Spec of `evaluate`.
-        root: URI of the folder where checkpoints are kept.
+        root: URI of the folder for checkpoints.
         examples: The examples of `ingest`.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`.
         cpu: CPU cores of the training step.
         memory: Memory of the training step.
-        accelerator_type: The cluster's name of the accelerator resource, such as nvidia.com/gpu.
-        accelerator_count: Accelerators of the training step; 0 trains on the CPU.
-        node_selector: Labels of the nodes that training may run on.
+        accelerator_type: Name of the accelerator resource in the cluster, such as nvidia.com/gpu.
+        accelerator_count: Number of accelerators of the training step. 0 trains on the CPU.
+        node_selector: Labels of the nodes on which training may run.
         tolerations: Kubernetes tolerations of the training step.
         model: The model of `train`.
         evaluation: The evaluation of `evaluate`.
@@ -56,8 +56,8 @@ def member(
         transform_graph=transform_graph,
     )
     trained.set_display_name("Train")
-    place(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
-    try_again(trained)
+    set_placement(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
+    retry_failed_pods(trained)
     evaluated = evaluate(
         spec=evaluate_spec,
         examples=examples,

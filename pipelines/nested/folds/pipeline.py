@@ -1,13 +1,13 @@
-"""All members on all folds: training alone."""
+"""The nested pipeline `folds`: trains each member on each fold."""
 
 from typing import List, NamedTuple  # noqa: UP035 - kfp reads the annotation by this name
 
 from kfp import dsl
-from tidemill.pipelines.fold.pipeline import fold
+from tidemill.pipelines.nested.fold.pipeline import fold
 
 
 class Folds(NamedTuple):
-    """What the folds hand on."""
+    """The outputs of `folds`."""
 
     models: List[dsl.Model]  # noqa: UP006
 
@@ -20,19 +20,19 @@ def folds(
     transformed: dsl.Input[dsl.Dataset],
     transform_graph: dsl.Input[dsl.Artifact],
 ) -> Folds:
-    """Trains every member once a fold.
+    """Trains each member once for each fold.
 
     Args:
-        items: The `folds` of `plan_training`, by `fan_out`.
-        root: URI of the folder where checkpoints are kept.
+        items: The output `folds` of `plan_training`, parsed by `fan_out`.
+        root: URI of the folder for checkpoints.
         examples: The examples of `ingest`.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`.
-        models: The models of `train`, one a member and fold.
+        models: The models of `train`, one for each member and fold.
     """
     with dsl.ParallelFor(items, name="fold") as item:
-        # kfp passes what only a resource setting reads into a nested pipeline, but not into a loop.
-        one = fold(
+        # KFP cannot pass resource settings into a loop, but it can pass them into a nested pipeline.
+        trained = fold(
             train_spec=item.train,
             root=root,
             examples=examples,
@@ -45,4 +45,4 @@ def folds(
             node_selector=item.node_selector,
             tolerations=item.tolerations,
         )
-    return Folds(dsl.Collected(one.outputs["model"]))
+    return Folds(dsl.Collected(trained.outputs["model"]))

@@ -1,14 +1,14 @@
-"""One member on one fold: training alone."""
+"""The nested pipeline `fold`: trains one member on one fold."""
 
 from typing import NamedTuple
 
 from kfp import dsl
 from tidemill.components.train.component import train
-from tidemill.pipelines.parts import place, try_again
+from tidemill.pipelines.training_tasks import retry_failed_pods, set_placement
 
 
 class Fold(NamedTuple):
-    """What a fold hands on."""
+    """The outputs of `fold`."""
 
     model: dsl.Model
 
@@ -27,19 +27,19 @@ def fold(
     node_selector: dict,
     tolerations: list,
 ) -> Fold:
-    """Trains one model without the rows of a fold, and scores these.
+    """Trains one member without the rows of one fold, and scores these rows.
 
     Args:
-        train_spec: Spec of `train`, with a fold.
-        root: URI of the folder where checkpoints are kept.
+        train_spec: Spec of `train` with a fold.
+        root: URI of the folder for checkpoints.
         examples: The examples of `ingest`.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`.
         cpu: CPU cores of the training step.
         memory: Memory of the training step.
-        accelerator_type: The cluster's name of the accelerator resource, such as nvidia.com/gpu.
-        accelerator_count: Accelerators of the training step; 0 trains on the CPU.
-        node_selector: Labels of the nodes that training may run on.
+        accelerator_type: Name of the accelerator resource in the cluster, such as nvidia.com/gpu.
+        accelerator_count: Number of accelerators of the training step. 0 trains on the CPU.
+        node_selector: Labels of the nodes on which training may run.
         tolerations: Kubernetes tolerations of the training step.
         model: The model of `train`.
     """
@@ -51,6 +51,6 @@ def fold(
         transform_graph=transform_graph,
     )
     trained.set_display_name("Train")
-    place(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
-    try_again(trained)
+    set_placement(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
+    retry_failed_pods(trained)
     return Fold(trained.outputs["model"])

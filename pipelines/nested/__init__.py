@@ -1,0 +1,1 @@
+"""Pipelines that other pipelines contain. `tidemill run --pipeline` does not offer them."""
