@@ -14,7 +14,7 @@ import os
 import shlex
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from kfp.local.orchestrator import task_executor
 import tidemill.runtime
 from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
+from tidemill.local import fork_server
 from tidemill.local.step_keys import StepKey, step_key
 from tidemill.local.step_processes import StepProcesses
 from tidemill.local.step_states import State, Step, Steps, iteration_label
+from tidemill.steps import step_codes
 
 _TASK_ARGUMENTS = (
     "task_name task_spec pipeline_resource_name components executors io_store pipeline_root runner"
@@ -189,8 +191,23 @@ class PipelineRunner:
             tidemill.runtime.ERROR_FILE: str(step.error_file),
         }
         self._steps.run(step)
-        self._current.exit_code = self.processes.run(full_command, env, step.log)
+        server = self._fork_server(step, full_command, env)
+        self._current.exit_code = self.processes.run(full_command, env, step.log, name=step.name, server=server)
         return self._current.exit_code
+
+    def _fork_server(self, step: Step, command: list[str], env: dict[str, str]) -> fork_server.ForkServer | None:
+        """Returns the server that has TensorFlow loaded if the step needs it.
+
+        The first step that is not cached starts the server in the background if a later step may need it.
+        """
+        libraries = _spec(command).get("libraries", {})
+        if needs_server(libraries):
+            return fork_server.shared(env)
+        codes = step_codes()
+        later = (codes[each.component] for each in self._steps.waiting_after(step) if each.component in codes)
+        if step.cacheable and any(needs_server(code.libraries) for code in later):
+            fork_server.shared(env)
+        return None
 
     def _cached(self, get):
         """Stands for `LocalCache.get`, which is content with an artifact of which a part is left."""
@@ -237,6 +254,27 @@ class PipelineRunner:
                 kind = declared["type"].get("schemaTitle", "")
                 written[name] = {"uri": declared["uri"], "type": kind, "metadata": {}}
         return written
+
+
+def needs_server(libraries: Collection[str]) -> bool:
+    """Whether a step with these libraries imports TensorFlow as the fork server does.
+
+    With JAX, Keras must be imported with another backend.
+    """
+    return "tensorflow" in libraries and "jax" not in libraries
+
+
+def _spec(command: list[str]) -> dict[str, Any]:
+    """Returns the step's spec, or an empty one if the component takes none."""
+    if _EXECUTOR_INPUT not in command:
+        return {}
+    executor_input = json.loads(command[command.index(_EXECUTOR_INPUT) + 1])
+    text = executor_input.get("inputs", {}).get("parameterValues", {}).get("spec", "")
+    try:
+        spec = json.loads(text)
+    except (TypeError, json.JSONDecodeError):
+        return {}
+    return spec if isinstance(spec, dict) else {}
 
 
 def _arguments(owner: object, name: str) -> list[str] | None:

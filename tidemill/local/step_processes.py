@@ -1,4 +1,4 @@
-"""The operating-system processes of a run: one group a step, none of which outlives the run."""
+"""The operating-system processes of a run: one group for each step, none of which outlives the run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from tidemill.errors import Code, TidemillError
+from tidemill.local import fork_server
 
+_MAX_ARGUMENT = 32 * 4096
+"""Linux's limit of one argument, in bytes, with its end."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -24,11 +28,19 @@ class StepProcesses:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen] = set()
+        self._groups: set[int] = set()
         self.stopped = False
         """Whether `stop` was called."""
 
-    def run(self, command: Sequence[str], env: dict[str, str], log: Path) -> int:
+    def run(
+        self,
+        command: Sequence[str],
+        env: dict[str, str],
+        log: Path,
+        *,
+        name: str = "",
+        server: fork_server.ForkServer | None = None,
+    ) -> int:
         """Runs a command in a process group of its own and waits for it.
 
         On Linux the kernel kills the command when this process dies, however it dies.
@@ -37,33 +49,74 @@ class StepProcesses:
             command: The command and its arguments.
             env: The whole environment.
             log: File to which standard output and standard error are appended.
+            name: Short name for the process.
+            server: Runs the command if it is that of a compiled component and the server can run it. None: a new
+                process runs it.
 
         Returns:
             The exit code; negative: the signal that ended it. After `stop` nothing is started and the result is -9.
 
         Raises:
-            TidemillError: `unsupported` where the arguments are larger than the operating system takes.
+            TidemillError: `unsupported` if the arguments are longer than the operating system accepts.
         """
+        request = None if server is None else fork_server.request(command, env, name)
         with open(log, "ab") as output:
-            with self._lock:
-                if self.stopped:
-                    return -signal.SIGKILL
-                process = _start(command, env, output)
-                self._running.add(process)
-            exit_code = process.wait()
-            with self._lock:
-                self._running.discard(process)
-            return exit_code
+            if server is not None and request is not None and server.wait(lambda: self.stopped):
+                _check_length(command)
+                with contextlib.suppress(fork_server.ServerGone):
+                    return self._run_forked(server, request, output)
+            return self._run_new(command, env, output)
 
     def stop(self) -> None:
-        """Kills everything that runs, with its children, and lets nothing start any more."""
+        """Kills everything that runs, with its children. Nothing starts afterwards."""
         with self._lock:
             self.stopped = True
-            for process in self._running:
-                _kill_group(process)
+            for group in self._groups:
+                _kill_group(group)
+
+    def _run_new(self, command: Sequence[str], env: dict[str, str], output: IO[bytes]) -> int:
+        with self._lock:
+            if self.stopped:
+                return -signal.SIGKILL
+            process = _start(command, env, output)
+            self._groups.add(process.pid)
+        try:
+            return process.wait()
+        finally:
+            self._remove(process.pid)
+
+    def _run_forked(self, server: fork_server.ForkServer, request: fork_server.Request, output: IO[bytes]) -> int:
+        step = server.fork(request, output)
+        with self._lock:
+            self._groups.add(step.pid)
+            if self.stopped:
+                _kill_group(step.pid)
+        try:
+            exit_code = step.wait()
+        except fork_server.ServerGone:
+            exit_code = -signal.SIGKILL
+        finally:
+            self._remove(step.pid)
+        # A shell, which starts the component elsewhere, reports a killed child in this way.
+        return exit_code if exit_code >= 0 or self.stopped else 128 - exit_code
+
+    def _remove(self, group: int) -> None:
+        with self._lock:
+            self._groups.discard(group)
 
 
-def _start(command: Sequence[str], env: dict[str, str], output) -> subprocess.Popen:
+def _check_length(command: Sequence[str]) -> None:
+    """Rejects arguments that a new process would not accept, so that a pipeline behaves as on a cluster."""
+    if any(len(os.fsencode(argument)) >= _MAX_ARGUMENT for argument in command):
+        raise _too_long()
+
+
+def _too_long() -> TidemillError:
+    got = "parameters that are longer than a command line can be (128 KiB on Linux)"
+    return TidemillError(Code.UNSUPPORTED, "experiment", got, "shorten the SQL or the transform module")
+
+
+def _start(command: Sequence[str], env: dict[str, str], output: IO[bytes]) -> subprocess.Popen:
     run_pid = os.getpid()
 
     def die_with_run() -> None:
@@ -85,10 +138,9 @@ def _start(command: Sequence[str], env: dict[str, str], output) -> subprocess.Po
     except OSError as error:
         if error.errno != errno.E2BIG:
             raise
-        got = "parameters that are longer than a command line can be (128 KiB on Linux)"
-        raise TidemillError(Code.UNSUPPORTED, "experiment", got, "shorten the SQL or the transform module") from error
+        raise _too_long() from error
 
 
-def _kill_group(process: subprocess.Popen) -> None:
+def _kill_group(group: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)

@@ -37,6 +37,8 @@ class Step:
     task: str
     """The task's name in the pipeline."""
     cacheable: bool
+    component: str
+    """The component's function, which has the step's name in `tidemill.steps`."""
     iteration: tuple[int, ...] = ()
     """The numbers of loops and iterations; empty outside loops, and where a step stands for all iterations to come."""
     state: State = State.WAITING
@@ -94,8 +96,8 @@ class Steps:
         self._lock = threading.RLock()
         self._steps: list[Step] = []
         self._by_key: dict[tuple[str, str], Step] = {}
-        for task, cacheable in _tasks(spec, spec["root"]["dag"]):
-            self._steps.append(Step(self._free_name(task), task, cacheable, folder=folder))
+        for task, cacheable, component in _tasks(spec, spec["root"]["dag"]):
+            self._steps.append(Step(self._free_name(task), task, cacheable, component, folder=folder))
 
     def __iter__(self) -> Iterator[Step]:
         with self._lock:
@@ -146,6 +148,11 @@ class Steps:
                     step.state = State.SKIPPED
                     self._notify(step)
 
+    def waiting_after(self, step: Step) -> list[Step]:
+        """Returns the steps later in the pipeline that wait."""
+        steps = list(self)
+        return [later for later in steps[steps.index(step) + 1 :] if later.state is State.WAITING]
+
     def failed(self) -> list[Step]:
         """The steps that failed, in pipeline order."""
         return [step for step in self if step.state is State.FAILED]
@@ -170,7 +177,7 @@ class Steps:
         numbers = tuple(int(number) for number in re.findall(r"\d+", iteration))
         same = [step for step in self._steps if step.task == task]
         name = self._free_name(f"{task}-{label or '-'.join(map(str, numbers))}")
-        new = Step(name, task, same[0].cacheable, numbers, folder=self._folder)
+        new = Step(name, task, same[0].cacheable, same[0].component, numbers, folder=self._folder)
         before = [step for step in same if step.iteration and step.iteration < numbers]
         at = self._steps.index(before[-1]) + 1 if before else self._steps.index(same[0])
         self._steps.insert(at, new)
@@ -211,8 +218,10 @@ def iteration_label(item: object) -> str | None:
     return None if isinstance(item, list | None) else _UNSAFE.sub("-", str(item))[:_MAX_LABEL]
 
 
-def _tasks(spec: dict, dag: dict) -> Iterator[tuple[str, bool]]:
-    """Name and whether it is cached, of the tasks of a DAG and of those inside it, in the order in which they run."""
+def _tasks(spec: dict, dag: dict) -> Iterator[tuple[str, bool, str]]:
+    """Yields the name of each task of a DAG and its nested DAGs, whether it is cached, and its function, in the order
+    in which they run.
+    """
     tasks = dag.get("tasks", {})
     for name in _ordered(tasks):
         task = tasks[name]
@@ -220,7 +229,14 @@ def _tasks(spec: dict, dag: dict) -> Iterator[tuple[str, bool]]:
         if "dag" in component:
             yield from _tasks(spec, component["dag"])
         else:
-            yield name, task.get("cachingOptions", {}).get("enableCache", False)
+            yield name, task.get("cachingOptions", {}).get("enableCache", False), _function(spec, component)
+
+
+def _function(spec: dict, component: dict) -> str:
+    executors = spec.get("deploymentSpec", {}).get("executors", {})
+    arguments = executors.get(component.get("executorLabel"), {}).get("container", {}).get("args", [])
+    option = "--function_to_execute"
+    return arguments[arguments.index(option) + 1] if option in arguments else ""
 
 
 def _ordered(tasks: dict) -> list[str]:
