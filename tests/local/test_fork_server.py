@@ -91,7 +91,7 @@ PROGRAMS = {
     "defect": ("raise ValueError('a defect')", 1, "ValueError: a defect"),
     "exit": ("raise SystemExit(5)", 5, ""),
     "killed": ("import os; os.kill(os.getpid(), 9)", 137, ""),
-    "preempted": ("from tidemill.runtime import Preempted; raise Preempted", 143, "told to end"),
+    "preempted": ("from tidemill.runtime import Preempted; raise Preempted", 143, "was interrupted"),
     "mistake": (
         "from tidemill.errors import Code, TidemillError; raise TidemillError(Code.EMPTY_INPUT, 'w', 'g', 'x')",
         2,

@@ -10,6 +10,7 @@ for the answer. The answer is the child's process id, and its exit code when it 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -188,7 +189,8 @@ class ForkServer:
         """Lets the server end after the steps that run."""
         self._ready = False
         self._decided.set()
-        self._control.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # raised if the connection is closed already
+            self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
 
     def kill(self) -> None:
@@ -204,39 +206,46 @@ class ForkServer:
             self._control.close()
 
     def _run(self) -> None:
-        command = [sys.executable, "-m", "tidemill.local.fork_server_process"]
         try:
-            self._process = subprocess.Popen(
-                [*command, str(self._other_end.fileno()), str(self.owner), *self._preloaded],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=self._env,
-                pass_fds=[self._other_end.fileno()],
-                start_new_session=True,
-            )
+            self._process = self._start()
+            message = self._message()
+        except OSError as error:
+            message = str(error).encode()
         finally:
             self._other_end.close()
             self._started.set()
-        message = self._message()
         if not self._decided.is_set():
             self._ready = message == READY
             self.failed = not self._ready
         if self.failed:
             logging.warning("the fork server did not start: %s", message.decode(errors="replace"))
         self._decided.set()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
         self._ready = False
 
+    def _start(self) -> subprocess.Popen:
+        command = [sys.executable, "-m", "tidemill.local.fork_server_process"]
+        process = subprocess.Popen(
+            [*command, str(self._other_end.fileno()), str(self.owner), *self._preloaded],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._env,
+            pass_fds=[self._other_end.fileno()],
+            start_new_session=True,
+        )
+        # Without it, the connection would not end with the server.
+        self._other_end.close()
+        self._started.set()
+        return process
+
     def _message(self) -> bytes:
-        """Reads whether the server is ready: it says so, or why not, and ends."""
-        parts = []
-        try:
-            while b"".join(parts) != READY and (part := self._control.recv(1 << 16)):
-                parts.append(part)
-        except OSError as error:
-            parts.append(str(error).encode())
-        return b"".join(parts)
+        """Reads what the server sends first: that it is ready, or why it is not."""
+        message = b""
+        while message != READY and (part := self._control.recv(1 << 16)):
+            message += part
+        return message
 
 
 _lock = threading.Lock()
