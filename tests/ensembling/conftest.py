@@ -1,3 +1,3 @@
-"""The training tests' shop."""
+"""The shop of the training tests, and its trained models."""
 
-from tests.training.conftest import artifacts, shop  # noqa: F401
+from tests.training.conftest import artifacts, shop, trained  # noqa: F401

@@ -1,4 +1,4 @@
-"""The tiny SavedModel, written once."""
+"""A small SavedModel, trained models, and a bucket."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.publishing.tiny import save_tiny_model
+from tests.storage.conftest import bucket, emulator  # noqa: F401
+from tests.training.conftest import artifacts, trained  # noqa: F401
+from tests.training.two_labels import trained_two_label_shop, two_label_shop  # noqa: F401
 
 
 @pytest.fixture(scope="session")

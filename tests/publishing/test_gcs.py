@@ -1,17 +1,11 @@
-"""The model store and predictions in an object store, by a real server of the Google Cloud Storage API."""
+"""The model store and predictions in a bucket, on a server of the Google Cloud Storage API."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 
-os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # the emulator has no such buckets
-
-import gcsfs
 import pyarrow.parquet as pq
 import pytest
-from gcp_storage_emulator.server import create_server
 
 from tests.publishing.test_predict import examples, expected, rows, run, spec
 from tests.publishing.tiny import member, publish_spec
@@ -20,22 +14,15 @@ from tidemill.artifacts import model_store
 from tidemill.errors import Code, TidemillError
 from tidemill.publishing.publish import publish
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.fixture
-def root(monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    server = create_server("localhost", port, in_memory=True, default_bucket="warehouse")
-    server.start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
-    gcsfs.GCSFileSystem.clear_instance_cache()
-    yield "gs://warehouse/root"
-    gcsfs.GCSFileSystem.clear_instance_cache()
-    server.stop()
+def root(bucket) -> str:
+    return f"{bucket}/root"
 
 
-def test_publish_and_predict(tmp_path, serving, root):
+def test_publishes_and_predicts_in_a_bucket(tmp_path, serving, root):
     model, evaluation = member(tmp_path, serving, "a", 0.7)
     assert model_store.newest(root, "rain") is None
     first = publish(publish_spec("r1"), [model], [evaluation], root=root)
@@ -47,10 +34,10 @@ def test_publish_and_predict(tmp_path, serving, root):
 
     table, output = rows(100), "gs://warehouse/predictions"
     data = examples(tmp_path / "e", predict=table)
-    found = run(spec(first.uri, output, shards=3), data, tmp_path / "pointer")
-    assert (found.rows, found.uri) == (100, output)
+    summary = run(spec(first.uri, output, shards=3), data, tmp_path / "pointer")
+    assert (summary.rows, summary.uri) == (100, output)
     again = run(spec(first.uri, output, shards=3), data, tmp_path / "pointer")
-    assert again == found
+    assert again == summary
     assert run(spec(first.uri, output, shards=1), data, tmp_path / "pointer").shards == 1
     storage.download_folder(output, tmp_path / "here")
     assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["_SUCCESS", "part-00000-of-00001.parquet"]
@@ -67,7 +54,7 @@ def test_a_version_without_its_manifest_does_not_exist(tmp_path, serving, root):
     assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 3
 
 
-def test_other_objects_are_never_removed(tmp_path, serving, root):
+def test_never_removes_other_objects(tmp_path, serving, root):
     model, evaluation = member(tmp_path, serving, "a", 0.7)
     uri = publish(publish_spec(), [model], [evaluation], root=root).uri
     storage.write_text("gs://warehouse/mine/notes.txt", "keep")

@@ -1,4 +1,4 @@
-"""Batch prediction with a published SavedModel."""
+"""The `predict` step: batch prediction with a published SavedModel."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tidemill.runtime import Progress
 from tidemill.serving.scorer import Scorer
 from tidemill.steps.predict import PredictSpec
 
+pytestmark = pytest.mark.tensorflow
 SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -71,12 +72,12 @@ def expected(table: pa.Table) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("count", "shards"), [(1000, 1), (1000, 7), (5, 8), (1, 1)])
-def test_rows_keep_their_order_in_even_shards(tmp_path, model, count, shards):
+def test_rows_keep_their_order_in_shards_of_equal_size(tmp_path, model, count, shards):
     table = rows(count)
-    found = run(spec(model, tmp_path / "out", shards=shards), examples(tmp_path / "e", predict=table))
+    summary = run(spec(model, tmp_path / "out", shards=shards), examples(tmp_path / "e", predict=table))
     paths = sorted((tmp_path / "out").glob("*.parquet"))
     sizes = [pq.read_metadata(p).num_rows for p in paths]
-    assert (found.rows, found.shards, found.uri) == (count, shards, str(tmp_path / "out"))
+    assert (summary.rows, summary.shards, summary.uri) == (count, shards, str(tmp_path / "out"))
     assert len(sizes) == shards and sum(sizes) == count and max(sizes) - min(sizes) <= 1
     out = read(tmp_path / "out")
     assert out.schema.names == ["id", "day", "word", "score"]
@@ -85,7 +86,7 @@ def test_rows_keep_their_order_in_even_shards(tmp_path, model, count, shards):
     assert out["score"].to_numpy() == pytest.approx(expected(table), abs=1e-6)
 
 
-def test_scores_are_the_saved_models_bit_for_bit(tmp_path, model):
+def test_scores_are_those_of_the_saved_model(tmp_path, model):
     import tensorflow as tf
 
     table = rows(500)
@@ -100,7 +101,7 @@ def test_scores_are_the_saved_models_bit_for_bit(tmp_path, model):
     assert read(tmp_path / "out")["score"].to_numpy() == pytest.approx(direct, abs=1e-6)
 
 
-def test_success_says_what_is_there(tmp_path, model):
+def test_success_lists_the_files_and_their_origin(tmp_path, model):
     data = examples(tmp_path / "e", predict=rows(300))
     run(spec(model, tmp_path / "out", shards=2), data)
     manifest = json.loads((tmp_path / "out" / "_SUCCESS").read_text())
@@ -119,7 +120,7 @@ def test_without_a_predict_split_all_splits_are_scored_in_order(tmp_path, model)
     assert read(tmp_path / "out")["id"].to_pylist() == [*range(10_000, 10_050), *range(30_000, 30_030)]
 
 
-def test_again_gives_the_same_without_work_and_other_rows_replace_it(tmp_path, model):
+def test_equal_predictions_are_kept_and_others_are_replaced(tmp_path, model):
     data, out = examples(tmp_path / "e", predict=rows(100)), tmp_path / "out"
     first = run(spec(model, out), data)
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
@@ -136,7 +137,7 @@ def test_again_gives_the_same_without_work_and_other_rows_replace_it(tmp_path, m
     assert again == first
 
 
-def test_damaged_predictions_are_made_again(tmp_path, model):
+def test_damaged_predictions_are_replaced(tmp_path, model):
     data, out = examples(tmp_path / "e", predict=rows(100)), tmp_path / "out"
     first = run(spec(model, out), data)
     shard = next(out.glob("*.parquet"))
@@ -145,7 +146,7 @@ def test_damaged_predictions_are_made_again(tmp_path, model):
     assert read(out).num_rows == 100
 
 
-def test_the_artifact_elsewhere_names_the_folder(tmp_path, model):
+def test_an_artifact_elsewhere_names_the_folder(tmp_path, model):
     data, pointer = examples(tmp_path / "e", predict=rows(10)), tmp_path / "artifacts" / "predictions"
     for _ in range(2):
         run(spec(model, tmp_path / "out"), data, pointer)
@@ -153,7 +154,7 @@ def test_the_artifact_elsewhere_names_the_folder(tmp_path, model):
     assert read(tmp_path / "out").num_rows == 10
 
 
-def test_a_folder_with_other_files_is_never_replaced(tmp_path, model):
+def test_never_replaces_a_folder_with_other_files(tmp_path, model):
     out = tmp_path / "home"
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
@@ -187,13 +188,13 @@ def test_bad_input_leaves_nothing(tmp_path, model, change, table, code, part):
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
 
 
-def test_no_model_there(tmp_path):
+def test_refuses_a_model_that_does_not_exist(tmp_path):
     with pytest.raises(TidemillError) as error:
         run(spec(str(tmp_path / "models" / "rain" / "1"), tmp_path / "out"), examples(tmp_path / "e", predict=rows(3)))
     assert error.value.code is Code.NO_MODEL
 
 
-def test_all_null_features_have_scores(tmp_path, model):
+def test_scores_rows_whose_features_are_all_null(tmp_path, model):
     table = rows(4).set_column(2, "x", pa.nulls(4, pa.float64())).set_column(1, "city", pa.nulls(4, pa.large_string()))
     with DatasetWriter(tmp_path / "e", table.schema, ("predict",)) as writer:
         writer.write("predict", table)
@@ -201,7 +202,7 @@ def test_all_null_features_have_scores(tmp_path, model):
     assert read(tmp_path / "out")["score"].to_numpy() == pytest.approx(1 / (1 + np.exp(1.0)), abs=1e-6)
 
 
-def test_columns_whose_names_tensorflow_does_not_take(tmp_path, serving):
+def test_accepts_column_names_that_tensorflow_does_not(tmp_path, serving):
     columns = [
         {"name": "Ort, Stadt", "dtype": "string", "input": "column_0"},
         {"name": "größe", "dtype": "float32", "input": "column_1"},

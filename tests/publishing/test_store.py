@@ -1,4 +1,4 @@
-"""The store's view of what is published."""
+"""The model store: versions, the newest one, and claims."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_versions_are_whole_and_in_the_order_of_numbers(root):
 
 
 @pytest.mark.parametrize(("exclude", "expected"), [(None, 10), ("a", 10), ("b", 1), ("zzz", 10)])
-def test_newest_passes_over_a_runs_own_versions(root, exclude, expected):
+def test_newest_skips_the_versions_of_the_run_itself(root, exclude, expected):
     assert model_store.newest(str(root), "rain", exclude_run=exclude) == f"{root}/models/rain/{expected}"
 
 
-def test_newest_of_nothing_is_none(root):
+def test_newest_is_none_without_versions(root):
     assert model_store.newest(str(root), "snow") is None
     put(root, "../snow/1", "only")
     assert model_store.newest(str(root), "snow", exclude_run="only") is None
 
 
 @pytest.mark.parametrize(("version", "expected"), [("latest", 10), ("2", 2), (2, 2)])
-def test_resolve(root, version, expected):
+def test_resolves_a_version(root, version, expected):
     assert model_store.resolve(str(root), "rain", version) == f"{root}/models/rain/{expected}"
 
 
@@ -54,13 +54,13 @@ def test_resolve(root, version, expected):
     ("name", "version", "part"),
     [("rain", "9", "versions 1, 2, 10"), ("rain", "x", "versions 1, 2, 10"), ("snow", "latest", "no version exists")],
 )
-def test_resolve_says_what_there_is(root, name, version, part):
+def test_an_unknown_version_is_an_error_that_lists_the_versions(root, name, version, part):
     with pytest.raises(TidemillError) as error:
         model_store.resolve(str(root), name, version)
     assert error.value.code is Code.NO_MODEL and part in str(error.value)
 
 
-def test_claims_are_never_given_twice(root):
+def test_each_claim_is_a_different_version(root):
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: model_store.claim(str(root), "rain", "run"), range(40)))
-    assert sorted(taken) == list(range(11, 51))
+        claimed = list(pool.map(lambda _: model_store.claim(str(root), "rain", "run"), range(40)))
+    assert sorted(claimed) == list(range(11, 51))

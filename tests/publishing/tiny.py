@@ -1,4 +1,4 @@
-"""A small real SavedModel with the signature that the `train` step exports, and folders to publish it from."""
+"""A small SavedModel with the signature that `train` exports, and folders to publish it from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RAW_COLUMNS = [{"name": "city", "dtype": "string"}, {"name": "x", "dtype": "floa
 
 
 def save_tiny_model(path: Path, bias: float = -1.0, columns: list[dict] = RAW_COLUMNS) -> None:
-    """Writes a SavedModel: score = sigmoid(1.2 x + bias + 0.5 [city = Lyon]), a missing x counting as 0."""
+    """Writes a SavedModel: score = sigmoid(1.2 x + bias + 0.5 [city = Lyon]). A missing x counts as 0."""
     import tensorflow as tf
 
     dtypes = {"string": tf.string, "float32": tf.float32, "int64": tf.int64}
@@ -42,13 +42,13 @@ def save_tiny_model(path: Path, bias: float = -1.0, columns: list[dict] = RAW_CO
 
 
 def tiny_score(x: np.ndarray, city: list, bias: float = -1.0) -> np.ndarray:
-    """What the model gives, in NumPy."""
+    """Returns the scores of the model, computed by NumPy."""
     lyon = np.array([c == "Lyon" for c in city])
     return 1 / (1 + np.exp(-(1.2 * np.nan_to_num(x) + bias + 0.5 * lyon)))
 
 
 def member(folder: Path, serving: Path, name: str, value: float | None, blessed: bool = True, metric: str = "auc"):
-    """Folders of a model and of its evaluation, with as much in them as publishing reads."""
+    """Writes the folders of a model and of its evaluation, with the entries that `publish` reads."""
     about = {"name": name, "family": "tiny", "model_fingerprint": f"weights-of-{name}"}
     model, evaluation = folder / f"{name}-model", folder / f"{name}-evaluation"
     with artifact.write_folder(model, about) as target:
@@ -78,5 +78,5 @@ def member(folder: Path, serving: Path, name: str, value: float | None, blessed:
 
 
 def publish_spec(run: str = "run-1") -> PublishSpec:
-    """A spec for the experiment `rain`."""
+    """Returns the spec of the step for the experiment `rain`."""
     return PublishSpec(code="test", experiment="rain", run_fingerprint=run, objective="auc", lineage={"code": "test"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +11,10 @@ import pyarrow.compute as pc
 import pytest
 import tensorflow as tf
 
-from tests.sharing import once
 from tests.training.conftest import ROWS, Shop
 from tests.training.test_own_family import TEXT
 from tests.training.test_warm_start import publish
-from tests.training.two_labels import LABELS, MMOE, OUTPUTS, make_two_label_shop
+from tests.training.two_labels import EPOCHS, LABELS, MMOE, OUTPUTS, trained_two_label_shop, two_label_shop  # noqa: F401
 from tidemill.artifacts.examples import Dataset
 from tidemill.artifacts.model import ServingOutput, read_inputs, read_outputs
 from tidemill.binary_metrics import measure
@@ -32,30 +30,11 @@ from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import RawColumn, to_dense
 
 pytestmark = pytest.mark.tensorflow
-EPOCHS = 6
-
-
-@pytest.fixture(scope="session")
-def two(tmp_path_factory) -> Shop:
-    """The shop with two labels."""
-    folder = once(tmp_path_factory, "two-labels", lambda folder: make_two_label_shop(folder, ROWS))
-    return Shop.at(folder, folder, LABELS)
 
 
 @pytest.fixture
 def shop(two, tmp_path) -> Shop:
     return replace(two, folder=tmp_path)
-
-
-@pytest.fixture(scope="session")
-def mmoe(two, tmp_path_factory) -> Shop:
-    """The shop with a trained model, only to be read."""
-
-    def build(folder: Path) -> None:
-        summary = replace(two, folder=folder).train(MMOE, epochs=EPOCHS)
-        (folder / "summary.json").write_text(json.dumps(vars(summary)))
-
-    return replace(two, folder=once(tmp_path_factory, "trained-two-labels", build))
 
 
 def summary_of(shop: Shop) -> dict:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 
-from tests.training.conftest import Shop, make_shop, shop_rows
+from tests.sharing import once
+from tests.training.conftest import ROWS, Shop, make_shop, shop_rows
 
 LABELS = ("bought", "sent back")
 OUTPUTS = ("score_bought", "score_label_1")
+EPOCHS = 6
 MMOE = {"family": "mmoe", "experts": 2, "expert": [16, 8], "tower": [8], "embedding_dim": 4}
 
 
@@ -30,3 +35,21 @@ def make_two_label_shop(folder: Path, rows: dict[str, int]) -> Shop:
     """Writes rows as examples, and transforms them."""
     tables = {split: two_label_rows(count, seed) for seed, (split, count) in enumerate(rows.items())}
     return make_shop(folder, tables, labels=LABELS)
+
+
+@pytest.fixture(scope="session", name="two")
+def two_label_shop(tmp_path_factory) -> Shop:
+    """The shop with two labels."""
+    folder = once(tmp_path_factory, "two-labels", lambda folder: make_two_label_shop(folder, ROWS))
+    return Shop.at(folder, folder, LABELS)
+
+
+@pytest.fixture(scope="session", name="mmoe")
+def trained_two_label_shop(two, tmp_path_factory) -> Shop:
+    """The shop with a trained model, only to be read."""
+
+    def build(folder: Path) -> None:
+        summary = replace(two, folder=folder).train(MMOE, epochs=EPOCHS)
+        (folder / "summary.json").write_text(json.dumps(vars(summary)))
+
+    return replace(two, folder=once(tmp_path_factory, "trained-two-labels", build))
