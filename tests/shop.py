@@ -1,4 +1,4 @@
-"""A small shop: rows with a known relation to the label, an experiment over them, and `tidemill` as users call it."""
+"""A small shop: rows whose label depends on the features, an experiment over them, and a folder to run it in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = 3000
 
 
 def shop_rows(rows: int = ROWS, seed: int = 0) -> pa.Table:
-    """Rows of a shop: `bought` depends on price, site and device; price is missing in every twentieth row."""
+    """Returns rows whose `bought` depends on price, site and device. The price is missing in every twentieth row."""
     random = np.random.default_rng(seed)
     price = random.lognormal(2, 1, rows)
     site = random.integers(0, 12, rows)
@@ -35,7 +35,7 @@ def shop_rows(rows: int = ROWS, seed: int = 0) -> pa.Table:
 
 
 def shop_experiment() -> dict:
-    """The experiment over `rows.csv` beside it, small enough to train in a second."""
+    """Returns an experiment over `rows.csv` in the same folder, small enough to train in a second."""
     return {
         "name": "shop",
         "source": {"tables": {"rows": "rows.csv"}},
@@ -84,13 +84,13 @@ class Workspace:
         return subprocess.run(self.command(*more), capture_output=True, text=True, timeout=600)
 
     def succeed(self, *more: str) -> dict[str, str]:
-        """Runs and returns the state of each step."""
+        """Runs the command, which must succeed, and returns the state of each step."""
         done = self.run(*more)
         assert done.returncode == 0, done.stdout + done.stderr
         return self.states()
 
     def kill(self, *more: str, when: Callable[[], bool]) -> None:
-        """Runs until something holds, and then ends by SIGKILL; waits until no process of the run is left."""
+        """Runs the command until `when` returns True, kills it, and waits until no process of the run is left."""
         process = subprocess.Popen(self.command(*more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(when)
         process.kill()
@@ -110,12 +110,12 @@ class Workspace:
 def wait_for(condition, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.05)
 
 
 def processes_with(text: str) -> list[str]:
-    """Command lines of the processes that mention `text`."""
+    """Returns the command lines of the processes that contain `text`."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:

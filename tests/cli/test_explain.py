@@ -1,4 +1,4 @@
-"""`tidemill explain`, after runs of toy pipelines."""
+"""The command `tidemill explain` after runs of a toy pipeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
-    """Runs the pipeline with one step and returns what the command prints."""
+    """A function that runs a pipeline of one step and returns the printed text."""
     monkeypatch.setattr(definitions, "find_pipeline", lambda name: SINGLE)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("x,y\n1,0\n")
@@ -37,7 +37,7 @@ def explain(capsys, *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def test_each_run_says_why_its_steps_ran(run, tmp_path, capsys):
+def test_a_run_and_explain_print_why_a_step_ran(run, tmp_path, capsys):
     assert "started: first run\n" in run(4)
     assert "started" not in run(4)
     assert "started: parameter rows changed from 4 to 5\n" in run(5)

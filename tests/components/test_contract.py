@@ -1,7 +1,7 @@
-"""Every step on empty, one-row, one-class and all-null data: a sensible result or an error code, never anything else.
+"""Every step returns a result or raises a `TidemillError` on empty, one-row, one-class and all-null data.
 
-All failures are reported together. Each step is run on the artifacts of the steps before it; where one of these refuses
-the data, on those that it would have had from the healthy rows.
+Each step runs on the artifacts of the steps before it. If one of those rejects the data, it runs on the artifacts of
+healthy rows. All failures are reported together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tidemill.steps.publish import PublishSpec
 from tidemill.steps.train import TrainSpec
 from tidemill.steps.validate import ValidateSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.tensorflow
 
 HEALTHY = shop_rows(600)
 
@@ -53,7 +53,7 @@ DATA = {
 
 
 class Steps:
-    """The steps of the shop experiment, each a function of the folder with the artifacts that it needs."""
+    """The steps of the shop experiment. Each reads its artifacts from a folder and writes its own there."""
 
     def __init__(self, folder):
         workspace = Workspace(folder)
@@ -134,17 +134,16 @@ ORDER = ["ingest", "validate", "preprocess", "train_dcn_v2", "train_gbdt", "eval
 
 
 def _examples(at, rows: pa.Table) -> None:
-    """All rows in train, valid and test alike, as no ingest would write them: later steps cannot rely on it."""
+    """Writes all rows to each split. Ingest never writes such examples, and later steps must not rely on it."""
     with DatasetWriter(at / "examples", HEALTHY.schema) as writer:
         for split in SPLITS:
             writer.write(split, rows)
 
 
-def test_every_step_answers_degenerate_data(tmp_path):
-
+def test_every_step_accepts_or_rejects_degenerate_data(tmp_path):
     steps = Steps(tmp_path)
     healthy = tmp_path / "healthy"
-    failures, refused = [], {}
+    failures, rejected = [], {}
     for data, rows in DATA.items():
         at = tmp_path / data.replace(" ", "_")
         at.mkdir(exist_ok=True)
@@ -155,7 +154,7 @@ def test_every_step_answers_degenerate_data(tmp_path):
             try:
                 getattr(steps, step)(at)
             except TidemillError as error:
-                refused[data, step] = error.code
+                rejected[data, step] = error.code
                 left = {path.name for path in at.iterdir()} - before
                 if any(name.endswith(".partial") for name in left):
                     failures.append(f"{step} on {data} data leaves {sorted(left)}")
@@ -165,11 +164,11 @@ def test_every_step_answers_degenerate_data(tmp_path):
                 if not (at / path.name).exists():
                     copy = shutil.copytree if path.is_dir() else shutil.copy
                     copy(path, at / path.name)
-            Dataset(at / "examples")  # inputs are left whole
+            Dataset(at / "examples")  # raises if the step changed its input
     assert not failures, "\n".join(failures)
-    assert not [step for data, step in refused if data == "healthy"], refused
-    assert refused["empty", "ingest"] is Code.EMPTY_INPUT
-    assert refused["one class", "ingest"] is Code.LABEL_ONE_CLASS
-    assert refused["all null", "preprocess"] is Code.FEATURE_ALL_NULL
-    assert refused["one class", "train_gbdt"] is refused["one class", "train_dcn_v2"] is Code.LABEL_ONE_CLASS
-    assert refused["empty", "predict"] is Code.EMPTY_INPUT
+    assert not [step for data, step in rejected if data == "healthy"], rejected
+    assert rejected["empty", "ingest"] is Code.EMPTY_INPUT
+    assert rejected["one class", "ingest"] is Code.LABEL_ONE_CLASS
+    assert rejected["all null", "preprocess"] is Code.FEATURE_ALL_NULL
+    assert rejected["one class", "train_gbdt"] is rejected["one class", "train_dcn_v2"] is Code.LABEL_ONE_CLASS
+    assert rejected["empty", "predict"] is Code.EMPTY_INPUT

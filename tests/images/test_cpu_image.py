@@ -1,4 +1,4 @@
-"""The CPU image is built by a real Docker engine, and the compiled pipeline runs with each step in a container."""
+"""The CPU image: Docker builds it, and the compiled pipeline runs with each step in a container."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from tests.shop import Workspace, shop_experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.container
 
 ROOT = Path(__file__).parents[2]
 BASE = "python:3.11-slim-bookworm"
 TAGS = ("tidemill-python-cpu:0.1.0", "tidemill-python-gpu:0.1.0")
 
-# In a process of its own: kfp.local keeps its settings in globals.
+# Runs in a separate process, because kfp.local keeps its settings in globals.
 RUN = """
 import sys
 import docker.types
@@ -34,11 +34,11 @@ run(experiment=dump(load(f"{folder}/experiment.yaml")), root=f"{folder}/root")
 
 @pytest.fixture(scope="module")
 def image() -> None:
-    """The image under the names that the compiled pipelines use; `train` runs in it too, on the CPU."""
+    """Builds the image and tags it with both names in the compiled pipelines, so that `train` runs on the CPU."""
     if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
         pytest.skip("needs a Docker engine")
-    there = ["docker", "image", "inspect", BASE]
-    if subprocess.run(there, capture_output=True).returncode:
+    inspect = ["docker", "image", "inspect", BASE]
+    if subprocess.run(inspect, capture_output=True).returncode:
         pulled = subprocess.run(["docker", "pull", "-q", BASE], capture_output=True, text=True, timeout=300)
         if pulled.returncode:
             pytest.skip(f"needs the image {BASE}: {pulled.stderr.strip()[-200:]}")

@@ -1,4 +1,4 @@
-"""What an experiment may say about several labels."""
+"""Planning of experiments with several labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def text(folder, **changes) -> str:
     return yaml.safe_dump({key: value for key, value in (experiment | changes).items() if value is not None})
 
 
-def test_all_steps_are_told(tmp_path):
+def test_every_spec_has_all_labels(tmp_path):
     plan = plan_training(parse(text(tmp_path)), str(tmp_path / "root"))
     for step in ("ingest", "validate", "preprocess"):
         assert json.loads(plan[step])["labels"] == SEVERAL
@@ -40,7 +40,7 @@ def test_all_steps_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("one", [{"label": "clicked", "labels": None}, {"labels": ["clicked"]}], ids=str)
-def test_one_label_either_way_is_the_same(tmp_path, one):
+def test_label_and_a_list_of_one_label_are_equal(tmp_path, one):
     plan = plan_training(parse(text(tmp_path, **one)), str(tmp_path / "root"), cross_validate=True)
     (member,) = json.loads(plan["members"])
     assert json.loads(member["train"])["labels"] == ["clicked"]
@@ -48,16 +48,16 @@ def test_one_label_either_way_is_the_same(tmp_path, one):
     assert len(json.loads(plan["folds"])) == 5
 
 
-REFUSED = {
+REJECTED = {
     "gbdt": ({"models": [MMOE, {"family": "gbdt"}]}, "models.gbdt", "use mmoe, or set one label"),
     "a network": ({"models": [{"family": "dcn_v2", "name": "mine"}]}, "models.mine", "use mmoe, or set one label"),
     "sampling": ({"training": {"negative_rate": 0.5}}, "training.negative_rate", "give one label"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refuses_what_is_for_one_label(tmp_path, capsys, case):
-    changes, where, want = REFUSED[case]
+@pytest.mark.parametrize("case", REJECTED)
+def test_rejects_settings_that_need_one_label(tmp_path, capsys, case):
+    changes, where, want = REJECTED[case]
     with pytest.raises(TidemillError, match=want) as error:
         plan_training(parse(text(tmp_path, **changes)), str(tmp_path / "root"))
     assert (error.value.code, error.value.where) == (Code.UNSUPPORTED, where)
@@ -69,13 +69,13 @@ def test_refuses_what_is_for_one_label(tmp_path, capsys, case):
     assert plan_training(one, str(tmp_path / "root"))["members"]
 
 
-def test_refuses_to_cross_validate(tmp_path):
+def test_rejects_cross_validation(tmp_path):
     with pytest.raises(TidemillError, match="one label") as error:
         plan_training(parse(text(tmp_path)), str(tmp_path / "root"), cross_validate=True)
     assert (error.value.code, error.value.where) == (Code.UNSUPPORTED, "labels")
 
 
-def test_a_family_of_the_users_own_is_asked_when_it_is_opened(tmp_path):
+def test_does_not_run_the_module_of_a_user_defined_family(tmp_path):
     assert plan_training(parse(text(tmp_path, models=[OWN])), str(tmp_path / "root"))["members"]
 
 
@@ -91,13 +91,13 @@ def test_a_family_of_the_users_own_is_asked_when_it_is_opened(tmp_path):
     ],
     ids=str,
 )
-def test_mistakes(tmp_path, changes, part):
+def test_reports_mistakes_in_labels(tmp_path, changes, part):
     with pytest.raises(TidemillError) as error:
         parse(text(tmp_path, **changes))
     assert error.value.code is Code.INVALID_VALUE and part in str(error.value)
 
 
-def test_validate_names_them(tmp_path, capsys):
+def test_validate_prints_the_labels(tmp_path, capsys):
     (tmp_path / "experiment.yaml").write_text(text(tmp_path))
     assert main(["validate", str(tmp_path / "experiment.yaml")]) == 0
     assert "labels clicked, bought, 1 feature, models mmoe" in capsys.readouterr().out

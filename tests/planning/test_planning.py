@@ -1,4 +1,4 @@
-"""What planning refuses, so that no step runs in vain."""
+"""Planning of training pipelines: mistakes that it reports early, and the settings that reach the steps."""
 
 import json
 
@@ -28,18 +28,18 @@ def plan(folder, **changes):
     ("fractions", "where"),
     [({"train": 0.9, "valid": 0.1, "test": 0}, "split.fractions.test"), (NO_VALID, "split.fractions.valid")],
 )
-def test_a_split_that_a_later_step_needs(tmp_path, fractions, where):
+def test_rejects_an_empty_split_that_a_later_step_needs(tmp_path, fractions, where):
     with pytest.raises(TidemillError) as caught:
         plan(tmp_path, split={"fractions": fractions})
     assert (caught.value.code, caught.value.where) == (Code.EMPTY_SPLIT, where)
     assert not (tmp_path / "root").exists()
 
 
-def test_a_split_that_nothing_needs(tmp_path):
+def test_accepts_an_empty_valid_split_without_early_stopping(tmp_path):
     assert plan(tmp_path, split={"fractions": NO_VALID}, training={"early_stopping": None})["ingest"]
 
 
-def test_a_schema_that_is_no_text(tmp_path):
+def test_rejects_a_schema_that_is_not_text(tmp_path):
     schema = tmp_path / "schema.pb"
     schema.write_bytes(b"\x0a\xff\xfe")
     with pytest.raises(TidemillError, match="not UTF-8 text") as caught:
@@ -47,7 +47,7 @@ def test_a_schema_that_is_no_text(tmp_path):
     assert caught.value.code is Code.UNREADABLE_FILE
 
 
-def test_the_engine_reaches_the_step(tmp_path):
+def test_settings_of_the_engine_reach_preprocess(tmp_path):
     settings = {"runner": "flink", "options": ["--temp_location=gs://b/t"], "local_limit": "2GiB"}
     spec = json.loads(plan(tmp_path, compute={"preprocess": settings | {"cpu": "8"}})["preprocess"])
     assert {name: spec[name] for name in settings} == settings | {"local_limit": 2 << 30}
@@ -56,16 +56,16 @@ def test_the_engine_reaches_the_step(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "told", "method"),
+    ("split", "ensemble", "method"),
     [
         ({"by": "random"}, {}, "stack"),
         ({"by": "time", "column": "id"}, {}, "mean"),
         ({"by": "time", "column": "id"}, {"method": "stack"}, "stack"),
     ],
-    ids=["random", "time", "told"],
+    ids=["random", "time", "explicit"],
 )
-def test_how_members_are_combined(tmp_path, split, told, method):
-    planned = plan(tmp_path, split=split, ensemble=told, models=[{"family": "gbdt"}, {"family": "lr"}])
+def test_chooses_the_ensemble_method_by_the_split(tmp_path, split, ensemble, method):
+    planned = plan(tmp_path, split=split, ensemble=ensemble, models=[{"family": "gbdt"}, {"family": "lr"}])
     ensembles = [json.loads(each["ensemble"]) for each in json.loads(planned["ensembles"])]
-    found = {each["name"]: each["ensemble"]["method"] for each in ensembles}
-    assert found == {"gbdt": "mean", "lr": "mean", "ensemble": method}
+    methods = {each["name"]: each["ensemble"]["method"] for each in ensembles}
+    assert methods == {"gbdt": "mean", "lr": "mean", "ensemble": method}

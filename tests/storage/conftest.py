@@ -1,4 +1,4 @@
-"""A real server of the Google Cloud Storage API, in this process."""
+"""A Google Cloud Storage emulator in this process."""
 
 import os
 import socket

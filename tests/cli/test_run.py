@@ -1,0 +1,158 @@
+"""The commands `tidemill run`, `tidemill runs` and `tidemill report`, with toy pipelines."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.toy_experiment import write
+from tests.local.toy_pipelines import SINGLE, TOY
+from tidemill.cli.main import main
+from tidemill.local import definitions
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    """A working directory in which `tidemill run` runs toy pipelines."""
+    monkeypatch.setattr(definitions, "find_pipeline", lambda name: {"train": TOY, "single": SINGLE}[name])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_runs_again_from_the_cache_or_without_it(toy, capsys):
+    file = write(toy, "aa", "bbb")
+    assert main(["run", file, "--param", "rows=4"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^ingest +started: first run$", out, re.M) and re.search(r"^train-bbb +done  \d", out, re.M)
+    assert re.search(r"^bbb +0.3000 +passed$", out, re.M)
+    assert re.search(r"^published +\.tidemill/models/toy \(aa\)$", out, re.M)
+    assert re.search(r"^report +\.tidemill/runs/[\d-]+/reports/evaluate-bbb-report\.html$", out, re.M)
+    assert "every step was cached" not in out
+    assert main(["run", file, "--param", "rows=4"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^plan +checked", out, re.M) and re.search(r"^ingest +cached$", out, re.M)
+    assert re.search(r"^every step was cached; \d+\.\d s$", out, re.M)
+    assert main(["run", file, "--param", "rows=4", "--no-cache"]) == 0
+    assert "cached" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("root", ["gs://bucket/root", "", "file", "file/below", "/proc/no/such/folder"])
+def test_rejects_a_root_that_is_not_a_folder(toy, capsys, root):
+    (toy / "file").touch()
+    file = write(toy, "a")
+    before = sorted(toy.iterdir())
+    assert main(["run", file, "--root", root]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error [invalid-value] --root: got ") and captured.out == ""
+    assert sorted(toy.iterdir()) == before
+
+
+def test_rejects_a_file_as_the_root_of_runs(toy, capsys):
+    (toy / "file").touch()
+    assert main(["runs", "list", "--root", "file"]) == 2
+    assert "which is not a folder" in capsys.readouterr().err
+
+
+def test_prints_the_failed_gates(toy, capsys):
+    assert main(["run", write(toy, "aa", "b")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^model +auc +gates\naa +0.2000 +passed\nb +0.1000 +failed\nb: auc 0.1 < 0.2$", out, re.M)
+
+
+def test_a_mistake_in_a_step_exits_with_2_and_names_the_step(toy, capsys):
+    assert main(["run", write(toy, "a"), "--param", "rows=-1"]) == 2
+    captured = capsys.readouterr()
+    assert "error [empty-input] source.sql: got -1 rows; ask for more rows.\n" in captured.err
+    assert re.search(r"^step +ingest$", captured.err, re.M)
+    assert re.search(r"^log +\.tidemill/runs/[\d-]+/steps/ingest\.log$", captured.err, re.M)
+    assert "  | error [empty-input]" in captured.err
+    assert re.search(r"^report +.*ingest-report.html$", captured.err, re.M)
+
+
+def test_a_defect_in_a_step_exits_with_1_and_prints_the_end_of_its_log(toy, capsys):
+    assert main(["run", write(toy, "a"), "--param", "rows=13"]) == 1
+    err = capsys.readouterr().err
+    assert "error: exit code 1\n" in err and "  | ValueError: a defect, not a mistake\n" in err
+    assert err.count("\n  | ") <= 20
+
+
+def test_a_mistake_and_a_defect_exit_with_1(toy, capsys):
+    assert main(["run", write(toy, "bad", "greedy")]) == 1
+    err = capsys.readouterr().err
+    assert "error [training-diverged]" in err and "too little memory" in err
+
+
+def test_an_incomplete_artifact_prints_a_hint_at_no_cache(toy, capsys):
+    file = write(toy, "a")
+    assert main(["run", file]) == 0
+    examples = next(toy.glob(".tidemill/artifacts/*/ingest/examples"))
+    (examples / "manifest.json").unlink()
+    Path(file).write_text(Path(file).read_text().replace("name: a}", "name: new}"))
+    capsys.readouterr()
+    assert main(["run", file]) == 2
+    err = capsys.readouterr().err
+    assert "error [incomplete-artifact]" in err and "--no-cache" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--param", "rows"], "invalid-value"),
+        (["--param", "rows=many"], "invalid-value"),
+        (["--param", "rowz=1"], "unknown-key"),
+        (["--param", "root=x"], "invalid-value"),
+    ],
+)
+def test_rejects_wrong_parameters(toy, capsys, arguments, code):
+    assert main(["run", write(toy, "a"), *arguments]) == 2
+    assert f"error [{code}] --param" in capsys.readouterr().err
+
+
+def test_rejects_an_unknown_pipeline(tmp_path, capsys):
+    assert main(["run", write(tmp_path, "a"), "--pipeline", "trian", "--root", str(tmp_path / "r")]) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_prints_nothing_of_kfp(toy, capfd):
+    assert main(["run", write(toy, "a")]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert "kfp" not in captured.out.lower() and "executor" not in captured.out and "Warning" not in captured.out
+
+
+def test_a_root_without_runs(toy, capsys):
+    assert main(["runs", "list"]) == 0
+    assert "no runs in .tidemill" in capsys.readouterr().out
+    assert main(["runs", "show"]) == 2 and main(["report"]) == 2
+
+
+def test_lists_and_shows_runs_and_their_reports(toy, capsys):
+    file = write(toy, "aa")
+    main(["run", file])
+    main(["run", file, "--param", "rows=-1"])
+    capsys.readouterr()
+    assert main(["runs", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["status", "failed", "succeeded"]
+    newest, first = (line.split()[0] for line in lines[1:])
+    assert main(["runs", "show"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"run {newest}: failed") and "error [empty-input] source.sql" in out
+    assert main(["runs", "show", first, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "succeeded"
+    assert main(["report", first]) == 0
+    paths = capsys.readouterr().out.split()
+    assert [Path(path).name for path in paths] == ["ingest-report.html", "evaluate-aa-report.html"]
+    assert all("<p>" in Path(path).read_text() for path in paths)
+
+
+def test_open_shows_the_report_in_the_browser(toy, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    main(["run", write(toy, "aa"), "--pipeline", "single", "--param", "rows=1", "--param", "seconds=0"])
+    assert main(["report", "--open"]) == 0
+    assert len(opened) == 1 and opened[0].startswith("file:///") and opened[0].endswith(".html")
