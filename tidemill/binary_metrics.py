@@ -50,7 +50,7 @@ def auc_of_counts(negatives: np.ndarray, positives: np.ndarray) -> np.ndarray:
 
     Args:
         negatives: [..., groups] float64, rows of class 0 in each group, in ascending order of the score.
-        positives: [..., groups] float64, rows of class 1 likewise.
+        positives: [..., groups] float64, rows of class 1 in each group.
 
     Returns:
         [...] float64, NaN without rows of both classes.

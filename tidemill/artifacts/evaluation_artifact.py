@@ -1,7 +1,7 @@
 """The evaluation artifact: `metrics.json`, `report.html`, and `BLESSED` or `NOT_BLESSED`.
 
-`EvaluationDocument` is the content of `metrics.json`. `BLESSED` or `NOT_BLESSED` holds the reasons, one a line. The
-manifest's metadata is a `EvaluationFacts`, so that `publish` can choose a member without reading the metrics.
+`EvaluationDocument` is the content of `metrics.json`. `BLESSED` or `NOT_BLESSED` holds the reasons, one per line. The
+manifest's metadata is an `EvaluationFacts`, so that `publish` can choose a member without reading the metrics.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class EvaluationFacts:
         name: The member's name.
         family: The member's family.
         model_fingerprint: Of the evaluated model.
-        blessed: Whether all gates hold.
+        blessed: Whether all gates pass.
         reasons: One sentence for each gate that decided.
         objective: The metric that ranks members.
         objective_value: Its value on the valid split; None if it does not exist.
@@ -240,7 +240,7 @@ def read_facts(path: str | os.PathLike[str]) -> EvaluationFacts:
 
 
 def facts_of(metadata: dict[str, Any]) -> EvaluationFacts:
-    """Returns the typed metadata of an evaluation's manifest, without further entries."""
+    """Returns the typed metadata of an evaluation's manifest, without other entries."""
     return EvaluationFacts(**{field.name: metadata[field.name] for field in fields(EvaluationFacts)})
 
 

@@ -1,7 +1,7 @@
-"""Rules for label columns: 0 and 1 (or false and true) without nulls, and both classes where a model learns.
+"""Rules for label columns: only 0 and 1, or false and true, no nulls, and both classes in the train split.
 
-Ingest checks the rules in SQL, validate from statistics, preprocess and train on the values; all of them raise the
-errors that this module makes.
+Ingest checks the rules in SQL, validate from statistics, and preprocess and train on the values. All of them raise the
+errors of this module.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def label_error(
         code: `LABEL_NULL`, `LABEL_TYPE` or `LABEL_ONE_CLASS`.
         label: The label column's name.
         got: What is in the column.
-        split: The split with the mistake. Defaults to all rows.
-        details: Numbers for programs. Defaults to none.
+        split: The split that breaks it. Defaults to all rows.
+        details: Numbers that programs read. Defaults to none.
     """
     where = f"label {label!r}" + (f" in {split}" if split else "")
     return TidemillError(code, where, got, _REMEDIES[code], details)

@@ -92,8 +92,8 @@ def newest(root: str, name: str, *, exclude_run: str | None = None) -> str | Non
     Args:
         root: URI of Tidemill's root folder.
         name: The experiment's name.
-        exclude_run: Fingerprint of a run whose versions are skipped, so that a repeated run has the same baseline as
-            the first time. Defaults to none.
+        exclude_run: Fingerprint of a run whose versions are skipped. A repeated run then has the same baseline as the
+            first time. Defaults to none.
     """
     for version in reversed(versions(root, name)):
         uri = version_uri(root, name, version)

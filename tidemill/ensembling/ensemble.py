@@ -234,7 +234,7 @@ def _read_members(spec: EnsembleSpec, trained: Sequence[str]) -> dict[str, list[
 
 
 def _read_scores(members: Mapping[str, Sequence[FoldModel]], rows: int) -> OutOfFold:
-    """Returns the out-of-fold scores that `train` wrote beside each model."""
+    """Returns the out-of-fold scores from the folders of the models."""
     labels = np.full(rows, np.nan)
     folds = np.full(rows, -1, np.int64)
     scores = np.full((rows, len(members)), np.nan)

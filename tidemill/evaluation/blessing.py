@@ -20,15 +20,15 @@ _BOUND_TEXTS = {"min": ("is below", "is at least"), "max": ("is above", "is at m
 def check_gates(gates: Mapping[Metric, Gate], result: ComparedMetrics) -> list[GateCheck]:
     """Checks all gates against the metrics of the test split.
 
-    Without a baseline, `better_than_baseline` holds, because no published model predicts the label. With a baseline
-    that was skipped, it fails.
+    If no published model predicts the label, `better_than_baseline` passes. If the published model was skipped, it
+    fails.
 
     Args:
         gates: Gates by metric.
         result: The `test` entry of `metrics.json`.
 
     Returns:
-        One check for each condition, in the order of the experiment file. The model is blessed if all hold.
+        One check for each condition, in the order of the experiment file. The model is blessed if all pass.
     """
     checks = []
     for metric, gate in gates.items():

@@ -44,7 +44,7 @@ class EvaluationSummary:
     """The results that the step logs.
 
     Attributes:
-        blessed: Whether all gates hold.
+        blessed: Whether all gates pass.
         reasons: One sentence for each gate that decided: the failed ones, or all of them if none failed.
         metrics: Values on the test split; None for a metric that does not exist. With several labels these are means,
             and `<metric>_<label>` holds each label's value.
@@ -225,7 +225,7 @@ def _measure_label(
 def _document(
     spec: EvaluateSpec, name: str, family: str, fingerprint: str, by_label: Mapping[str, LabelMetrics]
 ) -> EvaluationDocument:
-    """Returns the content of `metrics.json`. The model is blessed if every gate holds for every label."""
+    """Returns the content of `metrics.json`. The model is blessed if every gate passes for every label."""
     several = len(by_label) > 1
     checks = [
         (f"for {label}: " if several else "", check) for label, part in by_label.items() for check in part["gates"]

@@ -32,14 +32,14 @@ class Slice:
 
 
 def slice_rows(examples: Dataset, split: str, slicings: Sequence[Sequence[str]], max_slices: int) -> list[list[Slice]]:
-    """Returns the slices of a split for each slicing. The slices of one slicing hold every row once.
+    """Returns the slices of a split for each slicing. Each row is in one slice of each slicing.
 
     Args:
         examples: The raw examples.
         split: The split's name.
         slicings: Lists of columns. Each combination of their values is a slice.
         max_slices: Maximum number of slices of one slicing, the largest first, equal sizes by name. All remaining rows
-            become one further slice, `(other)`.
+            become one more slice, `(other)`.
 
     Raises:
         TidemillError: `missing-column`; `invalid-value` for a column whose values are not text, such as lists.

@@ -1,10 +1,10 @@
 """The `predict` step: scores raw rows with a published model and writes Parquet shards.
 
-Each shard has the key columns, further columns, and the scores as float32: `score`, or `score_<label>` for each of
+Each shard has the key columns, other chosen columns, and the scores as float32: `score`, or `score_<label>` for each of
 several labels. Rows keep their order. `_SUCCESS` is written last; it lists the model, the inputs and the shards.
 
-The spec names the URI of the predictions. If the orchestrator gives the step's artifact another path, that path gets a
-folder with a copy of `_SUCCESS`, which holds the URI.
+The spec names the URI of the predictions. If the orchestrator puts the step's artifact at another path, a folder
+there gets a copy of `_SUCCESS`, which names the URI.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def predict(spec: PredictSpec, examples: str, *, predictions: str, progress: Pro
     replaced. A folder with other files is refused.
 
     Args:
-        spec: Model, key, further columns, number of shards, and the URI to write.
+        spec: Model, key, columns to copy, number of shards, and the URI to write.
         examples: Folder of the raw examples.
         predictions: Path of the step's artifact; see the module.
         progress: Receives phases and rows.

@@ -90,7 +90,7 @@ def publish(
 
 
 def _members(models: Sequence[str], evaluations: Sequence[str]) -> list[_Member]:
-    """Returns each model with its evaluation, found by name and fingerprint."""
+    """Returns each model with the evaluation of the same name and model fingerprint."""
     by_model: dict[tuple[str, str], tuple[Path, evaluation_artifact.EvaluationFacts]] = {}
     for path in evaluations:
         facts = evaluation_artifact.read_facts(path)

@@ -40,7 +40,7 @@ class Frame:
         x: Lowest and highest value of the horizontal axis.
         y: Lowest and highest value of the vertical axis.
         x_label: Text below the horizontal axis.
-        y_label: Text beside the vertical axis.
+        y_label: Text along the vertical axis.
     """
 
     def __init__(self, x: Point, y: Point, x_label: str, y_label: str):

@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 def refuse_file(path: Path) -> None:
-    """Checks that no file and no symbolic link stands where a folder will be written.
+    """Checks that a path is free for a folder: no file and no symbolic link is there.
 
     Raises:
         FileExistsError: There is one.
