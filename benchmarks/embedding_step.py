@@ -1,10 +1,10 @@
-"""What a training step costs by the size of an embedding table.
+"""Measures a training step with a small and with a large embedding table.
 
     python benchmarks/embedding_step.py
 
-A table of 2,000,000 rows and one of 20,000, 16 numbers a row, under a small network; batches of 4,096 rows with ids
-drawn uniformly. Side by side, in turns: Tidemill's step, which updates the batch's rows, and Keras's optimizer of the
-same name, which updates the table.
+The tables have 20,000 and 2,000,000 rows of 16 floats. A small network reads them. Batches have 4,096 rows with
+uniformly drawn ids. Tidemill's step, which updates only the rows in the batch, and Keras's optimizer of the same name,
+which updates the whole table, take turns.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -29,23 +30,23 @@ DIM = 16
 
 
 def network(rows: int) -> tuple[keras.Model, list]:
-    """One id feature, its embedding and a dense layer; and the table."""
+    """Returns a network of one id feature, its embedding and a dense layer; and the network's tables."""
     ids = keras.Input((1,), dtype="int32", name="ids")
     embeddings = Embeddings([DIM], [rows])
     hidden = keras.layers.Dense(64, activation="relu")(keras.layers.Flatten()(embeddings(ids)[0]))
-    return keras.Model({"ids": ids}, keras.layers.Dense(1)(hidden)), embeddings.weights_of
+    return keras.Model({"ids": ids}, keras.layers.Dense(1)(hidden)), embeddings.tables_by_size
 
 
-def own_step(rows: int, name: str):
-    """Tidemill's step."""
+def tidemill_step(rows: int, name: str) -> Callable[..., None]:
+    """Returns Tidemill's step."""
     model, tables = network(rows)
     training = Training(optimizer=Optimizer(name=name))
-    steps = TensorFlowStepper(model, tables, Layout(("id",), (rows,), (), ("label",)), training, 1000)
-    return lambda ids, numbers, labels: steps.step(Rows(ids, numbers, labels))
+    stepper = TensorFlowStepper(model, tables, Layout(("id",), (rows,), (), ("label",)), training, 1000)
+    return lambda ids, numbers, labels: stepper.step(Rows(ids, numbers, labels))
 
 
-def keras_step(rows: int, name: str):
-    """A step with Keras's own optimizer."""
+def keras_step(rows: int, name: str) -> Callable[..., None]:
+    """Returns a step with Keras's own optimizer."""
     model, _ = network(rows)
     optimizer = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}[name]()
     optimizer.build(model.trainable_variables)
@@ -65,14 +66,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs=2, default=[20_000, 2_000_000])
     parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=20, help="steps of a turn")
+    parser.add_argument("--steps", type=int, default=20, help="steps in each turn")
     parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
     draw = np.random.default_rng(0)
     steps = {}
     for name in ("adagrad", "adam"):
         for rows in args.rows:
-            steps[name, "tidemill", rows] = own_step(rows, name)
+            steps[name, "tidemill", rows] = tidemill_step(rows, name)
             steps[name, "keras", rows] = keras_step(rows, name)
     seconds: dict[tuple, list[float]] = {key: [] for key in steps}
     for turn in range(args.turns + 1):
@@ -82,14 +83,14 @@ def main() -> None:
             started = time.perf_counter()
             for ids in batches:
                 step(ids, numbers, labels)
-            if turn:  # the first one compiles
+            if turn:  # the first turn compiles
                 seconds[key].append((time.perf_counter() - started) / args.steps)
-    print(f"milliseconds a step of {args.batch:,} rows, medians of {args.turns} turns of {args.steps} steps")
+    print(f"milliseconds per step of {args.batch:,} rows, medians of {args.turns} turns of {args.steps} steps")
     for name in ("adagrad", "adam"):
-        for who in ("tidemill", "keras"):
-            small, large = (statistics.median(seconds[name, who, rows]) * 1e3 for rows in args.rows)
+        for optimizer in ("tidemill", "keras"):
+            small, large = (statistics.median(seconds[name, optimizer, rows]) * 1e3 for rows in args.rows)
             sizes = " ".join(f"{rows:>9,} rows: {ms:7.2f}" for rows, ms in zip(args.rows, (small, large), strict=True))
-            print(f"  {name:<8} {who:<9} {sizes}   times {large / small:6.2f}")
+            print(f"  {name:<8} {optimizer:<9} {sizes}   times {large / small:6.2f}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Every family on real flights and on synthetic Criteo rows: what it reaches on the test split, and how fast it trains.
+"""Measures all families on real flights and on synthetic Criteo rows: the metrics on the test split and the speed.
 
     python benchmarks/families.py                      # both, Criteo with a million rows
     python benchmarks/families.py --data flights --pipeline cross_validate    # with the ensembles
 
-Runs the examples' experiments with all families as members through the compiled pipeline, without gates. The Criteo
-rows are not those on which the settings were chosen, and come with their true probabilities; the column "above" says by
-how much a family's log loss on the test rows is larger than that of these probabilities on the same rows, which no
-model can beat but by chance.
+Runs the experiments of the examples with all families as members, without gates. The settings were chosen on other
+Criteo rows than those measured. The true probabilities of the Criteo rows are known. The column "above" is the relative
+distance of a family's log loss from the log loss of the true probabilities on the test rows, which a model can beat
+only by chance.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SETTINGS = {
     "criteo": {
         "min_count": 500,
         "buckets": 20,
-        # A million rows are few for so many ids: what keeps networks from learning them by heart decides here.
+        # A million rows are few for so many ids, so regularization decides the result.
         "networks": {"embedding_dim": 8, "l2_embedding": 0.02},
         "families": {
             **{family: {"deep": [128, 64], "dropout": 0.3} for family in DEEP},
@@ -60,8 +60,8 @@ def experiment(data: str, families: list[str], folder: Path, rows: int, seed: in
     """Writes the experiment and its data."""
     settings = SETTINGS[data]
     text = yaml.safe_load((EXAMPLES / data / "experiment.yaml").read_text())
-    told, own = settings.get("networks", {}), settings.get("families", {})
-    neural = [{"family": name} | NEURAL[name] | told | own.get(name, {}) for name in families if name in NEURAL]
+    shared, by_family = settings.get("networks", {}), settings.get("families", {})
+    neural = [{"family": name} | NEURAL[name] | shared | by_family.get(name, {}) for name in families if name in NEURAL]
     text["models"] = neural + [{"family": "gbdt"} | settings["gbdt"]] * ("gbdt" in families)
     text["training"] = settings["training"] | {"early_stopping": {"metric": "log_loss"}}
     text["evaluation"] = {"objective": "log_loss"}
@@ -72,7 +72,7 @@ def experiment(data: str, families: list[str], folder: Path, rows: int, seed: in
         generate(rows, folder / "data", seed=seed, files=4, probabilities=True)
         clicks = text["source"]["tables"]["clicks"]
         clicks["uri"], clicks["columns"][TRUTH] = str(folder / "data" / "*.tsv"), "DOUBLE"
-        # Each number twice: in buckets, of which one is for missing values, and as its logarithm.
+        # Each number is two features: a bucket (one bucket is for missing values) and a logarithm.
         logs = {f"n{i}": f"ln(1 + greatest(i{i}, 0)) AS n{i}" for i in range(1, 14)}
         text["source"]["sql"] = f"SELECT *, {', '.join(logs.values())} FROM clicks"
         for feature in text["features"].values():
@@ -88,7 +88,7 @@ def experiment(data: str, families: list[str], folder: Path, rows: int, seed: in
 
 
 def run(folder: Path, pipeline: str) -> list[dict]:
-    """Runs the pipeline; the steps' records."""
+    """Runs the pipeline, and returns the records of its steps."""
     command = [sys.executable, "-m", "tidemill.cli.main", "run", str(folder / "experiment.yaml"), "--plain"]
     done = subprocess.run(
         [*command, "--root", str(folder / "root"), "--pipeline", pipeline], capture_output=True, text=True
@@ -100,7 +100,7 @@ def run(folder: Path, pipeline: str) -> list[dict]:
 
 
 def best_log_loss(steps: list[dict]) -> float | None:
-    """Of the true probabilities on the test rows; None where they are not known."""
+    """Returns the log loss of the true probabilities on the test rows, or None if they are unknown."""
     uri = next(step["outputs"]["examples"]["uri"] for step in steps if step["name"] == "ingest")
     examples = Dataset(Path(uri))
     if TRUTH not in examples.schema().names:
@@ -110,7 +110,7 @@ def best_log_loss(steps: list[dict]) -> float | None:
 
 
 def table(steps: list[dict], best: float | None) -> None:
-    """Prints a line a model, the best first."""
+    """Prints a line for each model, the best first."""
     lines = []
     trained = {step["name"].removeprefix("train-"): step for step in steps if step["name"].startswith("train-")}
     for step in steps:
@@ -127,8 +127,8 @@ def table(steps: list[dict], best: float | None) -> None:
             speed = f"{sum(e['rows_per_second'] for e in history['entries']) / len(history['entries']):,.0f}"
         line = f"{document['name']} | {metrics['auc']:.4f} | {metrics['log_loss']:.4f} | {above} | {time} | {speed}"
         lines.append((metrics["log_loss"], line))
-    head = ("model", "test AUC", "test log loss", "above", "seconds", "rows a second")
-    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
+    header = ("model", "test AUC", "test log loss", "above", "seconds", "rows per second")
+    print("| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
     for _, line in sorted(lines):
         print(f"| {line} |", flush=True)
 
@@ -137,8 +137,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--families", nargs="+", choices=[*NEURAL, "gbdt"], default=[*NEURAL, "gbdt"])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of Criteo")
-    parser.add_argument("--seed", type=int, default=1, help="of Criteo's rows; the settings were chosen on those of 0")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="number of Criteo rows")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the Criteo rows; the settings were chosen with seed 0"
+    )
     parser.add_argument("--pipeline", choices=["train", "cross_validate"], default="train")
     args = parser.parse_args()
     for data in args.data:
@@ -146,8 +148,8 @@ def main() -> None:
             experiment(data, args.families, Path(folder), args.rows, args.seed)
             steps = run(Path(folder), args.pipeline)
             best = best_log_loss(steps)
-            known = "" if best is None else f": the true probabilities have a log loss of {best:.4f} on the test rows"
-            print(f"\n{data}{known}\n", flush=True)
+            suffix = "" if best is None else f": the true probabilities have a log loss of {best:.4f} on the test rows"
+            print(f"\n{data}{suffix}\n", flush=True)
             table(steps, best)
 
 

@@ -1,10 +1,11 @@
-"""How fast DCN-V2 trains by JAX, on all GPUs of the machine or on its CPU.
+"""Measures the training of DCN-V2 by JAX, on all GPUs of the machine or on its CPU.
 
     python benchmarks/jax_training.py
     python benchmarks/jax_training.py --rows 200000 --batch 8192 --deep 64 32    # small, for a CPU
 
-Embeddings of 16, 3 cross layers and a deep network of 1024, 512 and 256, from transformed synthetic Criteo rows in
-Parquet, by what the train step runs, without its export. The first epoch, which compiles, is left out.
+The network has embeddings of size 16, 3 cross layers and a deep network of widths 1024, 512 and 256. It is trained on
+transformed synthetic Criteo rows in Parquet, as in the train step but without the export. The first epoch, which
+compiles, is not measured.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from tidemill.training.history import History
 from tidemill.training.train import fit
 
 
-class Utilisation(threading.Thread):
-    """Asks nvidia-smi twice a second for the share of the time in which each GPU computes, in percent."""
+class Utilization(threading.Thread):
+    """A thread that reads the utilization of all GPUs, in percent, from nvidia-smi twice a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -47,20 +48,20 @@ class Utilisation(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
         while not self._ended.wait(0.5):
-            found = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
-            self.samples.append((time.monotonic(), statistics.mean(map(float, found))))
+            percents = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            self.samples.append((time.monotonic(), statistics.mean(map(float, percents))))
 
     def mean(self, since: float) -> float | None:
-        """Of the samples since then; None without one."""
+        """Stops the thread, and returns the mean of the samples since then, or None without samples."""
         self._ended.set()
         values = [value for at, value in self.samples if at >= since]
         return round(statistics.mean(values), 1) if values else None
 
 
 class Measured(Progress):
-    """Notes when the second epoch begins."""
+    """Records when the second epoch starts."""
 
     since = float("inf")
 
@@ -73,7 +74,7 @@ class Measured(Progress):
 
 
 def prepared(work: Path, rows: int) -> Dataset:
-    """The transformed rows, made in a process of its own, for TensorFlow keeps what it takes of a GPU."""
+    """Returns the transformed rows. A separate process makes them, because TensorFlow does not release GPU memory."""
     code = "import sys; from pathlib import Path; from training_input import prepared; prepared(Path(sys.argv[1]), {})"
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code.format(rows), str(work)], env=env, check=True)
@@ -84,14 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=128 * 65_536)
     parser.add_argument("--batch", type=int, default=65_536)
-    parser.add_argument("--epochs", type=int, default=4, help="with the first one, which is not measured")
+    parser.add_argument("--epochs", type=int, default=4, help="including the first, which is not measured")
     parser.add_argument("--deep", type=int, nargs="*", default=[1024, 512, 256])
     parser.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
     parser.add_argument("--backend", choices=["jax", "tensorflow"], default="jax")
     parser.add_argument("--work", type=Path, help="folder to keep rows in; defaults to a temporary one")
     args = parser.parse_args()
     if args.epochs < 2:
-        parser.error(f"--epochs {args.epochs}: give at least 2, of which the first is not measured")
+        parser.error(f"--epochs {args.epochs}: use at least 2; the first is not measured")
     training = Training(
         backend=args.backend, batch_size=args.batch, epochs=args.epochs, precision=args.precision,
         optimizer=Optimizer(name="adagrad", learning_rate=0.01), early_stopping=None,
@@ -103,7 +104,7 @@ def main() -> None:
         model = open_model(config, Layout.of(data.metadata["features"], [LABEL]))
         history = History(Path(temporary) / "logs", "epoch")
         progress = Measured("train")
-        gpus = Utilisation() if shutil.which("nvidia-smi") else None
+        gpus = Utilization() if shutil.which("nvidia-smi") else None
         if gpus:
             gpus.start()
         checkpoints = Checkpoints(temporary, "none", every_seconds=86_400)
@@ -111,10 +112,10 @@ def main() -> None:
         history.close()
     entries = history.entries[1:]
     seconds = sum(entry["seconds"] for entry in entries)
-    found = {
+    result = {
         "rows_per_second": round(len(entries) * args.rows / seconds),
         "input_share": round(sum(entry["input_share"] * entry["seconds"] for entry in entries) / seconds, 4),
-        "gpu_utilisation_percent": gpus.mean(progress.since) if gpus else None,
+        "gpu_utilization_percent": gpus.mean(progress.since) if gpus else None,
         "first_epoch_seconds": history.entries[0]["seconds"],
         "backend": args.backend,
         "devices": model.facts()["devices"],
@@ -123,13 +124,13 @@ def main() -> None:
         "precision": args.precision,
         "versions": model.versions(),
     }
-    utilisation = found["gpu_utilisation_percent"]
-    told = "no nvidia-smi here, so no GPU utilisation" if utilisation is None else f"GPUs busy {utilisation}%"
+    utilization = result["gpu_utilization_percent"]
+    gpu_text = "GPU utilization unknown, without nvidia-smi" if utilization is None else f"GPUs {utilization}% busy"
     print(
-        f"{found['rows_per_second']:,} rows a second on {found['devices']} device(s), "
-        f"{found['input_share']:.1%} of the time waiting for rows; {told}"
+        f"{result['rows_per_second']:,} rows per second on {result['devices']} device(s), "
+        f"{result['input_share']:.1%} of the time waiting for rows; {gpu_text}"
     )
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How fast rows reach the training step.
+"""Measures how fast rows reach the training step.
 
     python benchmarks/training_input.py
 
-On transformed synthetic Criteo rows, side by side, in turns, files in the page cache:
+On transformed synthetic Criteo rows, with the files in the page cache, it compares in turns:
 
-- the reader alone, shuffled, beside tf.data over gzip TFRecords of tf.Examples with the same rows, as TFX trains from;
-- DCN-V2's training step on shuffled batches from the files, beside the same step on one batch that stays in memory.
+- Tidemill's shuffling reader, without a training step, and tf.data over gzip TFRecords of `tf.Example` protos with the
+  same rows, which TFX trains from;
+- DCN-V2's training step on shuffled batches from files, and the same step on one batch that stays in memory.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -33,26 +35,26 @@ BATCH_ROWS = 4096
 
 
 def prepared(work: Path, rows: int) -> Dataset:
-    """The transformed rows, made where they are not there yet."""
+    """Returns the transformed rows, and makes them if they do not exist yet."""
     from transforms import by_local
     from transforms.work import LABEL, preprocessing_fn, write_rows
 
     from tidemill.transform.local_engine import LocalEngine
     from tidemill.transform.transformed import transformed_schema
 
-    examples, made = work / f"rows-{rows}", work / f"transformed-{rows}"
+    examples, transformed = work / f"rows-{rows}", work / f"transformed-{rows}"
     write_rows(examples, rows)
-    if not made.exists():
+    if not transformed.exists():
         raw = Dataset(examples)
         graph, _ = by_local.analyse(preprocessing_fn, examples, work / f"graph-{rows}", 2)
-        LocalEngine().transform(graph, raw, made, by_local.Quiet("transform"))
+        LocalEngine().transform(graph, raw, transformed, by_local.Quiet("transform"))
         names = {name: [file.name for file in split.files] for name, split in raw.splits.items()}
-        finish_dataset(made, transformed_schema(graph), names, {"labels": [LABEL], "features": graph.features})
-    return Dataset(made)
+        finish_dataset(transformed, transformed_schema(graph), names, {"labels": [LABEL], "features": graph.features})
+    return Dataset(transformed)
 
 
 def write_records(files: list[Path], layout: Layout, label: str, folder: Path) -> list[str]:
-    """The rows as TFRecords, a file a file."""
+    """Writes the rows as TFRecords, one file for each file."""
     import pyarrow.parquet as pq
 
     folder.mkdir(exist_ok=True)
@@ -75,14 +77,14 @@ def write_records(files: list[Path], layout: Layout, label: str, folder: Path) -
 
 
 def records(paths: list[str], layout: Layout, label: str) -> tf.data.Dataset:
-    """tf.data as its guide advises: interleaved, shuffled, parsed by batch, prefetched."""
+    """Reads TFRecords as the guide of tf.data recommends: interleaved, shuffled, parsed in batches, and prefetched."""
     spec = {name: tf.io.FixedLenFeature([], tf.int64) for name in layout.ids}
     spec |= {name: tf.io.FixedLenFeature([], tf.float32) for name in [*layout.numbers, label]}
 
     def parse(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        found = tf.io.parse_example(batch, spec)
-        ids = tf.stack([tf.cast(found[name], tf.int32) for name in layout.ids], axis=1)
-        return ids, tf.stack([found[name] for name in layout.numbers], axis=1), found[label]
+        columns = tf.io.parse_example(batch, spec)
+        ids = tf.stack([tf.cast(columns[name], tf.int32) for name in layout.ids], axis=1)
+        return ids, tf.stack([columns[name] for name in layout.numbers], axis=1), columns[label]
 
     files = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths))
     rows = files.interleave(
@@ -92,14 +94,14 @@ def records(paths: list[str], layout: Layout, label: str) -> tf.data.Dataset:
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def cached(files: Iterable[str | Path]) -> None:
-    """Reads the files, so that no disk is measured."""
+def read_to_page_cache(files: Iterable[str | Path]) -> None:
+    """Reads the files, so that the disk is not measured."""
     for file in files:
         Path(file).read_bytes()
 
 
-def through(batches) -> float:
-    """Rows a second."""
+def reading_speed(batches: Iterable[Any]) -> float:
+    """Reads all batches, and returns the rows per second."""
     started, rows = time.perf_counter(), 0
     for batch in batches:
         rows += len(batch.labels) if isinstance(batch, Rows) else int(batch[2].shape[0])
@@ -107,7 +109,7 @@ def through(batches) -> float:
 
 
 def dcn_v2_step(layout: Layout) -> Callable[[Rows], None]:
-    """The training step of DCN-V2 with the defaults of its family."""
+    """Returns the training step of DCN-V2 with the default settings of the family."""
     from tidemill.experiment.training import Training
     from tidemill.models.core.neural import logits_of, tables_of
     from tidemill.models.core.registry import open_model
@@ -121,8 +123,8 @@ def dcn_v2_step(layout: Layout) -> Callable[[Rows], None]:
     return TensorFlowStepper(logits_of(network), tables_of(network), layout, Training(), 1000).step
 
 
-def stepped(step: Callable[[Rows], None], batches) -> float:
-    """Rows a second of a step over whole batches."""
+def training_speed(step: Callable[[Rows], None], batches: Iterable[Rows]) -> float:
+    """Trains on all whole batches, and returns the rows per second."""
     started, rows = time.perf_counter(), 0
     for batch in batches:
         if len(batch) == BATCH_ROWS:
@@ -132,14 +134,14 @@ def stepped(step: Callable[[Rows], None], batches) -> float:
 
 
 def epoch_of(data: Dataset, layout: Layout, epoch: int) -> Iterator[Rows]:
-    """Tidemill's reader."""
+    """Returns the batches of an epoch from Tidemill's reader."""
     return shuffled(data, "train", layout, batch_size=BATCH_ROWS, seed=0, epoch=epoch)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=4_000_000)
-    parser.add_argument("--record-rows", type=int, default=1_000_000, help="rows of the TFRecords and of the steps")
+    parser.add_argument("--record-rows", type=int, default=1_000_000, help="rows of TFRecords and training steps")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--work", type=Path, help="folder to keep rows in; defaults to a temporary one")
     args = parser.parse_args()
@@ -153,22 +155,22 @@ def main() -> None:
         step = dcn_v2_step(layout)
         speeds: dict[str, list[float]] = {name: [] for name in ("reader", "tf.data", "step, files", "step, memory")}
         batch = next(epoch_of(small, layout, 0))
-        stepped(step, [batch] * 3)
+        training_speed(step, [batch] * 3)
         steps = args.record_rows // BATCH_ROWS
         for turn in range(args.turns):
-            cached(large.files("train"))
-            speeds["reader"].append(through(epoch_of(large, layout, turn)))
-            cached(paths)
-            speeds["tf.data"].append(through(records(paths, layout, LABEL)))
-            cached(small.files("train"))
-            speeds["step, files"].append(stepped(step, epoch_of(small, layout, turn)))
-            speeds["step, memory"].append(stepped(step, [batch] * steps))
-        found = {name: statistics.median(values) for name, values in speeds.items()}
-    print(f"rows a second, medians of {args.turns} turns, batches of {BATCH_ROWS:,}")
-    for name, speed in found.items():
+            read_to_page_cache(large.files("train"))
+            speeds["reader"].append(reading_speed(epoch_of(large, layout, turn)))
+            read_to_page_cache(paths)
+            speeds["tf.data"].append(reading_speed(records(paths, layout, LABEL)))
+            read_to_page_cache(small.files("train"))
+            speeds["step, files"].append(training_speed(step, epoch_of(small, layout, turn)))
+            speeds["step, memory"].append(training_speed(step, [batch] * steps))
+        medians = {name: statistics.median(values) for name, values in speeds.items()}
+    print(f"rows per second, medians of {args.turns} turns, batches of {BATCH_ROWS:,}")
+    for name, speed in medians.items():
         print(f"  {name:<14} {speed:>12,.0f}   ({', '.join(f'{turn:,.0f}' for turn in speeds[name])})")
-    print(f"reader / tf.data over gzip TFRecords: {found['reader'] / found['tf.data']:.1f}")
-    print(f"step on files / step on one batch in memory: {found['step, files'] / found['step, memory']:.1%}")
+    print(f"reader / tf.data over gzip TFRecords: {medians['reader'] / medians['tf.data']:.1f}")
+    print(f"step on files / step on one batch in memory: {medians['step, files'] / medians['step, memory']:.1%}")
 
 
 if __name__ == "__main__":
