@@ -1,4 +1,4 @@
-"""A real browser, to look at the reports."""
+"""Screenshots of reports in headless Chromium."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _QUIET += ["--disable-component-update", "--disable-sync", "--hide-scrollbars"]
 
 
 def screenshot(page: Path, width: int, height: int = 2000) -> Image.Image:
-    """What headless Chromium shows of a local page."""
+    """Returns a screenshot of a local page."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("needs Chromium (Debian's package chromium); .ci/run installs it")
+        pytest.skip("needs Chromium (Debian's package chromium)")
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "page.png")
         command = [chromium, "--headless", "--no-sandbox", *_QUIET, f"--user-data-dir={folder}/profile"]
@@ -29,6 +29,6 @@ def screenshot(page: Path, width: int, height: int = 2000) -> Image.Image:
 
 
 def ink(image: Image.Image) -> float:
-    """Share of the pixels that are not of the commonest colour."""
+    """Returns the share of pixels that do not have the most frequent colour."""
     colours = image.getcolors(maxcolors=image.width * image.height)
     return 1 - max(count for count, _ in colours) / (image.width * image.height)

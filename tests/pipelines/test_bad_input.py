@@ -1,5 +1,4 @@
-"""Each kind of bad input, through the whole pipeline: its error code, one sentence, exit code 2, nothing
-half-written."""
+"""Bad input in the train pipeline: an error code, one line, exit code 2, and no incomplete output."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ import pytest
 
 from tests.shop import Workspace, shop_experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pipeline
 
 Change = Callable[[dict, pa.Table, Path], pa.Table | None]
 
@@ -93,19 +92,19 @@ CASES: dict[str, tuple[str, str, Change]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input(case, tmp_path, rows):
-    code, named, change = CASES[case]
+def test_bad_input_exits_with_2_and_leaves_nothing(case, tmp_path, rows):
+    code, name, change = CASES[case]
     workspace = Workspace(tmp_path)
     experiment = copy.deepcopy(shop_experiment())
     workspace.write(experiment, rows)
     changed = change(experiment, rows, tmp_path)
     workspace.write(experiment, changed)
     done = workspace.run()
-    said = done.stdout + done.stderr
-    assert done.returncode == 2, said
-    sentence = next((line for line in said.splitlines() if f"[{code}]" in line), None)
-    assert sentence is not None and re.search(r"got .+; .+\.", said, re.DOTALL), said
-    assert named in said
-    assert "Traceback" not in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 2, output
+    sentence = next((line for line in output.splitlines() if f"[{code}]" in line), None)
+    assert sentence is not None and re.search(r"got .+; .+\.", output, re.DOTALL), output
+    assert name in output
+    assert "Traceback" not in output
     assert not list(workspace.root.glob("models/*/*"))
     assert not list(workspace.root.glob("artifacts/**/*.partial"))

@@ -1,4 +1,4 @@
-"""The cross_validate pipeline, run as users run it."""
+"""The cross_validate pipeline, killed and run again with the command line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 
 from tests.shop import Workspace, shop_experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory, rows) -> Workspace:
-    """A workspace after a run of two families in five folds that was killed between, and run again."""
+    """A workspace with two families and five folds, after a run that was killed and a second run."""
     workspace = Workspace(tmp_path_factory.mktemp("shop"))
     experiment = shop_experiment()
     experiment["training"]["folds"] = 5
     workspace.write(experiment, rows)
-    begun = "runs/*/steps/train*.progress.jsonl"
-    workspace.kill("--pipeline", "cross_validate", when=lambda: len(list(workspace.root.glob(begun))) == 4)
+    started = "runs/*/steps/train*.progress.jsonl"
+    workspace.kill("--pipeline", "cross_validate", when=lambda: len(list(workspace.root.glob(started))) == 4)
     finished = trainings(workspace, "done")
     workspace.succeed("--pipeline", "cross_validate")
     assert finished, "the run was killed before a training was done"
@@ -34,7 +34,7 @@ def validated(tmp_path_factory, rows) -> Workspace:
 
 
 def trainings(workspace: Workspace, state: str) -> set[str]:
-    return {name for name, found in workspace.states().items() if name.startswith("train-") and found == state}
+    return {name for name, reached in workspace.states().items() if name.startswith("train-") and reached == state}
 
 
 def test_publishes_the_best_ensemble(validated):
@@ -47,11 +47,11 @@ def test_publishes_the_best_ensemble(validated):
 
 
 def test_a_second_run_is_cached(validated):
-    found = validated.succeed("--pipeline", "cross_validate")
-    assert {state for name, state in found.items() if not name.startswith("plan")} == {"cached"}
+    states = validated.succeed("--pipeline", "cross_validate")
+    assert {state for name, state in states.items() if not name.startswith("plan")} == {"cached"}
 
 
-def test_predicts_like_any_other_model(validated, rows):
+def test_batch_predict_scores_rows_with_the_ensemble(validated, rows):
     validated.succeed("--pipeline", "batch_predict")
     (done,) = (validated.root / "predictions" / "shop").glob("*/_SUCCESS")
     scores = np.concatenate([pq.read_table(p)["score"].to_numpy() for p in sorted(done.parent.glob("*.parquet"))])

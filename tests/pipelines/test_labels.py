@@ -1,4 +1,4 @@
-"""The train and batch_predict pipelines with two labels, run as users run them."""
+"""The train and batch_predict pipelines with two labels, run with the command line."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pytest
 from tests.pipelines.browser import ink, screenshot
 from tests.shop import Workspace, shop_experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pipeline
 
 LABELS = ["bought", "returned"]
 
 
 @pytest.fixture(scope="module")
 def two_labels(rows) -> pa.Table:
-    """The shop with a rarer label, which depends on the site alone."""
+    """Rows of the shop with a second, rarer label that depends only on the site."""
     site = np.array([int(name.removeprefix("site")) for name in rows["site"].to_pylist()])
     returned = np.random.default_rng(5).random(rows.num_rows) < 1 / (1 + np.exp(5.5 - 0.5 * site))
     return rows.append_column("returned", pa.array(returned.astype(int)))
 
 
 def experiment() -> dict:
-    told = {key: value for key, value in shop_experiment().items() if key != "label"} | {"labels": LABELS}
-    told["models"] = [{"family": "mmoe", "experts": 2, "expert": [8], "tower": [4], "embedding_dim": 2}]
-    told["training"] = {"epochs": 4, "batch_size": 128, "optimizer": {"learning_rate": 0.01}}
-    return told
+    changed = {key: value for key, value in shop_experiment().items() if key != "label"} | {"labels": LABELS}
+    changed["models"] = [{"family": "mmoe", "experts": 2, "expert": [8], "tower": [4], "embedding_dim": 2}]
+    changed["training"] = {"epochs": 4, "batch_size": 128, "optimizer": {"learning_rate": 0.01}}
+    return changed
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def trained(tmp_path_factory, two_labels) -> Workspace:
     return workspace
 
 
-def test_trains_and_publishes(trained):
+def test_publishes_a_model_of_both_labels(trained):
     version = trained.root / "models" / "shop" / "1"
     assert (version / "saved_model.pb").is_file()
     assert json.loads((version / "tidemill" / "model.json").read_text())["labels"] == LABELS
     metrics = json.loads((version / "tidemill" / "metrics.json").read_text())
     assert metrics["blessed"] and list(metrics["by_label"]) == LABELS
-    # The gate of the experiment, for each.
+    # The experiment's gate.
     assert all(part["test"]["metrics"]["auc"]["value"] >= 0.6 for part in metrics["by_label"].values())
     rates = [part["test"]["positives"] / part["test"]["rows"] for part in metrics["by_label"].values()]
     assert rates[0] > 2 * rates[1]
@@ -55,7 +55,7 @@ def test_trains_and_publishes(trained):
     assert {"auc", "auc_bought", "auc_returned"} <= set(logged)
 
 
-def test_reports_show_in_a_browser(trained):
+def test_reports_are_visible_in_a_browser(trained):
     reports = [Path(report) for report in trained.last()["reports"]]
     assert len(reports) >= 3
     for report in reports:
@@ -63,7 +63,7 @@ def test_reports_show_in_a_browser(trained):
         assert ink(screenshot(report, 1200)) > 0.05, report
 
 
-def test_predicts_both(trained, two_labels):
+def test_predicts_both_labels(trained, two_labels):
     import tensorflow as tf
 
     trained.succeed("--pipeline", "batch_predict")
@@ -81,7 +81,7 @@ def test_predicts_both(trained, two_labels):
         np.testing.assert_allclose(predictions[name].to_numpy(), scores[name].numpy(), atol=1e-6, rtol=0)
 
 
-def test_no_ensemble_of_several_labels(tmp_path, two_labels):
+def test_rejects_cross_validation(tmp_path, two_labels):
     workspace = Workspace(tmp_path)
     workspace.write(experiment(), two_labels)
     done = workspace.run("--pipeline", "cross_validate")

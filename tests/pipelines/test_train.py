@@ -1,5 +1,4 @@
-"""The train and batch_predict pipelines, run as users run them: compiled, through kfp.local, in processes of their
-own."""
+"""The train and batch_predict pipelines, run with the command line."""
 
 from __future__ import annotations
 
@@ -16,14 +15,14 @@ import pytest
 from tests.pipelines.browser import ink, screenshot
 from tests.shop import Workspace, shop_experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pipeline
 
 BEFORE_TRAINING = ["ingest", "validate", "preprocess"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, rows) -> Workspace:
-    """A workspace after one successful run. Tests work on copies of it."""
+    """A workspace after one successful run."""
     workspace = Workspace(tmp_path_factory.mktemp("shop"))
     workspace.write(shop_experiment(), rows)
     workspace.succeed()
@@ -31,22 +30,22 @@ def trained(tmp_path_factory, rows) -> Workspace:
 
 
 @pytest.fixture
-def again(trained, tmp_path) -> Workspace:
-    """The trained workspace for one test, which may change its files; its root stays where it is.
+def rerun(trained, tmp_path) -> Workspace:
+    """The trained workspace. A test may change its experiment and rows, which are restored afterwards.
 
-    It is run once more, so that the baseline is the one that other tests have published by now.
+    It is run once more, so that its baseline is the model that earlier tests published.
     """
     workspace = Workspace(trained.folder)
     workspace.succeed()
-    kept = {path: path.read_bytes() for path in (workspace.file, workspace.folder / "rows.csv")}
+    originals = {path: path.read_bytes() for path in (workspace.file, workspace.folder / "rows.csv")}
     yield workspace
-    for path, content in kept.items():
+    for path, content in originals.items():
         path.write_bytes(content)
 
 
 def states(workspace: Workspace, *names: str) -> list[str]:
-    found = workspace.states()
-    return [found[name] for name in names]
+    by_name = workspace.states()
+    return [by_name[name] for name in names]
 
 
 def test_first_run_publishes_a_blessed_model_with_reports(trained):
@@ -61,59 +60,59 @@ def test_first_run_publishes_a_blessed_model_with_reports(trained):
 
 
 @pytest.mark.parametrize("width", [1200, 500])
-def test_reports_show_in_a_browser(trained, width):
+def test_reports_are_visible_in_a_browser(trained, width):
     reports = [Path(report) for report in trained.last()["reports"]]
     assert len(reports) >= 4
     for report in reports:
         assert ink(screenshot(report, width)) > 0.05, report
-        assert not re.search(r"""(src|href)=["']https?:""", report.read_text()), f"{report} loads something"
+        assert not re.search(r"""(src|href)=["']https?:""", report.read_text()), f"{report} loads a file"
 
 
-def test_second_run_is_cached_throughout(again):
-    found = again.succeed()
-    assert {state for name, state in found.items() if not name.startswith("plan")} == {"cached"}
-    assert again.last()["every_step_cached"]
+def test_second_run_is_cached(rerun):
+    states_by_name = rerun.succeed()
+    assert {state for name, state in states_by_name.items() if not name.startswith("plan")} == {"cached"}
+    assert rerun.last()["every_step_cached"]
 
 
-def test_changed_hyperparameter_reruns_that_member_and_what_follows(again):
+def test_a_changed_hyperparameter_reruns_only_its_member_and_publish(rerun):
     experiment = shop_experiment()
     experiment["models"][1]["rounds"] = 25
-    again.write(experiment)
-    again.succeed()
-    assert states(again, *BEFORE_TRAINING, "train-dcn_v2") == ["cached"] * 4
-    assert states(again, "train-gbdt", "evaluate-gbdt", "publish") == ["done"] * 3
+    rerun.write(experiment)
+    rerun.succeed()
+    assert states(rerun, *BEFORE_TRAINING, "train-dcn_v2") == ["cached"] * 4
+    assert states(rerun, "train-gbdt", "evaluate-gbdt", "publish") == ["done"] * 3
 
 
-def test_changed_row_reruns_from_ingest(again, rows):
+def test_a_changed_row_reruns_all_steps(rerun, rows):
     ids = rows["id"].to_numpy()
     changed = rows.set_column(
         1, "price", pa.array(np.where(ids == 7, 123.0, rows["price"].to_numpy(zero_copy_only=False)))
     )
-    again.write(shop_experiment(), changed)
-    again.succeed()
-    assert states(again, *BEFORE_TRAINING, "train-dcn_v2", "train-gbdt", "publish") == ["done"] * 6
+    rerun.write(shop_experiment(), changed)
+    rerun.succeed()
+    assert states(rerun, *BEFORE_TRAINING, "train-dcn_v2", "train-gbdt", "publish") == ["done"] * 6
 
 
-def test_same_bytes_at_another_place_are_cached(again, tmp_path):
-    shutil.copy(again.folder / "rows.csv", tmp_path / "moved.csv")
+def test_a_moved_file_reruns_nothing(rerun, tmp_path):
+    shutil.copy(rerun.folder / "rows.csv", tmp_path / "moved.csv")
     experiment = shop_experiment()
     experiment["source"]["tables"]["rows"] = str(tmp_path / "moved.csv")
-    again.write(experiment)
-    found = again.succeed()
-    assert {state for name, state in found.items() if not name.startswith("plan")} == {"cached"}
+    rerun.write(experiment)
+    states_by_name = rerun.succeed()
+    assert {state for name, state in states_by_name.items() if not name.startswith("plan")} == {"cached"}
 
 
-def test_predictions_are_those_of_the_served_model(again, rows):
+def test_predictions_equal_those_of_the_served_model(rerun, rows):
     import tensorflow as tf
 
-    again.succeed("--pipeline", "batch_predict")
-    folder = again.outputs("predict")["predictions"]["uri"]
+    rerun.succeed("--pipeline", "batch_predict")
+    folder = rerun.outputs("predict")["predictions"]["uri"]
     success = json.loads(Path(folder, "_SUCCESS").read_text())
     predictions = pq.read_table([f"{folder}/{file['name']}" for file in success["files"]])
     assert predictions.num_rows == success["rows"] == rows.num_rows
     by_id = dict(zip(predictions["id"].to_pylist(), predictions["score"].to_pylist(), strict=True))
 
-    newest = max((again.root / "models" / "shop").glob("[0-9]*"), key=lambda p: int(p.name))
+    newest = max((rerun.root / "models" / "shop").glob("[0-9]*"), key=lambda p: int(p.name))
     model = tf.saved_model.load(str(newest))
     price = rows["price"].to_numpy(zero_copy_only=False).astype(np.float32)
     raw = {name: tf.constant([v.encode() for v in rows[name].to_pylist()]) for name in ("site", "device")}
@@ -122,7 +121,7 @@ def test_predictions_are_those_of_the_served_model(again, rows):
 
 
 @pytest.mark.parametrize("moment", ["early", "late"])
-def test_killed_run_goes_on_and_ends_the_same(trained, tmp_path, rows, moment):
+def test_a_killed_run_resumes_and_has_the_same_weights(trained, tmp_path, rows, moment):
     experiment = shop_experiment()
     experiment["training"]["epochs"] = 30
     experiment["training"]["early_stopping"] = None
