@@ -151,8 +151,8 @@ def test_the_live_table_shows_states_bars_and_rates(tmp_path):
     steps = Steps({"root": {"dag": dag}, "components": {"c": {}}}, tmp_path)
     console = Console(width=100, record=True, file=io.StringIO())
     live = run_display.LiveTable(console)
-    step = steps.begin("ingest", "", None)
-    steps.run(step)
+    step = steps.start("ingest", "", None)
+    steps.mark_running(step)
     step.progress_file.write_text(
         '{"seconds": 0, "what": "read"}\n{"seconds": 2.0, "rows": 5000, "total": 10000, "what": "read"}\n'
     )

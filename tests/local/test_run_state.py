@@ -34,28 +34,28 @@ def test_steps_are_listed_in_pipeline_order(steps):
 
 
 def test_iterations_take_the_place_of_their_task_in_the_loops_order(steps):
-    steps.begin("train", "for-loop-1-iteration-10", "k")
-    steps.begin("train", "for-loop-1-iteration-2", "c")
-    steps.begin("evaluate", "for-loop-1-iteration-10", "k")
-    steps.begin("train", "for-loop-1-iteration-0", None)
-    steps.begin("evaluate", "for-loop-1-iteration-2", "c")
+    steps.start("train", "for-loop-1-iteration-10", "k")
+    steps.start("train", "for-loop-1-iteration-2", "c")
+    steps.start("evaluate", "for-loop-1-iteration-10", "k")
+    steps.start("train", "for-loop-1-iteration-0", None)
+    steps.start("evaluate", "for-loop-1-iteration-2", "c")
     expected = ["plan", "fan-out", "ingest", "train-1-0", "train-c", "train-k", "evaluate-c", "evaluate-k", "publish"]
     assert names(steps) == expected
 
 
 def test_equal_labels_get_names_of_their_own(steps):
     for number in range(3):
-        steps.begin("train", f"for-loop-1-iteration-{number}", "same")
+        steps.start("train", f"for-loop-1-iteration-{number}", "same")
     assert [name for name in names(steps) if name.startswith("train")] == ["train-same", "train-same-2", "train-same-3"]
 
 
 def test_a_run_is_cached_when_all_that_can_be_is(steps):
     assert not steps.all_cached()
     for task in ("plan", "fan-out", "ingest", "train", "evaluate"):
-        step = steps.begin(task, "", None)
+        step = steps.start(task, "", None)
         steps.end(step, State.CACHED if step.cacheable else State.CHECKED)
     assert not steps.all_cached()
-    steps.end(steps.begin("publish", "", None), State.CACHED)
+    steps.end(steps.start("publish", "", None), State.CACHED)
     assert steps.all_cached()
 
 

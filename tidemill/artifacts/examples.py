@@ -247,10 +247,11 @@ class _ShardWriter:
         table = pa.concat_tables(self._pending)
         head, rest = table.slice(0, rows), table.slice(rows)
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path(), self._owner.schema, compression=COMPRESSION)
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = pq.ParquetWriter(self._path(), self._owner.schema, compression=COMPRESSION)
         # With several chunks the pages would depend on how the rows arrived.
-        self._writer.write_table(head.combine_chunks(), row_group_size=self._owner._row_group_rows)
+        writer.write_table(head.combine_chunks(), row_group_size=self._owner._row_group_rows)
         self._shard_rows += head.num_rows
         if self._shard_rows >= self._owner._shard_rows:
             self._close_shard()

@@ -108,10 +108,10 @@ def run_pipeline(
         spec = next(yaml.load_all(compiled.read_text(encoding="utf-8"), Loader=_fast_loader()))
         values = typed_arguments(spec, arguments)
         steps = Steps(spec, run.folder / "steps")
-        steps.observe(lambda step: run.see(steps))
+        steps.observe(lambda step: run.update_steps(steps))
         if on_change:
             steps.observe(on_change)
-        run.see(steps)
+        run.update_steps(steps)
         if on_start:
             on_start(run, steps)
 

@@ -157,7 +157,7 @@ class PipelineRunner:
         def run(**task):
             iteration = task["pipeline_resource_name"].partition("/")[2]
             label = self._item_label(task["io_store"]) if iteration else None
-            step = self._steps.begin(task["task_name"], iteration, label)
+            step = self._steps.start(task["task_name"], iteration, label)
             self._current.step, self._current.command, self._current.exit_code = step, None, None
             try:
                 outputs, ended = execute(**task)
@@ -190,7 +190,7 @@ class PipelineRunner:
             tidemill.runtime.PROGRESS_FILE: str(step.progress_file),
             tidemill.runtime.ERROR_FILE: str(step.error_file),
         }
-        self._steps.run(step)
+        self._steps.mark_running(step)
         server = self._fork_server(step, full_command, env)
         self._current.exit_code = self.processes.run(full_command, env, step.log, name=step.name, server=server)
         return self._current.exit_code

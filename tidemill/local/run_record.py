@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO
@@ -61,22 +61,27 @@ class Run:
         """Replaces the file as a whole."""
         storage.write_json(self.folder / _FILE, asdict(self))
 
-    def see(self, steps: Iterator[Step] | list[Step]) -> None:
-        """Takes over the steps' states, and writes the file."""
+    def update_steps(self, steps: Iterable[Step]) -> None:
+        """Copies the states of the steps into the record, and writes the file."""
         self.steps = [_describe(step) for step in steps]
         self.write()
 
 
 @contextlib.contextmanager
-def record_run(root: Path, **facts: str) -> Iterator[Run]:
-    """Surrounds a run: makes its folder and its file.
+def record_run(
+    root: Path, *, experiment: str, pipeline: str, file: str, arguments_fingerprint: str, temporary: str
+) -> Iterator[Run]:
+    """Makes the folder and the record of a run, and ends the record with the block.
 
     One run at a time uses a root, because runs of the same experiment share checkpoints and version numbers. The lock
     goes with the process, however it ends.
 
     Args:
         root: Folder of all runs.
-        facts: `experiment`, `pipeline`, `file`, `arguments_fingerprint`, `temporary`.
+        experiment, pipeline, file, arguments_fingerprint, temporary: Fields of the record.
+
+    Yields:
+        The record, which the caller updates.
 
     Raises:
         TidemillError: `root-busy`, or `invalid-value` where the folder cannot be made or written to.
@@ -93,7 +98,17 @@ def record_run(root: Path, **facts: str) -> Iterator[Run]:
         lock.truncate(0)
         lock.write(run_id)
         lock.flush()
-        run = Run(id=run_id, root=str(root), started=_now().astimezone().isoformat(), pid=os.getpid(), **facts)
+        run = Run(
+            id=run_id,
+            experiment=experiment,
+            pipeline=pipeline,
+            file=file,
+            root=str(root),
+            arguments_fingerprint=arguments_fingerprint,
+            started=_now().astimezone().isoformat(),
+            pid=os.getpid(),
+            temporary=temporary,
+        )
         run.write()
         try:
             yield run

@@ -45,8 +45,8 @@ class Step:
     started: float | None = None
     """Seconds of `time.monotonic`."""
     seconds: float | None = None
-    """How long it took, when it has ended."""
-    folder: Path | None = None
+    """Duration; None until the step has ended."""
+    folder: Path = Path()
     """Where its log, progress and error file are."""
     outputs: dict = field(default_factory=dict)
     """By output name: `{"uri", "type", "metadata"}` of an artifact, or a parameter's value."""
@@ -71,7 +71,7 @@ class Step:
         return self.folder / f"{self.name}.error.json"
 
     def elapsed(self) -> float | None:
-        """Seconds since the start, or how long it took. None: not started."""
+        """Returns the seconds since the start, or the duration of a step that has ended; None if it has not started."""
         if self.seconds is not None or self.started is None:
             return self.seconds
         return time.monotonic() - self.started
@@ -104,15 +104,15 @@ class Steps:
             return iter(list(self._steps))
 
     def observe(self, observer: Observer) -> None:
-        """From now on calls `observer`, one call at a time, with each step whose state has changed."""
+        """Registers a function that is called, one call at a time, with each step whose state has changed."""
         self._observers.append(observer)
 
-    def begin(self, task: str, iteration: str, label: str | None) -> Step:
-        """It is a task's turn; whether it has to run is not known yet.
+    def start(self, task: str, iteration: str, label: str | None) -> Step:
+        """Starts the clock of a task's step, before the cache is asked for its outputs.
 
         Args:
             task: Its name.
-            iteration: What tells the iterations of loops apart; empty outside loops.
+            iteration: Identifier of the iteration; empty outside loops.
             label: A readable name of the iteration.
 
         Returns:
@@ -125,21 +125,21 @@ class Steps:
                 file.unlink(missing_ok=True)
             return step
 
-    def run(self, step: Step) -> None:
-        """A step's process starts; with retries more than once."""
+    def mark_running(self, step: Step) -> None:
+        """Records that a process of the step starts. A step with retries has several."""
         with self._lock:
             step.state = State.RUNNING
             self._notify(step)
 
     def end(self, step: Step, state: State, outputs: dict | None = None, error: dict | None = None) -> None:
-        """A step has ended, in `state`."""
+        """Records the state in which a step ended."""
         with self._lock:
-            step.seconds = time.monotonic() - step.started
+            step.seconds = step.elapsed()
             step.state, step.outputs, step.error = state, outputs or {}, error
             self._notify(step)
 
     def close(self) -> None:
-        """The run is over: what has not started will not start any more, and what has not ended was stopped."""
+        """Ends the run: running steps become `stopped`, waiting ones `skipped`."""
         with self._lock:
             for step in self._steps:
                 if step.state is State.RUNNING:
@@ -149,7 +149,7 @@ class Steps:
                     self._notify(step)
 
     def waiting_after(self, step: Step) -> list[Step]:
-        """Returns the steps later in the pipeline that wait."""
+        """Returns the waiting steps that come later in the pipeline."""
         steps = list(self)
         return [later for later in steps[steps.index(step) + 1 :] if later.state is State.WAITING]
 
@@ -173,7 +173,7 @@ class Steps:
         return step
 
     def _add_iteration(self, task: str, iteration: str, label: str | None) -> Step:
-        """Puts an iteration's step where it belongs, and takes away the one that stood for all of them."""
+        """Inserts the step of an iteration in its order, and removes the step that stood for all iterations."""
         numbers = tuple(int(number) for number in re.findall(r"\d+", iteration))
         same = [step for step in self._steps if step.task == task]
         name = self._free_name(f"{task}-{label or '-'.join(map(str, numbers))}")
