@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import signal
+
 import hypothesis
 import pyarrow as pa
 import pytest
@@ -8,6 +10,8 @@ from tests.shop import shop_rows
 
 hypothesis.settings.register_profile("tidemill", deadline=None)  # machines are noisy
 hypothesis.settings.load_profile("tidemill")
+# A shell starts background jobs with SIGINT ignored, and Python keeps that: tests of Ctrl-C would wait forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
