@@ -9,7 +9,8 @@ import pytest
 import tidemill
 
 LAYERS = [
-    "cli api",
+    "cli",
+    "api",
     "local",
     "planning",
     "ensembling publishing",
@@ -20,9 +21,9 @@ LAYERS = [
     "experiment",
     "models",
     "artifacts duckdb_session",
-    "storage section runtime",
+    "frames runtime section storage",
     "binary_metrics cpus errors fingerprint metrics",
-    "error_codes",
+    "error_codes version",
 ]
 """From the top down. A module imports only from lower layers and from its own package; what stands on one line is
 independent of each other."""

@@ -12,10 +12,9 @@ import pytest
 from rich.console import Console
 
 from tests.cli.toy_experiment import write
-from tidemill.cli import run_display
 from tidemill.cli.main import main
 from tidemill.experiment import parse
-from tidemill.local import definitions
+from tidemill.local import definitions, run_display
 from tidemill.local.step_states import State, Steps
 
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights" / "experiment.yaml"

@@ -20,10 +20,10 @@ from tests.publishing.tiny import member, publish_spec
 from tests.validation.shop_data import run as validate
 from tests.validation.shop_data import shop
 from tidemill.artifacts import artifact, model_store
-from tidemill.cli.validate_command import check_files
 from tidemill.errors import Code, TidemillError, from_system_error
 from tidemill.experiment import parse
 from tidemill.local import run_record
+from tidemill.local.run_checks import check_files
 from tidemill.planning import check_supported
 from tidemill.publishing.publish import publish
 from tidemill.transform import module_function

@@ -56,12 +56,13 @@ def _text(value: object) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def test_options_in_the_readme_are_valid():
+def test_options_in_the_guide_are_valid():
     from tidemill.transform.beam.runners import pipeline_options
 
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "beam-runners.md").read_text(encoding="utf-8")
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-    runners = [PreprocessResources(**block) for block in blocks if "runner" in block]
+    settings = [block["compute"]["preprocess"] for block in blocks if "preprocess" in block.get("compute", {})]
+    runners = [PreprocessResources(**each) for each in settings if "runner" in each]
     assert {settings.runner for settings in runners} == {"dataflow", "flink", "spark"}
     for settings in runners:
         assert pipeline_options(settings.runner, settings.options)

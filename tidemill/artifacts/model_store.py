@@ -23,7 +23,7 @@ LINEAGE = f"{PUBLISHED}/lineage.json"
 STATISTICS = f"{PUBLISHED}/statistics"
 
 
-class PublishedModel(TypedDict):
+class PublishedMember(TypedDict):
     """The published member."""
 
     name: str
@@ -45,7 +45,7 @@ class Lineage(TypedDict):
 
     experiment_name: str
     run_fingerprint: str
-    model: PublishedModel
+    model: PublishedMember
     members: dict[str, MemberVerdict]
     experiment: NotRequired[dict[str, Any]]
     """The experiment file; this entry and those below come from the plan."""

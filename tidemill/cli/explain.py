@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tidemill import fingerprint
-from tidemill.cli.root_option import root_folder
 from tidemill.errors import Code, TidemillError, suggest_name
+from tidemill.local.run_checks import root_folder
 from tidemill.local.run_record import Run, find_run
 from tidemill.local.step_keys import StepKey, differences, previous
 
@@ -19,7 +19,7 @@ _MAX_VALUE_CHARS = 80
 
 def explain(args: argparse.Namespace) -> int:
     """Prints the key of a step, or of each step of a task, and compares it with the run before."""
-    root = root_folder(args)
+    root = root_folder(args.root)
     run = find_run(root, args.run)
     steps = [step for step in run.steps if args.step == step["name"]]
     steps = steps or [step for step in run.steps if args.step == step["task"]]

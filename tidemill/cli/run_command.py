@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import re
 import sys
@@ -13,19 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tidemill.cli.root_option import root_folder
-from tidemill.cli.run_display import Lines, LiveTable, duration
-from tidemill.cli.validate_command import check_files
 from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment import dump, load
 from tidemill.local import definitions
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
+from tidemill.local.run_checks import check_files, check_packages, root_folder
+from tidemill.local.run_display import Lines, LiveTable, duration
 from tidemill.local.run_outputs import MemberResult, RunOutputs
 from tidemill.local.run_record import Run
 from tidemill.local.step_states import Step, Steps
 
 _LOG_LINES = 20
-_STEP_PACKAGES = ("duckdb", "lightgbm", "polars", "pyarrow", "tensorflow", "tensorflow_transform")
 _TENSORFLOW = re.compile(r"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl|To enable the following")
 _METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 
@@ -33,8 +30,8 @@ _METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 def run(args: argparse.Namespace) -> int:
     """Runs a pipeline, shows its progress, and prints the metrics and the paths of the results."""
     started = time.monotonic()
-    experiment, root = load(args.file), root_folder(args)
-    _check_packages()
+    experiment, root = load(args.file), root_folder(args.root)
+    check_packages()
     check_files(experiment)
     arguments = {"experiment": dump(experiment), "root": str(root), **_params(args.param)}
     console = Console()
@@ -104,14 +101,6 @@ def _print_results(results: RunOutputs) -> None:
         _print(f"published    {_shown(uri)} ({member})")
     for uri, rows in results.predictions:
         _print(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
-
-
-def _check_packages() -> None:
-    """Checks that the packages of the steps are installed, so that no step fails for lack of them."""
-    missing = [name for name in _STEP_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        got = f"an installation without {', '.join(missing)}"
-        raise TidemillError(Code.MISSING_PACKAGE, "tidemill run", got, "install Tidemill with its extra steps")
 
 
 def _print_failure(result: RunResult) -> int:

@@ -8,14 +8,14 @@ import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
-from tidemill.cli.root_option import root_folder
 from tidemill.errors import Code, TidemillError
+from tidemill.local.run_checks import root_folder
 from tidemill.local.run_record import Run, find_run, list_runs
 
 
 def list_all(args: argparse.Namespace) -> int:
     """Prints a table of all runs, the newest first."""
-    runs = list_runs(root_folder(args))
+    runs = list_runs(root_folder(args.root))
     if not runs:
         print(f"no runs in {args.root}")
         return 0
@@ -28,7 +28,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Prints the steps, outputs, errors and reports of one run."""
-    run = find_run(root_folder(args), args.run)
+    run = find_run(root_folder(args.root), args.run)
     if args.json:
         print(json.dumps(asdict(run), indent=1, ensure_ascii=False))
         return 0
@@ -58,7 +58,7 @@ def report(args: argparse.Namespace) -> int:
 
     Without a run's id, it takes the newest run that has reports.
     """
-    root = root_folder(args)
+    root = root_folder(args.root)
     runs = [find_run(root, args.run)] if args.run else list_runs(root)
     with_reports = [run for run in runs if any(Path(path).is_file() for path in run.reports)]
     run = (with_reports or [find_run(root, args.run)])[0]

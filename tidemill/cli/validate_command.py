@@ -6,10 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, json_schema, load
-from tidemill.experiment.source import Source
+from tidemill.local.run_checks import check_files
 from tidemill.planning import check_supported
 
 
@@ -34,33 +33,6 @@ def schema(args: argparse.Namespace) -> int:
     else:
         print(text)
     return 0
-
-
-def check_files(experiment: Experiment) -> None:
-    """Checks that the local files that the experiment names exist.
-
-    Raises:
-        TidemillError: `missing-file`, or `missing-package` for a `pkg://` URI of a package that is not installed.
-    """
-    _check_source(experiment.source, "source")
-    if experiment.predict.source is not None:
-        _check_source(experiment.predict.source, "predict.source")
-    if experiment.validation.schema_ is not None:
-        _check_uri(experiment.validation.schema_, "validation.schema")
-
-
-def _check_source(source: Source, where: str) -> None:
-    for name, table in source.tables.items():
-        for uri in [table.uri] if isinstance(table.uri, str) else table.uri:
-            # Of `archive.zip#member.csv`, only the archive is checked.
-            _check_uri(uri.partition("#")[0], f"{where}.tables.{name}")
-
-
-def _check_uri(uri: str, where: str) -> None:
-    if storage.local_path(uri) is not None and not storage.list_files(uri):
-        raise TidemillError(
-            Code.MISSING_FILE, where, f"{uri!r}, which matches no file", "name an existing file or glob"
-        )
 
 
 def _summary(experiment: Experiment) -> str:

@@ -5,13 +5,14 @@ A component marks the artifact of a result with the metadata entry `kind`. Repor
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tidemill.artifacts import evaluation_artifact
+from tidemill.errors import TidemillError
 from tidemill.local.step_states import Step
 
 _HTML = "system.HTML"
@@ -30,7 +31,7 @@ class MemberResult:
     """Why the model is not blessed."""
     metrics: dict[str, float | None]
     """Metrics on the whole test split."""
-    objective: str | None
+    objective: str
     objective_value: float | None
     """The objective on the valid split."""
 
@@ -76,18 +77,17 @@ def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
 def read_member_result(evaluation: Path) -> MemberResult | None:
     """Reads the result from an evaluation artifact. Returns None if the artifact is incomplete."""
     try:
-        manifest = json.loads((evaluation / "manifest.json").read_text(encoding="utf-8"))
-        metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        facts = evaluation_artifact.read_facts(evaluation)
+    except TidemillError:
         return None
-    facts = manifest["metadata"]
+    metrics = evaluation_artifact.read_document(evaluation)["test"]["metrics"]
     return MemberResult(
-        name=facts["name"],
-        blessed=facts["blessed"],
-        reasons=facts.get("reasons", []),
-        metrics={name: estimate["value"] for name, estimate in metrics["test"]["metrics"].items()},
-        objective=facts.get("objective"),
-        objective_value=facts.get("objective_value"),
+        name=facts.name,
+        blessed=facts.blessed,
+        reasons=facts.reasons,
+        metrics={name: estimate["value"] for name, estimate in metrics.items()},
+        objective=facts.objective,
+        objective_value=facts.objective_value,
     )
 
 

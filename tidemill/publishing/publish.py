@@ -144,7 +144,7 @@ def _assemble(
     if statistics is not None:
         shutil.copytree(statistics, folder / model_store.STATISTICS)
     facts = member.facts
-    model: model_store.PublishedModel = {
+    model: model_store.PublishedMember = {
         "name": facts.name,
         "family": facts.family,
         "objective": facts.objective,

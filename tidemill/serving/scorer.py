@@ -98,6 +98,15 @@ class Scorer:
         scores = self._score(**tensors)
         return np.stack([scores[name].numpy().reshape(-1) for name in self.outputs], axis=1)
 
+    def score_table(self, table: pa.Table, batch_rows: int = BATCH_ROWS) -> np.ndarray:
+        """Returns the probabilities of a table in memory, [rows, outputs] float32, in the rows' order.
+
+        Raises:
+            TidemillError: `missing-column` or `feature-type`.
+        """
+        scores = [self.score(batch) for batch in table.to_batches(batch_rows)]
+        return np.concatenate(scores) if scores else np.empty((0, len(self.outputs)), np.float32)
+
     def score_split(self, examples: Dataset, split: str, batch_rows: int = BATCH_ROWS) -> np.ndarray:
         """Returns the probabilities of a split of raw examples, [rows, outputs] float32, in the rows' order.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import tidemill
+from tidemill import version
 from tidemill.steps.core.code import StepCode, StepSpec
 from tidemill.steps.core.context import TrainingContext, without_uris
 
@@ -47,7 +47,7 @@ def plan(context: TrainingContext, run_fingerprint: str, specs: Sequence[StepSpe
         lineage={
             "experiment": _without_uris(experiment).model_dump(mode="json", by_alias=True, exclude_unset=True),
             "source_fingerprint": context.source_fingerprint,
-            "code": {"version": tidemill.__version__, "steps": code},
+            "code": {"version": version.__version__, "steps": code},
             "baseline": context.baseline,
         },
     )

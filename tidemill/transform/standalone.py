@@ -9,7 +9,7 @@ import contextlib
 import glob
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import ROW_GROUP_ROWS
 from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
+from tidemill.frames import as_table
 from tidemill.transform.analysis.passes import in_order
 from tidemill.transform.apply.saved_transform import BatchTransformer
 from tidemill.transform.canonical import canonicalise
@@ -204,7 +205,7 @@ def _parquet_files(data: Tabular) -> Iterator[list[str]]:
         return
     with tempfile.TemporaryDirectory(prefix="tidemill-rows-") as folder:
         path = os.path.join(folder, "rows.parquet")
-        pq.write_table(_as_table(data), path, row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(as_table(data), path, row_group_size=ROW_GROUP_ROWS)
         yield [path]
 
 
@@ -214,24 +215,6 @@ def _matching(pattern: str | os.PathLike[str]) -> list[str]:
     if not paths:
         raise TidemillError(Code.MISSING_FILE, "data", f"no file {text!r}", "use a Parquet file or a glob of them")
     return paths
-
-
-def _as_table(data: Tabular) -> pa.Table:
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
-    package = type(data).__module__.partition(".")[0]
-    if package == "pandas":
-        return pa.Table.from_pandas(data, preserve_index=False)
-    if package == "polars":
-        return data.to_arrow()
-    if isinstance(data, Iterable):
-        batches = list(data)
-        if batches and all(isinstance(batch, pa.RecordBatch) for batch in batches):
-            return pa.Table.from_batches(batches)
-    want = "use Parquet paths, a pyarrow table or record batches, or a data frame of pandas or Polars"
-    raise TidemillError(Code.FEATURE_TYPE, "data", f"a {type(data).__name__}", want)
 
 
 def _infer_schema(paths: Sequence[str]) -> schema_pb2.Schema:
