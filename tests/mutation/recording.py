@@ -28,7 +28,7 @@ from coverage import Coverage, CoverageData
 
 from tests import sharing
 
-CONTEXT_VARIABLE = "TIDEMILL_COVERAGE_CONTEXT"
+CONTEXT_VARIABLE = "COVERAGE_CONTEXT"
 RECORD = "tests.jsonl"
 ROOT = Path(__file__).parents[2]
 _shared_seconds = 0.0
