@@ -110,7 +110,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"percent": percent, "number": number}
-    return environment.get_template("page.html.jinja")
+    return environment.get_template("validation.html.jinja")
 
 
 def _strengths(report: LeakageReport) -> list[tuple[str, float, bool]]:
