@@ -52,13 +52,41 @@ def test_unknown_names_are_reported():
     assert set(tidemill.__all__) <= set(dir(tidemill))
 
 
-def test_command_line_publishes_the_same_model(workspace, result, tmp_path):
+COUNT_IMPORTS = """
+import importlib.abc, os, sys
+
+class Counter(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "tensorflow.python":
+            with open(os.environ["IMPORTS"], "a") as file:
+                file.write(f"{os.getpid()}\\n")
+
+sys.meta_path.insert(0, Counter())
+"""
+"""A sitecustomize.py that writes a line for each process that imports TensorFlow."""
+
+
+@pytest.fixture(scope="module")
+def command_line(workspace, tmp_path_factory) -> Workspace:
+    """The same experiment, run by the command line in another root. The file `imports` counts TensorFlow's imports."""
+    other = Workspace(tmp_path_factory.mktemp("other"))
+    other.write(shop_experiment())
+    (other.folder / "rows.csv").write_bytes((workspace.folder / "rows.csv").read_bytes())
+    (other.folder / "sitecustomize.py").write_text(COUNT_IMPORTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(other.folder))
+        patch.setenv("IMPORTS", str(other.folder / "imports"))
+        other.succeed()
+    return other
+
+
+def test_a_run_imports_tensorflow_once(command_line):
+    assert len((command_line.folder / "imports").read_text().splitlines()) == 1
+
+
+def test_command_line_publishes_the_same_model(workspace, result, command_line):
     """All weights, vocabularies and metrics are equal byte by byte. TensorFlow writes the graph in any order."""
-    other = Workspace(tmp_path)
-    other.file.write_bytes(workspace.file.read_bytes())
-    (tmp_path / "rows.csv").write_bytes((workspace.folder / "rows.csv").read_bytes())
-    other.succeed()
-    ours, theirs = Path(result.model_uri), other.root / "models" / "shop" / "1"
+    ours, theirs = Path(result.model_uri), command_line.root / "models" / "shop" / "1"
     fingerprints = [json.loads((each / "manifest.json").read_text())["files"] for each in (ours, theirs)]
     names = [{file["name"]: file["fingerprint"] for file in files} for files in fingerprints]
     assert names[0].keys() == names[1].keys() >= {"variables/variables.index", "tidemill/lineage.json"}
