@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from dataclasses import dataclass
 from typing import Any
@@ -58,10 +59,14 @@ class StepCode:
         Returns:
             Versions by distribution, sorted. Distributions that are not installed are left out.
         """
-        versions = {}
-        for name in sorted({*self.libraries, *more}):
-            try:
-                versions[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return versions
+        versions = {name: _version(name) for name in sorted({*self.libraries, *more})}
+        return {name: version for name, version in versions.items() if version is not None}
+
+
+@functools.cache
+def _version(distribution: str) -> str | None:
+    """Returns the version of an installed distribution, or None. Reading it parses the whole metadata: cached."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
