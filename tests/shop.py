@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -15,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import yaml
+
+from tidemill.cli.main import main
 
 ROWS = 3000
 
@@ -76,12 +80,15 @@ class Workspace:
         if rows is not None:
             pa.csv.write_csv(rows, self.folder / "rows.csv")
 
-    def command(self, *more: str) -> list[str]:
-        run = ["run", str(self.file), "--root", str(self.root), "--plain", *more]
-        return [sys.executable, "-m", "tidemill.cli.main", *run]
+    def arguments(self, *more: str) -> list[str]:
+        return ["run", str(self.file), "--root", str(self.root), "--plain", *more]
 
-    def run(self, *more: str) -> subprocess.CompletedProcess:
-        return subprocess.run(self.command(*more), capture_output=True, text=True, timeout=600)
+    def run(self, *more: str) -> subprocess.CompletedProcess[str]:
+        """Runs the command in this process, so that all runs share one fork server with TensorFlow loaded."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(self.arguments(*more))
+        return subprocess.CompletedProcess(["tidemill", *self.arguments(*more)], code, out.getvalue(), err.getvalue())
 
     def succeed(self, *more: str) -> dict[str, str]:
         """Runs the command, which must succeed, and returns the state of each step."""
@@ -90,9 +97,11 @@ class Workspace:
         return self.states()
 
     def kill(self, *more: str, when: Callable[[], bool]) -> None:
-        """Runs the command until `when` returns True, kills it, and waits until no process of the run is left."""
-        process = subprocess.Popen(self.command(*more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(when)
+        """Runs the command in a new process until `when` returns True and kills it. Then no process of it is left."""
+        command = [sys.executable, "-m", "tidemill.cli.main", *self.arguments(*more)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: when() or process.poll() is not None)
+        assert process.poll() is None, "the run ended before it was killed"
         process.kill()
         process.wait()
         wait_for(lambda: not processes_with(str(self.root)))

@@ -322,6 +322,6 @@ def test_children_run_tensorflow_duckdb_polars_arrow_and_lightgbm(tmp_path):
         return Caller(server, folder).output(_WORK.replace("FILE", str(folder / "rows.parquet")))
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(run, range(4))) == ["trained"] * 4
+        assert list(pool.map(run, range(2))) == ["trained"] * 2
     loaded = Caller(server, tmp_path).output("import sys; print('tensorflow' in sys.modules)")
     assert loaded == "True"

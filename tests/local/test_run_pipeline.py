@@ -55,7 +55,7 @@ def test_each_step_has_its_own_log(first):
 
 def test_kfp_prints_nothing_and_logs_to_its_file(tmp_path, capfd):
     print_before, handlers = print, logging.getLogger().handlers[:]
-    ended = go(tmp_path, {"experiment": experiment("a", "b", "c")})
+    ended = go(tmp_path, {"experiment": experiment("a", "b")})
     assert capfd.readouterr() == ("", "")
     assert print is print_before and logging.getLogger().handlers == handlers
     assert "Executing task" in (ended.run.folder / "kfp.log").read_text()
@@ -111,17 +111,18 @@ def test_without_cache_everything_runs_and_is_cached_anew(tmp_path):
     assert uris[0] != uris[1] == uris[2]
 
 
-@pytest.mark.parametrize("damage", ["file", "all", "shorter"])
-def test_a_damaged_artifact_is_made_again(tmp_path, damage):
+def test_a_damaged_artifact_is_made_again(tmp_path):
     arguments = {"rows": "4", "seconds": "0"}
-    uri = Path(next(iter(go(tmp_path, arguments, SINGLE).steps)).outputs["examples"]["uri"])
-    if damage == "file":
-        (uri / "rows.txt").unlink()
-    elif damage == "shorter":
-        (uri / "rows.txt").write_text("x")
-    else:
-        shutil.rmtree(uri)
-    assert states(go(tmp_path, arguments, SINGLE)) == {"ingest": "done"}
+    ended = go(tmp_path, arguments, SINGLE)
+    damages = {
+        "a missing file": lambda folder: (folder / "rows.txt").unlink(),
+        "a shorter file": lambda folder: (folder / "rows.txt").write_text("x"),
+        "no folder": shutil.rmtree,
+    }
+    for name, damage in damages.items():
+        damage(Path(next(iter(ended.steps)).outputs["examples"]["uri"]))
+        ended = go(tmp_path, arguments, SINGLE)
+        assert states(ended) == {"ingest": "done"}, name
 
 
 def test_a_mistake_keeps_its_code_its_log_and_its_report(tmp_path):

@@ -1,4 +1,7 @@
-"""Bad input in the train pipeline: an error code, one line, exit code 2, and no incomplete output."""
+"""Bad input of the train pipeline: an error code, one line, exit code 2, and no incomplete output.
+
+Most cases run the steps as functions. A few run the whole pipeline.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.shop import Workspace, shop_experiment
+from tests.shop_steps import ShopSteps
+from tidemill.cli.validate_command import check_files
+from tidemill.errors import TidemillError
+from tidemill.experiment import load
 
 pytestmark = pytest.mark.pipeline
 
@@ -91,14 +98,28 @@ CASES: dict[str, tuple[str, str, Change]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_bad_input_exits_with_2_and_leaves_nothing(case, tmp_path, rows):
-    code, name, change = CASES[case]
-    workspace = Workspace(tmp_path)
+WHOLE_PIPELINE = ["unknown key", "label with nulls", "leaking feature"]
+"""One mistake that is found before the run, one in ingest, and one in a step that the fork server runs."""
+
+
+def workspace_of(case: str, folder: Path, rows: pa.Table) -> Workspace:
+    """Returns a workspace with the case's mistake."""
+    workspace = Workspace(folder)
     experiment = copy.deepcopy(shop_experiment())
     workspace.write(experiment, rows)
-    changed = change(experiment, rows, tmp_path)
-    workspace.write(experiment, changed)
+    workspace.write(experiment, CASES[case][2](experiment, rows, folder))
+    return workspace
+
+
+def assert_leaves_nothing(workspace: Workspace) -> None:
+    assert not list(workspace.root.glob("models/*/*"))
+    assert not list(workspace.folder.glob("**/*.partial"))
+
+
+@pytest.mark.parametrize("case", WHOLE_PIPELINE)
+def test_bad_input_exits_with_2_and_leaves_nothing(case, tmp_path, rows):
+    code, name, _ = CASES[case]
+    workspace = workspace_of(case, tmp_path, rows)
     done = workspace.run()
     output = done.stdout + done.stderr
     assert done.returncode == 2, output
@@ -106,5 +127,21 @@ def test_bad_input_exits_with_2_and_leaves_nothing(case, tmp_path, rows):
     assert sentence is not None and re.search(r"got .+; .+\.", output, re.DOTALL), output
     assert name in output
     assert "Traceback" not in output
-    assert not list(workspace.root.glob("models/*/*"))
-    assert not list(workspace.root.glob("artifacts/**/*.partial"))
+    assert_leaves_nothing(workspace)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("case", [case for case in CASES if case not in WHOLE_PIPELINE])
+def test_a_step_rejects_bad_input_and_leaves_nothing(case, tmp_path, rows):
+    code, name, _ = CASES[case]
+    workspace = workspace_of(case, tmp_path, rows)
+    with pytest.raises(TidemillError) as raised:
+        check_files(load(workspace.file))
+        steps = ShopSteps(workspace)
+        steps.ingest(tmp_path, "examples")
+        steps.validate(tmp_path)
+        steps.preprocess(tmp_path)
+    assert raised.value.code.code == code
+    assert re.search(r"got .+; .+\.", str(raised.value), re.DOTALL)
+    assert name in str(raised.value)
+    assert_leaves_nothing(workspace)

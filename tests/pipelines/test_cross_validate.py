@@ -16,10 +16,10 @@ pytestmark = pytest.mark.pipeline
 
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory, rows) -> Workspace:
-    """A workspace with two families and five folds, after a run that was killed and a second run."""
+    """A workspace with two families and two folds, after a run that was killed and a second run."""
     workspace = Workspace(tmp_path_factory.mktemp("shop"))
     experiment = shop_experiment()
-    experiment["training"]["folds"] = 5
+    experiment["training"]["folds"] = 2
     workspace.write(experiment, rows)
     started = "runs/*/steps/train*.progress.jsonl"
     workspace.kill("--pipeline", "cross_validate", when=lambda: len(list(workspace.root.glob(started))) == 4)
@@ -28,7 +28,7 @@ def validated(tmp_path_factory, rows) -> Workspace:
     assert finished, "the run was killed before a training was done"
     assert finished <= trainings(workspace, "cached")
     assert finished | trainings(workspace, "done") | trainings(workspace, "cached") == {
-        f"train-{member}-{fold}" for member in ("dcn_v2", "gbdt") for fold in range(5)
+        f"train-{member}-{fold}" for member in ("dcn_v2", "gbdt") for fold in range(2)
     }
     return workspace
 

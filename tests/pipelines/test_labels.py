@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.pipelines.browser import ink, screenshot
+from tests.pipelines.browser import ink, screenshots
 from tests.shop import Workspace, shop_experiment
 
 pytestmark = pytest.mark.pipeline
@@ -58,9 +58,9 @@ def test_publishes_a_model_of_both_labels(trained):
 def test_reports_are_visible_in_a_browser(trained):
     reports = [Path(report) for report in trained.last()["reports"]]
     assert len(reports) >= 3
-    for report in reports:
+    for report, image in zip(reports, screenshots(reports, 1200), strict=True):
         assert all(label in report.read_text() for label in LABELS), report
-        assert ink(screenshot(report, 1200)) > 0.05, report
+        assert ink(image) > 0.05, report
 
 
 def test_predicts_both_labels(trained, two_labels):
