@@ -44,6 +44,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "mmoe": {"family": "mmoe", "experts": 2, "expert": [8], "tower": [8], "embedding_dim": 4},
     "wide_deep": {"family": "wide_deep"} | SMALL,
 }
+NAMES = [pytest.param(name, marks=pytest.mark.full if name in ("dlrm", "fm", "wide_deep") else []) for name in MODELS]
+"""The families as parameters. `test_every_family_serves_any_kinds_of_features` builds the networks of the others too,
+and the steps that train them are the same."""
 FEATURES = {
     "price": {"kind": "numeric", "transform": "log"},
     "weight (kg)": {"kind": "numeric"},
@@ -135,10 +138,10 @@ class Shop:
             history.close()
         return fitted, history.entries
 
-    def fit_from(self, model: dict[str, Any], published: str) -> tuple[Model, list[dict[str, Any]]]:
+    def fit_from(self, model: dict[str, Any], published: str, **training: Any) -> tuple[Model, list[dict[str, Any]]]:
         """Fits a member that starts with the weights of a published model, and changes next to nothing."""
         still = {"name": "sgd", "learning_rate": 1e-12}
-        return self.fit(model, warm_start=published, optimizer=still, epochs=1)
+        return self.fit(model, warm_start=published, optimizer=still, epochs=1, **training)
 
     def document(self, name: str = "model") -> dict[str, Any]:
         """Returns the `model.json` of a trained member."""

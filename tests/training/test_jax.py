@@ -41,18 +41,19 @@ def in_jax(tmp_path_factory, artifacts, trained) -> Path:
     steps = frameworks.CASES | {"dropout": frameworks.DROPOUT, "dropout, one device": frameworks.DROPOUT | one_device}
 
     def build(folder: Path) -> None:
+        job = {"steps": steps, "resumed": DCN, "shop": str(artifacts.folder)}
         earlier = publish(trained("deepfm").folder / "model", folder / "published")
-        still = {"name": "sgd", "learning_rate": 1e-9}
-        trainings = {
-            "warm": {
-                "model": MODELS["deepfm"],
-                "training": {"warm_start": earlier, "optimizer": still, "epochs": 1, "precision": "mixed_bfloat16"},
+        job["warm_start"] = {"model": MODELS["deepfm"], "published": earlier}
+        optimizer = {"name": "adam", "learning_rate": 0.05}
+        settings = {"negative_rate": 0.5, "precision": "mixed_bfloat16", "optimizer": optimizer, "epochs": 2}
+        job["trainings"] = {
+            "own": {"model": {"family": "own", "module": COUNTING}, "training": settings},
+            "diverged": {
+                "model": DCN | {"cross_layers": 0},
+                "training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "batch_size": 60},
             },
-            "own": {"model": {"family": "own", "module": COUNTING}, "training": {"negative_rate": 0.5}},
-            "diverged": {"model": DCN, "training": {"optimizer": {"name": "sgd", "learning_rate": 1e30}}},
         }
-        shop = str(artifacts.folder)
-        frameworks.run_in_jax(folder, {"steps": steps, "trainings": trainings, "resumed": DCN, "shop": shop})
+        frameworks.run_in_jax(folder, job)
 
     return once(tmp_path_factory, "trained-in-jax", build)
 
@@ -77,9 +78,11 @@ def test_steps_with_dropout_do_not_depend_on_the_number_of_devices(in_jax):
     frameworks.assert_close(two, one)
 
 
-@pytest.mark.parametrize("case", [*frameworks.CASES][:3])
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.full if i else []) for i, c in enumerate([*frameworks.CASES][:3])]
+)
 def test_steps_compiled_by_xla_equal_those_of_tensorflow(case):
-    settings = frameworks.CASES[case]
+    settings = frameworks.CASES[case] | {"last": frameworks.BATCH}  # XLA compiles again for another number of rows
     compiled = settings | {"training": settings["training"] | {"xla": True}}
     frameworks.assert_close(frameworks.run_steps(compiled), frameworks.run_steps(settings))
 
@@ -91,18 +94,17 @@ def test_a_resumed_training_equals_an_uninterrupted_one(in_jax):
 
 
 @needs_jax
-@pytest.mark.parametrize("name", ["warm", "own"])
-def test_the_train_step_exports_a_saved_model(in_jax, artifacts, name):
-    summary = json.loads((in_jax / "results.json").read_text())[name]
+def test_the_train_step_exports_a_saved_model_as_float32(in_jax, artifacts):
+    summary = json.loads((in_jax / "results.json").read_text())["own"]
     assert "traceback" not in summary, summary
-    document = Shop.at(artifacts.folder, in_jax).document(name)
+    document = Shop.at(artifacts.folder, in_jax).document("own")
     assert document["backend"] == "jax" and {"jax", "jaxlib", "keras"} < set(document["versions"])
-    graph, loaded = TransformGraph(artifacts.graph), load_model(in_jax / name)
+    graph, loaded = TransformGraph(artifacts.graph), load_model(in_jax / "own")
     assert {layer.compute_dtype for layer in loaded.network.layers} <= {"float32", "int32"}
     assert loaded.fingerprint() == document["model_fingerprint"] == summary["fingerprint"]
     expected = loaded.predict(Dataset(artifacts.transformed), "test")[:, 0]
     raw = to_dense(next(Dataset(artifacts.examples).batches("test")), graph.raw_columns)
-    served = tf.saved_model.load(str(in_jax / name / "Format-Serving")).signatures["serialized_examples"]
+    served = tf.saved_model.load(str(in_jax / "own" / "Format-Serving")).signatures["serialized_examples"]
     scores = served(examples=tf.constant(to_examples(raw, graph.raw_columns)))["score"]
     np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
     assert document["valid"]["auc"] > 0.65
@@ -113,7 +115,7 @@ def test_a_warm_start_takes_the_weights_of_a_model_trained_by_tensorflow(in_jax,
     """The one epoch changes next to nothing, so both models return the same scores."""
     data = Dataset(artifacts.transformed)
     earlier = load_model(trained("deepfm").folder / "model").predict(data, "valid")
-    assert load_model(in_jax / "warm").predict(data, "valid") == pytest.approx(earlier, abs=1e-5)
+    assert np.load(in_jax / "warm_start.npy") == pytest.approx(earlier, abs=1e-5)
 
 
 @needs_jax
@@ -123,7 +125,13 @@ def test_divergence_is_reported(in_jax):
     assert not (in_jax / "diverged").exists()
 
 
-def test_skew_is_reported_by_the_process_that_exports(shop, trained):
+def test_skew_is_reported_by_the_process_that_exports(shop, trained, monkeypatch):
+    """Here the function of that process runs in this one."""
+
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, export._main(json.loads(command[-1])))
+
+    monkeypatch.setattr(export.subprocess, "run", run)
     folder, graph, raw = shop.folder / "model", TransformGraph(shop.graph), Dataset(shop.examples)
     shutil.copytree(trained("lr").folder / "model", folder)
     correct = sample(load_model(folder), raw, Dataset(shop.transformed))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.training.conftest import DCN, FEATURES, MODELS, ROWS, Shop, Stop, StopAfter, make_shop, shop_tables
+from tests.training.conftest import DCN, FEATURES, GBDT, MODELS, ROWS, Shop, Stop, StopAfter, make_shop, shop_tables
 from tidemill.models import load_model
 from tidemill.runtime import PREEMPTED_EXIT_CODE, step
 from tidemill.steps.train import TrainSpec
@@ -198,16 +198,25 @@ def test_a_killed_network_resumes_and_sees_each_row_once_in_each_epoch(tmp_path)
     assert np.array_equal(counts[: ROWS["train"]], np.full(ROWS["train"], 60.0))
 
 
-@pytest.mark.parametrize("bagging", [1.0, 0.7])
-def test_killed_trees_resume_or_start_over_if_they_bag_rows(shop, bagging):
-    model = MODELS["gbdt"] | {"rounds": 1500, "learning_rate": 0.01, "bagging_fraction": bagging}
-    stopping = {"metric": "auc", "patience": 60, "rounds": 1500}
-    trainings = Trainings(shop, model | {"feature_fraction": 0.6}, early_stopping=stopping)
+def test_trees_that_bag_rows_start_over(shop):
+    whole, entries = replace(shop, folder=shop.folder / "whole").fit(GBDT)
+    with pytest.raises(Stop):
+        shop.fit(GBDT, progress=StopAfter(6), checkpoint_seconds=1e-9)
+    last = StopAfter()
+    again, entries_again = shop.fit(GBDT, progress=last, checkpoint_seconds=1e-9)
+    assert not any(phase.startswith("resumes") for phase in last.phases)
+    assert again.fingerprint() == whole.fingerprint()
+    assert metrics(entries_again) == metrics(entries)
+
+
+def test_killed_trees_resume(shop):
+    model = MODELS["gbdt"] | {"rounds": 1500, "learning_rate": 0.01, "bagging_fraction": 1.0, "feature_fraction": 0.6}
+    trainings = Trainings(shop, model, early_stopping={"metric": "auc", "patience": 60, "rounds": 1500})
     trainings.finish("whole")
-    for how in (signal.SIGTERM, signal.SIGKILL) if bagging == 1 else (signal.SIGTERM,):
+    for how in (signal.SIGTERM, signal.SIGKILL):
         trainings.interrupt("killed", how)
     trainings.finish("killed")
-    assert trainings.resumed == 0 if bagging < 1 else trainings.resumed > 0
+    assert trainings.resumed > 0
     trainings.assert_equal("whole", "killed")
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.training.conftest import DCN, make_shop, shop_tables
 from tidemill.artifacts.examples import Dataset
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.full]
 ROWS = {"train": 20_000, "valid": 2_000, "test": 20_000}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.conftest import MODELS
+from tests.training.conftest import MODELS, NAMES
 from tidemill.artifacts.examples import Dataset
 from tidemill.artifacts.model import read_inputs
 from tidemill.errors import Code, TidemillError
@@ -21,7 +21,7 @@ from tidemill.transform.raw import SENTINELS, RawColumn, to_dense
 pytestmark = pytest.mark.tensorflow
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_both_signatures_score_raw_rows_and_missing_values(trained, name):
     shop = trained(name)
     folder = shop.folder / "model"

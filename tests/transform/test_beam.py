@@ -130,7 +130,7 @@ def test_missing_package_of_a_runner_is_reported(monkeypatch: pytest.MonkeyPatch
 
 
 SPLITS = {"train": example_table(700, 1, 0.0), "test": example_table(30, 2, 0.0)}
-KINDS = {name: FEATURES[name] for name in ("zscore", "minmax", "buckets", "text_top", "integer", "hashed", "crossed")}
+KINDS = {name: FEATURES[name] for name in ("zscore", "buckets", "text_top", "crossed")}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,16 @@ def day(number: int, rows: int = 400) -> pa.Table:
 
 
 class Daily:
-    """An experiment over a folder that grows by one file per day."""
+    """An experiment over a folder that grows by one file per day.
+
+    Attributes:
+        by: How rows are split.
+        cached: The cached files after the first day.
+    """
 
     def __init__(self, folder: Path, by: str):
-        self.folder, self.root = folder, str(folder / "root")
+        self.folder, self.by, self.root = folder, by, str(folder / "root")
+        self.cached: set[Path] = set()
         (folder / "days").mkdir(parents=True)
         split = {"by": by, "span": "day"} | ({"column": "at"} if by == "time" else {})
         self.experiment = {
@@ -96,34 +103,37 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("by", ["random", "time"])
-def test_new_day_with_the_cache_gives_the_same_bytes_as_without(tmp_path: Path, by: str):
-    daily = Daily(tmp_path, by)
-    for number in range(1, 6):
+@pytest.fixture(scope="module", params=["random", "time"])
+def daily(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Daily:
+    """An experiment after two days: `monday` and `tuesday` with the cache, and `whole` without on the second day."""
+    daily = Daily(tmp_path_factory.mktemp("daily"), request.param)
+    for number in range(1, 5):
         daily.add(number)
     daily.run("monday", analyzer_cache=True)
-    cached = set((tmp_path / "root" / "analyzer_cache").iterdir())
-    daily.add(6)
-    tuesday, whole = daily.run("tuesday", analyzer_cache=True), daily.run("whole", analyzer_cache=False)
+    daily.cached = set((daily.folder / "root" / "analyzer_cache").iterdir())
+    daily.add(5)
+    daily.run("tuesday", analyzer_cache=True)
+    daily.run("whole", analyzer_cache=False)
+    return daily
+
+
+def test_new_day_with_the_cache_gives_the_same_bytes_as_without(daily: Daily):
     for name in ("transform_graph", "transformed"):
-        assert contents(tuesday / name) == contents(whole / name)
-    new = set((tmp_path / "root" / "analyzer_cache").iterdir()) - cached
+        assert contents(daily.folder / "tuesday" / name) == contents(daily.folder / "whole" / name)
+    new = set((daily.folder / "root" / "analyzer_cache").iterdir()) - daily.cached
     # By time, the bounds between the splits move with a new day, here by less than two days.
-    assert len(cached) == (5 if by == "random" else 4)
-    assert 1 <= len(new) <= (1 if by == "random" else 2)
+    assert len(daily.cached) == 4
+    assert 1 <= len(new) <= (1 if daily.by == "random" else 2)
 
 
-def test_cached_files_are_not_read(tmp_path: Path):
+@pytest.mark.parametrize("daily", ["random"], indirect=True)
+def test_cached_files_are_not_read(daily: Daily, tmp_path: Path):
     """Their pages are overwritten after the first day; only the footers are still read."""
-    daily = Daily(tmp_path, "random")
-    for number in (1, 2):
-        daily.add(number)
-    old = Dataset(daily.run("monday", analyzer_cache=True) / "examples")
-    daily.add(3)
-    new = Dataset(daily.run("tuesday", analyzer_cache=False) / "examples")
+    old = Dataset(daily.folder / "monday" / "examples")
+    new = Dataset(shutil.copytree(daily.folder / "tuesday" / "examples", tmp_path / "examples"))
     old_fingerprints = {file.fingerprint for file in old.splits["train"].files}
     entries = [file for file in new.splits["train"].files if file.fingerprint in old_fingerprints]
-    assert len(entries) == 2
+    assert len(entries) == 4
     for entry in entries:
         with open(new.path / entry.name, "r+b") as file:
             first = pq.read_metadata(file).row_group(0).column(0)
@@ -132,7 +142,7 @@ def test_cached_files_are_not_read(tmp_path: Path):
     features = PreprocessSpec.model_validate(spec(features=FEATURES).model_dump()).features
     (tmp_path / "made").mkdir()
     arguments = FeaturesFunction(features), feature_columns(features, new.schema()), new, tmp_path / "made"
-    LocalEngine(analyzer_cache=tmp_path / "root" / "analyzer_cache").analyse(*arguments, Progress("preprocess"))
+    LocalEngine(analyzer_cache=daily.folder / "root" / "analyzer_cache").analyse(*arguments, Progress("preprocess"))
     assert (tmp_path / "made" / "transform_fn" / "saved_model.pb").is_file()
     with pytest.raises(Exception, match=r"(?i)parquet|decompress|corrupt|zstd|page|invalid|thrift"):
         LocalEngine().analyse(*arguments, Progress("preprocess"))

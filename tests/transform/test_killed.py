@@ -18,7 +18,7 @@ from tidemill.transform.graph import TransformGraph
 
 pytestmark = pytest.mark.process
 ROWS = 10_000
-KILLS, ATTEMPTS = 3, 20
+KILLS, ATTEMPTS = 2, 20
 
 
 def step(folder: Path, out: Path, root: Path, events: Path, analyzer_cache: bool) -> None:

@@ -56,23 +56,17 @@ def artifact_files(examples: Dataset, folder: Path, **settings) -> dict[str, byt
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_threads_and_the_analyzer_cache_give_the_same_bytes(examples: Dataset, tmp_path: Path):
-    analyzer_cache = tmp_path / "analyzer_cache"
+def test_threads_and_the_analyzer_cache_give_the_same_bytes_and_cached_files_are_not_read(
+    examples: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = {"analyzer_cache": tmp_path / "analyzer_cache", "threads": 4}
     want = artifact_files(examples, tmp_path / "one", threads=1)
     assert any(name.startswith(f"{TRANSFORM_FN}/assets/") for name in want)
-    for number, settings in enumerate(
-        [{"threads": 4}, {"analyzer_cache": analyzer_cache}, {"analyzer_cache": analyzer_cache, "threads": 3}]
-    ):
-        assert artifact_files(examples, tmp_path / str(number), **settings) == want
-
-
-def test_cached_files_are_not_read(examples: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    analyzer_cache = tmp_path / "analyzer_cache"
-    want = artifact_files(examples, tmp_path / "first", analyzer_cache=analyzer_cache)
+    assert artifact_files(examples, tmp_path / "first", **settings) == want
     for reader in (parquet_rows._RowGroupUnit, scan_tally.ScanTally):
         name = "batches" if reader is parquet_rows._RowGroupUnit else "run"
         monkeypatch.setattr(reader, name, lambda *_, **__: pytest.fail("read"))
-    assert artifact_files(examples, tmp_path / "second", analyzer_cache=analyzer_cache) == want
+    assert artifact_files(examples, tmp_path / "second", **settings) == want
 
 
 def test_rejects_an_analyzer_that_only_beam_runs_before_rows_are_read(

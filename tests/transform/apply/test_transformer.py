@@ -69,7 +69,7 @@ def check(folder: Path, function: Function, table: pa.Table, **writing: object) 
     return transformer
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
 @given(function=functions(), table=tables(), dictionary=st.booleans())
 def test_random_functions(
     tmp_path_factory: pytest.TempPathFactory, function: Function, table: pa.Table, dictionary: bool

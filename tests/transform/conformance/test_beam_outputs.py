@@ -24,6 +24,8 @@ from tests.transform.recordings import Recording
 pytestmark = pytest.mark.tensorflow
 AS_BATCHES = ("scalers", "quantiles", "applied_vocabularies", "composite_tensors")
 """The cases whose record batches are compared in each test run, and not only in `make test-all`."""
+COVERED = ("approximate", "bucketizers_per_key", "counts_per_key", "elementwise_reductions", "histograms", "tukey")
+"""The cases whose analyzers `analysis.test_analyzers` compares with Beam's, also without rows."""
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +42,22 @@ def assert_like_beam(case: Case, rows: RowFiles, recording: Recording, folder: P
     assert_same_rows(case, rows.table, recording.table(f"{case.name}/rows.parquet"), sample_rows(local))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def parameters(cases: list[Case], full: tuple[str, ...]) -> list:
+    """Returns the parameters of a test, of which some run only in `make test-all`."""
+    return [pytest.param(c, id=c.name, marks=pytest.mark.full if c.name in full else []) for c in cases]
+
+
+@pytest.mark.parametrize("case", parameters(CASES, COVERED))
 def test_parquet_files_give_beams_outputs(case: Case, rows: RowFiles, tmp_path: Path):
     assert_like_beam(case, rows, Recording("cases"), tmp_path, parquet_rows(rows))
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, id=c.name, marks=[] if c.name in AS_BATCHES else pytest.mark.full) for c in CASES]
-)
+@pytest.mark.parametrize("case", parameters(CASES, tuple(c.name for c in CASES if c.name not in AS_BATCHES)))
 def test_record_batches_give_beams_outputs(case: Case, rows: RowFiles, tmp_path: Path):
     assert_like_beam(case, rows, Recording("cases"), tmp_path, batch_rows(rows))
 
 
-@pytest.mark.parametrize("case", CASES_WITHOUT_ROWS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", parameters(CASES_WITHOUT_ROWS, (*COVERED, "moments", "quantiles")))
 def test_an_analysis_without_rows_gives_beams_outputs(case: Case, rows: RowFiles, tmp_path: Path):
     """The result is applied to rows."""
     recording = Recording("cases_without_rows")
@@ -66,8 +71,8 @@ def test_an_analysis_without_rows_gives_beams_outputs(case: Case, rows: RowFiles
 @pytest.mark.parametrize(
     ("form", "name"),
     [
-        pytest.param(form, str(number), marks=[] if number % 2 == remainder else pytest.mark.full)
-        for remainder, form in enumerate(("parquet", "batches"))
+        pytest.param(form, str(number), marks=[] if number == tested else pytest.mark.full)
+        for tested, form in ((0, "parquet"), (3, "batches"))
         for number in range(RANDOM_PROGRAMS)
     ],
 )

@@ -134,7 +134,7 @@ def first_nine(rows: RowFiles) -> RowFiles:
 @pytest.mark.parametrize("function", FUNCTIONS[1:])
 def test_accumulators_of_nine_in_ten_files_do_not_change_a_bit(function, rows: RowFiles, expected, tmp_path: Path):
     settings = {"analyzer_cache": tmp_path / "cache"}
-    artifact(function, parquet_rows(first_nine(rows), keys=keys(9)), rows, tmp_path / "nine", **settings)
+    analyze_rows(function, parquet_rows(first_nine(rows), keys=keys(9)), tmp_path / "nine", **settings)
     for name in ("ten", "again"):
         source = parquet_rows(rows, keys=keys(10))
         assert_same_files(artifact(function, source, rows, tmp_path / name, **settings), expected(function))
@@ -154,7 +154,7 @@ def with_other_values(rows: RowFiles, folder: Path) -> RowFiles:
 def test_cached_files_are_not_read_and_damaged_entries_are_computed_again(rows: RowFiles, expected, tmp_path: Path):
     """The cached files are replaced under the same keys, so that reading them would change the result."""
     settings = {"analyzer_cache": tmp_path / "cache"}
-    artifact(every_analyzer, parquet_rows(first_nine(rows), keys=keys(9)), rows, tmp_path / "nine", **settings)
+    analyze_rows(every_analyzer, parquet_rows(first_nine(rows), keys=keys(9)), tmp_path / "nine", **settings)
     others = with_other_values(rows, tmp_path / "others")
     cached = artifact(every_analyzer, parquet_rows(others, keys=keys(10)), rows, tmp_path / "cached", **settings)
     assert_same_files(cached, expected(every_analyzer))
