@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plain_graphs import pytest_runtest_setup, pytest_runtest_teardown  # noqa: F401
 from tests.publishing.tiny import save_tiny_model
 from tests.storage.conftest import bucket, emulator  # noqa: F401
 from tests.training.conftest import artifacts, trained  # noqa: F401

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.plain_graphs import pytest_runtest_setup, pytest_runtest_teardown  # noqa: F401
 from tests.sharing import once
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.experiment.source import Split
