@@ -1,4 +1,4 @@
-"""Lists the packages; everything else about the distribution stands in setup.cfg.
+"""Lists the packages; everything else about the distribution is in setup.cfg.
 
 `components/` and `pipelines/` are installed below `tidemill`, which `find:` in setup.cfg cannot express.
 """

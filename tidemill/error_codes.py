@@ -289,9 +289,12 @@ class Code(enum.Enum):
     NOT_BLESSED = Explanation(
         "not-blessed",
         summary="No model passed the gates, so nothing is published.",
-        cause="A metric of the test split is below the threshold of `evaluation.gates`, or worse than the baseline.",
+        cause=(
+            "A metric of the test split is below `min` or above `max` of its gate in `evaluation.gates`, or it is not "
+            "better than the baseline by the required amount."
+        ),
         example=(
-            "evaluation.gates: got dcn_v2 (not blessed: auc 0.6000 is below 0.9); improve the model or change "
+            "evaluation.gates: got dcn_v2 (not blessed: AUC 0.6000 is below 0.9); improve the model or change "
             "evaluation.gates."
         ),
         remedy=(
@@ -322,7 +325,7 @@ class Code(enum.Enum):
         "incomplete-artifact",
         summary="An artifact lacks its manifest, or its bytes do not match the manifest.",
         cause="A file of an earlier run was removed or edited, or an artifact was copied partly.",
-        example="/data/model/model.json: got 0 bytes, 2 in the manifest; run the step that wrote it again.",
+        example="/data/model/model.json: got 0 bytes, 2 in the manifest; rerun the step that wrote it.",
         remedy="Run the step again; `tidemill run --no-cache` runs every step.",
     )
     UNUSABLE_PATH = Explanation(

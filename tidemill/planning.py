@@ -62,7 +62,7 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
         baseline=_PREVIOUS,
         warm_start=_PREVIOUS,
     )
-    run_fingerprint = fingerprint.of_json([_json(spec) for spec in _member_specs(context)])
+    run_fingerprint = fingerprint.of_json([experiment.training.folds, *map(_json, _member_specs(context))])
     baseline = model_store.newest(root, experiment.name, exclude_run=run_fingerprint)
     uses_baseline = experiment.training.warm_start == _PREVIOUS
     context = replace(context, baseline=baseline, warm_start=_network(baseline) if uses_baseline else None)

@@ -19,9 +19,11 @@ from tests.docs.samples import EXPERIMENT, without_numbers
 from tests.publishing.tiny import member, publish_spec
 from tests.validation.shop_data import run as validate
 from tests.validation.shop_data import shop
-from tidemill.artifacts import artifact, model_store
+from tidemill.artifacts import artifact, evaluation_artifact, model_store
 from tidemill.errors import Code, TidemillError, from_system_error
+from tidemill.evaluation.blessing import check_gates
 from tidemill.experiment import parse
+from tidemill.experiment.evaluation import Gate
 from tidemill.local import run_record
 from tidemill.local.run_checks import check_files
 from tidemill.planning import check_supported
@@ -169,6 +171,9 @@ def transform_failed(folder: Path, fixed: bool) -> None:
 def not_blessed(folder: Path, fixed: bool) -> None:
     (folder / "serving").mkdir()
     model, evaluation = member(folder, folder / "serving", "dcn_v2", 0.6, blessed=fixed)
+    document = evaluation_artifact.read_document(evaluation)
+    checks = check_gates({"auc": Gate(min=0.5 if fixed else 0.9)}, document["test"])
+    evaluation_artifact.write(evaluation, {**document, "reasons": [check["text"] for check in checks]}, "")
     publish(publish_spec(), [model], [evaluation], root=str(folder / "root"))
 
 

@@ -190,7 +190,7 @@ def test_reports_damaged_files_of_the_right_size(tmp_path: Path, engine: str, da
 def test_rejects_a_manifest_without_a_dataset(tmp_path: Path, text: bytes):
     examples = write_examples(tmp_path / "examples", {"train": small_table()})
     (tmp_path / "examples" / "manifest.json").write_bytes(text)
-    with pytest.raises(TidemillError, match="run the step that wrote it again") as caught:
+    with pytest.raises(TidemillError, match="rerun the step that wrote it") as caught:
         Dataset(examples)
     assert caught.value.code is Code.INCOMPLETE_ARTIFACT
 

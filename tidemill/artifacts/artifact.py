@@ -28,7 +28,7 @@ __all__ = [
     "seal",
     "write_folder",
 ]
-_RERUN = "run the step that wrote it again"
+_RERUN = "rerun the step that wrote it"
 
 
 def incomplete(path: str | os.PathLike[str], got: str, want: str = _RERUN) -> TidemillError:

@@ -50,8 +50,10 @@ class Lineage(TypedDict):
     experiment: NotRequired[dict[str, Any]]
     """The experiment file; this entry and those below come from the plan."""
     source_fingerprint: NotRequired[str]
-    code: NotRequired[str]
+    code: NotRequired[dict[str, Any]]
+    """`version` of Tidemill, and `steps`: the code's fingerprint and the libraries' versions by step."""
     baseline: NotRequired[str | None]
+    """URI of the published model that the run was compared with."""
 
 
 def models_uri(root: str, name: str) -> str:

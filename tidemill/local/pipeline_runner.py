@@ -1,4 +1,4 @@
-"""Running a compiled pipeline with kfp.local, and watching it.
+"""The runner of compiled pipelines: runs one with kfp.local and follows its steps.
 
 kfp.local has no events, keeps no logs and prints what it does, so this module replaces a few of its private functions
 while a pipeline runs. All such knowledge about kfp is here; `check_kfp` compares it with the kfp that is installed.
@@ -14,7 +14,7 @@ import os
 import shlex
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ _EXPECTED = [
 ]
 _EXECUTOR_INPUT = "--executor_input"
 _LONGEST_VALUE = 500
+_CHANNEL = "pipelinechannel--"
+_CHANNEL_PLACEHOLDER = f"{{{{$.inputs.parameters['{_CHANNEL}"
 
 
 def check_kfp() -> None:
@@ -75,7 +77,7 @@ class PipelineRunner:
     Args:
         steps: The steps of the pipeline; their states follow the run.
         root: Folder below which artifacts (`artifacts/`) and the cache (`cache/`) are kept.
-        log: File for what kfp itself has to say.
+        log: File for log records of kfp and other libraries.
         temporary: Folder for temporary files of kfp and of the steps.
         use_cache: Whether finished steps of earlier runs are used. Results are put into the cache in any case.
         on_key: Called with each cacheable step and its key before the step is looked up in the cache.
@@ -104,7 +106,7 @@ class PipelineRunner:
         self._current = threading.local()
 
     def run(self, pipeline: Path, spec: dict, arguments: dict[str, Any]) -> None:
-        """Runs the pipeline to its end, be it good or bad: the steps' states tell.
+        """Runs the pipeline to its end, whether it succeeds or fails; see the steps' states.
 
         Args:
             pipeline: The compiled YAML.
@@ -151,10 +153,10 @@ class PipelineRunner:
                 setattr(owner, name, replacement)
             yield
 
-    def _task(self, execute):
-        """Stands for kfp's `execute_single_task`: cache look-up, run, outputs."""
+    def _task(self, execute: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps kfp's `execute_single_task` (cache look-up, run, outputs), so that `Steps` follows the task."""
 
-        def run(**task):
+        def run(**task: Any) -> tuple[dict[str, Any], status.Status]:
             iteration = task["pipeline_resource_name"].partition("/")[2]
             label = self._item_label(task["io_store"]) if iteration else None
             step = self._steps.start(task["task_name"], iteration, label)
@@ -178,7 +180,7 @@ class PipelineRunner:
         return run
 
     def _process(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
-        """Stands for kfp's `run_local_subprocess`."""
+        """Runs a step's command, in the place of kfp's `run_local_subprocess`. Returns the exit code."""
         step = self._current.step
         self._current.command = full_command
         env = {
@@ -209,8 +211,8 @@ class PipelineRunner:
             fork_server.shared(env)
         return None
 
-    def _cached(self, get):
-        """Stands for `LocalCache.get`, which is content with an artifact of which a part is left."""
+    def _cached(self, get: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps `LocalCache.get`, which accepts an artifact of which a part is left, and rejects such an artifact."""
 
         def whole(local_cache: cache.LocalCache, key: str) -> dict | None:
             outputs = get(local_cache, key) if self._use_cache else None
@@ -222,12 +224,13 @@ class PipelineRunner:
         return whole
 
     def _compute_key(self, compute: Callable[..., str]) -> Callable[..., str]:
-        """Wraps `LocalCache.compute_key` so that `on_key` receives what goes into the key."""
+        """Wraps `LocalCache.compute_key`: leaves out resource requests, and passes `on_key` what goes into the key."""
 
         def compute_and_report(local_cache: cache.LocalCache, **content: Any) -> str:
+            content["arguments"] = arguments = without_resources(content["arguments"])
             key = compute(local_cache, **content)
             if self._on_key is not None:
-                arguments = content.pop("arguments")
+                del content["arguments"]
                 inputs = {name: value for name, value in arguments.items() if _is_artifact(value)}
                 parameters = {name: value for name, value in arguments.items() if name not in inputs}
                 self._on_key(self._current.step, step_key(key, parameters, inputs, content))
@@ -235,14 +238,15 @@ class PipelineRunner:
 
         return compute_and_report
 
-    def _item_label(self, io_store) -> str | None:
+    def _item_label(self, io_store: Any) -> str | None:
+        """Returns the name of the loop's item that a task belongs to; None if it belongs to none."""
         for name in reversed(self._loop_items):
             with contextlib.suppress(ValueError):
                 return iteration_label(io_store.get_parent_input(name))
         return None
 
     def _written(self) -> dict:
-        """The output artifacts of a failed step that exist all the same, such as a report."""
+        """Returns the output artifacts that a failed step wrote all the same, such as a report."""
         command = self._current.command
         if not command or _EXECUTOR_INPUT not in command:
             return {}
@@ -256,8 +260,21 @@ class PipelineRunner:
         return written
 
 
+def without_resources(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a step's arguments without its CPU, memory and accelerator requests, which change no result.
+
+    kfp passes a request that is known only at run time as two arguments: a value named `pipelinechannel--…`, and a
+    placeholder that refers to it.
+    """
+    return {
+        name: value
+        for name, value in arguments.items()
+        if not name.startswith(_CHANNEL) and not (isinstance(value, str) and value.startswith(_CHANNEL_PLACEHOLDER))
+    }
+
+
 def needs_server(libraries: Collection[str]) -> bool:
-    """Whether a step with these libraries imports TensorFlow as the fork server does.
+    """Returns whether a step with these libraries imports TensorFlow as the fork server does.
 
     With JAX, Keras must be imported with another backend.
     """
@@ -283,7 +300,7 @@ def _arguments(owner: object, name: str) -> list[str] | None:
 
 
 def _replace_python(full_command: list[str], new_executable: str) -> list[str]:
-    """kfp's own replaces `python3` in every argument, also in the paths and texts that a step is given."""
+    """Replaces `python3` in a step's scripts. kfp's own function also replaces it in the step's arguments."""
     # A shell script or two, the component's source, and from here on its arguments.
     scripts = full_command.index(_EXECUTOR_INPUT) - 1
     quoted = shlex.quote(new_executable)
@@ -296,7 +313,7 @@ def _is_artifact(value: object) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    """False for a local folder with a manifest that does not fit its files."""
+    """Returns False for a local folder whose manifest lists a missing file or another size."""
     artifacts = value if isinstance(value, list) else [value]
     folders = [Path(item.uri) for item in artifacts if isinstance(item, dsl.Artifact)]
     try:
@@ -319,7 +336,7 @@ def _describe(value: object) -> object:
 
 
 def _read_error(step: Step, exit_code: int | None) -> dict:
-    """What a failed step wrote about itself; without that, how it ended."""
+    """Returns the error that a failed step wrote; without one, an error with its exit code or signal."""
     if step.error_file.is_file():
         return json.loads(step.error_file.read_text(encoding="utf-8"))
     if exit_code is not None and exit_code < 0:
@@ -336,7 +353,7 @@ def _as_error(error: Exception) -> dict:
 
 
 def _loop_items(spec: dict) -> Iterator[str]:
-    """The names under which loops hand out their items, outer loops first."""
+    """Yields the names under which loops pass on their items, outer loops first."""
     dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
     for dag in dags:
         for task in dag.get("tasks", {}).values():

@@ -15,7 +15,7 @@ CODE = StepCode("train", libraries=("numpy", "pyarrow", "scipy", "tensorflow", "
 
 
 class Fold(Section):
-    """The part of the train split that one training leaves out and scores."""
+    """The part of the train split that one training run leaves out and scores."""
 
     index: int
     """Number of this fold, from 0."""
@@ -34,6 +34,7 @@ class TrainSpec(StepSpec):
     """The experiment's name, which names the folder of its logs."""
     model: Model
     training: Training
+    """The section `training`, without `folds`. `retries` and `checkpoint_*` do not change the result, but rerun the step."""
     labels: Labels
     split: Split
     fold: Fold | None = None
@@ -41,7 +42,9 @@ class TrainSpec(StepSpec):
 
 def plan(context: TrainingContext) -> list[TrainSpec]:
     """Plans one step for each member."""
-    experiment, training = context.experiment, context.experiment.training
+    experiment = context.experiment
+    # A fold has its own section, and a step without one does not read this setting.
+    training = experiment.training.model_copy(update={"folds": None})
     if training.warm_start == "previous":
         training = training.model_copy(update={"warm_start": context.warm_start})
     return [
