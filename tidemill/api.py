@@ -42,7 +42,7 @@ class RunFailed(Exception):
 
     Attributes:
         result: The run up to the failure, with its steps, logs and reports.
-        code: The error code if a user's mistake made the step fail; None otherwise.
+        code: The error code if a user error made the step fail; None otherwise.
     """
 
     def __init__(self, result: FinishedRun):
@@ -56,7 +56,7 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Report:
-    """An HTML report of a run. A notebook shows it when it is the last value of a cell."""
+    """An HTML report of a run. A notebook displays it if it is a cell's last value."""
 
     path: Path
 
@@ -80,8 +80,8 @@ class FinishedRun:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """The metrics of the test split, one row per model, with the columns `objective` (on the valid split) and
-        `blessed` behind them."""
+        """The metrics of the test split, one row per model, followed by the columns `objective` (on the valid
+        split) and `blessed`."""
         import pandas as pd
 
         members = self._ended.results.members
@@ -104,12 +104,12 @@ class FinishedRun:
 
     @property
     def every_step_cached(self) -> bool:
-        """Whether every step that can be cached was."""
+        """Whether every step that can be cached was cached."""
         return self._ended.run.every_step_cached
 
     @property
     def reports(self) -> dict[str, Report]:
-        """The reports by `<step>-<output>`. A notebook shows each of them."""
+        """The reports by `<step>-<output>`. A notebook displays a report that is a cell's last value."""
         return {path.stem: Report(path) for path in self._ended.results.reports}
 
     @property
@@ -242,7 +242,7 @@ def run(
 
     Raises:
         TidemillError: A mistake that is found before the first step, such as `missing-file` or `invalid-value`.
-        RunFailed: A step failed. `code` is set if a mistake of the user made it fail.
+        RunFailed: A step failed. `code` is set if a user error made it fail.
         KeyboardInterrupt: The run was interrupted. Finished steps are kept: the same call resumes after them.
 
     Example:

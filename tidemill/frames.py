@@ -1,4 +1,4 @@
-"""Arrow tables from data frames, and data frames from Arrow tables."""
+"""Conversions between data frames and Arrow tables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Frame = Any
 
 
 def as_table(data: Frame) -> pa.Table:
-    """Returns data in memory as an Arrow table. NaN of pandas becomes null.
+    """Returns data in memory as an Arrow table. NaN in a pandas frame becomes null.
 
     Raises:
-        TidemillError: `feature-type` for any other object.
+        TidemillError: `feature-type` for an object that is not a `Frame`.
     """
     if isinstance(data, pa.Table):
         return data
@@ -41,7 +41,7 @@ def as_frame_like(table: pa.Table, data: Frame) -> Frame:
 
     Args:
         table: As many rows as `data`, in the same order.
-        data: What `as_table` took.
+        data: The frame that `as_table` converted.
 
     Returns:
         A pandas data frame with the index of `data`, a Polars data frame, or the table itself.

@@ -1,4 +1,4 @@
-"""Planning: turns an experiment and the present state of its sources into the specs of the steps.
+"""The planning of pipelines: turns an experiment and the present state of its sources into the specs of the steps.
 
 Planning always runs. It looks at the sources and at the published models, so that the engine can cache every later step
 by content. The planner of each step is in `tidemill.steps`.
@@ -127,7 +127,7 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
 
 
 def check_supported(experiment: Experiment) -> None:
-    """Refuses settings that this version cannot carry out.
+    """Rejects settings that this version does not support.
 
     Raises:
         TidemillError: `unsupported`.
@@ -143,7 +143,7 @@ def check_supported(experiment: Experiment) -> None:
 
 
 def placement(resources: Resources) -> dict[str, Any]:
-    """Returns where a step runs on a cluster, as values that KFP takes at run time.
+    """Returns a step's placement on a cluster, as values that KFP accepts at run time.
 
     Returns:
         `cpu`, `memory`, `accelerator_type` (the resource's name) and `accelerator_count` as texts; `node_selector`,
@@ -167,14 +167,14 @@ def placement(resources: Resources) -> dict[str, Any]:
 
 
 def _member_specs(context: TrainingContext) -> Sequence[StepSpec]:
-    """The specs that decide the members' models and evaluations."""
+    """Returns the specs that decide the members' models and evaluations."""
     members = [model.name for model in context.experiment.models]
     before = [ingest.plan(context), validate.plan(context), preprocess.plan(context)]
     return [*before, *train.plan(context), *(evaluate.plan(context, [member]) for member in members)]
 
 
 def _check_training(experiment: Experiment, cross_validate: bool) -> None:
-    """Refuses settings with which a later step of a training pipeline would fail."""
+    """Rejects settings with which a later step of a training pipeline would fail."""
     check_supported(experiment)
     labels, split = experiment.label_columns(), experiment.split
     if cross_validate and len(labels) > 1:
@@ -212,7 +212,7 @@ def _schema_text(experiment: Experiment) -> str | None:
 
 
 def _network(baseline: str | None) -> str | None:
-    """Returns the baseline if it is a single network, which a training can start from."""
+    """Returns the baseline if it is a single network, whose weights training can start from."""
     if baseline is None:
         return None
     config = model_store.model_document(baseline).config

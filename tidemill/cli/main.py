@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tidemill
 from tidemill.errors import EXIT_CODE, TidemillError, from_system_error
 from tidemill.local.definitions import pipeline_names
 
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _DEFAULT_ROOT = ".tidemill"
 
 
@@ -23,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments. Defaults to those of the process.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 1 for any other failure.
+        The exit code: 0, 2 for a user error, 130 after Ctrl-C, 1 for any other failure.
     """
     try:
         args = build_parser().parse_args(argv)
@@ -74,7 +76,7 @@ def _add(commands, name: str, command: str, text: str) -> argparse.ArgumentParse
     return parser
 
 
-def _add_validate(commands) -> None:
+def _add_validate(commands: _Commands) -> None:
     parser = _add(commands, "validate", "validate_command:validate", "Check an experiment file and its local files.")
     parser.add_argument("file", metavar="FILE", help="the experiment file")
     parser.add_argument(
@@ -84,14 +86,14 @@ def _add_validate(commands) -> None:
     )
 
 
-def _add_schema(commands) -> None:
+def _add_schema(commands: _Commands) -> None:
     parser = _add(
         commands, "schema", "validate_command:schema", "Print the JSON Schema of the experiment file, for editors."
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write it to a file instead")
 
 
-def _add_run(commands) -> None:
+def _add_run(commands: _Commands) -> None:
     parser = _add(commands, "run", "run_command:run", "Run a pipeline on this machine.")
     parser.add_argument("file", metavar="FILE", help="the experiment file")
     names = ", ".join(pipeline_names())
@@ -108,14 +110,14 @@ def _add_run(commands) -> None:
     parser.add_argument("--plain", action="store_true", help="print one line per event, as without a terminal")
 
 
-def _add_report(commands) -> None:
+def _add_report(commands: _Commands) -> None:
     parser = _add(commands, "report", "runs_command:report", "Print the paths of a run's HTML reports.")
     parser.add_argument("run", metavar="RUN", nargs="?", help="a run's id or its start; defaults to the newest run")
     parser.add_argument("--open", action="store_true", help="open them in the browser")
     _add_root(parser)
 
 
-def _add_runs(commands) -> None:
+def _add_runs(commands: _Commands) -> None:
     parser = commands.add_parser("runs", help="List runs, or show one.", description="List runs, or show one.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = _add(actions, "list", "runs_command:list_all", "List the runs, the newest first.")
@@ -126,7 +128,7 @@ def _add_runs(commands) -> None:
     _add_root(showing)
 
 
-def _add_explain(commands) -> None:
+def _add_explain(commands: _Commands) -> None:
     text = "Show what decides whether a step runs again, and what changed since the run before."
     parser = _add(commands, "explain", "explain:explain", text)
     parser.add_argument("step", metavar="STEP", help="a step's name, or its task's, such as train")
@@ -135,7 +137,7 @@ def _add_explain(commands) -> None:
     _add_root(parser)
 
 
-def _add_compile(commands) -> None:
+def _add_compile(commands: _Commands) -> None:
     text = "Compile the components and pipelines to YAML, and write the generated tables of READMEs and pages of docs/."
     parser = _add(commands, "compile", "compile_command:compile_all", text)
     parser.add_argument("names", metavar="NAME", nargs="*", help="components or pipelines; defaults to all, and docs/")

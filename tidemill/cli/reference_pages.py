@@ -83,7 +83,7 @@ def configuration_page() -> str:
 
 
 class _ConfigurationPage:
-    """Writes a table for each section of the experiment file."""
+    """A page with a table for each section of the experiment file."""
 
     def __init__(self, schema: dict):
         self.schema = schema

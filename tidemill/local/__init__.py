@@ -1,1 +1,1 @@
-"""Running the compiled pipelines on this machine with kfp.local."""
+"""The local runner: runs compiled pipelines on this machine with kfp.local."""

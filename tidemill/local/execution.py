@@ -1,4 +1,4 @@
-"""One run of a pipeline on this machine, from the experiment to its record."""
+"""The execution of a run on this machine: compiles a pipeline, runs it and records the run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run that has come to its end, good or bad."""
+    """A run that has ended, successfully or not."""
 
     run: Run
     steps: Steps
@@ -77,8 +77,8 @@ def run_pipeline(
 
     Args:
         source: The pipeline.
-        arguments: Values of the pipeline's parameters, as texts; they are read by the parameters' types. `experiment`
-            and `root` are left out where the pipeline does not have them.
+        arguments: Values of the pipeline's parameters, as texts, which are parsed by the parameters' types.
+            `experiment` and `root` are left out if the pipeline does not have them.
         experiment: The experiment's name, for the record.
         file: The experiment file, for the record.
         root: Folder of artifacts, cache, runs and models.
@@ -136,7 +136,7 @@ def run_pipeline(
 
 
 def typed_arguments(spec: dict, arguments: dict[str, str]) -> dict[str, Any]:
-    """Reads the arguments of a pipeline by the types of its parameters.
+    """Parses the arguments of a pipeline by the types of its parameters.
 
     Args:
         spec: The compiled pipeline.
@@ -176,9 +176,9 @@ def _typed(name: str, text: str, kind: str) -> Any:
 
 
 def _run_unless_stopped(runner: PipelineRunner, compiled: Path, spec: dict, values: dict[str, Any]) -> None:
-    """Runs the pipeline on a thread, while this one waits for signals.
+    """Runs the pipeline on a thread, while this thread waits for signals.
 
-    A signal handler that raises would do so anywhere, also where Python swallows it; so the handler only takes note.
+    The signal handler only sets a flag: an exception that it raises could occur in code where Python ignores it.
     """
     received: list[int] = []
     with _noting_signals(received), concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
@@ -214,7 +214,7 @@ def _removed(folder: str) -> Iterator[None]:
 
 
 def _remove_left_over(root: Path) -> None:
-    """Temporary folders of runs that were killed."""
+    """Removes the temporary folders of runs that were killed."""
     for run in run_record.list_runs(root):
         if run.status == run_record.INTERRUPTED:
             shutil.rmtree(run.temporary, ignore_errors=True)

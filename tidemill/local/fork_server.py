@@ -1,4 +1,4 @@
-"""Starts the fork server and asks it to run steps.
+"""The client of the fork server: starts the server and asks it to run steps.
 
 Importing TensorFlow takes seconds of CPU time. The fork server (`fork_server_process`) imports it once and forks a
 child for each step that needs it. This process keeps one server for all its runs.
@@ -68,7 +68,7 @@ def request(command: Sequence[str], env: Mapping[str, str], name: str) -> Reques
         name: The step's name.
 
     Returns:
-        The same as a request; None for a command of another form, such as one that installs packages.
+        The request; None for a command of another form, such as one that installs packages.
     """
     if len(command) < 5 or [*command[:2]] != ["sh", "-ec"] or not _SCRIPT.fullmatch(command[2]):
         return None

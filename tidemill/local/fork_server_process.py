@@ -37,7 +37,7 @@ _MAX_NAME = 15
 
 
 class RequestLoop:
-    """Forks a child for each request until the other end closes the connection.
+    """A loop that forks a child for each request until the other end closes the connection.
 
     Args:
         control: The connection to the process that runs the pipeline.

@@ -72,7 +72,7 @@ def check_kfp() -> None:
 
 
 class PipelineRunner:
-    """Runs one compiled pipeline.
+    """A runner of one compiled pipeline.
 
     Args:
         steps: The steps of the pipeline; their states follow the run.

@@ -1,4 +1,4 @@
-"""How far a running step is, from the events that `tidemill.runtime.Progress` writes."""
+"""The progress of a running step, read from the events that `tidemill.runtime.Progress` writes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class PhaseProgress:
     rows_per_second: float | None = None
 
     def share(self) -> float | None:
-        """The part of the rows that is through, 0 to 1; None where the total is not known."""
+        """Returns the share of the rows that are done, 0 to 1; None if the total is not known."""
         return min(1.0, self.rows / self.total) if self.rows is not None and self.total else None
 
 
 class ProgressReader:
-    """Reads a growing file of events, one JSON object a line, each time from where it stopped.
+    """A reader of a growing file of events, one JSON object per line. Each call continues where the last one stopped.
 
     Args:
         file: The progress file. It need not exist yet.
@@ -36,7 +36,7 @@ class ProgressReader:
         self._reading = PhaseProgress()
 
     def read(self) -> PhaseProgress:
-        """Takes in what was written since the last call.
+        """Reads the events written since the last call.
 
         Rows per second are counted since the phase began.
         """

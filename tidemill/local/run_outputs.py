@@ -1,4 +1,4 @@
-"""The results of a run, collected from its steps' outputs: reports, metrics, published models and predictions.
+"""The results of a run: reports, metrics, published models and predictions, collected from its steps' outputs.
 
 A component marks the artifact of a result with the metadata entry `kind`. Reports are artifacts of the type HTML.
 """

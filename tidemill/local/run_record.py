@@ -1,4 +1,4 @@
-"""Runs on disk: `ROOT/runs/<id>/run.json`, kept up to date while the run goes on."""
+"""The record of a run, `ROOT/runs/<id>/run.json`, which is updated during the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUNNING, SUCCEEDED, FAILED, STOPPED, INTERRUPTED = "running", "succeeded", "fail
 
 @dataclass
 class Run:
-    """One run. What is written is what `tidemill runs show` prints."""
+    """A run, as `run.json` stores it and `tidemill runs show` prints it."""
 
     id: str
     """When it started, UTC: sorts by time."""
@@ -58,7 +58,7 @@ class Run:
         return Path(self.root) / "runs" / self.id
 
     def write(self) -> None:
-        """Replaces the file as a whole."""
+        """Writes the record. A reader sees the old or the new file, never a part."""
         storage.write_json(self.folder / _FILE, asdict(self))
 
     def update_steps(self, steps: Iterable[Step]) -> None:
@@ -71,10 +71,10 @@ class Run:
 def record_run(
     root: Path, *, experiment: str, pipeline: str, file: str, arguments_fingerprint: str, temporary: str
 ) -> Iterator[Run]:
-    """Makes the folder and the record of a run, and ends the record with the block.
+    """Creates the folder and the record of a run, and finishes the record when the block ends.
 
     One run at a time uses a root, because runs of the same experiment share checkpoints and version numbers. The lock
-    goes with the process, however it ends.
+    is released when the process ends, however it ends.
 
     Args:
         root: Folder of all runs.
@@ -84,7 +84,7 @@ def record_run(
         The record, which the caller updates.
 
     Raises:
-        TidemillError: `root-busy`, or `invalid-value` where the folder cannot be made or written to.
+        TidemillError: `root-busy`, or `invalid-value` if the folder cannot be created or written to.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -127,14 +127,14 @@ def finish_run(run: Run, status: str) -> None:
 
 
 def list_runs(root: Path) -> list[Run]:
-    """All runs, the newest first."""
+    """Returns all runs, the newest first."""
     files = sorted((root / "runs").glob(f"*/{_FILE}"), reverse=True)
     active = active_run_id(root)
     return [_read(file, active) for file in files]
 
 
 def active_run_id(root: Path) -> str | None:
-    """The id of the run that uses the root now."""
+    """Returns the id of the run that uses the root now."""
     try:
         with open(root / _LOCK, encoding="utf-8") as lock:
             try:
@@ -147,14 +147,14 @@ def active_run_id(root: Path) -> str | None:
 
 
 def find_run(root: Path, wanted: str | None) -> Run:
-    """One run.
+    """Returns one run.
 
     Args:
         root: Folder of all runs.
-        wanted: Its id, or the beginning of it. None: the newest.
+        wanted: The run's id or its first characters. None: the newest run.
 
     Raises:
-        TidemillError: `no-run` where none or several match.
+        TidemillError: `no-run` if no run or several runs match.
     """
     runs = list_runs(root)
     matching = [run for run in runs if wanted is None or run.id.startswith(wanted)]

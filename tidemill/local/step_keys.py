@@ -1,4 +1,4 @@
-"""The named content of a step's cache key, and why it differs from an earlier run's.
+"""The ingredients of a step's cache key by name, and why they differ from an earlier run's.
 
 The pipeline engine looks a step up by one hash. This module keeps what went into the hash by name, at
 `ROOT/runs/<id>/keys/<step>.json`, so that `tidemill run` and `tidemill explain` can say why a step ran again.
@@ -86,7 +86,7 @@ def step_key(key: str, parameters: Mapping[str, object], inputs: Mapping[str, ob
 
 
 def differences(now: StepKey, before: StepKey) -> list[str]:
-    """Names each difference between two keys, the most telling first. Empty if the keys are equal."""
+    """Returns a text for each difference between two keys, the most telling first. Empty if the keys are equal."""
     step = now.parameters.get("step")
     reasons = [f"code of {step} changed: {path}" for path in _changed(now.code, before.code)]
     if now.component != before.component and not reasons:
@@ -130,7 +130,7 @@ def previous(root: Path, run: str, experiment: str, pipeline: str, step: str) ->
 
 
 def reasons(now: StepKey, before: StepKey | None, state: str, *, use_cache: bool) -> list[str]:
-    """Says why a step ran again.
+    """Returns the reasons for which a step ran again.
 
     Args:
         now: The step's key.
@@ -184,14 +184,15 @@ def _spec(value: object) -> dict[str, Any] | None:
 
 
 def _files(spec: dict[str, Any]) -> dict[str, str]:
-    """The files behind a spec's code fingerprint. If the installed sources are others, only the fingerprint."""
+    """Returns the files that a spec's code fingerprint covers, or only the fingerprint if the sources have changed
+    since."""
     code, step = spec.pop("code"), step_codes().get(spec["step"])
     files = step.files() if step else {}
     return files if fingerprint.of_json(files) == code else {"(all)": code}
 
 
 def _tables(root: str, source: str) -> dict[str, str]:
-    """Fingerprints of a source record's tables. Without the record, one of all tables."""
+    """Returns a fingerprint for each table of a source record, or one for all tables if the record does not exist."""
     try:
         record = source_record.load_record(root, source)
     except TidemillError:

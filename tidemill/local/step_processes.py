@@ -43,7 +43,7 @@ class StepProcesses:
     ) -> int:
         """Runs a command in a process group of its own and waits for it.
 
-        On Linux the kernel kills the command when this process dies, however it dies.
+        On Linux, the kernel kills the command when this process dies for any reason.
 
         Args:
             command: The command and its arguments.
@@ -68,7 +68,7 @@ class StepProcesses:
             return self._run_new(command, env, output)
 
     def stop(self) -> None:
-        """Kills everything that runs, with its children. Nothing starts afterwards."""
+        """Kills all running commands and their children. No command starts afterwards."""
         with self._lock:
             self.stopped = True
             for group in self._groups:

@@ -16,7 +16,8 @@ _MAX_LABEL = 40
 
 
 class State(enum.Enum):
-    """What a step is doing. `checked` is the `done` of a step that is never cached by design, such as planning."""
+    """The state of a step. A finished step that is never cached by design, such as planning, is `checked`, not
+    `done`."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -67,7 +68,7 @@ class Step:
 
     @property
     def error_file(self) -> Path:
-        """The file to which `tidemill.runtime.step` writes a user's mistake."""
+        """The file to which `tidemill.runtime.step` writes a user error."""
         return self.folder / f"{self.name}.error.json"
 
     def elapsed(self) -> float | None:
@@ -108,7 +109,7 @@ class Steps:
         self._observers.append(observer)
 
     def start(self, task: str, iteration: str, label: str | None) -> Step:
-        """Starts the clock of a task's step, before the cache is asked for its outputs.
+        """Starts the clock of a task's step, before its outputs are looked up in the cache.
 
         Args:
             task: Its name.
@@ -154,11 +155,11 @@ class Steps:
         return [later for later in steps[steps.index(step) + 1 :] if later.state is State.WAITING]
 
     def failed(self) -> list[Step]:
-        """The steps that failed, in pipeline order."""
+        """Returns the steps that failed, in pipeline order."""
         return [step for step in self if step.state is State.FAILED]
 
     def all_cached(self) -> bool:
-        """Whether every step that can be cached was."""
+        """Returns whether every step that can be cached was cached."""
         states = [step.state for step in self if step.cacheable and step.state is not State.SKIPPED]
         return bool(states) and all(state is State.CACHED for state in states)
 
@@ -198,13 +199,13 @@ class Steps:
 
 
 def iteration_label(item: object) -> str | None:
-    """A short name of a loop's item: its `name`, or the `name` inside it; a short string itself.
+    """Returns a short name of a loop's item: its field `name`, the `name` of a nested object, or a short string itself.
 
     Args:
         item: Any JSON value, or a JSON text.
 
     Returns:
-        Letters, digits, `_`, `.` and `-`, 40 at most; None where the item has no such name.
+        At most 40 letters, digits, `_`, `.` and `-`; None if the item has no such name.
     """
     if isinstance(item, str):
         try:
@@ -240,7 +241,7 @@ def _function(spec: dict, component: dict) -> str:
 
 
 def _ordered(tasks: dict) -> list[str]:
-    """Task names so that each comes after those it depends on; otherwise by name."""
+    """Returns task names sorted by name, but each after the tasks that it depends on."""
     order: dict[str, None] = {}
 
     def visit(name: str) -> None:

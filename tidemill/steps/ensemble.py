@@ -31,9 +31,9 @@ class EnsembleSpec(StepSpec):
 
 
 def plan(context: TrainingContext) -> list[EnsembleSpec]:
-    """Plans one step for each member, which combines its folds' models, and with several members one that combines all.
+    """Plans one step for each member, which combines the models of its folds, and one step that combines all members.
 
-    Several labels have no ensembles.
+    A single member has no step that combines all. Several labels have no ensembles.
     """
     label, *others = context.labels
     if others:

@@ -34,7 +34,8 @@ class TrainSpec(StepSpec):
     """The experiment's name, which names the folder of its logs."""
     model: Model
     training: Training
-    """The section `training`, without `folds`. `retries` and `checkpoint_*` do not change the result, but rerun the step."""
+    """The section `training`, without `folds`. Its `retries` and `checkpoint_*` rerun the step but do not change the
+    result."""
     labels: Labels
     split: Split
     fold: Fold | None = None
@@ -62,7 +63,7 @@ def plan(context: TrainingContext) -> list[TrainSpec]:
 
 
 def plan_folds(context: TrainingContext) -> list[TrainSpec]:
-    """Plans one step for each member and fold; none for several labels, which have no cross-validation.
+    """Plans one step for each member and fold. Plans none if there are several labels: they have no cross-validation.
 
     Rows that the split keeps together are in one fold.
     """

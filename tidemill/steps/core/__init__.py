@@ -1,1 +1,1 @@
-"""What the steps share: the base of their specs, the planning contexts and the fingerprint of their code."""
+"""Shared parts of the steps: the base of their specs, the planning contexts and the fingerprint of their code."""

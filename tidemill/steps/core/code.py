@@ -39,7 +39,7 @@ class StepCode:
 
     @property
     def entry(self) -> str:
-        """Full name of the step's component, from which the step's code is reached."""
+        """The full name of the component's module. The step's code is what this module can reach."""
         return f"tidemill.components.{self.step}.component"
 
     def files(self) -> dict[str, str]:

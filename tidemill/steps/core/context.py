@@ -52,9 +52,9 @@ class PredictionContext:
 
 
 def without_uris(source: Source) -> Source:
-    """Returns a source without what does not decide which rows are read: the files' URIs and the budget.
+    """Returns a source without the files' URIs and `max_bytes`, which do not decide which rows are read.
 
-    The source record's fingerprint stands for the files' content.
+    A spec has the source record's fingerprint, which stands for the files' content.
     """
     tables = {name: table.model_copy(update={"uri": ""}) for name, table in source.tables.items()}
     return source.model_copy(update={"tables": tables, "max_bytes": None})

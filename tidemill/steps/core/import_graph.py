@@ -30,7 +30,7 @@ _IMPORT_BY_NAME = re.compile(r"import_module\(f[\"'](tidemill(?:\.\w+)*|\{__name
 
 @dataclass(frozen=True)
 class ModuleSource:
-    """A Python module's file and the names of what it refers to."""
+    """A Python module's file, with the names that it refers to."""
 
     label: str
     """Path below the repository, for example `tidemill/data/ingest.py` or `components/train/component.py`."""
@@ -129,12 +129,13 @@ class ImportGraph:
         return ModuleSource(label, path, imports, packages, set(templates), libraries)
 
     def _nearest(self, name: str) -> str | None:
-        """The module that an imported name is, or is a member of. None: it is outside the folders."""
+        """Returns the module that an imported name refers to or is defined in; None if it is outside the folders."""
         candidates = [name, *_parents(name)]
         return next((candidate for candidate in candidates if candidate in self._files), None)
 
     def _templates_of(self, name: str, folder: Path) -> Iterator[tuple[str, Path]]:
-        """A template and those that it extends or includes: the folder's own, or else every template of that name."""
+        """Yields a template, and those that it extends or includes, from a folder; if it is not there, from all
+        folders."""
         known = self._templates.get(name, [])
         own = [(label, path) for label, path in known if path.parent == folder]
         for label, path in own or known:
@@ -180,7 +181,7 @@ def imported_names(text: str) -> set[str]:
 
 
 def _parents(name: str) -> list[str]:
-    """The packages around a module, the innermost first."""
+    """Returns the packages around a module, the innermost first."""
     parts = name.split(".")
     return [".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1)]
 
