@@ -35,6 +35,8 @@ _BLOCK_ROWS = 1 << 12
 
 @dataclass(frozen=True)
 class _RowGroup:
+    """A row group of one of the split's files."""
+
     path: Path
     metadata: pq.FileMetaData
     index: int

@@ -1,4 +1,4 @@
-"""Makes the bytes of a transform graph depend only on its content. Imports TensorFlow.
+"""The canonical form of a transform graph, whose bytes depend only on its content. Imports TensorFlow.
 
 Four things vary between equal graphs: TFT writes the name of a temporary folder into the shared names of lookup tables,
 TensorFlow orders the nodes of a pruned function by their memory addresses, it numbers functions within a process, and
@@ -26,9 +26,10 @@ _TABLE_PATH = re.compile(rb"hash_table_tf\.Tensor\(b'(?P<folder>[^']*/)(?P<file>
 def canonicalise(saved_model: Path) -> None:
     """Rewrites a SavedModel that TensorFlow Transform wrote, without changing what it computes.
 
-    Functions are renumbered, and nodes and functions are sorted by name; references do not depend on the order. A
-    table's shared name gets the fingerprint of its vocabulary, so that models in one process share a table only if its
-    content is the same. Settings of the process that wrote the model are removed.
+    Functions are renumbered, and nodes and functions are sorted by name. This is safe, because they refer to each other
+    by name. `fingerprint.pb` is removed. A table's shared name gets the fingerprint of its vocabulary, so that models
+    in one process share a table only if its content is the same. Settings of the process that wrote the model are
+    removed.
 
     Args:
         saved_model: The SavedModel's folder.

@@ -1,4 +1,4 @@
-"""Completes a transform graph that an engine has written: lists its inputs and outputs. Imports TensorFlow."""
+"""The description of a transform graph that an engine has written: its inputs and outputs. Imports TensorFlow."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ SCHEMA = "schema.pbtxt"
 
 @dataclass(frozen=True)
 class PreprocessSummary:
-    """Result of the step: rows by split, number of features, content fingerprint of the transformed examples."""
+    """The result of the step: rows by split, number of features, content fingerprint of the transformed examples."""
 
     rows: dict[str, int]
     features: int

@@ -120,8 +120,9 @@ def to_dense(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> dict[str, n
 
 
 def to_lists(batch: pa.RecordBatch, columns: Sequence[RawColumn]) -> pa.RecordBatch:
-    """Returns columns of a record batch as lists, as tfx_bsl represents them. A scalar becomes a list of zero or one
-    value.
+    """Returns columns of a record batch as lists of values, as tfx_bsl represents them.
+
+    A scalar becomes a list of zero or one value.
 
     Returns:
         A record batch of `large_list` columns of int64, float32 or large_binary, in the order of `columns`.

@@ -1,1 +1,1 @@
-"""The analysis: TFT's nodes, computed by threads over units of rows."""
+"""The analysis of the local engine: TFT's nodes, computed by threads over units of rows."""

@@ -5,7 +5,7 @@ If a column has too many distinct values, neighbours are merged. That moves a va
 weight, a small share of the sketch's own error.
 
 Moments: the formulas are those of Chan, Golub and LeVeque (1979), "Updating formulae and a pairwise algorithm for
-computing sample variances", for any number of parts at once. TFT's combiner applies them to two parts at a time.
+computing sample variances", for any number of parts together. TFT's combiner applies them to two parts at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ of epsilon each time, a few times."""
 
 
 class WeightedPoints(NamedTuple):
-    """Values with weights, sorted by group and then by value. Each value occurs once per group.
+    """Points: values with weights, sorted by group and then by value. Each value occurs once per group.
 
     Attributes:
         values: `[points]` numbers, without NaN.
@@ -128,7 +128,8 @@ class WeightedPoints(NamedTuple):
 
 
 class MomentsAccumulator(NamedTuple):
-    """Counts, means and variances of values: three arrays of one shape, with one element per column of values."""
+    """Moments of values: counts, means and variances, three arrays of one shape with one element per column of
+    values."""
 
     counts: np.ndarray
     mean: np.ndarray

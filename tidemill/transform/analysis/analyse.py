@@ -26,15 +26,16 @@ def analyse(
     analyzer_cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Computes from the rows the values of all of a trace's sinks, and binds them.
+    """Computes the values of all sinks of a trace from the rows, and binds them.
 
-    A phase is one pass over the rows for all sinks that can be computed by then. The results do not depend on the
+    A phase is one pass over the rows for all sinks that can be computed at that point. The results do not depend on the
     number of threads or on the analyzer cache.
 
     Args:
         trace: A fresh trace, whose inputs are the rows' specs.
         rows: The rows.
-        counts: Counts vocabularies, per file if `analyzer_cache` is given. Nothing else may use it meanwhile.
+        counts: The store that counts vocabularies, per file if `analyzer_cache` is given. Nothing else may use it
+            meanwhile.
         threads: Number of threads that read and reduce.
         analyzer_cache: A folder with the reduced state of each file, which is looked up before the file is read.
             Defaults to none. Files without a key are always read.
@@ -70,7 +71,7 @@ _SUM_GROWTH = 1.5
 
 
 class _Phase:
-    """The pass over the rows for some reductions."""
+    """A phase: the pass over the rows for some reductions."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class _Phase:
         """Number of first files whose sum comes from one cache entry."""
 
     def run(self, counts: CountStore, *, is_concurrent: bool) -> None:
-        """Reads the files that the cache lacks, so that all reductions are closed for all files.
+        """Reads the files that are not in the cache, so that all reductions are closed for all files.
 
         Args:
             counts: The store that the reductions use.
@@ -167,7 +168,7 @@ class _Phase:
             self._cache.save(key, write)
 
     def _describe(self, operation: nodes.Operation) -> tuple[str, object] | None:
-        """Returns what a reduction's state depends on besides the file; None if it may differ next time."""
+        """Returns what a reduction's state depends on besides the file; None if the state may differ in another run."""
         description, tensors = combiners.describe(operation.operation_def), nodes.source_tensors(operation)
         graph, filters = fingerprint(tensors, self._trace), self._trace.token_filter
         is_filtered = [filters[tensor.name] for tensor in tensors if tensor.name in filters]

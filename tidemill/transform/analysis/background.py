@@ -33,7 +33,7 @@ class BackgroundThread:
         self._futures: list[Future[Any]] = []
 
     def submit(self, do: Callable[..., Value], *arguments: Any) -> Future[Value]:
-        """Runs a function on the second thread after those submitted before."""
+        """Runs a function on the second thread, after the functions that were submitted before."""
         self._futures.append(self._thread.submit(do, *arguments))
         return self._futures[-1]
 
@@ -76,11 +76,11 @@ _MAX_ROWS = 10_000_000
 def prefetch_counts(rows: RowSource, counts: CountStore) -> OnTokens | None:
     """Returns a callback for `Trace` that starts counting a vocabulary's column as soon as the trace reaches it.
 
-    Tracing is Python's work on one thread, while DuckDB can count a column's distinct values on the others.
+    Tracing runs Python on one thread. Meanwhile DuckDB can count a column's distinct values on the other threads.
 
     Args:
         rows: The rows of the analysis.
-        counts: Where to count.
+        counts: The store that counts.
 
     Returns:
         None if prefetching does not help: with one thread, with more than 10 million rows, and with an analyzer cache,

@@ -1,4 +1,4 @@
-"""TFT's combiners over all rows: CacheableCombineAccumulate and CacheableCombineMerge."""
+"""Reductions for TFT's combiners over all rows: CacheableCombineAccumulate and CacheableCombineMerge."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decode_accumulator(combiner: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 class _CombineReduction(MergingReduction[Any]):
-    """Any combiner, through its own methods."""
+    """A reduction for any combiner, through the combiner's own methods."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
@@ -79,7 +79,7 @@ class _CombineReduction(MergingReduction[Any]):
 
 
 class _FoldReduction(MergingReduction[list[np.ndarray]]):
-    """`NumPyCombiner`. The batches of a unit are folded at once, which also makes sums more exact.
+    """A reduction for `NumPyCombiner`. It folds all batches of a unit at once, which also makes sums more exact.
 
     A state without batches is empty. TFT treats an accumulator that starts with the default value as empty, even if the
     default was in the data (the smallest integer, or an infinity). Here that happens at the end.
@@ -120,8 +120,8 @@ class _FoldReduction(MergingReduction[list[np.ndarray]]):
 
 
 class _CovarianceReduction(_CombineReduction):
-    """`CovarianceCombiner` and `PCACombiner`. Batches are cast to float64 first, because products of float32 lose
-    digits."""
+    """A reduction for `CovarianceCombiner` and `PCACombiner`. It casts batches to float64, because products of float32
+    lose precision."""
 
     def add(self, partial: Any, values: tuple[np.ndarray, ...]) -> Any:
         return self._combiner.add_input(partial, (values[0].astype(np.float64),))
@@ -131,7 +131,7 @@ class _CovarianceReduction(_CombineReduction):
 
 
 class _MeanAndVarReduction(MergingReduction["MomentsAccumulator"]):
-    """`WeightedMeanAndVarCombiner` without weights: the moments of all batches together, in float64."""
+    """A reduction for `WeightedMeanAndVarCombiner` without weights: the moments of all batches together, in float64."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], dtype: type):
         super().__init__(tensors)
@@ -162,7 +162,7 @@ class _MeanAndVarReduction(MergingReduction["MomentsAccumulator"]):
 
 
 class _QuantilesReduction(MergingReduction[WeightedPoints]):
-    """`QuantilesCombiner` for one feature. Only the points that remain of all rows go into a sketch."""
+    """A reduction for `QuantilesCombiner` of one feature. Only the points that remain of all rows go into a sketch."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], parameters: combiners.QuantilesParameters):
         super().__init__(tensors)

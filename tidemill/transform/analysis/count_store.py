@@ -29,7 +29,7 @@ STATE_FILE = "counts.parquet"
 
 
 class Buffer(Protocol):
-    """Rows in memory that can be inserted into DuckDB.
+    """A buffer of rows in memory that can be inserted into DuckDB.
 
     Attributes:
         held: Bytes in memory.
@@ -42,7 +42,7 @@ class Buffer(Protocol):
 
 
 class CountStore:
-    """A DuckDB connection for one analysis. Closed by `close` or as a context manager.
+    """A store of counts: a DuckDB connection for one analysis. Closed by `close` or as a context manager.
 
     Two threads may run statements, streams and inserts at the same time. Queries of `prefetch` run one after the other
     on a separate thread.
@@ -89,7 +89,7 @@ class CountStore:
         self.close()
 
     def close(self) -> None:
-        """Drops everything. No table may be used afterwards."""
+        """Closes the connection, which drops all tables."""
         self._buffers.clear()
         self._background.shutdown(wait=False, cancel_futures=True)
         # DuckDB ignores an interrupt that comes before the query has started.
@@ -124,7 +124,7 @@ class CountStore:
         return name
 
     def create_counted(self, query: str) -> tuple[str, int]:
-        """Like `create`; also returns the number of rows."""
+        """Creates a table as `create` does, and also returns the number of rows."""
         name = self.new_table()
         with self._exclusive():
             _execute(self.connection, f"CREATE TABLE {name} AS {query}")

@@ -1,9 +1,9 @@
 """The mutual information of tokens and labels.
 
 The formulas and their dtypes are those of `_calculate_mutual_information_for_feature_value` in
-`tensorflow_transform/beam/analyzer_impls.py`, which cannot be imported without Beam. A token's information is that of
-its presence in a record, in bits, times the number of records. It is adjusted for chance after Vinh, Epps and Bailey
-(2009), "Information theoretic measures for clusterings comparison".
+`tensorflow_transform/beam/analyzer_impls.py`, which cannot be imported without Beam. A token's information is the
+mutual information of its presence in a record with the label, in bits, times the number of records. It is adjusted for
+chance after Vinh, Epps and Bailey (2009), "Information theoretic measures for clusterings comparison".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MIN_PROBABILITY = 1e-6
 
 @dataclass(frozen=True)
 class Occurrences:
-    """How often a token occurs.
+    """The occurrences of a token.
 
     Attributes:
         count: Number of records.
@@ -49,7 +49,7 @@ class Occurrences:
 
 
 class MutualInformation:
-    """Computes the mutual information of tokens with the label.
+    """A calculator of the mutual information of tokens with the label.
 
     Args:
         every: The occurrences of all records.

@@ -1,6 +1,6 @@
-"""Interprets TFT's graph of nodes, from the results of the reductions to the analyzers' results.
+"""Interpreter of TFT's analyzer graph: computes analyzer results from the results of the reductions.
 
-The results are those of `tensorflow_transform/beam/analyzer_impls.py`, which cannot be imported without Beam.
+Matches `tensorflow_transform/beam/analyzer_impls.py`, which cannot be imported without Beam.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Operation = nodes.OperationNode
 
 
 def operations(sinks: Sequence[Sink]) -> Iterator[Operation]:
-    """Yields the operations that sinks depend on, each once and after its own inputs."""
+    """Yields each operation that sinks depend on once, after its inputs."""
     seen: set[int] = set()
 
     def visit(operation: Operation) -> Iterator[Operation]:
@@ -109,7 +109,7 @@ def reduction(operation: Operation, trace: Trace, rows: RowSource, counts: Count
 
 
 class Interpreter:
-    """Computes the values of nodes. Reads the trace's graph only in the constructor.
+    """An interpreter that computes the values of nodes. It reads the trace's graph only in the constructor.
 
     Args:
         trace: The trace of the nodes.
@@ -139,7 +139,7 @@ class Interpreter:
         return self._values[node]
 
     def _run(self, definition: nodes.OperationDef, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Returns a node's outputs."""
+        """Computes a node and returns its outputs."""
         match definition:
             case analyzer_nodes.CacheableCombineMerge() | analyzer_nodes.CacheableCombinePerKeyMerge():
                 # The reduction has already merged and extracted.
@@ -177,14 +177,14 @@ def _checked(outputs: Sequence[Any], count: int) -> Sequence[Any]:
 
 
 def _format_keys(keyed: KeyedOutputs, definition: analyzer_nodes.CacheableCombinePerKeyFormatKeys) -> list[np.ndarray]:
-    """See `_merge_outputs_by_key` in TFT."""
+    """Returns the keys, then each output as an array by key, like `_merge_outputs_by_key` in TFT."""
     infos = definition.combiner.output_tensor_infos()
     outputs = _checked(keyed.outputs, len(infos))
     return [keyed.keys, *(o.astype(info.dtype.as_numpy_dtype) for o, info in zip(outputs, infos, strict=True))]
 
 
 def _format_large(keyed: KeyedOutputs) -> list[tuple[str, bytes]]:
-    """See `_CombinePerKeyFormatLargeImpl` in TFT: a key's outputs as text take the place of a token's count."""
+    """Returns pairs of a key's outputs, as text, and the key, like `_CombinePerKeyFormatLargeImpl` in TFT."""
     to_text = tf.compat.as_str_any
     return [(",".join(map(to_text, row)), key) for key, *row in zip(keyed.keys, *keyed.outputs, strict=True)]
 
@@ -210,7 +210,7 @@ def _join_boundary_rows(boundaries: np.ndarray) -> list[np.ndarray]:
 
 
 def _strictly_increasing(boundaries: np.ndarray) -> np.ndarray:
-    """See `_make_strictly_increasing_boundaries_rows` in TFT."""
+    """Returns rows without equal neighbours, like `_make_strictly_increasing_boundaries_rows` in TFT."""
     epsilon = 1e-6 * np.expand_dims(boundaries[:, -1] - boundaries[:, 0], 1)
     epsilon[epsilon <= 0] = 1e-6
     deltas = np.maximum(np.diff(boundaries, axis=1), epsilon)

@@ -25,11 +25,11 @@ _COLUMNS = {
 class PartialCounts:
     """A table of partial counts (or weights) of tokens, by unit and file, before they are merged.
 
-    The table has the columns `file`, `token` and `value`. If the order counts, it also has `unit`, a number that grows
-    in the order in which units are appended, and `label`.
+    The table has the columns `file`, `token` and `value`. If sums depend on the order, it also has `unit`, a number
+    that grows in the order in which units are appended, and `label`.
 
     Args:
-        store: Where the table is.
+        store: The store of the table.
         token: SQL type of the tokens: BLOB or BIGINT.
         value: SQL type of the values: BIGINT or DOUBLE.
         ordered: Whether sums depend on the order, and have labels.
@@ -73,7 +73,7 @@ class PartialCounts:
 
         Args:
             file: Index of the unit's file.
-            columns: `token`, `value`, and `label` if the order counts.
+            columns: `token`, `value`, and `label` if the partial counts are ordered.
         """
         rows = len(columns["token"])
         if not rows:
@@ -98,7 +98,7 @@ class PartialCounts:
         """Writes a file's partial counts.
 
         Args:
-            tables: `token`, `value`, and `label` if the order counts.
+            tables: `token`, `value`, and `label` if the partial counts are ordered.
             folder: Where to write to.
         """
         schema = pa.schema([field for field in self._schema if field.name not in ("file", "unit")])
@@ -107,7 +107,7 @@ class PartialCounts:
                 writer.write_table(table.select(schema.names).cast(schema))
 
     def load(self, file: int, folder: Path) -> None:
-        """Adds the rows that `dump` wrote as the partial counts of a file."""
+        """Adds the partial counts of a file from what `dump` wrote."""
         with pq.ParquetFile(folder / STATE_FILE) as parquet:
             unit = self._units
             for batch in parquet.iter_batches(STREAM_ROWS):

@@ -1,9 +1,9 @@
 """One pass over the rows: threads feed batches to parts of the graph, and results come in row order. Imports
 TensorFlow.
 
-A flat column is fed as what the graph uses of it: its values, its indices, its shape, or the dense tensor that the
-graph would make of them. An op takes as long for a few rows as for some thousands, so batches are as large as precision
-allows.
+Of a flat column, only what the graph uses is fed: its values, its indices, its shape, or the dense tensor that the
+graph would make from them. An op takes as long for a few rows as for some thousands, so batches are as large as
+precision allows.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run_pass(
 
 
 class _Batches:
-    """Runs the graph on a unit's batches for some reductions, those that take large batches first."""
+    """The batches of a unit, on which the graph runs for some reductions: first those that take large batches."""
 
     def __init__(self, trace: Trace, rows: RowSource, reductions: Sequence[FedReduction]):
         self._reductions = reductions
@@ -105,7 +105,7 @@ class _Batches:
 
 
 class _Group:
-    """Reductions that take the same batches."""
+    """A group of reductions that take the same batches."""
 
     def __init__(self, trace: Trace, rows: RowSource, reductions: Sequence[FedReduction]):
         fetches = {tensor.name: tensor for reduction in reductions for tensor in reduction.tensors}
@@ -123,7 +123,10 @@ class _Group:
 
 
 def in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Generator[Result, None, None]:
-    """Yields results in the order of the items, and works on a few items ahead. Waits for its threads when closed."""
+    """Yields the results of a function in the order of its items, and computes a few items in advance on threads.
+
+    Waits for its threads when closed.
+    """
     remaining = iter(items)
     waiting: collections.deque[Future[Result]] = collections.deque()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="tidemill-pass")
@@ -159,7 +162,7 @@ class _FedTensor(NamedTuple):
 
 
 class Feeder:
-    """Computes tensors of a trace's graph for batches of rows. Several threads may call it.
+    """A function that computes tensors of a trace's graph for batches of rows. Several threads may call it.
 
     Args:
         trace: The trace.
@@ -168,8 +171,8 @@ class Feeder:
 
     Attributes:
         columns: The inputs whose columns a batch must have.
-        batch_rows: Maximum rows of a batch. Sums of float32 lose digits in large batches, so it exceeds the rows' own
-            maximum only if the graph sums nothing but vectors, which TensorFlow adds pairwise.
+        batch_rows: Maximum rows of a batch. Sums of float32 lose precision in large batches, so it exceeds the row
+            source's maximum only if the graph sums nothing but vectors, which TensorFlow adds pairwise.
     """
 
     def __init__(self, trace: Trace, rows: RowSource, fetches: Sequence[tf.Tensor]):
@@ -190,7 +193,7 @@ class Feeder:
 
 
 def is_exact(fetches: Sequence[tf.Tensor], trace: Trace, rows: RowSource) -> bool:
-    """Returns whether tensors can be computed for many rows at once without losing digits or taking much memory."""
+    """Returns whether tensors can be computed for many rows at once without losing precision or taking much memory."""
     before = private.ancestors([trace.current(tensor) for tensor in fetches])
     names = {op.name for op in before}
     lists = [value for name, value in trace.inputs.items() if not rows.is_flat(name)]
@@ -216,8 +219,10 @@ def _parts(trace: Trace, rows: RowSource, fetches: Sequence[tf.Tensor]) -> list[
 
 
 def _dense_part(op: tf.Operation, flat: Mapping[str, tf.SparseTensor], facts: Facts) -> _FedTensor | None:
-    """Returns the dense tensor that an op makes of a flat column with a constant for missing values; None for other
-    ops."""
+    """Returns the dense tensor that an op makes from a flat column with a constant for missing values.
+
+    Returns None for other ops.
+    """
     if op.type != "SparseToDense":
         return None
     indices, shape, values = (_origin(tensor) for tensor in list(op.inputs)[:3])

@@ -1,4 +1,4 @@
-"""TFT's combiners per key: CacheableCombinePerKeyAccumulate and the nodes after it.
+"""Reductions for TFT's combiners per key: CacheableCombinePerKeyAccumulate and the nodes after it.
 
 A state is a table of distinct keys, each with a row of arrays. Tables are merged by sorting, so that thousands of keys
 cost no more than their rows.
@@ -51,7 +51,8 @@ def per_key_reduction(combiner: Any, tensors: Sequence[tf.Tensor]) -> MergingRed
 
 
 def check_inputs(values: tuple[np.ndarray, ...]) -> None:
-    """Rejects keys that are not a vector, and values that do not match the keys, in the words of TFT's Beam engine.
+    """Rejects keys that are not a vector, and values that do not match the keys, with the messages of TFT's Beam
+    engine.
 
     Raises:
         ValueError: They do not match.
@@ -109,7 +110,7 @@ def _sorted(keys: pa.LargeBinaryArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _TableReduction(MergingReduction[KeyedTable]):
-    """Base of the combiners whose accumulators are arrays."""
+    """Base class of reductions per key whose accumulators are arrays."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)
@@ -159,7 +160,8 @@ class _TableReduction(MergingReduction[KeyedTable]):
 
 
 class _FoldPerKey(_TableReduction):
-    """`NumPyCombiner` per key: folds the first rows of all keys at once, then the second rows, and so on."""
+    """A reduction for `NumPyCombiner` per key: folds the first rows of all keys at once, then the second rows, and so
+    on."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], parameters: combiners.NumPyFold):
         super().__init__(combiner, tensors)
@@ -189,7 +191,7 @@ class _FoldPerKey(_TableReduction):
 
 
 class _MeanAndVarPerKey(_TableReduction):
-    """`WeightedMeanAndVarCombiner` without weights, per key."""
+    """A reduction for `WeightedMeanAndVarCombiner` without weights, per key."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], dtype: type):
         super().__init__(combiner, tensors)
@@ -206,7 +208,7 @@ class _MeanAndVarPerKey(_TableReduction):
 
 
 class _QuantilesPerKey(MergingReduction["_KeyedPoints"]):
-    """`QuantilesCombiner` per key."""
+    """A reduction for `QuantilesCombiner` per key."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor], parameters: combiners.QuantilesParameters):
         super().__init__(tensors)
@@ -259,14 +261,14 @@ class _QuantilesPerKey(MergingReduction["_KeyedPoints"]):
 
 
 class _KeyedPoints(NamedTuple):
-    """Keys, and points whose groups are the positions of the keys."""
+    """Points by key: the keys, and points whose groups are the positions of the keys."""
 
     keys: pa.LargeBinaryArray
     points: WeightedPoints
 
 
 class _CombinePerKey(MergingReduction[dict[bytes, Any]]):
-    """Any combiner per key, row by row, through its own methods."""
+    """A reduction for any combiner per key, row by row, through the combiner's own methods."""
 
     def __init__(self, combiner: Any, tensors: Sequence[tf.Tensor]):
         super().__init__(tensors)

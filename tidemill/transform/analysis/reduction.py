@@ -15,8 +15,7 @@ _MAX_PENDING = 64
 
 
 class Reduction(Protocol):
-    """One accumulate node of TFT: reduces the rows before TFT's later nodes see them. Is `FedReduction` or
-    `ScanningReduction`.
+    """A reduction of the rows for one accumulate node of TFT: a `FedReduction` or a `ScanningReduction`.
 
     Attributes:
         tensors: The tensors that it takes from each batch.
@@ -30,7 +29,7 @@ class Reduction(Protocol):
     def scans(self) -> bool: ...
 
     def close(self, file: int) -> None:
-        """Ends a file, perhaps without any unit."""
+        """Finishes a file, which may have had no unit."""
 
     def dump(self, file: int, folder: Path) -> None:
         """Writes a closed file's state to files in a folder, without pickle."""
@@ -39,7 +38,7 @@ class Reduction(Protocol):
         """Reads the state that `dump` wrote, instead of `collect` and `close`."""
 
     def result(self) -> Any:
-        """Returns the merged states of all files, as the node's consumer takes them."""
+        """Returns the merged states of all files, in the form that the next node takes."""
 
 
 class FedReduction(Reduction, Protocol):
@@ -61,7 +60,7 @@ class FedReduction(Reduction, Protocol):
         """
 
     def finish(self, partial: Any) -> Any:
-        """Compacts a partial result, still on the unit's thread."""
+        """Compacts a partial result, on the unit's thread."""
 
     def collect(self, file: int, partial: Any) -> None:
         """Takes a unit's result."""
@@ -115,7 +114,7 @@ class MergingReduction(abc.ABC, Generic[State]):
 
     @abc.abstractmethod
     def merge(self, states: Sequence[State]) -> State:
-        """Merges states in row order into one. There may be none. May change them."""
+        """Merges states, given in row order, into one. There may be no state. May change the states."""
 
     @abc.abstractmethod
     def encode(self, state: State) -> Mapping[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Counts the tokens of a Parquet column in SQL."""
+"""Tallies in SQL: vocabularies counted from a Parquet column without running the graph."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tidemill.transform.rows.row_source import Scan
 
 
 class ScanTally(Tally):
-    """Counts the tokens of a substitution in SQL, without feeding the rows through the graph.
+    """A reduction that counts a vocabulary's tokens in SQL, without feeding the rows through the graph.
 
     Args:
-        store: Where to count.
-        scan: The column.
-        substitution: How its values become tokens.
+        store: The store that counts.
+        scan: How DuckDB reads the raw column.
+        substitution: Which raw values become other tokens.
         is_filtered: Whether TFT's filter for text files applies to the tokens.
     """
 

@@ -1,4 +1,4 @@
-"""Counts how often each token of a vocabulary occurs, from batches of tensors."""
+"""Tallies of a vocabulary's tokens: counts, weights and co-occurrences with labels, from batches of tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tally:
     """A reduction to one value per token, kept as partial counts.
 
     Args:
-        partials: Where to keep them.
+        partials: The partial counts.
     """
 
     tensors: Sequence[Any] = ()
@@ -62,10 +62,10 @@ class Tally:
 
 
 class BatchTally(Tally, abc.ABC):
-    """Adds up the tokens of batches, first within a unit.
+    """A tally that adds up the tokens of batches, first within a unit.
 
     Args:
-        partials: Where to keep the units' sums.
+        partials: The units' sums.
         tensors: The tensors of a batch.
     """
 
@@ -111,7 +111,7 @@ class BatchTally(Tally, abc.ABC):
 
 
 class CountTally(BatchTally):
-    """Counts tokens. A batch holds the tokens, `[tokens]`.
+    """A tally that counts tokens. A batch holds the tokens, `[tokens]`.
 
     Args:
         partials: See `BatchTally`.
@@ -137,7 +137,10 @@ class CountTally(BatchTally):
 
 
 class WeightTally(BatchTally):
-    """Sums the weights of tokens. A batch holds distinct tokens `[tokens]` and their weights, of any numeric dtype."""
+    """A tally that sums the weights of tokens.
+
+    A batch holds distinct tokens `[tokens]` and their weights, of any numeric dtype.
+    """
 
     def table(self, values: tuple[np.ndarray, ...]) -> pa.Table:
         """See `BatchTally`."""
@@ -169,7 +172,7 @@ class WeightTally(BatchTally):
 
 
 class CooccurrenceTally(BatchTally):
-    """Counts how often tokens occur with each label.
+    """A tally that counts how often tokens occur with each label.
 
     A batch holds distinct tokens `[tokens]`, the sums of their weights `[tokens]` if there are weights, the sums with
     each label `[tokens, labels]`, and the counts `[tokens]`.

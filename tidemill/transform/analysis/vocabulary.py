@@ -1,7 +1,7 @@
-"""TFT's vocabulary nodes: counting, pruning and writing the file.
+"""TFT's vocabulary nodes: merging, pruning, ordering and writing tokens, and the choice of their reduction.
 
-Each function does what the node of its name does in `tensorflow_transform/beam/analyzer_impls.py`. A vocabulary file
-has the same bytes as Beam's.
+Each function named like a node does what the node does in `tensorflow_transform/beam/analyzer_impls.py`. A vocabulary
+file has the same bytes as Beam's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def vocabulary_reduction(operation: Any, trace: Trace, rows: RowSource, store: C
         operation: TFT's `OperationNode` of a `VocabularyAccumulate`.
         trace: The trace of the operation.
         rows: The rows to count.
-        store: Where to count.
+        store: The store that counts.
 
     Raises:
         TidemillError: `unsupported` for weights by label, which only TFT's `vocab_map` uses.
@@ -73,7 +73,7 @@ def vocabulary_reduction(operation: Any, trace: Trace, rows: RowSource, store: C
 
 
 def merge(definition: analyzer_nodes.VocabularyMerge, result: VocabularyTable | PartialCounts) -> VocabularyTable:
-    """Returns tokens with their metric: a count, a sum of weights, or mutual information.
+    """Returns all tokens with their metric: a count, a sum of weights, or mutual information.
 
     Args:
         definition: TFT's node.
@@ -85,7 +85,7 @@ def merge(definition: analyzer_nodes.VocabularyMerge, result: VocabularyTable | 
 
 
 def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -> VocabularyTable:
-    """Returns the tokens that reach the thresholds and are among the first, overall or of their key.
+    """Returns the tokens that reach the thresholds and are among the `top_k` largest, overall or of their key.
 
     Args:
         definition: TFT's node.
@@ -119,7 +119,7 @@ def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -
 
 
 def count(tokens: VocabularyTable | VocabularyPairs) -> np.int64:
-    """Returns the number of tokens in the file. An empty vocabulary has one."""
+    """Returns the number of lines in the vocabulary's file. The file of an empty vocabulary has one, a dummy token."""
     return np.int64(max(len(tokens), 1))
 
 
@@ -219,8 +219,8 @@ def write_vocabulary(path: Path, file_format: str, head: Iterable[bytes], store:
     Args:
         path: The file.
         file_format: `text`, or `tfrecord_gzip` as Beam writes it.
-        head: The first tokens, as they are written.
-        store: Where the other tokens are. None if there are none.
+        head: Lines that come first, already formatted.
+        store: The store of the other tokens. None if there are none.
         query: SQL of the other tokens, in order, in one column of type BLOB.
 
     Returns:

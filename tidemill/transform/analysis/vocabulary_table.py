@@ -1,4 +1,4 @@
-"""Vocabularies between TFT's nodes: tokens with the metric that orders them."""
+"""Vocabularies as TFT's nodes pass them on: tokens with the metric that orders them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class VocabularyPairs:
 
     @classmethod
     def of(cls, pairs: Iterable[Sequence[Any]]) -> VocabularyPairs:
-        """Returns a vocabulary of metrics and tokens that were computed elsewhere, such as keys with their outputs.
+        """Returns a vocabulary of given metrics and tokens, such as keys with their outputs.
 
         Args:
-            pairs: A metric and a token each. A token that is not bytes is written as text.
+            pairs: Pairs of a metric and a token. A token that is not bytes is written as text.
         """
         return cls([(_plain(metric), as_bytes(token)) for metric, token in pairs])
 
@@ -45,7 +45,7 @@ class VocabularyTable:
     """A vocabulary in DuckDB: a table with the columns `token` (BLOB or BIGINT) and `metric` (BIGINT or DOUBLE).
 
     Args:
-        store: Where the table is. The table is dropped with the last reference to this object.
+        store: The store of the table. The table is dropped with the last reference to this object.
         table: Its name.
         is_integer: Whether tokens are BIGINT.
         is_float: Whether metrics are DOUBLE.
@@ -70,7 +70,7 @@ class VocabularyTable:
         weakref.finalize(self, store.drop_later, table).atexit = False
 
     def derived(self, query: str) -> VocabularyTable:
-        """Returns a vocabulary of the same kind from a query on this one's table."""
+        """Returns a vocabulary of the same kind, selected from this one's table by a query."""
         table, rows = self.store.create_counted(query)
         return VocabularyTable(
             self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=self.more, rows=rows

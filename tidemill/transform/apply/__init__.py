@@ -1,1 +1,2 @@
-"""Applies a transform graph: computes outputs per distinct value where the graph's structure proves that it may."""
+"""The application of a transform graph: an output that provably depends on one column is computed once per distinct
+value."""

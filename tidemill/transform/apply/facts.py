@@ -27,11 +27,11 @@ _PASSING = frozenset(["Identity", "IdentityN", "Snapshot", "StopGradient", "Prev
 
 
 class Level(enum.IntEnum):
-    """What is known of an element as a function of its column's value, weakest last.
+    """How an element depends on its column's value, strongest first.
 
-    `RAW`: it is the value (an integer may be its decimal digits), except for values that `Elements.sources` names, for
-    the missing value, or for all others. `FINITE`: it is the same for all values that the sources do not name. `ANY`:
-    it is some function of the value.
+    `RAW`: it equals the value (an int64 possibly as decimal digits). The values in `Elements.sources` and missing
+    values may differ. A Select may also replace all unnamed values at once, so callers test one unnamed value.
+    `FINITE`: it is the same for all values that the sources do not name. `ANY`: it is some function of the value.
     """
 
     RAW = 0
@@ -70,21 +70,21 @@ class Constant:
 
 @dataclass(frozen=True)
 class Length:
-    """A scalar: the number of elements of a stream."""
+    """A scalar that is the number of elements of a stream."""
 
     stream: str
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A vector of dimensions, each a stream's length (by the stream's name) or a number."""
+    """A shape: a vector of dimensions, each a number or a stream's length (by the stream's name)."""
 
     dims: tuple[str | int | None, ...]
 
 
 @dataclass(frozen=True)
 class Indices:
-    """A column's indices: `[values, 2]`."""
+    """The indices of a column's values: `[values, 2]`."""
 
     column: str
 
@@ -116,7 +116,7 @@ class Facts:
                 self._known[value.dense_shape.name] = Shape((ROWS, 1)) if is_width_one else Shape((ROWS, None))
 
     def of(self, tensor: tf.Tensor) -> Fact:
-        """Returns what is known about a tensor; None for nothing."""
+        """Returns the fact about a tensor; None if nothing is known."""
         stack = [tensor]
         while stack:
             top = stack[-1]
@@ -210,7 +210,7 @@ class Facts:
 
     @functools.cached_property
     def _written(self) -> set[str]:
-        """The tables that ops of the graph change."""
+        """Returns the tables that ops of the graph change."""
         return {_origin(op.inputs[0]) for op in self.graph.get_operations() if op.type in ops.TABLE_WRITES}
 
     def _is_unchanged(self, table: tf.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Computes the parts of a plan for one column of a record batch. Imports TensorFlow."""
+"""Functions that compute the parts of a plan for one column of a record batch. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _WINDOW_SHARE = 0.8
 
 
 class ColumnFunction:
-    """A function of several columns, each of whose results depends on one of them.
+    """A TensorFlow function of several columns. Each of its results depends on only one column.
 
     Args:
         function: The function.
-        numbers: The parts of the plan that it computes.
-        plans: The columns.
+        numbers: The numbers in `Plan.parts` of its results.
+        plans: The columns' plans.
     """
 
     def __init__(self, function: GraphFunction, numbers: Sequence[int], plans: Sequence[ColumnPlan]):
@@ -39,8 +39,7 @@ class ColumnFunction:
         self._first: Future[object] | None = None
 
     def warm_up(self) -> None:
-        """Calls the function with harmless values on another thread, if no value makes it fail. The next call waits for
-        it.
+        """Calls the function on another thread, if no value makes it fail. The next call waits for this call.
 
         The first call takes as long as many others, because TensorFlow optimizes the function.
         """
@@ -103,7 +102,7 @@ def _shape(rows: int) -> tf.Tensor:
 
 
 class Window:
-    """Tables with the results of an int64 column's function for consecutive integers.
+    """A window of consecutive integers, with tables of an int64 column's function for them.
 
     Args:
         low: The first integer.
@@ -168,7 +167,7 @@ class ColumnValues:
             self._valid = array.is_valid().to_numpy(zero_copy_only=False)
 
     def by_class(self) -> dict[int, np.ndarray]:
-        """Returns the parts that are computed by class."""
+        """Returns the parts that are looked up in tables by named value."""
         if self._plan.index is None:
             return {}
         missing = len(self._plan.index)

@@ -95,8 +95,10 @@ class Effects:
         self._known: dict[str, frozenset[str]] = {}
 
     def of(self, op: tf.Operation) -> frozenset[str]:
-        """Returns the types of an op and its ancestors that do more than compute, such as asserting, printing or
-        drawing."""
+        """Returns the types of those among an op and its ancestors that do more than compute.
+
+        Examples are asserting, printing and drawing random numbers.
+        """
         stack = [op]
         while stack:
             top = stack[-1]

@@ -1,4 +1,4 @@
-"""Plans how a transform graph's outputs are computed from record batches. Imports TensorFlow.
+"""The plan that says how a transform graph's outputs are computed from record batches. Imports TensorFlow.
 
 A tensor with one element per row that depends on one column is computed from that column only. There are three ways:
 
@@ -30,7 +30,7 @@ _MAX_NAMED = 1 << 22
 
 @dataclass
 class ColumnPlan:
-    """The tensors computed from one column only, each by its number in `Plan.parts`.
+    """The plan of one column: the tensors computed from it only, each by its number in `Plan.parts`.
 
     Attributes:
         column: The column.
@@ -53,7 +53,7 @@ class ColumnPlan:
 
 @dataclass(frozen=True)
 class RowFunction:
-    """Outputs that TensorFlow computes for all rows.
+    """A function for the outputs that TensorFlow computes for all rows.
 
     Attributes:
         outputs: Their names.
@@ -71,7 +71,7 @@ class RowFunction:
 
 @dataclass
 class Plan:
-    """A plan, see the module.
+    """A plan: which outputs are computed by class, by value and by row, as the module describes.
 
     Attributes:
         parts: The tensors that are computed from one column.
@@ -96,7 +96,7 @@ class Plan:
 
 
 def make_plan(saved: SavedTransform, columns: Sequence[RawColumn], names: Sequence[str]) -> Plan:
-    """Plans outputs from what the graph's structure proves. The tables remain to be filled.
+    """Plans outputs from what the graph's structure proves. `fill_tables` then fills the tables.
 
     Args:
         saved: The graph.
@@ -107,6 +107,8 @@ def make_plan(saved: SavedTransform, columns: Sequence[RawColumn], names: Sequen
 
 
 class _Planner:
+    """The state of `make_plan`: the graph, what is known about it, and the plan so far."""
+
     def __init__(self, saved: SavedTransform, columns: Sequence[RawColumn]):
         self._saved = saved
         self._columns = {column.name: column for column in columns if not column.is_list}

@@ -1,4 +1,4 @@
-"""Runs parts of a graph on a few raw values: those that the graph names, and one that it does not.
+"""Probes of a graph: parts of it, run on the raw values that it names and on one that it does not.
 
 Imports TensorFlow.
 """

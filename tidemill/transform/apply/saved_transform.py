@@ -143,7 +143,7 @@ def _packed(structure: Any, tensors: list[tf.Tensor]) -> Any:
 
 
 class _NotPlain(Exception):
-    """The SavedModel holds something that only TensorFlow's loader knows."""
+    """The error for a SavedModel that only TensorFlow's loader can load."""
 
 
 class _PlainSavedModel:
@@ -237,7 +237,7 @@ class _PlainSavedModel:
 
 
 class BatchTransformer:
-    """Applies any transform graph batch by batch, entirely in TensorFlow. Several threads may use it.
+    """A transform graph that TensorFlow runs batch by batch, without a plan. Several threads may use it.
 
     Args:
         folder: Holds `transform_fn/` and `transformed_metadata/`. Outputs may be dense in any number of dimensions,

@@ -21,7 +21,7 @@ _DTYPES = {tf.string: "string", tf.int64: "int64", tf.float32: "float32"}
 
 @dataclass(frozen=True)
 class Substitution:
-    """A stream of tokens that is one raw column with some values replaced.
+    """A stream of tokens that equals one raw column with some values replaced.
 
     A present value `v` becomes the token `replaced.get(v, v)`. `tidemill.transform.raw` defines which values are
     missing.
@@ -57,7 +57,7 @@ class TracedGraph(Protocol):
 
 
 def substitution(trace: TracedGraph, tensor: tf.Tensor, flat: Collection[str]) -> Substitution | None:
-    """Returns how a token stream follows from its raw column.
+    """Returns the substitution that turns a raw column into a stream of tokens.
 
     The graph's structure proves that all values are their own tokens, except those that the graph names. Their tokens
     come from running the graph.

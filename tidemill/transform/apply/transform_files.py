@@ -1,4 +1,4 @@
-"""Transforms Parquet files on several threads, in order and in bounded memory."""
+"""Transformation of Parquet files on several threads, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _POSITION_BYTES = 4
 
 @dataclass(frozen=True)
 class _UnitOfGroups:
-    """Row groups of one file that are read together: several small ones, or one. `position` counts the file's units."""
+    """A unit: row groups of one file that are read together, several small ones or one.
+
+    `position` is its number among the file's units.
+    """
 
     file: int
     position: int
@@ -75,7 +78,7 @@ def transform_files(
 
 
 class _FileTransform:
-    """Units on their way from the sources to the targets."""
+    """The state of one call of `transform_files`, which its threads share."""
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ def _are_positions(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 class _UnitReader:
-    """Reads units on one thread. Keeps one file open."""
+    """A reader of units on one thread. It keeps one file open."""
 
     def __init__(self, sources: Sequence[_SourceFile]):
         self._sources = sources

@@ -1,4 +1,4 @@
-"""Applies a transform graph to raw rows: record batches and Parquet files. Imports TensorFlow."""
+"""The transformer of raw rows: applies a transform graph to record batches and Parquet files. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CALL_ROWS = 1 << 14
 
 
 class Transformer:
-    """Applies a transform graph. Several threads may use it.
+    """A transform graph that is ready to be applied. Several threads may use it.
 
     The results do not depend on the number of threads, and a row's numbers do not depend on the rows around it:
     TensorFlow always computes them in packets.
@@ -166,7 +166,7 @@ class Transformer:
         return {name: np.concatenate(piece) for name, piece in pieces.items()}
 
     def _sparse(self, name: str, arrays: dict[str, pa.Array], start: int, count: int) -> tf.SparseTensor:
-        """Returns a raw input: `[rows, 1]`, or `[rows, longest]` for a list."""
+        """Returns a raw input as a sparse tensor: `[rows, 1]`, or `[rows, longest]` for a list."""
         if name not in self._columns:
             empty = tf.constant([], self._missing[name], shape=[0])
             return tf.SparseTensor(np.empty((0, 2), np.int64), empty, np.array([count, 1]))

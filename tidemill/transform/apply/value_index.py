@@ -58,10 +58,10 @@ class ValueIndex:
         return len(self.values)
 
     def find(self, array: pa.Array) -> np.ndarray:
-        """Returns the position of each value.
+        """Returns each value's position in `self.values`.
 
         Args:
-            array: `[n]` values of the type of `values`. The result of a null is undefined.
+            array: `[n]` values of the type of `values`. The result for a null is undefined.
 
         Returns:
             int32 `[n]`, `NOT_FOUND` for unknown values.
@@ -113,7 +113,7 @@ class ValueIndex:
 
 
 class _Keys:
-    """Values in the form in which the index compares them.
+    """Keys: values in the form in which the index compares them.
 
     Attributes:
         hashes: uint64 `[n]`. Both halves depend on the whole value.

@@ -134,7 +134,8 @@ class _RemotePipeline(beam.Pipeline):
 
 
 def tensor_adapter_config(columns: Sequence[RawColumn]) -> TensorAdapterConfig:
-    """Returns how tfx_bsl reads the record batches of `to_lists`: every column as a sparse tensor, TFX's default."""
+    """Returns tfx_bsl's configuration for record batches of `to_lists`: each column is a sparse tensor, TFX's
+    default."""
     representations = {}
     for column in columns:
         sparse = schema_pb2.TensorRepresentation.VarLenSparseTensor(column_name=column.name)
@@ -162,7 +163,7 @@ def _row_groups(examples: Dataset, split: str, to_uri: Callable[[Path], str]) ->
 
 
 class _ReadRowGroups(beam.DoFn):
-    """Reads row groups in small batches, so that a pipeline holds only one of them at a time."""
+    """A DoFn that reads row groups in small batches, so that a pipeline holds only one batch at a time."""
 
     def __init__(self, columns: tuple[RawColumn, ...], total: int, progress: Progress | None):
         self._columns, self._total, self._progress = columns, total, progress
@@ -179,7 +180,7 @@ class _ReadRowGroups(beam.DoFn):
 
 
 class _TransformShards(beam.DoFn):
-    """Transforms shards on a worker. The graph comes from the workspace, and the results go there."""
+    """A DoFn that transforms shards on a worker. It reads the graph from the workspace and writes the results there."""
 
     def __init__(self, examples: str, work: str):
         self._examples, self._work = examples, work

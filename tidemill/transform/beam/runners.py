@@ -58,7 +58,8 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
 
 
 def _complaints(runner: str, options: PipelineOptions) -> list[str]:
-    """Returns Beam's objections to the options. Beam's full validation would call Google's services; this does not."""
+    """Returns Beam's complaints about the options. Unlike Beam's full validation, it does not call Google's
+    services."""
     validator = PipelineOptionsValidator(options, None)
     if runner != "dataflow":
         return options.view_as(PortableOptions).validate(validator)

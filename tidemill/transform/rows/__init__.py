@@ -1,1 +1,1 @@
-"""Rows of an analysis: how they are read, and how they become tensors."""
+"""The rows of an analysis: how they are read, and how they become tensors."""

@@ -13,7 +13,7 @@ BATCH_ROWS = 1 << 13
 
 
 class Unit(Protocol):
-    """Rows that one thread reads in order: a row group, or a batch in memory.
+    """A unit of rows that one thread reads in order: a row group, or a batch in memory.
 
     Attributes:
         rows: Number of rows.
@@ -51,7 +51,7 @@ class RowFile:
 
 @dataclass(frozen=True)
 class Scan:
-    """How DuckDB reads a flat Parquet column as an input of the graph.
+    """A scan: how DuckDB reads a flat Parquet column as an input of the graph.
 
     Attributes:
         files: The Parquet files, by `RowFile.index`.
@@ -92,7 +92,7 @@ class RowSource(Protocol):
     def fingerprint(self) -> str: ...
 
     def feed(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Any]:
-        """Returns the named inputs, as the tensors that tfx_bsl's `TensorAdapter` makes of the batch.
+        """Returns the named inputs, as the tensors that tfx_bsl's `TensorAdapter` makes from the batch.
 
         Raises:
             TidemillError: `missing-column` or `feature-type`.

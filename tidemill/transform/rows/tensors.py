@@ -18,8 +18,9 @@ from tidemill import fingerprint
 
 
 class Adapter:
-    """Makes tensors from columns of lists, as representations describe. Runs tfx_bsl's TensorAdapter on some tensors
-    only.
+    """An adapter that makes tensors from columns of lists, as representations describe.
+
+    It runs tfx_bsl's TensorAdapter for the requested tensors only.
 
     Args:
         schema: The Arrow schema of the record batches; may have more columns.
@@ -122,11 +123,11 @@ def shape(array: pa.Array) -> tf.Tensor:
 
 
 def dense(array: pa.Array, default: int | float | bytes, is_width_one: bool) -> tf.Tensor:
-    """Returns what SparseToDense makes of `sparse(array)`.
+    """Returns the result of TensorFlow's SparseToDense for `sparse(array)`.
 
     Args:
         array: `[rows]`, as for `sparse`.
-        default: Stands for a missing value.
+        default: The value in rows without a value.
         is_width_one: Whether the shape is `[rows, 1]` even if all rows are null. Otherwise it is `[rows, 0]` then.
     """
     if array.null_count and array.null_count == len(array) and not is_width_one:

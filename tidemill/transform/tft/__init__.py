@@ -1,1 +1,1 @@
-"""What TensorFlow Transform asks for: the trace of a preprocessing_fn and the artifact of its results."""
+"""The interface to TensorFlow Transform: the trace of a preprocessing_fn, and the artifact of its results."""

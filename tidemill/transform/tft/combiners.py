@@ -37,7 +37,7 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class NumPyFold:
-    """What `NumPyCombiner` does: `fn(arrays, axis=0)`, starting from a default value.
+    """The fold of a `NumPyCombiner`: `fn(arrays, axis=0)`, starting from a default value.
 
     TFT treats an accumulator that starts with the default as a scalar like an empty one.
     """
@@ -53,7 +53,7 @@ class NumPyFold:
 
 @dataclass(frozen=True)
 class QuantilesParameters:
-    """What `QuantilesCombiner` does for a single feature.
+    """The parameters of a `QuantilesCombiner` for a single feature.
 
     Attributes:
         epsilon: Maximum error of a quantile's rank, as a share of the total weight.
@@ -67,7 +67,7 @@ class QuantilesParameters:
 
 
 def numpy_fold(combiner: Any) -> NumPyFold | None:
-    """Returns how a combiner folds arrays; None for a combiner of another class."""
+    """Returns the fold of a `NumPyCombiner`; None for a combiner of another class."""
     if type(combiner) is not analyzers.NumPyCombiner:
         return None
     return NumPyFold(combiner._fn, combiner._default_accumulator_value, tuple(combiner._output_dtypes))

@@ -45,6 +45,8 @@ def _digest(parts: Iterable[object]) -> str:
 
 
 class _PathDigests:
+    """The digests of the tensors of one graph, each computed from the digests of its inputs."""
+
     def __init__(self, trace: Trace):
         self._trace = trace
         self._digests = trace.digests

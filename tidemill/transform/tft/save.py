@@ -1,4 +1,5 @@
-"""Saves a trace as TFT's WriteTransformFn does: the SavedModel and the transformed schema. Imports TensorFlow."""
+"""The files of TFT's WriteTransformFn, written from a trace: the SavedModel and the transformed schema. Imports
+TensorFlow."""
 
 from __future__ import annotations
 
@@ -63,8 +64,7 @@ def _has_unknown_width(outputs: Mapping[str, TensorType]) -> bool:
 
 
 def _module(trace: Trace, function: private.WrappedFunction) -> tf.Module:
-    """Returns the module that TFT saves: the function as `transform_fn`, and all that it needs under the names TFT
-    uses."""
+    """Returns the module that TFT saves: the function as `transform_fn`, and what it needs, under TFT's names."""
     traced = trace.traced
     module: Any = traced.module
     module.transform_fn = function
@@ -125,7 +125,7 @@ def saved_resources(resources: Sequence[Any]) -> list[Any]:
     """Returns the resources that a SavedModel must hold, made cheap to save.
 
     A table with buckets for unknown words is a shell around the table that the graph uses. To save a table, TensorFlow
-    traces three functions, of which the third does nothing; here two functions are made by hand.
+    traces three functions, of which the third does nothing. Here two functions are made by hand.
     """
     kept = [r for r in resources if not (isinstance(r, private.StaticVocabularyTable) and r._table is not None)]
     for resource in kept:

@@ -1,4 +1,4 @@
-"""Shortcuts through the work of TensorFlow and TFT during a trace. The graph computes the same. Imports TensorFlow."""
+"""Shortcuts that make TensorFlow and TFT trace faster. The graph computes the same. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def quick_ops() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quick_trace() -> Iterator[None]:
-    """Also skips work that tracing a preprocessing_fn does not need, while this thread traces.
+    """Skips work that tracing a preprocessing_fn does not need, while this thread traces. Includes `quick_ops`.
 
-    - TFT copies each input because the function may change it; a ragged tensor keeps the row lengths it was asked for.
-      New objects around the same tensors do.
+    - TFT copies each input because the function may change it, and a ragged tensor caches its row lengths. Here only
+      the Python objects are new; the tensors in them are shared.
     - TensorFlow looks for the ops that must run before each op. Without stateful ops there are none.
     - TensorFlow makes a constant for each integer that it passes to an op, such as an axis or a shape. Here equal
       integers share one constant.
@@ -81,7 +81,8 @@ def _as_if_copied(tensor: tf.Tensor) -> tf.Tensor:
 
 
 class _SharedStacks:
-    """Replaces TensorFlow's `extract_stack`: extracts the stack once for each call site outside TensorFlow."""
+    """A replacement of TensorFlow's `extract_stack` that extracts the stack once for each call site outside
+    TensorFlow."""
 
     def __init__(self, original: Callable[[int], Any]):
         self._original = original
@@ -104,7 +105,7 @@ class _SharedStacks:
 
 
 class _ControlDependencies(private.ControlDependencies):
-    """TensorFlow's class, which here examines the ops only if one of them is stateful."""
+    """A subclass of TensorFlow's class that examines the ops only if one of them is stateful."""
 
     def __exit__(self, *error: Any) -> None:
         if not tf.executing_eagerly():
@@ -116,7 +117,7 @@ class _ControlDependencies(private.ControlDependencies):
 
 
 class _SharedConstants:
-    """Replaces TensorFlow's `_create_graph_constant`: makes constants of TensorFlow's own integers once.
+    """A replacement of TensorFlow's `_create_graph_constant` that makes constants of TensorFlow's own integers once.
 
     Not shared are constants that TensorFlow's caller makes by `tf.constant`, `tf.convert_to_tensor` or `tf.stack`;
     results of functions such as `tf.rank`, which have the name of the function's scope; and constants with control

@@ -1,4 +1,4 @@
-"""Parts of a graph as functions, made in place or as a copy. Imports TensorFlow."""
+"""Subgraphs: parts of a graph as functions, made in place or as a copy. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HANDLES = (tf.resource, tf.variant)
 
 
 class Subgraph:
-    """The part of a graph between `feeds` and `fetches`, as a function of eager tensors. Several threads may call it.
+    """A function of eager tensors: the part of a graph between `feeds` and `fetches`. Several threads may call it.
 
     TensorFlow makes the function from the ops in place, without a copy. `prune` copies the ops that TensorFlow cannot
     take in place.

@@ -202,8 +202,10 @@ class Trace:
         return self.evaluate([private.reserved_tokens(self.graph, name)])[0]
 
     def evaluate(self, tensors: Sequence[tf.Tensor]) -> list[np.ndarray]:
-        """Returns the values of tensors that depend on no row. A tensor that does gets one row of zeros and empty
-        strings."""
+        """Returns the values of tensors that depend on no row.
+
+        A tensor that depends on rows is computed for one row of zeros and empty strings.
+        """
         if not tensors:
             return []
         function = self.function(list(tensors))
