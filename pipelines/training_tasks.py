@@ -9,7 +9,7 @@ from tidemill.components.preprocess.component import preprocess
 from tidemill.components.validate.component import validate
 
 MAX_RETRIES = 20
-"""How often Kubeflow restarts a training on a cluster. Restarts after errors have a smaller budget of their own,
+"""How often Kubeflow restarts the pod of a `train` step. Restarts after errors have a smaller budget of their own,
 `training.retries`: see `tidemill.training.attempts`."""
 
 

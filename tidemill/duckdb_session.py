@@ -1,6 +1,6 @@
 """DuckDB sessions with bounded memory, and helpers to write SQL.
 
-Before ingest runs a user's query, it takes the session's access to other files and to the network away (`shut_off`).
+Before ingest runs a user's query, it removes the session's access to other files and to the network (`shut_off`).
 """
 
 from __future__ import annotations

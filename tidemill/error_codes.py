@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Explanation:
-    """What an error code means."""
+    """The explanation of an error code."""
 
     code: str
     """What users see and search for."""

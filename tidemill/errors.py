@@ -1,4 +1,4 @@
-"""The error for a mistake in a user's input.
+"""The error for user errors: mistakes in a user's input.
 
 A `TidemillError` says in one sentence where the mistake is, what was received and what to do. A step that raises one
 exits with code 2 and leaves no half-written output. Any other exception is a defect of Tidemill.

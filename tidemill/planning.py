@@ -174,7 +174,7 @@ def _member_specs(context: TrainingContext) -> Sequence[StepSpec]:
 
 
 def _check_training(experiment: Experiment, cross_validate: bool) -> None:
-    """Rejects settings with which a later step of a training pipeline would fail."""
+    """Rejects settings with which a later step would fail."""
     check_supported(experiment)
     labels, split = experiment.label_columns(), experiment.split
     if cross_validate and len(labels) > 1:

@@ -26,7 +26,7 @@ _MIN_INTERVAL_S = 0.2
 
 
 class Preempted(Exception):
-    """SIGTERM ended the work, and its state is saved for the next attempt."""
+    """The exception for work that SIGTERM ended; its state is saved for the next attempt."""
 
 
 class Progress:

@@ -13,7 +13,7 @@ _UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", sta
 
 
 class Section(BaseModel):
-    """Section of the experiment file. It refuses unknown keys and is immutable."""
+    """A section of the experiment file or of a spec. It rejects unknown keys and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 

@@ -1,4 +1,4 @@
-"""Sealed folders: artifacts that a manifest makes whole.
+"""Sealed folders: artifacts whose manifest lists their files.
 
 `manifest.json` is written last and lists every file with its size and fingerprint. A folder without a manifest, or with
 a file of another size, is refused by every reader.
@@ -37,7 +37,7 @@ def incomplete(path: str | os.PathLike[str], got: str, want: str = _RERUN) -> Ti
     Args:
         path: The artifact or the file in it.
         got: What was read instead.
-        want: What to do. Defaults to running the step again that wrote the artifact.
+        want: What to do. Defaults to rerunning the step that wrote the artifact.
     """
     return TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), got, want)
 
@@ -50,7 +50,7 @@ class FileEntry:
         name: Path below the artifact's folder.
         rows: Number of rows; None if the file has no rows.
         bytes: Size.
-        fingerprint: Of the content.
+        fingerprint: Fingerprint of the content.
     """
 
     name: str

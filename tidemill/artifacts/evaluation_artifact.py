@@ -1,6 +1,7 @@
 """The evaluation artifact: `metrics.json`, `report.html`, and `BLESSED` or `NOT_BLESSED`.
 
-`EvaluationDocument` is the content of `metrics.json`. `BLESSED` or `NOT_BLESSED` holds the reasons, one per line. The
+`EvaluationDocument` is the content of `metrics.json`. `BLESSED` or `NOT_BLESSED` holds the reasons, one per line: the
+failed gates, or all gates if none failed. The
 manifest's metadata is an `EvaluationFacts`, so that `publish` can choose a member without reading the metrics.
 """
 
@@ -42,7 +43,7 @@ class SplitMetrics(TypedDict):
 
 
 class Comparison(TypedDict):
-    """The published model on the same rows: either `skipped`, or `metrics` and `gain`."""
+    """The comparison with the published model on the same rows: either `skipped`, or `metrics` and `gain`."""
 
     uri: NotRequired[str]
     """URI of the published version; absent from slices."""
@@ -69,7 +70,7 @@ class SliceMetrics(ComparedMetrics):
 
 
 class Slicing(TypedDict):
-    """The slices by the values of some columns."""
+    """One entry of `evaluation.slices`: its columns and the metrics of each slice."""
 
     columns: list[str]
     slices: list[SliceMetrics]
@@ -86,7 +87,7 @@ class CalibrationBin(TypedDict):
 
 
 class Histogram(TypedDict):
-    """Rows of each class by score: `edges` has one more entry than `negatives` and `positives`."""
+    """A histogram of scores: the rows of each class. `edges` has one more entry than `negatives` and `positives`."""
 
     edges: list[float]
     negatives: list[int]
@@ -103,7 +104,7 @@ class Curves(TypedDict):
 
 
 class ModelCurves(TypedDict):
-    """The curves of the model and of the published model; None if that was not scored."""
+    """The curves of the model, and those of the published model; None if it was not scored."""
 
     model: Curves
     baseline: Curves | None
@@ -128,7 +129,7 @@ class GateCheck(TypedDict):
 
 
 class LabelMetrics(TypedDict):
-    """Everything that is measured for one label."""
+    """The measurements of one label."""
 
     objective: Objective
     valid: SplitMetrics
@@ -142,7 +143,7 @@ class LabelMetrics(TypedDict):
 
 
 class EvaluationDocument(TypedDict):
-    """`metrics.json`.
+    """The content of `metrics.json`.
 
     With one label it has `label` and the entries of `LabelMetrics`. With several labels it has `labels` and `by_label`;
     then `objective`, `valid` and `test` hold means over labels, and the other entries of `LabelMetrics` are absent.
@@ -177,9 +178,9 @@ class EvaluationFacts:
     Attributes:
         name: The member's name.
         family: The member's family.
-        model_fingerprint: Of the evaluated model.
+        model_fingerprint: Fingerprint of the evaluated model.
         blessed: Whether all gates pass.
-        reasons: One sentence for each gate that decided.
+        reasons: One sentence for each failed gate, or for each gate if none failed.
         objective: The metric that ranks members.
         objective_value: Its value on the valid split; None if it does not exist.
     """

@@ -24,7 +24,7 @@ STATISTICS = f"{PUBLISHED}/statistics"
 
 
 class PublishedMember(TypedDict):
-    """The published member."""
+    """The member that the version publishes."""
 
     name: str
     family: str
@@ -41,7 +41,7 @@ class MemberVerdict(TypedDict):
 
 
 class Lineage(TypedDict):
-    """The content of `lineage.json`: what the version was made of."""
+    """The content of `lineage.json`: what the version was made from."""
 
     experiment_name: str
     run_fingerprint: str

@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands, name: str, command: str, text: str) -> argparse.ArgumentParser:
+def _add(commands: _Commands, name: str, command: str, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=command)
     return parser

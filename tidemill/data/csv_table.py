@@ -47,7 +47,17 @@ def create_table(
     DuckDB would round.
 
     Args:
-        types: Declared DuckDB types. Without a header, the types of all columns in the files' order.
+        connection: The database.
+        table_name: Name of the table to create, in the schema `main`.
+        table: The table's section of the experiment file.
+        types: Declared DuckDB types by column. Without a header, the types of all columns in the files' order.
+        delimiter: The separator of fields.
+        staged: The files with their local paths.
+        quarantine: Takes the malformed rows.
+
+    Raises:
+        TidemillError: `unreadable-file` for a header that is missing, is not UTF-8, or differs between files;
+            `missing-column` for a declared column that the files do not have.
     """
     groups = _group_by_header(table_name, table, types, delimiter, staged)
     partition = [key for key, _ in groups[0].partition]

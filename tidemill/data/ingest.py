@@ -39,7 +39,7 @@ _SPAN = f"{query_checks.RESERVED_PREFIX}span"
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """Result of an ingest.
+    """The result of the step.
 
     Attributes:
         rows: Number of rows of each split.
@@ -96,7 +96,7 @@ def _check_files(record: SourceRecord) -> int:
 
 
 class _Ingestion:
-    """One ingest in one DuckDB database."""
+    """An ingest in progress, in one DuckDB database."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, spec: IngestSpec, progress: Progress, quarantine: str):
         self._connection = connection

@@ -34,7 +34,8 @@ _BATCH_ROWS = 50_000
 
 
 class Quarantine:
-    """Malformed rows of one ingest, in a table of its database, so that memory does not limit their number."""
+    """The quarantine of one ingest: malformed rows in a table of its database, so that memory does not limit their
+    number."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection):
         self._connection = connection
@@ -46,8 +47,9 @@ class Quarantine:
     def take_csv_rejects(self, table: str, uris: Mapping[str, str]) -> None:
         """Takes the rows that DuckDB's CSV reader rejected in the last scan.
 
-        A row with several mistakes counts once, with its first mistake. An unclosed quote swallows the lines up to the
-        next quote. Such a row counts as all of these lines, or as the rest of the file if DuckDB cuts its text off.
+        A row with several mistakes counts once, with its first mistake. An unclosed quote makes one field of all lines
+        up to the next quote. Such a row counts as all of these lines, or as the rest of the file if DuckDB cuts its
+        text off.
 
         Args:
             table: The table's name.
@@ -148,7 +150,8 @@ class Quarantine:
 
 
 class _LineCounter:
-    """Line numbers of ascending byte positions in one file, which is read once, in chunks."""
+    """A counter of lines: returns line numbers of ascending byte positions in one file, which it reads once, in
+    chunks."""
 
     def __init__(self, path: str):
         self.path = path

@@ -1,6 +1,6 @@
 """Source files: what their URIs say, and groups of files that one scan can read.
 
-A URI tells a file's format, its compression, the member of an archive and the values of Hive partitions.
+A URI contains a file's format, its compression, the member of an archive and the values of Hive partitions.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def undefined(metric: str, rows: int, positives: int) -> str | None:
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows grouped by score, in ascending order of the score. K is the number of cells.
+    """Cells: rows grouped by score, in ascending order of the score. K is the number of cells.
 
     An entry [c, k] is a mean over the rows of class c in cell k; it is 0 if there are none.
 

@@ -45,13 +45,13 @@ class EvaluationSummary:
 
     Attributes:
         blessed: Whether all gates pass.
-        reasons: One sentence for each gate that decided: the failed ones, or all of them if none failed.
+        reasons: One sentence for each failed gate, or for each gate if none failed.
         metrics: Values on the test split; None for a metric that does not exist. With several labels these are means,
             and `<metric>_<label>` holds each label's value.
         roc: Points (false positive rate, true positive rate, threshold), at most 200. Empty if a class is missing or
             there are several labels.
         confusion: `[[tn, fp], [fn, tp]]`; empty with several labels.
-        fingerprint: Of the evaluation's content.
+        fingerprint: Fingerprint of the evaluation's content.
     """
 
     blessed: bool
@@ -64,7 +64,7 @@ class EvaluationSummary:
 
 @dataclass(frozen=True)
 class _Baseline:
-    """The published model's scores of the test rows for one label.
+    """The baseline: the published model's scores of the test rows for one label.
 
     Attributes:
         scores: [rows] float64; None if there are none.
@@ -183,7 +183,7 @@ def _measure_label(
     """Returns the measurements of one label.
 
     Args:
-        spec: Of the step.
+        spec: The step's spec.
         labels: [rows] int8, by split.
         scores: [rows] float64, by split.
         baseline: The published model's scores of test.

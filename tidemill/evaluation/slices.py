@@ -18,7 +18,7 @@ OTHER = "(other)"
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows that share the values of some columns.
+    """A slice: rows that share the values of some columns.
 
     Attributes:
         name: For example `origin=EWR, month=1`; `(other)` for the slice of all remaining rows.
@@ -37,12 +37,12 @@ def slice_rows(examples: Dataset, split: str, slicings: Sequence[Sequence[str]],
     Args:
         examples: The raw examples.
         split: The split's name.
-        slicings: Lists of columns. Each combination of their values is a slice.
-        max_slices: Maximum number of slices of one slicing, the largest first, equal sizes by name. All remaining rows
+        slicings: Lists of columns. Each combination of a list's values is a slice.
+        max_slices: Maximum number of slices of one slicing: the largest are kept; ties by name. All remaining rows
             become one more slice, `(other)`.
 
     Raises:
-        TidemillError: `missing-column`; `invalid-value` for a column whose values are not text, such as lists.
+        TidemillError: `missing-column`; `invalid-value` for a column that cannot be cast to text, such as lists.
     """
     names = list(dict.fromkeys(name for columns in slicings for name in columns))
     for name in names:

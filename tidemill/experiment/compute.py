@@ -65,5 +65,5 @@ class Compute(Section):
     """The resources of the steps."""
 
     train: Resources = Resources()
-    """The resources of each training."""
+    """The resources of each `train` step."""
     preprocess: PreprocessResources = PreprocessResources()

@@ -136,7 +136,7 @@ def _joined(wants: list[str]) -> str:
 
 
 def _is_scalar(text: str) -> bool:
-    """Whether a text without quotes would be a number or a boolean."""
+    """Returns whether a text without quotes would be a number or a boolean."""
     try:
         float(text)
     except ValueError:
@@ -216,7 +216,7 @@ def _members(annotation: object) -> list[object]:
 
 
 def _fits(model: type[BaseModel], data: object) -> bool:
-    """Whether the data's `kind` or `family` is that of the model. True for a model without these keys."""
+    """Returns whether the data's `kind` or `family` is that of the model. True for a model without these keys."""
     for tag in _TAGS:
         if tag in model.model_fields and isinstance(data, dict) and tag in data:
             return data[tag] in typing.get_args(model.model_fields[tag].annotation)

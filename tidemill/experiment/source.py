@@ -124,8 +124,8 @@ class Split(Section):
 
 
 class Drift(Section):
-    """How far a feature's distributions may differ before the run stops. Without a threshold the difference is only
-    reported."""
+    """The drift gate: how far a feature's distributions may differ before the run stops. Without a threshold the
+    difference is only reported."""
 
     numeric: Annotated[float, Field(gt=0, le=1)] | None = None
     """Largest Jensen-Shannon divergence (base 2, 0 to 1) of a numeric feature."""

@@ -72,13 +72,13 @@ class Training(Section):
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
     """Number of folds of the `cross_validate` pipeline. Defaults to 5. The `train` pipeline ignores it."""
     threads: PositiveInt | None = None
-    """CPU threads of a training process. Defaults to the cores that the process may use."""
+    """CPU threads of the process that trains. Defaults to the cores that the process may use."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Shortest time between two checkpoints, in seconds. Checkpoints are written between steps or boosting rounds."""
     checkpoint_steps: PositiveInt | None = None
     """Largest number of steps between two checkpoints. Defaults to no limit."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """On a cluster: how many attempts follow a training that failed with an error. Lost nodes do not count."""
+    """On a cluster: how many attempts follow a `train` step that failed with an error. Lost nodes do not count."""
 
     @field_validator("warm_start")
     @classmethod

@@ -148,7 +148,7 @@ class ForkServer:
         """Waits until the server is ready.
 
         Args:
-            stopped: Asked ten times a second whether to give up.
+            stopped: Called ten times a second; the wait ends when it returns True.
 
         Returns:
             Whether steps can be run. False if the server could not start, has ended, or `stopped` returned true.

@@ -28,7 +28,7 @@ class MemberResult:
     name: str
     blessed: bool
     reasons: list[str]
-    """Why the model is not blessed."""
+    """One sentence for each failed gate, or for each gate if none failed."""
     metrics: dict[str, float | None]
     """Metrics on the whole test split."""
     objective: str

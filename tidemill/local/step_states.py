@@ -41,7 +41,8 @@ class Step:
     component: str
     """The component's function, which has the step's name in `tidemill.steps`."""
     iteration: tuple[int, ...] = ()
-    """The numbers of loops and iterations; empty outside loops, and where a step stands for all iterations to come."""
+    """The numbers of loops and iterations; empty outside loops, and for the step that represents all iterations before
+    the loop starts."""
     state: State = State.WAITING
     started: float | None = None
     """Seconds of `time.monotonic`."""
@@ -54,7 +55,7 @@ class Step:
     reasons: list[str] = field(default_factory=list)
     """Why the step runs again, the most telling first. Empty for steps that are never cached."""
     error: dict | None = None
-    """`code` (None: not a user's mistake), `message`, `details`."""
+    """`code` (None: not a user error), `message`, `details`."""
 
     @property
     def log(self) -> Path:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class FinalMlp(Network):
-    """FinalMLP. Each stream has a gate that weighs the features: the first gate depends on the numbers, or on a learned
-    context if there are none; the second depends on a learned context."""
+    """FinalMLP: two deep networks, each behind a gate that weighs the features. The first gate depends on the numbers,
+    or on a learned context if there are none; the second depends on a learned context."""
 
     family: Literal["final_mlp"]
     name: Name = "final_mlp"

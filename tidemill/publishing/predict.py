@@ -32,7 +32,7 @@ from tidemill.steps.predict import PredictSpec
 
 @dataclass(frozen=True)
 class PredictSummary:
-    """The written predictions.
+    """The result of the step: the written predictions.
 
     Attributes:
         rows: Number of rows.

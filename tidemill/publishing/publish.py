@@ -20,7 +20,7 @@ from tidemill.steps.publish import PublishSpec
 
 @dataclass(frozen=True)
 class PublishSummary:
-    """The published version.
+    """The result of the step: the published version.
 
     Attributes:
         uri: Folder of the version.

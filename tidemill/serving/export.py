@@ -1,4 +1,4 @@
-"""Exports a fitted model for serving and checks the export.
+"""The export of a fitted model for serving, and the check of the export.
 
 TensorFlow is imported only when a model is exported. If another framework computes this process's networks, a separate
 process exports the model with TensorFlow:

@@ -1,4 +1,4 @@
-"""Scores raw rows with a published model. Imports TensorFlow when a model is opened."""
+"""The scorer of raw rows with a published model. Imports TensorFlow when a model is opened."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ SCORE = "score"
 def score_names(labels: Sequence[str]) -> dict[str, str]:
     """Returns the name of each label's score.
 
-    A single label's score is `score`. Of several labels it is `score_<label>`, or `score_label_<index>` if TensorFlow
+    For a single label it is `score`. For several labels it is `score_<label>`, or `score_label_<index>` if TensorFlow
     does not accept the label (see `signature_names`).
     """
     if len(labels) == 1:

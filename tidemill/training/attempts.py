@@ -1,7 +1,7 @@
 """The record of a task's attempts on a cluster.
 
-Kubeflow restarts a training's pod after every failure and cannot distinguish a preempted spot node from an error. So
-the attempts of one task keep a record. Errors have a budget, which preemptions do not use up. A mistake of the user is
+Kubeflow restarts the pod of a training step after every failure and cannot distinguish a preempted spot node from an
+error. So the attempts of one task keep a record. Errors have a budget, which preemptions do not use up. A user error is
 not retried.
 """
 
@@ -24,7 +24,7 @@ _RECORD = "attempts.json"
 
 
 class GivenUp(Exception):
-    """A training has failed too often."""
+    """The error for a training step that has failed too often."""
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def attempt(root: str, task: str, retries: int) -> Iterator[None]:
             without any notice, which on a spot node is a preemption.
 
     Raises:
-        TidemillError: An earlier attempt found this mistake of the user.
+        TidemillError: An earlier attempt ended with this user error.
         GivenUp: Earlier attempts used up the retries.
     """
     pod = os.environ.get(POD)

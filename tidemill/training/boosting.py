@@ -1,4 +1,4 @@
-"""Fits gradient-boosted trees with LightGBM."""
+"""Training of gradient-boosted trees with LightGBM."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _dataset(
 
 
 class _RowGroupSequence(lightgbm.Sequence):
-    """One row group as LightGBM reads it: single rows to find bins, then slices to fill them.
+    """A row group as LightGBM reads it: single rows to find bins, then slices to fill them.
 
     `decode` caches the last row group, so that memory does not grow with the data.
     """
@@ -192,7 +192,7 @@ class _RowGroupSequence(lightgbm.Sequence):
 
 
 def _row_groups(path: Path) -> list[tuple[int, int]]:
-    """Returns index and number of rows of each row group that is not empty."""
+    """Returns the index and the number of rows of each row group that has rows."""
     metadata = pq.read_metadata(path)
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     return [(i, rows) for i, rows in enumerate(sizes) if rows]

@@ -1,7 +1,7 @@
 """Checkpoints at `ROOT/checkpoints/<training fingerprint>/<step>/`: arrays, a JSON state, and a manifest.
 
-The fingerprint covers everything that decides the result. So a training finds its own checkpoints, also from another
-process or pod, and never those of another training.
+The fingerprint covers everything that decides the result. So a training run finds the checkpoints of its own
+earlier attempts, also from another process or pod, and never those of another training run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ARRAYS = "arrays.npz"
 
 
 class Checkpoints:
-    """The checkpoints of one training.
+    """The checkpoints of one training run.
 
     Args:
         root: URI of the root.
@@ -40,7 +40,8 @@ class Checkpoints:
         self._last_time, self._last_step = time.monotonic(), 0
 
     def due(self, step: int) -> bool:
-        """Returns whether the last checkpoint, or the start, is long enough ago in seconds or in steps."""
+        """Returns whether a checkpoint is due: enough seconds or steps have passed since the last one, or since the
+        start."""
         if self._every_steps is not None and step - self._last_step >= self._every_steps:
             return True
         return time.monotonic() - self._last_time >= self._every_seconds
@@ -77,7 +78,7 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Removes all checkpoints of this training."""
+        """Removes all checkpoints of this training run."""
         _remove(self.uri)
 
     def _names(self) -> list[str]:

@@ -17,7 +17,8 @@ from tidemill.transform.graph import TransformGraph
 
 
 class PreemptionNotice:
-    """Whether this process received SIGTERM, which a spot node sends some seconds before it goes away."""
+    """The notice of a preemption: whether this process received SIGTERM, which a spot node sends before it goes
+    away."""
 
     def __init__(self) -> None:
         self._received = False
@@ -31,7 +32,7 @@ class PreemptionNotice:
         """Stops the work if SIGTERM arrived.
 
         Raises:
-            Preempted: It did.
+            Preempted: SIGTERM arrived.
         """
         if self._received:
             raise Preempted("SIGTERM")
@@ -59,7 +60,7 @@ def preemption_notice() -> Iterator[PreemptionNotice]:
 
 @dataclass(frozen=True)
 class FitContext:
-    """Everything that fitting needs besides the model.
+    """The context of a fit: everything that it needs besides the model.
 
     Attributes:
         data: Transformed examples with the splits train and, unless early stopping is off, valid.

@@ -1,4 +1,4 @@
-"""Folds of the train split: the rows that a training leaves out, and its scores of them."""
+"""Folds of the train split: the rows that a training run leaves out, and the model's scores of these rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def assignments(fold: Fold, raw: Dataset) -> Iterator[np.ndarray]:
 
 
 def write_fold(fold: Fold, raw: Dataset, data: Dataset, path: Path) -> Dataset:
-    """Writes the transformed examples for the training of a fold.
+    """Writes the transformed examples for training without a fold.
 
     Args:
         fold: The fold.
@@ -49,7 +49,7 @@ def write_fold(fold: Fold, raw: Dataset, data: Dataset, path: Path) -> Dataset:
         path: The folder to write, with the splits train (without the fold), valid, and `held_out` (the fold).
 
     Raises:
-        TidemillError: `empty-split` if the fold has no rows, or all.
+        TidemillError: `empty-split` if the fold has no rows or all rows of train.
     """
     with DatasetWriter(path, data.schema(), ("train", "valid", HELD_OUT), data.metadata) as writer:
         for split, indices, batch in _split_batches(fold, raw, data):
@@ -67,7 +67,7 @@ def write_fold(fold: Fold, raw: Dataset, data: Dataset, path: Path) -> Dataset:
 
 
 def write_out_of_fold(fold: Fold, raw: Dataset, labels: np.ndarray, scores: np.ndarray, path: Path) -> None:
-    """Writes a model's scores of the rows that its training left out.
+    """Writes a model's scores of the rows of its fold, which it was not trained on.
 
     Args:
         fold: The fold.

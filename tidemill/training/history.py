@@ -1,4 +1,4 @@
-"""The metrics of a training over time: as JSON for the report, and live for TensorBoard."""
+"""The history of a training run: its metrics over time, as JSON for the report and live for TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COPY_SECONDS = 5.0
 
 
 class History:
-    """The metrics of each epoch or boosting round. Writes TensorBoard's event file without TensorFlow.
+    """A history: the metrics of each epoch or boosting round. Writes TensorBoard's event file without TensorFlow.
 
     Args:
         logs: Folder for the event file. It is created.

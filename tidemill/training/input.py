@@ -1,4 +1,4 @@
-"""Reads transformed examples for training: from Parquet row groups to shuffled batches of contiguous matrices.
+"""The input of training: transformed examples, from Parquet row groups to shuffled batches of contiguous matrices.
 
 Background threads decode row groups and collect batches before the training needs them.
 """

@@ -1,4 +1,4 @@
-"""Training steps by JAX, on the CPU or on all GPUs of one machine.
+"""The stepper of JAX: training steps on the CPU or on all GPUs of one machine.
 
 A step is one compiled function from all state to all state, and reuses the state's memory. Batches are split over the
 devices and weights are replicated, so that XLA sums the gradients over the devices. Embedding tables have updates of
@@ -42,7 +42,7 @@ TableGradients = dict[int, tuple[jax.Array, jax.Array]]
 
 
 class JaxStepper(Stepper):
-    """The steps of a network by JAX. Arguments as for `Stepper`.
+    """A stepper that runs on JAX. Arguments as for `Stepper`.
 
     JAX compiles once for each number of rows: a second time for an epoch's last batch, and once in each epoch with
     `training.negative_rate`, which leaves another number of rows each time.
@@ -271,7 +271,7 @@ def deduplicated(indices: jax.Array, values: jax.Array, rows: int) -> tuple[jax.
 
 
 def table_slots(name: str, table: jax.Array) -> Slots:
-    """Returns what the optimizer keeps for a table before the first step."""
+    """Returns the optimizer's state for a table before the first step."""
     return tuple(jnp.full_like(table, start) for start in _SLOT_STARTS[name])
 
 
@@ -305,7 +305,7 @@ def _get(table: jax.Array, rows: jax.Array) -> jax.Array:
 def _adagrad(
     slots: list[jax.Array], gradient: jax.Array, rate: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Adagrad (Duchi et al., 2011)."""
+    """Updates rows by Adagrad (Duchi et al., 2011)."""
     squares = slots[0] + jnp.square(gradient)
     return rate * gradient / (jnp.sqrt(squares) + EPSILON), [squares]
 
@@ -313,7 +313,7 @@ def _adagrad(
 def _lazy_adam(
     slots: list[jax.Array], gradient: jax.Array, rate: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Adam (Kingma & Ba, 2015, arXiv:1412.6980) whose moments decay only when a row is in the batch.
+    """Updates rows by Adam (Kingma & Ba, 2015, arXiv:1412.6980), whose moments decay only when a row is in the batch.
 
     The bias correction uses the number of all steps.
     """
@@ -326,7 +326,7 @@ def _lazy_adam(
 def _sgd(
     slots: list[jax.Array], gradient: jax.Array, rate: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Stochastic gradient descent without momentum."""
+    """Updates rows by stochastic gradient descent without momentum."""
     return rate * gradient, []
 
 

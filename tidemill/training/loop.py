@@ -1,8 +1,8 @@
 """The training loop of neural models, independent of the framework: deterministic, and resumable at every step.
 
-An interrupted training that resumes from a checkpoint ends with the same bits as an uninterrupted one. The checkpoint
-holds everything that the rest depends on: weights, optimizer, random states, the sum of the losses, the history, the
-best weights, and the position in an order of rows that depends only on seed and epoch.
+A training run that was interrupted and resumes from a checkpoint ends with the same bits as an uninterrupted one. The
+checkpoint holds everything that the rest depends on: weights, optimizer, random states, the sum of the losses, the
+history, the best weights, and the position in an order of rows that depends only on seed and epoch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BEST = "best"
 
 
 def count_steps(context: FitContext) -> int:
-    """Returns the maximum number of steps of a training, which learning rate schedules span.
+    """Returns the maximum number of steps of a training run, which learning rate schedules span.
 
     With `negative_rate` the number is approximate.
     """
@@ -64,7 +64,7 @@ def fit(stepper: Stepper, layout: Layout, context: FitContext, predict: Callable
 
 
 class _Trainer:
-    """The state of a running training.
+    """The state of a training run.
 
     Attributes:
         epoch: The current epoch, from 0.
@@ -172,7 +172,7 @@ class _Trainer:
 
     @property
     def _steps(self) -> int:
-        """The number of steps of the whole training so far."""
+        """The number of steps so far, in all epochs."""
         return self.epoch * self.batches + self.batch
 
     def _check_loss(self, what: str) -> float:

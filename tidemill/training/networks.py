@@ -1,4 +1,4 @@
-"""Fits neural models: prepares the network and its stepper, runs the training loop, and calibrates the scores."""
+"""Training of neural models: prepares the network and its stepper, runs the loop, and calibrates the scores."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ _DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad, "s
 
 
 class Stepper(abc.ABC):
-    """A network's weights and the steps that change them.
+    """A stepper: a network's weights and the steps that change them.
 
     Args:
         network: From its inputs to logits [batch, labels].
         tables: The network's embedding tables. Each step updates only the rows in its batch.
         layout: The features and labels.
         training: Optimizer, weights of rows, and compilation.
-        steps: Number of steps of the whole training, which learning rate schedules span.
+        steps: Number of steps of the whole training run, which learning rate schedules span.
 
     Attributes:
         devices: Number of devices that share a batch.
@@ -115,7 +115,7 @@ def learning_rate(config: Optimizer, steps: int) -> float | Schedule:
 
     Args:
         config: The optimizer's section of the experiment.
-        steps: Number of steps of the whole training, which a schedule spans.
+        steps: Number of steps of the whole training run, which a schedule spans.
     """
     warmup = min(config.warmup_steps, steps)
     if config.schedule == "constant" and not warmup:

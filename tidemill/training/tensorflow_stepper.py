@@ -1,4 +1,4 @@
-"""Training steps by TensorFlow, on one GPU or the CPU.
+"""The stepper of TensorFlow: training steps on one GPU or the CPU.
 
 Keras's optimizers add a gradient to the whole of a table, so that a step's time grows with the table. Here Keras's
 optimizers update only the dense weights. Embedding tables have updates of their own, which touch only the rows in the
@@ -27,7 +27,7 @@ Gradient = tf.Tensor | tf.IndexedSlices | None
 
 
 class TensorFlowStepper(Stepper):
-    """The steps of a network by TensorFlow. Arguments as for `Stepper`."""
+    """A stepper that runs on TensorFlow. Arguments as for `Stepper`."""
 
     def __init__(
         self, network: keras.Model, tables: Sequence[keras.Variable], layout: Layout, training: Training, steps: int
@@ -115,8 +115,8 @@ class TensorFlowStepper(Stepper):
     ) -> tuple[tf.Tensor, Sequence[Gradient]]:
         """Does the same as `_gradients`, compiled by XLA.
 
-        XLA has no sparse gradients. So it computes the gradients of the looked-up rows, and they are assembled to
-        sparse gradients of the tables outside of the compiled function.
+        XLA has no sparse gradients. So it computes the gradients of the looked-up rows. Outside of the compiled
+        function, they become sparse gradients of the tables.
         """
         tables = {id(table.value) for table in self._tables}
         lookups_of: dict[int, list[int]] = {}
@@ -158,11 +158,11 @@ class TensorFlowStepper(Stepper):
 
 
 class Updates:
-    """The changes of one step to all trained variables.
+    """The updates of one step to all trained variables.
 
     Args:
         config: The optimizer's section of the experiment.
-        steps: Number of steps of the whole training, which a schedule spans.
+        steps: Number of steps of the whole training run, which a schedule spans.
         variables: The network's trainable variables.
         tables: Those that are embedding tables.
 

@@ -1,4 +1,4 @@
-"""Trains one member: from transformed examples to a complete model folder, measured and checked."""
+"""The work of the `train` step: from transformed examples to a complete model folder, measured and checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SLOW_INPUT = 0.1
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """The results of one training.
+    """The results of one training run.
 
     Attributes:
         family: The model's family.
@@ -65,8 +65,8 @@ def train(
 ) -> TrainSummary:
     """Trains a member, exports it for serving, and replays rows through both.
 
-    A killed training resumes from its newest checkpoint below `root`. Gradient boosting resumes after its last round,
-    or starts over if it bags rows. The result has the same bits as that of an uninterrupted training.
+    After a kill, the next call resumes from the newest checkpoint below `root`. Gradient boosting resumes after its
+    last round, or starts over if it bags rows. The result has the same bits as without the kill.
 
     Args:
         spec: The member and its training settings.
@@ -173,7 +173,7 @@ def training_fingerprint(spec: TrainSpec, data: Dataset, graph: TransformGraph) 
 
 
 def _live_logs(spec: TrainSpec, root: str, key: str) -> str:
-    """Returns the folder for TensorBoard during the training. Those of one experiment have a common parent."""
+    """Returns the folder of TensorBoard's live logs. The folders of one experiment have a common parent."""
     member = spec.model.name if spec.fold is None else f"{spec.model.name}-fold-{spec.fold.index}"
     return storage.join(root, LOGS, spec.experiment, member, key[:8])
 

@@ -1,7 +1,8 @@
-"""Initializes a training with the weights of an earlier model.
+"""Warm start: initializes a training run from an earlier model's weights.
 
-Embeddings are matched by token: the vector of a token goes to the token's row in the new vocabulary. Other weights are
-transferred if the features are the same, and the labels are too or both models have one label.
+Embeddings are matched by token: a token's vector is copied to its row in the new table if both vectors have the same
+size. Other weights are copied if both models have the same features, and either the same labels or one label each;
+each of them only if its shape is the same.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ class Bar:
     """One row of a category's chart.
 
     Attributes:
-        label: The value, or what the row stands for.
-        special: Whether the row is no single value, such as the missing ones.
+        label: The value, or the name of a group of values.
+        special: Whether the row is not for a single value, but for the missing or all other values.
         shares: For each split: the share of its rows, the number of rows, and the bar's length in percent of the
             longest bar (0: no bar).
     """

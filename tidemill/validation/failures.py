@@ -1,4 +1,4 @@
-"""Failures of validation, as errors that stop the run."""
+"""The failures of validation: errors that stop the run, in the order in which they are reported."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Leakage gate: finds features that are known only after the label, because they predict it implausibly well.
 
-The strength of a feature is the area under the ROC curve on held-out rows. It is measured for each feature alone and
+The strength of a feature is the area under the ROC curve on held-out rows. It is measured for each single feature and
 for pairs of features. A single feature leaks if it restates the label, such as the arrival delay. A pair leaks if a
-comparison reveals the label, such as the arrival time and the scheduled arrival time; each of them alone may be weak.
+comparison reveals the label, such as the arrival time and the scheduled arrival time; by itself, each of them may be
+weak.
 
 The score of a row is the mean label of its cell, fitted on the other rows. The cells of a single feature are its
 values, or 256 quantile bins of a number. The cells of a pair are a grid of 256 by 256 bins. The mean of a cell with few
@@ -53,7 +54,7 @@ class Strength:
         feature: The feature's name.
         auc: Area under the ROC curve on held-out rows, 0 to 1.
         error: Standard error of the area (Hanley and McNeil, 1982).
-        partner: The other feature of the pair. None: the feature was measured alone.
+        partner: The other feature of the pair. None: the feature was measured by itself.
     """
 
     feature: str
@@ -71,7 +72,7 @@ class LeakageReport:
     """Result of the leakage gate for one label.
 
     Attributes:
-        alone: Strength of each feature alone, the strongest first.
+        alone: Strength of each feature by itself, the strongest first.
         pairs: The pairs that were measured on the fine grid, the strongest first.
         leaks: The features that exceed the limit, the strongest first, without those in `allow`.
         rows: Number of held-out rows.
@@ -97,8 +98,8 @@ def measure(
     """Measures the strength of the features on about 200,000 rows of train at most.
 
     A feature leaks if its strength minus two standard errors exceeds `settings.max_strength`. A pair leaks if its
-    strength does so and it ranks at most half as many pairs of rows wrongly as the better of the two features alone. Of
-    a leaking pair, the feature that is stronger in its pairs with all other features is reported.
+    strength does so and it ranks at most half as many pairs of rows wrongly as the better of the two features by
+    itself. Of a leaking pair, the feature that is stronger in its pairs with all other features is reported.
 
     Args:
         connection: From `scan.connect`.
@@ -138,7 +139,7 @@ def measure(
 
 
 def _is_category(column: ExampleColumn) -> bool:
-    """Whether the values have no order. Integers have an order, also those that are categories."""
+    """Returns whether the values have no order. Integers have an order, also those that are categories."""
     return column.type not in (statistics_pb2.FeatureNameStatistics.INT, statistics_pb2.FeatureNameStatistics.FLOAT)
 
 
@@ -238,7 +239,7 @@ Codes = tuple[np.ndarray, np.ndarray]
 
 
 def _category_codes(values: pa.ChunkedArray, held: np.ndarray, halves: _LabelHalves) -> tuple[Codes, float]:
-    """Returns the codes of a category, ordered by the values' mean label, and its area under the ROC curve alone."""
+    """Returns the codes of a category, ordered by the values' mean label, and its own area under the ROC curve."""
     encoded = values.combine_chunks().dictionary_encode(null_encoding="encode")
     index = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     rates = halves.rates(index[~held], len(encoded.dictionary), halves.prior)

@@ -37,7 +37,7 @@ _CHART_BARS = 30
 
 @dataclass(frozen=True)
 class OutOfDomain:
-    """Values of a column outside its string domain.
+    """The values of a column outside its string domain.
 
     Attributes:
         rows: Number of rows with such a value.

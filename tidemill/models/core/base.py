@@ -1,4 +1,4 @@
-"""The interface of a model, whatever its family."""
+"""The interface of models of all families."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Model(abc.ABC):
         """
 
     def facts(self) -> dict[str, Any]:
-        """Returns further facts about the fitted model for `model.json`."""
+        """Returns the family's own entries of `model.json` about the fitted model."""
         return {}
 
     def predict(self, dataset: Dataset, split: str, check: Callable[[], None] = lambda: None) -> np.ndarray:

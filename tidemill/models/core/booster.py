@@ -1,4 +1,4 @@
-"""A model of gradient-boosted trees, by LightGBM."""
+"""The model of gradient-boosted trees, by LightGBM."""
 
 from __future__ import annotations
 

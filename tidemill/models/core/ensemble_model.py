@@ -1,4 +1,4 @@
-"""A model made of models: combines the members' mean scores to one score."""
+"""The model of an ensemble: combines the members' mean scores to one score."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Combination:
         return _logit(scores)
 
     def tensor(self, scores: tf.Tensor) -> tf.Tensor:
-        """Computes the same in TensorFlow: [batch, members] float64 to [batch] float64."""
+        """Computes what `__call__` does in TensorFlow: [batch, members] float64 to [batch] float64."""
         import tensorflow as tf
 
         if self.method == "mean":
@@ -88,7 +88,7 @@ class EnsembleConfig(Family):
 
 
 class EnsembleModel(Model):
-    """Fitted models of one layout with one label, combined to one model.
+    """An ensemble: fitted models of one layout with one label, combined to one model.
 
     A member's score is the mean over the member's models.
 

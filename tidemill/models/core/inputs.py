@@ -46,13 +46,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class TableSizes:
-    """The embedding of each id feature, in the layout's order.
+    """The sizes of the embedding tables, for each id feature in the layout's order.
 
     Attributes:
         dims: Size of a vector.
         rows: Number of rows of the feature's table. If it is smaller than the feature's number of ids, the last row
             belongs to all ids without a row of their own.
-        tables: Index of the feature whose table it reads: its own, or that of an earlier feature.
+        tables: Index of the feature whose table is read: the feature itself, or an earlier one.
         floats: Floats of a row, including the weight of the id if the family has one for each id.
         slots: The row of each id, [number of ids] int32 for each feature. Empty if each id has a row of its own.
     """

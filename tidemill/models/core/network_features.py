@@ -1,4 +1,4 @@
-"""A network's features: as one vector, as fields of one size, or as a linear term."""
+"""The features of a network: as one vector, as fields of one size, or as a linear term."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that is a Keras network. A family only defines how the logit is built."""
+"""The model of neural families: a Keras network. A family only defines how the logit is built."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _SHIFTED_LOGIT = "score_logit"
 class NeuralModel(Model):
     """A Keras network from ids and numbers to the probabilities [batch, labels].
 
-    The layer `logit` returns what training uses, because a logit does not saturate. If training saw another share of
-    label 1 than there is, a shift corrects the logit before the last sigmoid.
+    The layer `logit` returns what training uses, because a logit does not saturate. If training used another share of
+    label 1 than the data has (`negative_rate`, `positive_weight`), a shift corrects the logit before the last sigmoid.
 
     Attributes:
         fit_facts: What `facts` returns. `tidemill.training.networks` fills it.

@@ -57,7 +57,7 @@ def count_ids(data: Dataset, layout: Layout) -> list[np.ndarray]:
 def within_budget(sizes: TableSizes, counts: Sequence[np.ndarray], budget: int, where: str) -> TableSizes:
     """Cuts the tables so that they fit the budget and as few rows of train as possible lose their id.
 
-    Over all tables, it cuts the ids that occur least for the bytes that they take.
+    Over all tables, it first cuts the ids with the fewest occurrences per byte.
 
     Args:
         sizes: The sizes without the budget.

@@ -1,4 +1,4 @@
-"""User-defined families: loads their modules, and reports their errors with the source line."""
+"""The code of user-defined families: loads their modules, and reports their errors with the source line."""
 
 from __future__ import annotations
 
