@@ -46,7 +46,7 @@ def prepared(work: Path, rows: int) -> Dataset:
     write_rows(examples, rows)
     if not transformed.exists():
         raw = Dataset(examples)
-        graph, _ = by_local.analyse(preprocessing_fn, examples, work / f"graph-{rows}", 2)
+        graph, _ = by_local.analyze(preprocessing_fn, examples, work / f"graph-{rows}", 2)
         LocalEngine().transform(graph, raw, transformed, by_local.Quiet("transform"))
         names = {name: [file.name for file in split.files] for name, split in raw.splits.items()}
         finish_dataset(transformed, transformed_schema(graph), names, {"labels": [LABEL], "features": graph.features})

@@ -2,7 +2,7 @@
 
     python benchmarks/transform.py                    # local, Beam, DuckDB and Polars
     python benchmarks/transform.py --scale            # 1, 5 and 20 million rows; 30 million distinct values
-    python benchmarks/transform.py --analyzer-cache   # ten files, nine of them analysed before
+    python benchmarks/transform.py --analyzer-cache   # ten files, nine of them analyzed before
 
 Each measurement runs in a fresh process, so that its peak of resident memory (`ru_maxrss`) is its own and nothing is
 compiled or cached by an earlier one. Imports are done before the clock starts. The rows' files are read once before, so
@@ -100,7 +100,7 @@ def side_by_side(args: argparse.Namespace, work: Path) -> list[dict]:
                 if engine != "local" and engine not in agrees and "local" in args.engines:
                     agrees[engine] = measure("agree:compare", engine, out, work / "made-local")[0]
         print(
-            f"\n{rows:,} rows                       analyse describe transform    total      CPU"
+            f"\n{rows:,} rows                       analyze describe transform    total      CPU"
             "   times local   peak GiB"
         )
         local = None
@@ -120,7 +120,7 @@ def _print(result: dict, local: dict | None) -> None:
     seconds = result["seconds"]
     ratio = seconds["total"] / local["seconds"]["total"] if local else float("nan")
     name = f"{_name(result['engine'], result['threads'])}, {result['repeats']} times"
-    phases = (seconds["analyse"], seconds.get("describe", 0.0), seconds["transform"])
+    phases = (seconds["analyze"], seconds.get("describe", 0.0), seconds["transform"])
     phases += (seconds["total"], seconds["cpu"])
     print(
         f"  {name:<28}", "".join(f"{x:9.2f}" for x in phases), f"{ratio:13.2f} {result['peak_gib']:10.2f}", flush=True
@@ -145,7 +145,7 @@ def scale(args: argparse.Namespace, work: Path) -> list[dict]:
         print(f"{last['rows']:,} rows take {deviation:+.1%} compared with the line through the two before")
     result, *_ = measure("wide:write", work / "wide", args.wide_rows, args.wide_values)
     print(f"{args.wide_rows:,} rows with {result:,} distinct strings", flush=True)
-    for phase in ("analyse", "transform"):
+    for phase in ("analyze", "transform"):
         seconds, peak, _ = measure(f"wide:{phase}", work / "wide", work / "made-wide", threads)
         print(f"  {phase}: {seconds:.1f} s, peak {peak:.2f} GiB", flush=True)
         results.append({"rows": args.wide_rows, "distinct": result, "phase": phase, "seconds": seconds, "peak": peak})
@@ -164,7 +164,7 @@ def analyzer_cache(args: argparse.Namespace, work: Path) -> list[dict]:
         made, kept = work / "analyzer-cache" / "made", work / "analyzer-cache" / "kept"
         seconds = {}
         for name, examples, cache in (("all new", ten, None), ("nine", nine, kept), ("one new", ten, kept)):
-            seconds[name], *_ = measure("daily:analyse", examples, made / name, threads, cache)
+            seconds[name], *_ = measure("daily:analyze", examples, made / name, threads, cache)
         if changed := differing(made / "all new", made / "one new"):
             raise SystemExit(f"the artifacts differ: {', '.join(changed)}")
         results.append(seconds)

@@ -170,9 +170,9 @@ def test_mistakes_are_raised_before_the_first_step(workspace, tmp_path):
 def test_a_failed_step_raises_with_its_code_and_log(workspace, rows, tmp_path, capsys):
     broken = Workspace(tmp_path)
     experiment = shop_experiment()
-    experiment["features"]["colour"] = {"kind": "categorical"}
+    experiment["features"]["color"] = {"kind": "categorical"}
     broken.write(experiment, rows)
-    with pytest.raises(tidemill.RunFailed, match=r"^\[missing-column\] .*colour.*\.log\)$") as error:
+    with pytest.raises(tidemill.RunFailed, match=r"^\[missing-column\] .*color.*\.log\)$") as error:
         tidemill.run(broken.file, root=broken.root)
     assert error.value.code == "missing-column"
     assert "failed" in error.value.result.steps["state"].to_list()

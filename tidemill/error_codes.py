@@ -172,7 +172,7 @@ class Code(enum.Enum):
     LABEL_NULL = Explanation(
         "label-null",
         summary="The label has nulls.",
-        cause="The outcome is unknown for some rows, such as cancelled flights.",
+        cause="The outcome is unknown for some rows, such as canceled flights.",
         example="label 'clicked': got 1 nulls; leave out the rows without a label in the query.",
         remedy="Filter these rows in the query: `WHERE clicked IS NOT NULL`.",
     )

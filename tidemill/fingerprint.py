@@ -11,7 +11,7 @@ _CHUNK = 1 << 20
 
 
 def of_json(value: object) -> str:
-    """Returns the fingerprint of a JSON-serialisable value, whatever the order of its keys.
+    """Returns the fingerprint of a JSON-serializable value, whatever the order of its keys.
 
     Returns:
         24 hexadecimal characters of a SHA-256.

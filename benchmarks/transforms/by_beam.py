@@ -25,7 +25,7 @@ from transforms.work import LABEL, OUTPUTS, SCALED, preprocessing_fn
 
 _BATCH_ROWS = 1 << 14
 _batches: list[pa.RecordBatch] = []
-"""The runner's workers are threads of this process, so nothing is serialised to reach them."""
+"""The runner's workers are threads of this process, so nothing is serialized to reach them."""
 
 
 def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
@@ -40,13 +40,13 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
             rows = pipeline | beam.Create([None], reshuffle=False) | beam.FlatMap(_read)
             transform_fn = (rows, config) | tft_beam.AnalyzeDataset(preprocessing_fn)
             _ = transform_fn | tft_beam.WriteTransformFn(str(out))
-        analysed = time.perf_counter()
+        analyzed = time.perf_counter()
         with beam.Pipeline(runner=open_runner("direct"), options=PipelineOptions([])) as pipeline:
             rows = pipeline | beam.Create([None], reshuffle=False) | beam.FlatMap(_read)
             transform_fn = pipeline | tft_beam.ReadTransformFn(str(out))
             made, _ = ((rows, config), transform_fn) | tft_beam.TransformDataset(output_record_batches=True)
             _ = made | beam.ParDo(_Write(str(out / "rows.parquet")))
-    return {"analyse": analysed - started, "transform": time.perf_counter() - analysed}
+    return {"analyze": analyzed - started, "transform": time.perf_counter() - analyzed}
 
 
 def _read(_: None) -> Iterator[pa.RecordBatch]:

@@ -25,7 +25,7 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
     moments = dict(zip(SCALED, connection.execute(f"SELECT {moments} FROM {rows}").fetchall()[0], strict=True))
     bounds = ", ".join(f"approx_quantile(coalesce({name}, 0), {_QUANTILES})" for name in BUCKETED)
     bounds = dict(zip(BUCKETED, connection.execute(f"SELECT {bounds} FROM {rows}").fetchall()[0], strict=True))
-    analysed = time.perf_counter()
+    analyzed = time.perf_counter()
     columns = [f"(({x} - {moments[name][0]!r}) / {moments[name][1]!r})::FLOAT AS {name}" for name, x in log.items()]
     for name in BUCKETED:
         passed = " + ".join(f"(coalesce({name}, 0) >= {bound!r})::INTEGER" for bound in bounds[name])
@@ -38,7 +38,7 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
         f"ORDER BY filename, file_row_number) TO '{out / 'rows.parquet'}' "
         "(FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 65536)"
     )
-    return {"analyse": analysed - started, "transform": time.perf_counter() - analysed}
+    return {"analyze": analyzed - started, "transform": time.perf_counter() - analyzed}
 
 
 def _vocabulary(connection: duckdb.DuckDBPyConnection, rows: str, name: str, out: Path) -> int:

@@ -40,7 +40,7 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
     *vocabularies, moments = pl.collect_all([*vocabularies, moments], engine="streaming")
     for table in vocabularies:
         table.write_csv(out / table.columns[0], include_header=False, quote_style="never")
-    analysed = time.perf_counter()
+    analyzed = time.perf_counter()
     statistics = moments.row(0, named=True)
     columns = [
         ((x - statistics[f"{n}_mean"]) / statistics[f"{n}_deviation"]).cast(pl.Float32).alias(n) for n, x in log.items()
@@ -56,4 +56,4 @@ def run(examples: Path, out: Path, threads: int) -> dict[str, float]:
     rows.select(columns).sink_parquet(
         out / "rows.parquet", compression="lz4", row_group_size=1 << 16, maintain_order=True, engine="streaming"
     )
-    return {"analyse": analysed - started, "transform": time.perf_counter() - analysed}
+    return {"analyze": analyzed - started, "transform": time.perf_counter() - analyzed}

@@ -1,4 +1,4 @@
-"""A daily retraining: ten files, nine of them analysed the day before."""
+"""A daily retraining: ten files, nine of them analyzed the day before."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def write(ten: Path, nine: Path, rows: int) -> None:
     finish_dataset(nine, Dataset(ten).schema(), {"train": [f"train/{path.name}" for path in files[:-1]]})
 
 
-def analyse(examples: Path, folder: Path, threads: int, analyzer_cache: Path | None) -> float:
+def analyze(examples: Path, folder: Path, threads: int, analyzer_cache: Path | None) -> float:
     """Returns the seconds of the analysis."""
-    return by_local.analyse(preprocessing_fn, examples, folder, threads, analyzer_cache)[1]["analyse"]
+    return by_local.analyze(preprocessing_fn, examples, folder, threads, analyzer_cache)[1]["analyze"]

@@ -34,12 +34,12 @@ def write(folder: Path, rows: int, values: int) -> int:
     return int(seen.sum())
 
 
-def analyse(examples: Path, out: Path, threads: int) -> float:
+def analyze(examples: Path, out: Path, threads: int) -> float:
     """Returns the seconds of the analysis."""
     from transforms import by_local
 
     started = time.perf_counter()
-    by_local.analyse(preprocessing_fn, examples, out / "graph", threads)
+    by_local.analyze(preprocessing_fn, examples, out / "graph", threads)
     return time.perf_counter() - started
 
 

@@ -42,7 +42,7 @@ def source_fingerprints(root: Path) -> dict[str, str]:
 
 def pytest_load_initial_conftests() -> None:
     """Labels the artifacts that `once` builds, before any test module imports it."""
-    sharing.once = _labelled(sharing.once)
+    sharing.once = _labeled(sharing.once)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,22 +81,22 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
             _shared_seconds += time.monotonic() - start
 
 
-def _labelled(once: Callable[..., Path]) -> Callable[..., Path]:
+def _labeled(once: Callable[..., Path]) -> Callable[..., Path]:
     @functools.wraps(once)
-    def labelled(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    def labeled(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
         user, label = os.environ.get(CONTEXT_VARIABLE, ""), f"shared {name}"
         _record({"shared": label, "user": user})
 
-        def build_labelled(folder: Path) -> None:
+        def build_labeled(folder: Path) -> None:
             _switch(label)
             try:
                 build(folder)
             finally:
                 _switch(user)
 
-        return once(factory, name, build_labelled)
+        return once(factory, name, build_labeled)
 
-    return labelled
+    return labeled
 
 
 def _switch(label: str) -> None:

@@ -38,6 +38,6 @@ def screenshots(pages: Sequence[Path], width: int, height: int = 2000) -> list[I
 
 
 def ink(image: Image.Image) -> float:
-    """Returns the share of pixels that do not have the most frequent colour."""
-    colours = image.getcolors(maxcolors=image.width * image.height)
-    return 1 - max(count for count, _ in colours) / (image.width * image.height)
+    """Returns the share of pixels that do not have the most frequent color."""
+    colors = image.getcolors(maxcolors=image.width * image.height)
+    return 1 - max(count for count, _ in colors) / (image.width * image.height)

@@ -11,9 +11,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import impl_helper
 
-from tidemill.transform.analysis.analyse import analyse
 from tidemill.transform.analysis.background import prefetch_counts
 from tidemill.transform.analysis.count_store import CountStore
+from tidemill.transform.analysis.run_analyzers import run_analyzers
 from tidemill.transform.rows.row_source import RowSource
 from tidemill.transform.tft.save import save
 from tidemill.transform.tft.trace import Trace
@@ -36,7 +36,7 @@ def analyze_rows(
     with tempfile.TemporaryDirectory() as work:
         with CountStore(work, MEMORY_BYTES, threads, per_file=analyzer_cache is not None) as counts:
             trace = Trace(function, rows.specs, Path(work), prefetch_counts(rows, counts))
-            analyse(trace, rows, counts, threads=threads, analyzer_cache=analyzer_cache)
+            run_analyzers(trace, rows, counts, threads=threads, analyzer_cache=analyzer_cache)
         save(trace, folder)
 
 

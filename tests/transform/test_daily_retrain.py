@@ -142,7 +142,7 @@ def test_cached_files_are_not_read(daily: Daily, tmp_path: Path):
     features = PreprocessSpec.model_validate(spec(features=FEATURES).model_dump()).features
     (tmp_path / "made").mkdir()
     arguments = FeaturesFunction(features), feature_columns(features, new.schema()), new, tmp_path / "made"
-    LocalEngine(analyzer_cache=daily.folder / "root" / "analyzer_cache").analyse(*arguments, Progress("preprocess"))
+    LocalEngine(analyzer_cache=daily.folder / "root" / "analyzer_cache").analyze(*arguments, Progress("preprocess"))
     assert (tmp_path / "made" / "transform_fn" / "saved_model.pb").is_file()
     with pytest.raises(Exception, match=r"(?i)parquet|decompress|corrupt|zstd|page|invalid|thrift"):
-        LocalEngine().analyse(*arguments, Progress("preprocess"))
+        LocalEngine().analyze(*arguments, Progress("preprocess"))

@@ -15,7 +15,7 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.transform.analysis import scan_tally
-from tidemill.transform.canonical import canonicalise
+from tidemill.transform.canonical import canonicalize
 from tidemill.transform.features_function import FeaturesFunction, feature_columns
 from tidemill.transform.graph import TRANSFORM_FN
 from tidemill.transform.local_engine import LocalEngine
@@ -49,10 +49,10 @@ def artifact_files(examples: Dataset, folder: Path, **settings) -> dict[str, byt
     folder.mkdir()
     progress = RecordedProgress()
     columns = feature_columns(features, examples.schema())
-    LocalEngine(**settings).analyse(FeaturesFunction(features), columns, examples, folder, progress)
-    assert progress.events[-1] == (TRAIN_ROWS, TRAIN_ROWS, "analyse")
+    LocalEngine(**settings).analyze(FeaturesFunction(features), columns, examples, folder, progress)
+    assert progress.events[-1] == (TRAIN_ROWS, TRAIN_ROWS, "analyze")
     assert [done for done, *_ in progress.events] == sorted(done for done, *_ in progress.events)
-    canonicalise(folder / TRANSFORM_FN)
+    canonicalize(folder / TRANSFORM_FN)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
@@ -84,7 +84,7 @@ def test_rejects_an_analyzer_that_only_beam_runs_before_rows_are_read(
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("read"))
     with pytest.raises(TidemillError, match="use the beam engine") as raised:
-        LocalEngine().analyse(
+        LocalEngine().analyze(
             preprocessing_fn, [RawColumn("zscore", "float32")], examples, tmp_path, RecordedProgress()
         )
     assert raised.value.code is Code.UNSUPPORTED
@@ -97,5 +97,5 @@ def test_rejects_a_column_of_another_type(tmp_path: Path):
         return {"x": inputs["x"].values - tft.min(inputs["x"])}
 
     with pytest.raises(TidemillError) as raised:
-        LocalEngine().analyse(preprocessing_fn, [RawColumn("x", "int64")], examples, tmp_path, RecordedProgress())
+        LocalEngine().analyze(preprocessing_fn, [RawColumn("x", "int64")], examples, tmp_path, RecordedProgress())
     assert raised.value.code is Code.FEATURE_TYPE and raised.value.where == "x"

@@ -73,7 +73,7 @@ def write_folder(path: str | os.PathLike[str], metadata: Mapping[str, Any] | Non
 
     Args:
         path: Where the artifact will be. An artifact that is already there is replaced.
-        metadata: JSON-serialisable facts for the manifest. The block may still fill the dict.
+        metadata: JSON-serializable facts for the manifest. The block may still fill the dict.
 
     Yields:
         The temporary folder.

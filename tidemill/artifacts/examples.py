@@ -169,7 +169,7 @@ class DatasetWriter:
         path: Where the dataset will be. A dataset that is already there is replaced.
         schema: The Arrow schema of all splits.
         splits: Names of the splits. Each of them exists in the dataset, also without rows.
-        metadata: JSON-serialisable facts for the manifest, not part of the content fingerprint. Defaults to none.
+        metadata: JSON-serializable facts for the manifest, not part of the content fingerprint. Defaults to none.
         row_group_rows: Rows of a row group. Defaults to 65,536.
         shard_rows: Rows after which a new shard starts. Defaults to 1,048,576.
 

@@ -69,7 +69,7 @@ def group(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.5, max_ce
         labels: [rows], 0 or 1, of any numeric or boolean type.
         scores: [rows], probabilities of class 1.
         threshold: Lowest score that counts as positive. Defaults to 0.5.
-        max_cells: Maximum number of cells. With more distinct scores, neighbours are merged into cells of equal
+        max_cells: Maximum number of cells. With more distinct scores, neighbors are merged into cells of equal
             frequency. Defaults to no limit, which makes all metrics exact.
     """
     labels = np.asarray(labels).astype(np.int8)

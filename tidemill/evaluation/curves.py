@@ -91,9 +91,9 @@ def calibration(labels: np.ndarray, scores: np.ndarray) -> list[CalibrationBin]:
 
 def _wilson(hits: float, rows: int) -> tuple[float, float]:
     share, z2 = hits / rows, _Z * _Z
-    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
+    center = (share + z2 / (2 * rows)) / (1 + z2 / rows)
     half = _Z * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows)) / (1 + z2 / rows)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def histogram(labels: np.ndarray, scores: np.ndarray) -> Histogram:

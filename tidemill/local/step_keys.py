@@ -67,7 +67,7 @@ def step_key(key: str, parameters: Mapping[str, object], inputs: Mapping[str, ob
         key: The engine's hash.
         parameters: Values of the step's parameters by name. A text with a spec is taken apart.
         inputs: The step's input artifacts by name, each an object with `uri` and `metadata` or a list of such objects.
-        component: JSON-serialisable description of what the step runs.
+        component: JSON-serializable description of what the step runs.
     """
     result = StepKey(key, component=fingerprint.of_json(component))
     for name, value in parameters.items():

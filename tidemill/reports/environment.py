@@ -17,7 +17,7 @@ from tidemill.metrics import DEFINITIONS
 NEGLIGIBLE = 5e-5
 """A gain below this rounds to 0 and is never called better or worse."""
 STYLES = ("c1", "c2", "c3", "c4", "c5", "c6")
-"""Colours of the members of a page, as classes of the style sheet."""
+"""Colors of the members of a page, as classes of the style sheet."""
 _HINTS = {"high": ("↑", "higher is better"), "low": ("↓", "lower is better"), "one": ("→ 1", "1 is best")}
 
 
@@ -57,7 +57,7 @@ def metric_display(key: str) -> dict[str, Any]:
 
 
 def style_of(index: int) -> str:
-    """Returns the colour of a member by its position on the page."""
+    """Returns the color of a member by its position on the page."""
     return STYLES[index % len(STYLES)]
 
 

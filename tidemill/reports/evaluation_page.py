@@ -152,7 +152,7 @@ def _training_plot(curves: Mapping[str, Any] | None) -> Markup | None:
 
 
 def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[dict[str, float]]]:
-    """Returns the confusion matrix with the share of each cell in its row and the shade of its colour."""
+    """Returns the confusion matrix with the share of each cell in its row and the shade of its color."""
     result = []
     for row in confusion:
         total = max(sum(row), 1)

@@ -1,4 +1,4 @@
-"""Plots as SVG text. Colours come from the style sheet of the page, which has a light and a dark theme."""
+"""Plots as SVG text. Colors come from the style sheet of the page, which has a light and a dark theme."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Series:
 
     Attributes:
         name: Name of the line.
-        style: Class of the style sheet that colours it.
+        style: Class of the style sheet that colors it.
         points: Points in data units.
         dots: Whether to draw a dot at each point. Defaults to False.
     """
@@ -178,7 +178,7 @@ def interval_bar(estimate: Estimate, low: float, high: float, mark: float | None
         low: Lowest value of the range that all rows of the table share.
         high: Highest value of that range.
         mark: Value of the reference line; None draws none.
-        style: Class of the style sheet that colours it. Defaults to `model`.
+        style: Class of the style sheet that colors it. Defaults to `model`.
     """
     if estimate["value"] is None:
         return Markup('<svg class="bar" viewBox="0 0 120 14" aria-hidden="true"></svg>')

@@ -1,7 +1,7 @@
 """Single files by URI: list, read and write them.
 
 `write_text` and `write_json` are atomic: a reader sees the old content or the new content, never a part of it. `gs://`
-goes through gcsfs, which honours `STORAGE_EMULATOR_HOST`.
+goes through gcsfs, which honors `STORAGE_EMULATOR_HOST`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _NUMBERED = re.compile(r"(?P<name>.*)_(?P<number>[0-9]+)")
 _TABLE_PATH = re.compile(rb"hash_table_tf\.Tensor\(b'(?P<folder>[^']*/)(?P<file>[^'/]*)'")
 
 
-def canonicalise(saved_model: Path) -> None:
+def canonicalize(saved_model: Path) -> None:
     """Rewrites a SavedModel that TensorFlow Transform wrote, without changing what it computes.
 
     Functions are renumbered, and nodes and functions are sorted by name. This is safe, because they refer to each other

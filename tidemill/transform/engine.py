@@ -15,9 +15,9 @@ from tidemill.transform.raw import PreprocessingFn, RawColumn
 
 
 class Engine(Protocol):
-    """An engine that analyses and applies a preprocessing_fn. All engines write the same files from the same input."""
+    """An engine that analyzes and applies a preprocessing_fn. All engines write the same files from the same input."""
 
-    def analyse(
+    def analyze(
         self,
         preprocessing_fn: PreprocessingFn,
         columns: Sequence[RawColumn],

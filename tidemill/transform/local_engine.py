@@ -15,10 +15,10 @@ from pathlib import Path
 from tidemill.artifacts.examples import Dataset
 from tidemill.cpus import available_cpus
 from tidemill.runtime import Progress
-from tidemill.transform.analysis.analyse import analyse
 from tidemill.transform.analysis.background import prefetch_counts
 from tidemill.transform.analysis.count_store import CountStore
 from tidemill.transform.analysis.passes import use_threads
+from tidemill.transform.analysis.run_analyzers import run_analyzers
 from tidemill.transform.apply.transformer import Transformer
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.raw import PreprocessingFn, RawColumn
@@ -48,7 +48,7 @@ class LocalEngine:
         self._memory_bytes = memory_bytes
         self._analyzer_cache = analyzer_cache
 
-    def analyse(
+    def analyze(
         self,
         preprocessing_fn: PreprocessingFn,
         columns: Sequence[RawColumn],
@@ -56,7 +56,7 @@ class LocalEngine:
         folder: Path,
         progress: Progress,
     ) -> None:
-        """See `Engine.analyse`. The progress is that of each pass.
+        """See `Engine.analyze`. The progress is that of each pass.
 
         Raises:
             TidemillError: `unsupported` for an analyzer that only Beam can run, before any pass over the rows;
@@ -64,14 +64,14 @@ class LocalEngine:
         """
         use_threads(self._threads)
         keys = [file.fingerprint for file in examples.splits["train"].files] if "train" in examples.splits else []
-        analyse_rows(
+        analyze_rows(
             preprocessing_fn,
             ParquetRows(examples.files("train"), columns, keys=keys),
             folder,
             threads=self._threads,
             memory_bytes=self._memory_bytes,
             analyzer_cache=self._analyzer_cache,
-            progress=lambda done, total: progress.rows(done, total, "analyse"),
+            progress=lambda done, total: progress.rows(done, total, "analyze"),
         )
 
     def transform(self, graph: TransformGraph, examples: Dataset, folder: Path, progress: Progress) -> None:
@@ -94,7 +94,7 @@ class LocalEngine:
         transformer.files(files, on_rows)
 
 
-def analyse_rows(
+def analyze_rows(
     preprocessing_fn: PreprocessingFn,
     rows: RowSource,
     folder: Path,
@@ -116,12 +116,12 @@ def analyse_rows(
         progress: Called with the finished rows of each pass and their total.
 
     Raises:
-        TidemillError: See `LocalEngine.analyse`.
+        TidemillError: See `LocalEngine.analyze`.
     """
     with _frozen_garbage_collector(), tempfile.TemporaryDirectory(prefix="tidemill-") as work:
         with CountStore(work, memory_bytes, threads, per_file=analyzer_cache is not None) as counts:
             trace = Trace(preprocessing_fn, rows.specs, Path(work), prefetch_counts(rows, counts))
-            analyse(trace, rows, counts, threads=threads, analyzer_cache=analyzer_cache, progress=progress)
+            run_analyzers(trace, rows, counts, threads=threads, analyzer_cache=analyzer_cache, progress=progress)
         save(trace, folder)
 
 

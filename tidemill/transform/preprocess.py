@@ -49,7 +49,7 @@ def preprocess(
     root: str | None = None,
     engine: Engine | None = None,
 ) -> PreprocessSummary:
-    """Analyses the train split with TensorFlow Transform and transforms all splits.
+    """Analyzes the train split with TensorFlow Transform and transforms all splits.
 
     Args:
         spec: The features or the transform module, the labels, and the engine.
@@ -77,13 +77,13 @@ def preprocess(
     user_errors = module_function.user_errors(spec.transform_module, data.check_bytes)
     with _analyzer_cache(spec, data, root) as analyzer_cache, folders as (graph_folder, rows_folder), user_errors:
         engine = engine or open_engine(spec, data, analyzer_cache)
-        from tidemill.transform.canonical import canonicalise
+        from tidemill.transform.canonical import canonicalize
         from tidemill.transform.describe import describe
 
-        progress.phase("analyse")
+        progress.phase("analyze")
         with artifact.write_folder(graph_folder) as folder:
-            engine.analyse(function, columns, data, folder, progress)
-            canonicalise(folder / TRANSFORM_FN)
+            engine.analyze(function, columns, data, folder, progress)
+            canonicalize(folder / TRANSFORM_FN)
             describe(folder, spec.labels, columns, order, raw_schema)
         graph = TransformGraph(graph_folder)
         _refuse_unknown_labels(graph.given_labels, data)

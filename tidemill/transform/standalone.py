@@ -30,9 +30,9 @@ from tidemill.errors import Code, TidemillError
 from tidemill.frames import as_table
 from tidemill.transform.analysis.passes import in_order
 from tidemill.transform.apply.saved_transform import BatchTransformer
-from tidemill.transform.canonical import canonicalise
+from tidemill.transform.canonical import canonicalize
 from tidemill.transform.graph import RAW_METADATA, TRANSFORM_FN
-from tidemill.transform.local_engine import analyse_rows
+from tidemill.transform.local_engine import analyze_rows
 from tidemill.transform.raw import PreprocessingFn, RawColumn, is_list, raw_column
 from tidemill.transform.rows.parquet_rows import ParquetRows
 from tidemill.transform.rows.tensors import columns_of
@@ -112,8 +112,8 @@ def analyze(
         rows = _open_rows(paths, raw_schema, keys)
         with artifact.write_folder(folder) as partial:
             cache = None if analyzer_cache is None else Path(analyzer_cache)
-            analyse_rows(preprocessing_fn, rows, partial, threads=threads, analyzer_cache=cache)
-            canonicalise(partial / TRANSFORM_FN)
+            analyze_rows(preprocessing_fn, rows, partial, threads=threads, analyzer_cache=cache)
+            canonicalize(partial / TRANSFORM_FN)
             metadata = dataset_metadata.DatasetMetadata(raw_schema)
             metadata_io.write_metadata(metadata, str(partial / RAW_METADATA))
     transform = Transform(folder, threads=threads)

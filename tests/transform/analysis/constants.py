@@ -71,8 +71,8 @@ def beam_constants(function: Callable, batches: Sequence[pa.RecordBatch]) -> dic
         context = tft_beam.Context(temp_dir=work, use_deep_copy_optimization=True)
         with beam.Pipeline(runner="DirectRunner") as pipeline, context:
             rows = pipeline | beam.Create(list(batches), reshuffle=False)
-            analysed = (rows, CONFIG) | tft_beam.AnalyzeDataset(as_outputs(function))
-            _ = analysed | tft_beam.WriteTransformFn(work)
+            analyzed = (rows, CONFIG) | tft_beam.AnalyzeDataset(as_outputs(function))
+            _ = analyzed | tft_beam.WriteTransformFn(work)
         return constants(Path(work))
 
 

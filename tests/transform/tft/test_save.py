@@ -17,7 +17,7 @@ from tensorflow_transform import graph_tools, tf2_utils
 from tests.transform.tft import functions
 from tests.transform.tft.beam_artifacts import flat_arrays, read_artifact
 from tests.transform.tft.binding import SPECS, batch, bind_phases
-from tidemill.transform.canonical import canonicalise
+from tidemill.transform.canonical import canonicalize
 from tidemill.transform.describe import needed_inputs
 from tidemill.transform.graph import TRANSFORM_FN
 from tidemill.transform.tft.save import save
@@ -51,7 +51,7 @@ def write(function: Callable[[dict], Any], values: Mapping[str, np.ndarray | Pat
 
     bind_phases(trace, value)
     save(trace, saved)
-    canonicalise(saved / TRANSFORM_FN)
+    canonicalize(saved / TRANSFORM_FN)
     return trace, saved
 
 

@@ -54,7 +54,7 @@ def weighted_batches(seed: int) -> list[Batch]:
     return batches
 
 
-def labelled_batches(weighted: bool, seed: int) -> list[Batch]:
+def labeled_batches(weighted: bool, seed: int) -> list[Batch]:
     """Returns batches of rows with distinct tokens and a label, reduced as TFT's graph reduces a batch."""
     rng = np.random.default_rng(seed)
     names, weights = [b"a", b"b", b"c", b"d", b"d1"], [0.5, 1.0, 2.0, 0.1, 3.7] if weighted else [1.0]
@@ -99,7 +99,7 @@ def _records() -> Wanted:
 
 
 def _informative(weighted: bool, seed: int) -> Wanted:
-    batches = labelled_batches(weighted, seed)
+    batches = labeled_batches(weighted, seed)
     ordering = Ordering.WEIGHTED_MUTUAL_INFORMATION if weighted else Ordering.MUTUAL_INFORMATION
     kinds = {
         "information": {"min_diff_from_avg": 0},

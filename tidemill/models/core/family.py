@@ -61,7 +61,7 @@ class Network(Family):
     arXiv:1708.05123), rounded up to a multiple of 4 and at most `embedding_dim`. A family that needs vectors of one
     size projects them to `embedding_dim`."""
     shared_embeddings: list[Annotated[list[str], Field(min_length=2)]] = []
-    """Groups of features that read one table, such as the last and the next item of one catalogue. Their ids must mean
+    """Groups of features that read one table, such as the last and the next item of one catalog. Their ids must mean
     the same: let the transform use one vocabulary for them."""
     max_embedding_bytes: Bytes | None = None
     """Maximum size of all embedding tables. If they would be larger, the ids that are most frequent in train, over all

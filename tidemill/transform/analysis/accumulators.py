@@ -1,7 +1,7 @@
 """Mergeable accumulators in numpy: weighted points for quantiles, and moments for mean and variance.
 
 Quantiles: sorting and counting equal values takes a tenth of the time of TFT's sketch, and does not hold Python's lock.
-If a column has too many distinct values, neighbours are merged. That moves a value's rank by at most half of the merged
+If a column has too many distinct values, neighbors are merged. That moves a value's rank by at most half of the merged
 weight, a small share of the sketch's own error.
 
 Moments: the formulas are those of Chan, Golub and LeVeque (1979), "Updating formulae and a pairwise algorithm for
@@ -21,7 +21,7 @@ from tidemill.transform.tft.combiners import QuantilesParameters, QuantilesSketc
 _FEWEST_KEPT = 1 << 13
 _KEPT_PER_EPSILON = 50
 _SKETCH_SHARE = 0.8
-"""Share of a combiner's epsilon that the sketch may use. Merging neighbours takes far less than the rest: 1 / (2 * 50)
+"""Share of a combiner's epsilon that the sketch may use. Merging neighbors takes far less than the rest: 1 / (2 * 50)
 of epsilon each time, a few times."""
 
 

@@ -53,7 +53,7 @@ class BeamEngine:
         self._is_local = runner == "direct"
         self._open_runner()
 
-    def analyse(
+    def analyze(
         self,
         preprocessing_fn: PreprocessingFn,
         columns: Sequence[RawColumn],
@@ -61,7 +61,7 @@ class BeamEngine:
         folder: Path,
         progress: Progress,
     ) -> None:
-        """See `Engine.analyse`."""
+        """See `Engine.analyze`."""
         groups = _row_groups(examples, "train", workspace.shared_uri if not self._is_local else str)
         read = _ReadRowGroups(tuple(columns), examples.rows("train"), progress if self._is_local else None)
         with self._workspace() as work:
@@ -69,8 +69,8 @@ class BeamEngine:
             context = tft_beam.Context(temp_dir=posixpath.join(work, "temp"), use_deep_copy_optimization=True)
             with self._pipeline() as pipeline, context:
                 batches = pipeline | "RowGroups" >> beam.Create(groups, reshuffle=not self._is_local) | beam.ParDo(read)
-                analysed = (batches, tensor_adapter_config(columns)) | tft_beam.AnalyzeDataset(preprocessing_fn)
-                _ = analysed | tft_beam.WriteTransformFn(output)
+                analyzed = (batches, tensor_adapter_config(columns)) | tft_beam.AnalyzeDataset(preprocessing_fn)
+                _ = analyzed | tft_beam.WriteTransformFn(output)
             for name in (TRANSFORM_FN, TRANSFORMED_METADATA):
                 workspace.download(posixpath.join(output, name), folder / name)
 
@@ -176,7 +176,7 @@ class _ReadRowGroups(beam.DoFn):
                 yield to_lists(batch, self._columns)
                 done += batch.num_rows
                 if self._progress:
-                    self._progress.rows(done, self._total, "analyse")
+                    self._progress.rows(done, self._total, "analyze")
 
 
 class _TransformShards(beam.DoFn):

@@ -1,4 +1,4 @@
-"""The trace of a preprocessing_fn: the analyses it requests, and its graph, into which their results are bound.
+"""The trace of a preprocessing_fn: the analyzes it requests, and its graph, into which their results are bound.
 
 Imports TensorFlow.
 """

@@ -17,7 +17,7 @@ from tidemill.transform.tft.path_fingerprint import fingerprint
 from tidemill.transform.tft.trace import Trace
 
 
-def analyse(
+def run_analyzers(
     trace: Trace,
     rows: RowSource,
     counts: CountStore,
