@@ -137,7 +137,7 @@ def test_skew_is_reported_by_the_process_that_exports(shop, trained, monkeypatch
     correct = sample(load_model(folder), raw, Dataset(shop.transformed))
     shutil.rmtree(folder / "Format-Serving")
     with pytest.raises(TidemillError) as error:
-        export.export_in_process(replace(correct, scores=correct.scores + 0.01), graph, raw, folder)
+        export.export_in_subprocess(replace(correct, scores=correct.scores + 0.01), graph, raw, folder)
     assert error.value.code is Code.SERVING_SKEW
     assert {"row", "serving", "training"} <= set(error.value.details)
 

@@ -46,7 +46,7 @@ def export_checked(
     """
     if backend.current() != "tensorflow":
         progress.phase("export with TensorFlow and check the export")
-        export_in_process(sample(model, raw, data), graph, raw, folder)
+        export_in_subprocess(sample(model, raw, data), graph, raw, folder)
         return
     progress.phase("export")
     exported = _export(model, graph, folder)
@@ -54,7 +54,7 @@ def export_checked(
     replay(exported, graph, raw, sample(model, raw, data))
 
 
-def export_in_process(scored: Sample, graph: TransformGraph, raw: Dataset, folder: Path) -> None:
+def export_in_subprocess(scored: Sample, graph: TransformGraph, raw: Dataset, folder: Path) -> None:
     """Exports the model in a folder in a new process that uses TensorFlow and no GPU, and replays rows through it.
 
     Args:
