@@ -30,7 +30,7 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.experiment.training import Optimizer, Training
 from tidemill.models.core import backend
 from tidemill.models.core.inputs import Layout
-from tidemill.models.core.registry import open_model
+from tidemill.models.core.registry import new_model
 from tidemill.models.dcn_v2 import DcnV2
 from tidemill.runtime import Progress
 from tidemill.training.checkpoint import Checkpoints
@@ -101,7 +101,7 @@ def main() -> None:
         data = prepared(args.work or Path(temporary), args.rows)
         backend.select(training.backend, training.threads)
         config = DcnV2(family="dcn_v2", embedding_dim=16, cross_layers=3, deep=args.deep)
-        model = open_model(config, Layout.of(data.metadata["features"], [LABEL]))
+        model = new_model(config, Layout.of(data.metadata["features"], [LABEL]))
         history = History(Path(temporary) / "logs", "epoch")
         progress = Measured("train")
         gpus = Utilization() if shutil.which("nvidia-smi") else None

@@ -112,13 +112,13 @@ def dcn_v2_step(layout: Layout) -> Callable[[Rows], None]:
     """Returns the training step of DCN-V2 with the default settings of the family."""
     from tidemill.experiment.training import Training
     from tidemill.models.core.neural import logits_of, tables_of
-    from tidemill.models.core.registry import open_model
+    from tidemill.models.core.registry import new_model
     from tidemill.models.core.sizes import table_sizes
     from tidemill.models.dcn_v2 import DcnV2
     from tidemill.training.tensorflow_stepper import TensorFlowStepper
 
     TensorFlowStepper.prepare(0, None)
-    model = open_model(DcnV2(family="dcn_v2"), layout)
+    model = new_model(DcnV2(family="dcn_v2"), layout)
     network = model.build(table_sizes(model.config, layout))
     return TensorFlowStepper(logits_of(network), tables_of(network), layout, Training(), 1000).step
 

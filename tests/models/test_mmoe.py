@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tidemill.models.core.inputs import Layout
 from tidemill.models.core.layers import Mixture
-from tidemill.models.core.registry import open_model
+from tidemill.models.core.registry import new_model
 from tidemill.models.core.sizes import table_sizes
 from tidemill.models.mmoe import Mmoe
 
@@ -26,7 +26,7 @@ def network(labels: int, **hyperparameters: object) -> keras.Model:
     keras.utils.set_random_seed(1)
     layout = Layout(("a",), (7,), ("x", "y"), tuple(f"label {i}" for i in range(labels)))
     config = Mmoe.model_validate({"family": "mmoe", "expert": [6, 5], "tower": [4], **hyperparameters})
-    return open_model(config, layout).build(table_sizes(config, layout))
+    return new_model(config, layout).build(table_sizes(config, layout))
 
 
 def outputs(network: keras.Model, *layers: str) -> list[np.ndarray]:

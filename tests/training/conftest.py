@@ -18,7 +18,7 @@ from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.experiment.source import Split
 from tidemill.models.core.base import Model
 from tidemill.models.core.inputs import Layout
-from tidemill.models.core.registry import open_model
+from tidemill.models.core.registry import new_model
 from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.steps.train import TrainSpec
@@ -128,7 +128,7 @@ class Shop:
     ) -> tuple[Model, list[dict[str, Any]]]:
         """Fits a member to the features to keep, without export, and returns the model and the history."""
         data, spec = Dataset(self.transformed), self.spec(model, **training)
-        fitted = open_model(spec.model, Layout.of([f for f in data.metadata["features"] if keep(f)], self.labels))
+        fitted = new_model(spec.model, Layout.of([f for f in data.metadata["features"] if keep(f)], self.labels))
         history = History(self.folder / "logs", fitted.unit)
         checkpoints = Checkpoints(str(self.folder / "root"), f"seed {spec.training.seed}", checkpoint_seconds)
         graph, progress = TransformGraph(self.graph), progress or Progress("train")

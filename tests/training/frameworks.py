@@ -22,7 +22,7 @@ from tidemill.errors import TidemillError
 from tidemill.experiment.training import Training
 from tidemill.models.core import backend
 from tidemill.models.core.inputs import Layout, Rows
-from tidemill.models.core.registry import open_model, parse_config
+from tidemill.models.core.registry import new_model, parse_config
 from tidemill.models.core.sizes import table_sizes, within_budget
 
 LAYOUT = Layout(("a", "b", "c"), (50, 7, 50), ("x", "y"), ("label",))
@@ -89,7 +89,7 @@ def run_steps(case: dict[str, Any]) -> dict[str, np.ndarray]:
     training = Training(**{"batch_size": BATCH, "threads": 1} | case.get("training", {}))
     stepper_class = select_stepper()
     stepper_class.prepare(0, 1)
-    model = open_model(parse_config(case["model"]), layout)
+    model = new_model(parse_config(case["model"]), layout)
     assert isinstance(model, NeuralModel)
     sizes = table_sizes(model.config, layout)
     if "bytes" in case:

@@ -23,7 +23,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.models import families, load_model
 from tidemill.models.core.inputs import Layout, in_order
 from tidemill.models.core.neural import NeuralModel
-from tidemill.models.core.registry import open_model, parse_config
+from tidemill.models.core.registry import new_model, parse_config
 from tidemill.models.core.sizes import table_sizes
 from tidemill.runtime import Progress
 
@@ -165,7 +165,7 @@ def test_every_family_serves_any_kinds_of_features(shop, case):
     layout = Layout.of([f for f in data.metadata["features"] if FEATURES[case](f)], shop.labels)
     rows = next(in_order(data, "valid", layout, 100))
     for settings in MODELS.values():
-        model = open_model(parse_config(settings), layout)
+        model = new_model(parse_config(settings), layout)
         if isinstance(model, NeuralModel):
             model.network = model.build(table_sizes(model.config, layout))
         else:

@@ -18,7 +18,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
 from tidemill.models.core.inputs import Layout, TableSizes
 from tidemill.models.core.neural import NeuralModel
-from tidemill.models.core.registry import open_model
+from tidemill.models.core.registry import new_model
 from tidemill.models.core.sizes import table_sizes
 from tidemill.training.warm_start import EarlierModel, transfer
 from tidemill.transform.graph import TransformGraph
@@ -58,9 +58,9 @@ def other(tmp_path_factory) -> Shop:
     return Shop.at(folder, folder)
 
 
-def new_model(shop: Shop, layout: Layout, spec: dict = DEEPFM, sizes: TableSizes | None = None) -> NeuralModel:
+def initial_model(shop: Shop, layout: Layout, spec: dict = DEEPFM, sizes: TableSizes | None = None) -> NeuralModel:
     """Returns a model with initial weights."""
-    model = open_model(shop.spec(spec).model, layout)
+    model = new_model(shop.spec(spec).model, layout)
     model.network = model.build(sizes or table_sizes(model.config, layout))
     return model
 
@@ -70,7 +70,7 @@ def layout_of(shop: Shop) -> Layout:
 
 
 def test_the_same_features_give_the_same_model(shop, earlier, trained):
-    model, data = new_model(shop, layout_of(shop)), Dataset(shop.transformed)
+    model, data = initial_model(shop, layout_of(shop)), Dataset(shop.transformed)
     transferred = transfer(EarlierModel(earlier), model.network, model.layout, TransformGraph(shop.graph))
     assert set(transferred["features"]) == set(model.layout.ids) and transferred["weights"] > 0
     expected = load_model(trained("deepfm").folder / "model").predict(data, "valid")
@@ -79,7 +79,7 @@ def test_the_same_features_give_the_same_model(shop, earlier, trained):
 
 def test_vectors_follow_their_tokens(earlier, other):
     layout = layout_of(other)
-    model = new_model(other, layout)
+    model = initial_model(other, layout)
     initial = model.network.get_layer("embeddings").tables_by_size[0].numpy()
     old_model = EarlierModel(earlier)
     transferred = transfer(old_model, model.network, layout, TransformGraph(other.graph))
@@ -117,7 +117,7 @@ def test_the_new_training_decides_which_ids_share_a_row(shop):
     ]
     old_layer = old.network.get_layer("embeddings")
     dims, tables = tuple(old_layer.dims), tuple(old_layer.tables)
-    model = new_model(shop, layout, small, TableSizes(dims, tuple(rows), tables, dims, tuple(slots)))
+    model = initial_model(shop, layout, small, TableSizes(dims, tuple(rows), tables, dims, tuple(slots)))
     transfer(old, model.network, layout, TransformGraph(shop.graph))
     layer = model.network.get_layer("embeddings")
     assert np.array_equal(np.asarray(layer.slots), np.concatenate(slots))
@@ -146,7 +146,7 @@ def test_transfers_layers_without_names(shop):
     own, data = {"family": "own", "module": OWN}, Dataset(shop.transformed)
     shop.train(own, "own", epochs=1)
     old = EarlierModel(publish(shop.folder / "own", shop.folder / "published_own"))
-    model = new_model(shop, old.layout, own)
+    model = initial_model(shop, old.layout, own)
     assert transfer(old, model.network, old.layout, TransformGraph(shop.graph))["weights"] == 4
     expected = load_model(shop.folder / "own").predict(data, "valid")
     assert model.predict(data, "valid") == pytest.approx(expected, abs=1e-6)

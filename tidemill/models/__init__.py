@@ -4,6 +4,6 @@ Each module of this package defines `FAMILY`, a subclass of `Family` whose field
 """
 
 from tidemill.models.core.family import Deep, Family, Network
-from tidemill.models.core.registry import families, load_model, open_model, parse_config, read_model
+from tidemill.models.core.registry import families, load_model, new_model, parse_config, read_model
 
-__all__ = ["Deep", "Family", "Network", "families", "load_model", "open_model", "parse_config", "read_model"]
+__all__ = ["Deep", "Family", "Network", "families", "load_model", "new_model", "parse_config", "read_model"]

@@ -21,7 +21,7 @@ from tidemill.models.core import backend
 from tidemill.models.core.base import Model
 from tidemill.models.core.family import Network
 from tidemill.models.core.inputs import Layout, read_labels
-from tidemill.models.core.registry import open_model
+from tidemill.models.core.registry import new_model
 from tidemill.models.gbdt import Gbdt
 from tidemill.models.own import OwnFamily
 from tidemill.runtime import Progress
@@ -90,7 +90,7 @@ def train(
     _check(spec, data, raw, graph)
     key = training_fingerprint(spec, data, graph)
     checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds, spec.training.checkpoint_steps)
-    fitted = open_model(spec.model, Layout.of(data.metadata["features"], spec.labels))
+    fitted = new_model(spec.model, Layout.of(data.metadata["features"], spec.labels))
     facts: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         fit_data = data

@@ -23,7 +23,7 @@ from tidemill.artifacts.model import PUBLISHED, ModelDocument
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.inputs import Layout, TableSizes
 from tidemill.models.core.neural import NeuralModel, embeddings_of, tables_of
-from tidemill.models.core.registry import ENSEMBLE, open_model, parse_config
+from tidemill.models.core.registry import ENSEMBLE, new_model, parse_config
 from tidemill.transform.features_function import vocabulary_name
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
 
@@ -63,7 +63,7 @@ class EarlierModel:
                 got = f"{uri!r}, a model that this version cannot read: {error.errors()[0]['msg']}"
                 raise TidemillError(Code.UNSUPPORTED, WHERE, got, "name a model of this version") from error
             self.layout = Layout.of(document.features, document.labels)
-            model = None if document.config["family"] == ENSEMBLE else open_model(config, self.layout)
+            model = None if document.config["family"] == ENSEMBLE else new_model(config, self.layout)
             if not isinstance(model, NeuralModel):
                 got = f"{uri!r}, a model of family {document.family}"
                 raise TidemillError(Code.INVALID_VALUE, WHERE, got, "name a model that is one network")

@@ -54,7 +54,7 @@ def parse_config(config: Mapping[str, Any]) -> Family:
     return families()[family].model_validate(config)
 
 
-def open_model(config: Family, layout: Layout) -> Model:
+def new_model(config: Family, layout: Layout) -> Model:
     """Creates a model that is not fitted yet. Imports its framework.
 
     Args:
