@@ -25,7 +25,7 @@ from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
 from tidemill.steps import ensemble, evaluate, ingest, predict, preprocess, publish, train, validate
 from tidemill.steps.core.code import StepSpec
-from tidemill.steps.core.context import PredictionContext, TrainingContext
+from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext
 
 ACCELERATOR = "nvidia.com/gpu"
 _GKE_ACCELERATOR = "cloud.google.com/gke-accelerator"
@@ -54,7 +54,7 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
             sources.
     """
     _check_training(experiment, cross_validate)
-    context = TrainingContext(
+    context = TrainingPlanContext(
         experiment=experiment,
         source_fingerprint=_record_source(experiment.source, root),
         schema_text=_schema_text(experiment),
@@ -113,7 +113,7 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
     """
     check_supported(experiment)
     source = experiment.predict.source or experiment.source
-    context = PredictionContext(
+    context = PredictionPlanContext(
         experiment=experiment,
         source=source,
         model=model_store.resolve(root, experiment.name, version),
@@ -166,7 +166,7 @@ def placement(resources: Resources) -> dict[str, Any]:
     }
 
 
-def _member_specs(context: TrainingContext) -> Sequence[StepSpec]:
+def _member_specs(context: TrainingPlanContext) -> Sequence[StepSpec]:
     """Returns the specs that decide the members' models and evaluations."""
     members = [model.name for model in context.experiment.models]
     before = [ingest.plan(context), validate.plan(context), preprocess.plan(context)]

@@ -6,7 +6,7 @@ from tests.docs.samples import EXPERIMENT
 from tidemill.experiment import parse
 from tidemill.local.pipeline_runner import without_resources
 from tidemill.steps import train
-from tidemill.steps.core.context import TrainingContext
+from tidemill.steps.core.context import TrainingPlanContext
 
 
 def test_resources_are_in_no_key():
@@ -24,5 +24,5 @@ def test_the_number_of_folds_is_in_no_spec_of_train():
     for folds in (3, 5):
         experiment = parse(f"{EXPERIMENT}training: {{folds: {folds}}}\n")
         fields = {"source_fingerprint": "", "schema_text": None, "baseline": None, "warm_start": None}
-        specs.append(train.plan(TrainingContext(experiment=experiment, **fields)))
+        specs.append(train.plan(TrainingPlanContext(experiment=experiment, **fields)))
     assert specs[0] == specs[1]

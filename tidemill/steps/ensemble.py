@@ -7,7 +7,7 @@ from typing import Literal
 from tidemill.experiment.training import Ensemble
 from tidemill.section import Column
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import TrainingContext
+from tidemill.steps.core.context import TrainingPlanContext
 
 CODE = StepCode(
     "ensemble",
@@ -30,7 +30,7 @@ class EnsembleSpec(StepSpec):
     ensemble: Ensemble
 
 
-def plan(context: TrainingContext) -> list[EnsembleSpec]:
+def plan(context: TrainingPlanContext) -> list[EnsembleSpec]:
     """Plans one step for each member, which combines the models of its folds, and one step that combines all members.
 
     A single member has no step that combines all. Several labels have no ensembles.

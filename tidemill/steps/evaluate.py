@@ -8,7 +8,7 @@ from typing import Literal
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.section import Column, Labels
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import TrainingContext
+from tidemill.steps.core.context import TrainingPlanContext
 
 CODE = StepCode("evaluate", libraries=("numpy", "pyarrow", "scipy", "tensorflow", "tensorflow-transform"))
 
@@ -26,7 +26,7 @@ class EvaluateSpec(StepSpec):
     """URI of the published model to compare with."""
 
 
-def plan(context: TrainingContext, members: Sequence[str]) -> EvaluateSpec:
+def plan(context: TrainingPlanContext, members: Sequence[str]) -> EvaluateSpec:
     """Plans the step for one model.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Literal
 from tidemill.experiment.source import Source, Split
 from tidemill.section import Column, Section
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import PredictionContext, TrainingContext, without_uris
+from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext, without_uris
 
 CODE = StepCode("ingest", libraries=("duckdb", "numpy", "pyarrow", "tensorflow-metadata"))
 
@@ -52,7 +52,7 @@ class IngestSpec(StepSpec):
     """The given schema as a text protocol buffer."""
 
 
-def plan(context: TrainingContext) -> IngestSpec:
+def plan(context: TrainingPlanContext) -> IngestSpec:
     """Plans the step of the training pipelines."""
     experiment = context.experiment
     return IngestSpec(
@@ -69,7 +69,7 @@ def plan(context: TrainingContext) -> IngestSpec:
     )
 
 
-def plan_prediction(context: PredictionContext) -> IngestSpec:
+def plan_prediction(context: PredictionPlanContext) -> IngestSpec:
     """Plans the step of batch prediction."""
     experiment = context.experiment
     return IngestSpec(
@@ -86,7 +86,7 @@ def plan_prediction(context: PredictionContext) -> IngestSpec:
     )
 
 
-def _needed_columns(context: TrainingContext) -> list[str] | None:
+def _needed_columns(context: TrainingPlanContext) -> list[str] | None:
     """Returns the columns that later steps read, so that a wrong name fails here and not later."""
     experiment = context.experiment
     if experiment.features is None:

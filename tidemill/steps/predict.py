@@ -6,7 +6,7 @@ from typing import Literal
 
 from tidemill.section import Column
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import PredictionContext
+from tidemill.steps.core.context import PredictionPlanContext
 
 CODE = StepCode("predict", libraries=("numpy", "pyarrow", "tensorflow"))
 
@@ -27,7 +27,7 @@ class PredictSpec(StepSpec):
     """URI of the folder to write."""
 
 
-def plan(context: PredictionContext, output: str) -> PredictSpec:
+def plan(context: PredictionPlanContext, output: str) -> PredictSpec:
     """Plans the step.
 
     Args:

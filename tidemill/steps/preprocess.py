@@ -8,7 +8,7 @@ from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.features import Feature
 from tidemill.section import Column, Labels
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import TrainingContext
+from tidemill.steps.core.context import TrainingPlanContext
 
 CODE = StepCode(
     "preprocess",
@@ -37,7 +37,7 @@ class PreprocessSpec(StepSpec, TransformEngine):
     split_column: Column | None
 
 
-def plan(context: TrainingContext) -> PreprocessSpec:
+def plan(context: TrainingPlanContext) -> PreprocessSpec:
     """Plans the step."""
     experiment = context.experiment
     engine = {name: getattr(experiment.compute.preprocess, name) for name in TransformEngine.model_fields}

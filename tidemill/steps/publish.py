@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tidemill import version
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import TrainingContext, without_uris
+from tidemill.steps.core.context import TrainingPlanContext, without_uris
 
 if TYPE_CHECKING:
     from tidemill.experiment import Experiment
@@ -28,7 +28,7 @@ class PublishSpec(StepSpec):
     """The experiment, the source record's fingerprint, the code versions and the baseline."""
 
 
-def plan(context: TrainingContext, run_fingerprint: str, specs: Sequence[StepSpec]) -> PublishSpec:
+def plan(context: TrainingPlanContext, run_fingerprint: str, specs: Sequence[StepSpec]) -> PublishSpec:
     """Plans the step.
 
     Args:

@@ -9,7 +9,7 @@ from tidemill.experiment.source import Split
 from tidemill.experiment.training import Training
 from tidemill.section import Column, Labels, Section
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import TrainingContext
+from tidemill.steps.core.context import TrainingPlanContext
 
 CODE = StepCode("train", libraries=("numpy", "pyarrow", "scipy", "tensorflow", "tensorflow-transform"))
 
@@ -41,7 +41,7 @@ class TrainSpec(StepSpec):
     fold: Fold | None = None
 
 
-def plan(context: TrainingContext) -> list[TrainSpec]:
+def plan(context: TrainingPlanContext) -> list[TrainSpec]:
     """Plans one step for each member."""
     experiment = context.experiment
     # A fold has its own section, and a step without one does not read this setting.
@@ -62,7 +62,7 @@ def plan(context: TrainingContext) -> list[TrainSpec]:
     ]
 
 
-def plan_folds(context: TrainingContext) -> list[TrainSpec]:
+def plan_folds(context: TrainingPlanContext) -> list[TrainSpec]:
     """Plans one step for each member and fold. Plans none if there are several labels: they have no cross-validation.
 
     Rows that the split keeps together are in one fold.

@@ -8,7 +8,7 @@ from tidemill.experiment.features import Feature
 from tidemill.experiment.source import Drift, Leakage
 from tidemill.section import Column, Labels
 from tidemill.steps.core.code import StepCode, StepSpec
-from tidemill.steps.core.context import TrainingContext
+from tidemill.steps.core.context import TrainingPlanContext
 
 CODE = StepCode("validate", libraries=("duckdb", "numpy", "pyarrow", "tensorflow-metadata"))
 
@@ -31,7 +31,7 @@ class ValidateSpec(StepSpec):
     """URI of the published model whose statistics `drift.between: [previous]` compares with."""
 
 
-def plan(context: TrainingContext) -> ValidateSpec:
+def plan(context: TrainingPlanContext) -> ValidateSpec:
     """Plans the step."""
     experiment = context.experiment
     drift = experiment.validation.drift

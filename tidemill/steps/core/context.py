@@ -14,7 +14,7 @@ DEFAULT_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingContext:
+class TrainingPlanContext:
     """The planning context of the training pipelines."""
 
     experiment: Experiment
@@ -39,7 +39,7 @@ class TrainingContext:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionContext:
+class PredictionPlanContext:
     """The planning context of batch prediction."""
 
     experiment: Experiment
