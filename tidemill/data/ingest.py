@@ -24,7 +24,7 @@ from tidemill.data.parquet_table import check_readable
 from tidemill.data.projection import Projection, check_range, project
 from tidemill.data.quarantine import QUERY, Quarantine
 from tidemill.data.source_record import check_unchanged, load_record
-from tidemill.data.splitting import SplitExpressions, row_hash, split_rows
+from tidemill.data.splitting import SplitExpressions, row_hash_sql, split_expressions
 from tidemill.data.staging import StagingFolder
 from tidemill.data.tables import load_table
 from tidemill.duckdb_session import columns_of, connect, first_line, quote, shut_off
@@ -198,10 +198,10 @@ class _Ingestion:
         spec = self._spec
         self._progress.phase("split")
         if spec.stage == "train":
-            expressions = split_rows(self._connection, self._result, columns, spec.split, spec.key)
+            expressions = split_expressions(self._connection, self._result, columns, spec.split, spec.key)
             splits: tuple[str, ...] = SPLITS
         else:
-            expressions = SplitExpressions("0", (row_hash(columns, spec.key),))
+            expressions = SplitExpressions("0", (row_hash_sql(columns, spec.key),))
             splits = ("predict",)
         self._progress.phase("sort")
         total = self._connection.execute(f"SELECT count(*) FROM {self._result}").fetchall()[0][0]

@@ -40,7 +40,7 @@ class SplitExpressions:
     span: str | None = None
 
 
-def split_rows(
+def split_expressions(
     connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, key: list[str]
 ) -> SplitExpressions:
     """Returns the expressions that assign each row to a split.
@@ -55,7 +55,7 @@ def split_rows(
         TidemillError: `invalid-value` if the split column holds nulls, has a type without an order in time, or holds
             names that are not splits; or if the span column holds nulls or more than 10,000 values.
     """
-    rows = _split_rows(connection, relation, columns, split, key)
+    rows = _row_expressions(connection, relation, columns, split, key)
     if split.span is None:
         return rows
     _check_span(connection, relation, split.span, columns[split.span])
@@ -63,10 +63,10 @@ def split_rows(
     return SplitExpressions(rows.split, (span, *rows.order), span)
 
 
-def _split_rows(
+def _row_expressions(
     connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, key: list[str]
 ) -> SplitExpressions:
-    row = row_hash(columns, key)
+    row = row_hash_sql(columns, key)
     if split.by == "time":
         return _by_time(connection, relation, columns, split, row)
     if split.by == "column":
@@ -77,7 +77,7 @@ def _split_rows(
     return SplitExpressions(_threshold(share, split, _RANGE), (row,))
 
 
-def row_hash(columns: dict[str, str], key: list[str]) -> str:
+def row_hash_sql(columns: dict[str, str], key: list[str]) -> str:
     """Returns an expression for the 128-bit hash of a row's key, or of all columns if there is no key."""
     return f"md5_number({_text({c: columns[c] for c in key or columns})})"
 
