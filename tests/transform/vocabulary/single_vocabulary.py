@@ -179,7 +179,7 @@ def finish(want: Vocabulary, result: object, folder: Path) -> VocabularyResult:
     pruned = vocabulary.prune(want.prune, tokens)
     path = folder / _file_name("local", want)
     vocabulary.order_and_write(want.write("local"), pruned, path, want.reserved)
-    sizes = [int(vocabulary.count(t)) for t in (tokens, pruned)]
+    sizes = [int(vocabulary.vocabulary_size(t)) for t in (tokens, pruned)]
     return VocabularyResult(path.read_bytes(), *sizes)
 
 

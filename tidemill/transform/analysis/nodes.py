@@ -159,7 +159,7 @@ class Interpreter:
             case analyzer_nodes.VocabularyPrune():
                 return [vocabulary.prune(definition, inputs[0])]
             case analyzer_nodes.VocabularyCount():
-                return [vocabulary.count(inputs[0])]
+                return [vocabulary.vocabulary_size(inputs[0])]
             case analyzer_nodes.VocabularyOrderAndWrite():
                 path = self._trace.vocabulary_path(definition.vocab_filename, definition.file_format)
                 tokens = inputs[0]

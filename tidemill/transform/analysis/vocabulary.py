@@ -30,7 +30,7 @@ from tidemill.transform.apply.substitution import substitution
 from tidemill.transform.rows.row_source import RowSource
 from tidemill.transform.tft.trace import Trace
 
-__all__ = ["VocabularyTable", "count", "merge", "order_and_write", "prune", "vocabulary_reduction"]
+__all__ = ["VocabularyTable", "merge", "order_and_write", "prune", "vocabulary_reduction", "vocabulary_size"]
 
 _Ordering = analyzers._VocabOrderingType
 _INFORMATIVE = (_Ordering.MUTUAL_INFORMATION, _Ordering.WEIGHTED_MUTUAL_INFORMATION)
@@ -118,7 +118,7 @@ def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -
     return VocabularyTable(tokens.store, table, is_integer=tokens.is_integer, is_float=tokens.is_float, more=more)
 
 
-def count(tokens: VocabularyTable | VocabularyPairs) -> np.int64:
+def vocabulary_size(tokens: VocabularyTable | VocabularyPairs) -> np.int64:
     """Returns the number of lines in the vocabulary's file. The file of an empty vocabulary has one, a dummy token."""
     return np.int64(max(len(tokens), 1))
 
