@@ -1,6 +1,6 @@
 """DuckDB sessions with bounded memory, and helpers to write SQL.
 
-Before ingest runs a user's query, it removes the session's access to other files and to the network (`shut_off`).
+Before ingest runs a user's query, `restrict_access` takes away the session's access to other files and to the network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def shut_off(connection: duckdb.DuckDBPyConnection, allowed: Iterable[Path]) -> None:
+def restrict_access(connection: duckdb.DuckDBPyConnection, allowed: Iterable[Path]) -> None:
     """Restricts a connection to the allowed files, without network, and locks its settings."""
     connection.execute(f"SET allowed_paths = {literal([str(path) for path in allowed])}")
     connection.execute("SET enable_external_access = false")

@@ -27,7 +27,7 @@ from tidemill.data.source_record import check_unchanged, load_record
 from tidemill.data.splitting import SplitExpressions, row_hash_sql, split_expressions
 from tidemill.data.staging import StagingFolder
 from tidemill.data.tables import load_table
-from tidemill.duckdb_session import columns_of, connect, first_line, quote, shut_off
+from tidemill.duckdb_session import columns_of, connect, first_line, quote, restrict_access
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.steps.ingest import IngestSpec, SourceFile, SourceRecord
@@ -149,7 +149,7 @@ class _Ingestion:
             self._progress.phase(f"read {table_name}")
             files = [f for f in record.files if f.table == table_name]
             self._open |= load_table(self._connection, table_name, table, files, staging, self._quarantine)
-        shut_off(self._connection, self._open)
+        restrict_access(self._connection, self._open)
         for table_name in source.tables:
             good = self._connection.execute(f"SELECT count(*) FROM main.{quote(table_name)}").fetchall()[0][0]
             bad = self._quarantine.count(table_name)
