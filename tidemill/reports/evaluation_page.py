@@ -20,8 +20,8 @@ from tidemill.artifacts.evaluation_artifact import (
 )
 from tidemill.metrics import METRICS, name_of
 from tidemill.reports import plots
-from tidemill.reports.environment import environment, metric_display, verdict
 from tidemill.reports.plots import Series
+from tidemill.reports.templates import environment, metric_display, verdict
 
 MAX_SETTINGS = 60
 _MAX_TEXT = 80

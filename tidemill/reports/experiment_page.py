@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from tidemill.artifacts.evaluation_artifact import Estimate
 from tidemill.reports import plots
-from tidemill.reports.environment import environment, style_of
 from tidemill.reports.plots import Series
+from tidemill.reports.templates import environment, style_of
 
 CONFIDENCE = 0.95
 _METRICS = ("auc", "log_loss")

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from tidemill.artifacts.evaluation_artifact import EvaluationDocument, EvaluationFacts, LabelMetrics, by_label
 from tidemill.metrics import METRICS
 from tidemill.reports import plots
-from tidemill.reports.environment import environment, metric_display, style_of
 from tidemill.reports.plots import Series
+from tidemill.reports.templates import environment, metric_display, style_of
 
 
 def render(evaluations: Sequence[EvaluationDocument], *, published: str | None = None) -> str:
