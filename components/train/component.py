@@ -33,12 +33,12 @@ def train(
     from tidemill.steps.train import TrainSpec
     from tidemill.training.attempts import attempt
 
-    told = TrainSpec.model_validate_json(spec)
-    with step("train") as progress, attempt(root, spec, told.training.retries):
+    train_spec = TrainSpec.model_validate_json(spec)
+    with step("train") as progress, attempt(root, spec, train_spec.training.retries):
         from tidemill.training.train import train as run
 
         summary = run(
-            told,
+            train_spec,
             examples.path,
             transformed.path,
             transform_graph.path,
