@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from tidemill.artifacts.examples import Dataset
-from tidemill.binary_metrics import log_loss
+from tidemill.auc_and_log_loss import log_loss
 
 TRUTH = "p"
 EXAMPLES = Path(__file__).parents[1] / "examples"

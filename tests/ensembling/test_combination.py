@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.binary_metrics import log_loss, measure
+from tidemill.auc_and_log_loss import log_loss, measure
 from tidemill.ensembling.ensemble import OutOfFold, cross_fitted_scores, fit
 from tidemill.models.core.ensemble_model import Combination
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tidemill.evaluation import bootstrap
-from tidemill.evaluation.cells import group, measure
+from tidemill.evaluation.metric_values import group, measure
 from tidemill.experiment.evaluation import Bootstrap
-from tidemill.metrics import METRICS, goodness
+from tidemill.metric_definitions import METRICS, goodness
 
 
 def sample(rows: int, seed: int, noise: float = 0.5):

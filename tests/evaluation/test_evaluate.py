@@ -16,7 +16,7 @@ from tests.publishing.tiny import member, publish_spec, save_tiny_model, tiny_sc
 from tidemill.artifacts import artifact, evaluation_artifact
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
-from tidemill.metrics import METRICS
+from tidemill.metric_definitions import METRICS
 from tidemill.models import load_model
 from tidemill.publishing.publish import publish
 from tidemill.reports import evaluation_page, leaderboard_page

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tidemill.evaluation.blessing import check_gates
-from tidemill.evaluation.cells import undefined
+from tidemill.evaluation.metric_values import undefined
 from tidemill.experiment.evaluation import Evaluation
-from tidemill.metrics import METRICS, goodness
+from tidemill.metric_definitions import METRICS, goodness
 
 OWN = {
     "auc": 0.70,

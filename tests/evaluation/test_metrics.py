@@ -18,8 +18,8 @@ from sklearn.metrics import (
 )
 
 from tidemill.evaluation import curves
-from tidemill.evaluation.cells import confusion, group, measure, undefined
-from tidemill.metrics import METRICS, goodness, mean
+from tidemill.evaluation.metric_values import confusion, group, measure, undefined
+from tidemill.metric_definitions import METRICS, goodness, mean
 
 few_examples = settings(max_examples=40)
 few_scores = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.75, 0.9, 1.0])

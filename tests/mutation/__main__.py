@@ -33,10 +33,10 @@ from tests.mutation.scratch import Scratch
 
 PACKAGES = (
     "tidemill/artifacts/",
-    "tidemill/binary_metrics.py",
+    "tidemill/auc_and_log_loss.py",
     "tidemill/data/",
     "tidemill/evaluation/",
-    "tidemill/metrics.py",
+    "tidemill/metric_definitions.py",
     "tidemill/models/core/",
     "tidemill/publishing/",
     "tidemill/reports/",

@@ -20,7 +20,7 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation.evaluate import EvaluationSummary, evaluate
 from tidemill.local.run_outputs import read_member_result
-from tidemill.metrics import METRICS
+from tidemill.metric_definitions import METRICS
 from tidemill.models import load_model
 from tidemill.publishing.predict import predict
 from tidemill.publishing.publish import publish

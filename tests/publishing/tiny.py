@@ -10,7 +10,7 @@ import numpy as np
 
 from tidemill import storage
 from tidemill.artifacts import artifact
-from tidemill.metrics import METRICS
+from tidemill.metric_definitions import METRICS
 from tidemill.steps.publish import PublishSpec
 
 RAW_COLUMNS = [{"name": "city", "dtype": "string"}, {"name": "x", "dtype": "float32"}, {"name": "id", "dtype": "int64"}]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.artifacts.examples import Dataset, DatasetWriter
-from tidemill.models.core.inputs import Layout, in_order, read_labels
+from tidemill.models.core.inputs import Layout, batches_in_order, read_labels
 from tidemill.training.input import shuffled
 
 FEATURES = [{"name": "n", "kind": "number"}, {"name": "i", "kind": "id", "num_ids": 5}, {"name": "m", "kind": "number"}]
@@ -111,7 +111,7 @@ def test_batches_are_not_overwritten_and_columns_match(tmp_path, batch_size):
 
 def test_in_order_keeps_the_order(tmp_path):
     data = write(tmp_path / "data", 100, 30, 50)
-    assert flat(indices(in_order(data, "train", LAYOUT, 17))) == list(range(100))
+    assert flat(indices(batches_in_order(data, "train", LAYOUT, 17))) == list(range(100))
 
 
 def test_rejects_a_file_that_is_not_parquet(tmp_path):

@@ -17,7 +17,7 @@ from tests.training.test_warm_start import publish
 from tests.training.two_labels import EPOCHS, LABELS, MMOE, OUTPUTS, trained_two_label_shop, two_label_shop  # noqa: F401
 from tidemill.artifacts.examples import Dataset
 from tidemill.artifacts.model import ServingOutput, read_inputs, read_outputs
-from tidemill.binary_metrics import measure
+from tidemill.auc_and_log_loss import measure
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
 from tidemill.models.core.inputs import read_labels

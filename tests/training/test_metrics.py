@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sk_log_loss
 from sklearn.metrics import roc_auc_score
 
-from tidemill.binary_metrics import is_better, measure, measure_labels
+from tidemill.auc_and_log_loss import is_better, measure, measure_labels
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 0.5, 0.9, 1.0])), min_size=1))

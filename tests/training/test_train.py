@@ -17,11 +17,11 @@ import pytest
 from tests.training.conftest import DCN, GBDT, KINDS, MODELS, NAMES
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
-from tidemill.binary_metrics import measure
+from tidemill.auc_and_log_loss import measure
 from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
 from tidemill.models import families, load_model
-from tidemill.models.core.inputs import Layout, in_order
+from tidemill.models.core.inputs import Layout, batches_in_order
 from tidemill.models.core.neural import NeuralModel
 from tidemill.models.core.registry import new_model, parse_config
 from tidemill.models.core.sizes import table_sizes
@@ -163,7 +163,7 @@ def test_every_family_serves_any_kinds_of_features(shop, case):
     """The weights do not matter, so networks are not trained."""
     data = Dataset(shop.transformed)
     layout = Layout.of([f for f in data.metadata["features"] if FEATURES[case](f)], shop.labels)
-    rows = next(in_order(data, "valid", layout, 100))
+    rows = next(batches_in_order(data, "valid", layout, 100))
     for settings in MODELS.values():
         model = new_model(parse_config(settings), layout)
         if isinstance(model, NeuralModel):

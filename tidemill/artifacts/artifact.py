@@ -22,7 +22,7 @@ __all__ = [
     "FileEntry",
     "check_file",
     "check_files",
-    "incomplete",
+    "incomplete_error",
     "open_folder",
     "read_manifest",
     "seal",
@@ -31,7 +31,7 @@ __all__ = [
 _RERUN = "rerun the step that wrote it"
 
 
-def incomplete(path: str | os.PathLike[str], got: str, want: str = _RERUN) -> TidemillError:
+def incomplete_error(path: str | os.PathLike[str], got: str, want: str = _RERUN) -> TidemillError:
     """Returns an `incomplete-artifact` error.
 
     Args:
@@ -122,7 +122,7 @@ def open_folder(path: str | os.PathLike[str], *, deep: bool = False) -> dict[str
     """
     manifest = read_manifest(path)
     if "files" not in manifest:
-        raise incomplete(path, f"a {MANIFEST} without files")
+        raise incomplete_error(path, f"a {MANIFEST} without files")
     for file in manifest["files"]:
         check_file(Path(path), FileEntry(**file), deep=deep)
     return manifest
@@ -137,9 +137,9 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         manifest = storage.read_json(Path(path) / MANIFEST)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise incomplete(path, f"no readable {MANIFEST}") from error
+        raise incomplete_error(path, f"no readable {MANIFEST}") from error
     if not isinstance(manifest, dict) or not {"fingerprint", "metadata"} <= set(manifest):
-        raise incomplete(path, f"a {MANIFEST} of something else")
+        raise incomplete_error(path, f"a {MANIFEST} of something else")
     return manifest
 
 
@@ -164,6 +164,6 @@ def check_file(root: Path, entry: FileEntry, *, deep: bool = False) -> None:
     path = root / entry.name
     size = path.stat().st_size if path.is_file() else None
     if size != entry.bytes:
-        raise incomplete(path, "no such file" if size is None else f"{size} bytes, {entry.bytes} in the manifest")
+        raise incomplete_error(path, "no such file" if size is None else f"{size} bytes, {entry.bytes} in the manifest")
     if deep and fingerprint.of_file(path) != entry.fingerprint:
-        raise incomplete(path, "other bytes than the manifest lists")
+        raise incomplete_error(path, "other bytes than the manifest lists")

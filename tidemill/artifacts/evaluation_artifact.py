@@ -15,7 +15,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from tidemill import storage
 from tidemill.artifacts import artifact
-from tidemill.metrics import goodness
+from tidemill.metric_definitions import goodness
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"

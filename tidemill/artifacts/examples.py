@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidemill import fingerprint, storage
-from tidemill.artifacts.artifact import MANIFEST, FileEntry, check_file, incomplete, read_manifest
+from tidemill.artifacts.artifact import MANIFEST, FileEntry, check_file, incomplete_error, read_manifest
 
 SPLITS = ("train", "valid", "test")
 ROW_GROUP_ROWS = 1 << 16
@@ -67,7 +67,7 @@ class Dataset:
         self.path = Path(path)
         manifest = read_manifest(self.path)
         if not {"columns", "splits"} <= set(manifest):
-            raise incomplete(self.path, "an artifact without splits")
+            raise incomplete_error(self.path, "an artifact without splits")
         self.columns: dict[str, str] = manifest["columns"]
         self.fingerprint: str = manifest["fingerprint"]
         self.metadata: dict[str, Any] = manifest["metadata"]
@@ -99,7 +99,7 @@ class Dataset:
             for path in self.files(split):
                 with self._reading():
                     return pq.read_schema(path)
-        raise incomplete(self.path, "a dataset without shards")
+        raise incomplete_error(self.path, "a dataset without shards")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from tidemill import models, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.artifacts.model import DOCUMENT, HISTORY, OUT_OF_FOLD
-from tidemill.binary_metrics import measure
+from tidemill.auc_and_log_loss import measure
 from tidemill.models.core.base import Model
 from tidemill.models.core.ensemble_model import Combination, EnsembleConfig, EnsembleModel
 from tidemill.models.core.inputs import Layout, read_labels
@@ -224,12 +224,12 @@ def _read_members(spec: EnsembleSpec, trained: Sequence[str]) -> dict[str, list[
         fold, folds = metadata.get("fold", [0, 0])
         if folds != spec.folds:
             got = f"a model of {name} that is not of one of {spec.folds} folds"
-            raise artifact.incomplete(path, got, "run train again")
+            raise artifact.incomplete_error(path, got, "run train again")
         by_fold[name][fold] = FoldModel(Path(path), name, fold, models.load_model(path))
     for name, each in by_fold.items():
         if missing := sorted(set(range(spec.folds)) - set(each)):
             got = f"no model of {name} for fold {missing[0] + 1} of {spec.folds}"
-            raise artifact.incomplete("models", got, "give the models of all folds")
+            raise artifact.incomplete_error("models", got, "give the models of all folds")
     return {name: [each[fold] for fold in sorted(each)] for name, each in by_fold.items()}
 
 
@@ -247,5 +247,5 @@ def _read_scores(members: Mapping[str, Sequence[FoldModel]], rows: int) -> OutOf
     if np.isnan(scores).any():
         row, i = np.argwhere(np.isnan(scores))[0]
         got = f"row {row} of train without an out-of-fold score of {list(members)[i]}"
-        raise artifact.incomplete("models", got, "run train again")
+        raise artifact.incomplete_error("models", got, "run train again")
     return OutOfFold(labels, folds, scores)

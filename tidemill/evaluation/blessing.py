@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from tidemill.artifacts.evaluation_artifact import ComparedMetrics, Estimate, GateCheck
 from tidemill.experiment.evaluation import Gate
-from tidemill.metrics import Metric, name_of
+from tidemill.metric_definitions import Metric, name_of
 
 NO_BASELINE = "no published model predicts this label"
 TOLERANCE = 1e-6

@@ -3,9 +3,9 @@
 A resample gives each row a Poisson(1) weight (Chamandy et al., 2012), so its number of rows is random. Three things
 make it fast:
 
-- A resample is a set of counts over at most `MAX_CELLS` cells of equal frequency (see `tidemill.evaluation.cells`), not
-  sorted rows. These coarser cells change a metric by at most 1e-4; the change is measured on the whole sample and
-  subtracted.
+- A resample is a set of counts over at most `MAX_CELLS` cells of equal frequency, not sorted rows (see
+  `tidemill.evaluation.metric_values`). These coarser cells change a metric by at most 1e-4; the change is measured on
+  the whole sample and subtracted.
 - Without a baseline, the weights of all rows of a cell are drawn as one Poisson number, which has the same
   distribution. The time does not depend on the number of rows.
 - With a baseline, both models need the same resampled rows, so weights are drawn row by row. Of more than
@@ -20,9 +20,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tidemill.evaluation.cells import Cells, group, measure
+from tidemill.evaluation.metric_values import Cells, group, measure
 from tidemill.experiment.evaluation import Bootstrap
-from tidemill.metrics import METRICS, goodness
+from tidemill.metric_definitions import METRICS, goodness
 
 MAX_CELLS = 4096
 MAX_PAIRED_ROWS = 1 << 17

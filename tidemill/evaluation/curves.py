@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tidemill.artifacts.evaluation_artifact import CalibrationBin, Histogram
-from tidemill.evaluation.cells import Cells, calibration_bins
+from tidemill.evaluation.metric_values import Cells, calibration_bins
 
 MAX_POINTS = 200
 HISTOGRAM_BINS = 40

@@ -25,11 +25,11 @@ from tidemill.artifacts.evaluation_artifact import (
 )
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.evaluation import bootstrap, cells, curves
+from tidemill.evaluation import bootstrap, curves, metric_values
 from tidemill.evaluation.blessing import check_gates
 from tidemill.evaluation.slices import Slice, slice_rows
 from tidemill.experiment.evaluation import Evaluation
-from tidemill.metrics import METRICS, goodness, mean
+from tidemill.metric_definitions import METRICS, goodness, mean
 from tidemill.models import load_model
 from tidemill.models.core.inputs import read_labels
 from tidemill.reports import evaluation_page
@@ -104,10 +104,10 @@ def evaluate(
     for split in ("valid", "test"):
         if raw.rows(split) != data.rows(split):
             got = f"{data.rows(split)} rows of {split}, but {raw.rows(split)} in the examples"
-            raise artifact.incomplete(transformed, got, "run preprocess again on these examples")
+            raise artifact.incomplete_error(transformed, got, "run preprocess again on these examples")
     if list(member.layout.labels) != spec.labels:
         got = f"a model of {', '.join(member.layout.labels)}, not of {', '.join(spec.labels)}"
-        raise artifact.incomplete(model, got, "train the model again")
+        raise artifact.incomplete_error(model, got, "train the model again")
     if not data.rows("test"):
         want = "give the test split rows; they decide whether a model is blessed"
         raise TidemillError(Code.EMPTY_SPLIT, "test", "no rows", want)
@@ -216,7 +216,7 @@ def _measure_label(
         "valid": {"rows": valid["rows"], "positives": int(labels["valid"].sum()), "metrics": valid["metrics"]},
         "test": test,
         "slices": measured,
-        "confusion": cells.confusion(y, p, settings.threshold),
+        "confusion": metric_values.confusion(y, p, settings.threshold),
         "curves": {"model": _curves(y, p), "baseline": published_curves},
         "gates": check_gates(settings.gates, test),
     }
@@ -284,7 +284,7 @@ def measure_rows(
         name: Name of the slice, which seeds the resampling. Defaults to the name of all rows.
     """
     rows, positives = len(labels), int(labels.sum())
-    values = cells.measure(cells.group(labels, scores, settings.threshold))
+    values = metric_values.measure(metric_values.group(labels, scores, settings.threshold))
     if baseline is None:
         intervals = bootstrap.intervals(labels, scores, settings.threshold, settings.bootstrap, name)
         estimates = _estimates(rows, positives, values, intervals)
@@ -292,7 +292,7 @@ def measure_rows(
     intervals, published_intervals, gain_intervals = bootstrap.paired_intervals(
         labels, scores, baseline, settings.threshold, settings.bootstrap, name
     )
-    published = cells.measure(cells.group(labels, baseline, settings.threshold))
+    published = metric_values.measure(metric_values.group(labels, baseline, settings.threshold))
     gains = {m: goodness(m, values[m]) - goodness(m, published[m]) for m in METRICS}
     return {
         "rows": rows,
@@ -314,7 +314,7 @@ def _estimates(
     estimates: dict[str, Estimate] = {}
     for metric in METRICS:
         low, high = intervals[metric] or (None, None)
-        reason = cells.undefined(metric, rows, positives)
+        reason = metric_values.undefined(metric, rows, positives)
         estimates[metric] = {"value": None if reason else float(values[metric]), "low": low, "high": high}
         if reason:
             estimates[metric]["reason"] = reason
@@ -322,7 +322,7 @@ def _estimates(
 
 
 def _curves(labels: np.ndarray, scores: np.ndarray) -> Curves:
-    exact = cells.group(labels, scores)
+    exact = metric_values.group(labels, scores)
     return {
         "roc": curves.roc(exact),
         "precision_recall": curves.precision_recall(exact),

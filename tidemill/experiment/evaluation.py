@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from tidemill.experiment.source import Source
-from tidemill.metrics import Metric
+from tidemill.metric_definitions import Metric
 from tidemill.section import Column, PositiveInt, Section, Seed
 
 

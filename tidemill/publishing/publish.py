@@ -83,7 +83,7 @@ def publish(
         published = None if best is None else best.facts.name
         storage.write_text(report, leaderboard_page.render(documents, published=published))
     if best is None:
-        raise _not_blessed(members)
+        raise _not_blessed_error(members)
     version = _published_before(spec, best, root) or _publish(spec, best, members, root, statistics)
     uri = model_store.version_uri(root, spec.experiment, version)
     return PublishSummary(uri, version, best.facts.name, best.facts.family)
@@ -100,14 +100,15 @@ def _members(models: Sequence[str], evaluations: Sequence[str]) -> list[_Member]
         metadata = artifact.open_folder(path)["metadata"]
         key = metadata["name"], metadata["model_fingerprint"]
         if key not in by_model:
-            raise artifact.incomplete(path, "a model without an evaluation", "evaluate every model before publishing")
+            got, want = "a model without an evaluation", "evaluate every model before publishing"
+            raise artifact.incomplete_error(path, got, want)
         members.append(_Member(Path(path), *by_model[key]))
     if not members:
-        raise artifact.incomplete("models", "no model", "give at least one model and its evaluation")
+        raise artifact.incomplete_error("models", "no model", "give at least one model and its evaluation")
     return members
 
 
-def _not_blessed(members: Sequence[_Member]) -> TidemillError:
+def _not_blessed_error(members: Sequence[_Member]) -> TidemillError:
     reasons = {member.facts.name: member.facts.reasons for member in members}
     got = "; ".join(f"{name} (not blessed: {'; '.join(each)})" for name, each in reasons.items())
     want = "improve the model or change evaluation.gates"

@@ -18,7 +18,7 @@ from tidemill.artifacts.evaluation_artifact import (
     Slicing,
     by_label,
 )
-from tidemill.metrics import METRICS, name_of
+from tidemill.metric_definitions import METRICS, name_of
 from tidemill.reports import plots
 from tidemill.reports.plots import Series
 from tidemill.reports.templates import environment, metric_display, verdict
@@ -141,14 +141,14 @@ def _training_plot(curves: Mapping[str, Any] | None) -> Markup | None:
     values = [v for _, v in points]
     margin = (max(values) - min(values)) * 0.06
     last = max(step for step, _ in points)
-    frame = plots.Frame(
+    axes = plots.Axes(
         (min(1, last - 1), last), (min(values) - margin, max(values) + margin), curves["unit"], curves["metric"]
     )
     if curves["kept"]:
-        frame.guide((curves["kept"], frame.y[0]), (curves["kept"], frame.y[1]))
+        axes.guide((curves["kept"], axes.y[0]), (curves["kept"], axes.y[1]))
     for each in curves["series"]:
-        frame.line(each)
-    return frame.svg("Training")
+        axes.line(each)
+    return axes.svg("Training")
 
 
 def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[dict[str, float]]]:

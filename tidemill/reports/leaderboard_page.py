@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tidemill.artifacts.evaluation_artifact import EvaluationDocument, EvaluationFacts, LabelMetrics, by_label
-from tidemill.metrics import METRICS
+from tidemill.metric_definitions import METRICS
 from tidemill.reports import plots
 from tidemill.reports.plots import Series
 from tidemill.reports.templates import environment, metric_display, style_of

@@ -33,7 +33,7 @@ class Series:
     dots: bool = False
 
 
-class Frame:
+class Axes:
     """Axes over a range of data, on which lines are drawn.
 
     Args:
@@ -118,13 +118,13 @@ def lines(
         title: Title for screen readers.
         diagonal: Whether to draw the diagonal as a reference. Defaults to False.
     """
-    frame = Frame(x, y, *labels)
+    axes = Axes(x, y, *labels)
     if diagonal:
-        low, high = max(frame.x[0], frame.y[0]), min(frame.x[1], frame.y[1])
-        frame.guide((low, low), (high, high))
+        low, high = max(axes.x[0], axes.y[0]), min(axes.x[1], axes.y[1])
+        axes.guide((low, low), (high, high))
     for each in reversed(series):
-        frame.line(each)
-    return frame.svg(title)
+        axes.line(each)
+    return axes.svg(title)
 
 
 def points_of(key: Literal["roc", "precision_recall"], curves: Curves) -> list[Point]:
@@ -146,13 +146,13 @@ def calibration(models: Sequence[tuple[str, str, Sequence[CalibrationBin]]]) -> 
         (Series(name, style, [(p["score"], p["share"]) for p in bins], dots=True), bins) for name, style, bins in models
     ]
     most = max((max(p["score"], p["high"]) for _, bins in series for p in bins), default=1.0)
-    frame = Frame((0, most), (0, most), "mean score", "share of class 1")
-    frame.guide((0, 0), (frame.x[1], frame.x[1]))
+    axes = Axes((0, most), (0, most), "mean score", "share of class 1")
+    axes.guide((0, 0), (axes.x[1], axes.x[1]))
     for line, bins in reversed(series):
         for p in bins:
-            frame.whisker(p["score"], p["low"], p["high"], line.style)
-        frame.line(line)
-    return frame.svg("Calibration")
+            axes.whisker(p["score"], p["low"], p["high"], line.style)
+        axes.line(line)
+    return axes.svg("Calibration")
 
 
 def histogram(data: Histogram) -> Markup:
@@ -163,11 +163,11 @@ def histogram(data: Histogram) -> Markup:
         total = sum(counts)
         shares[name] = [count / total if total else 0.0 for count in counts]
     most = max([*shares["negatives"], *shares["positives"]], default=1.0)
-    frame = Frame((edges[0], edges[-1]), (0, most * 1.05), "score", "share of the class")
+    axes = Axes((edges[0], edges[-1]), (0, most * 1.05), "score", "share of the class")
     for name, heights in shares.items():
         steps = [p for k, v in enumerate(heights) for p in ((edges[k], v), (edges[k + 1], v))]
-        frame.area(Series(name, name, steps))
-    return frame.svg("Scores by class")
+        axes.area(Series(name, name, steps))
+    return axes.svg("Scores by class")
 
 
 def interval_bar(estimate: Estimate, low: float, high: float, mark: float | None, style: str = "model") -> Markup:

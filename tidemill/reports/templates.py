@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from tidemill.artifacts.evaluation_artifact import Estimate
-from tidemill.metrics import DEFINITIONS
+from tidemill.metric_definitions import DEFINITIONS
 
 NEGLIGIBLE = 5e-5
 """A gain below this rounds to 0 and is never called better or worse."""

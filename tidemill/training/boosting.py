@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tidemill.binary_metrics import auc
+from tidemill.auc_and_log_loss import auc
 from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.booster import GbdtModel, lightgbm, to_matrix

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[repo
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tidemill import storage
-from tidemill.binary_metrics import is_better
+from tidemill.auc_and_log_loss import is_better
 
 EVENTS_FILE = "events.out.tfevents.tidemill"
 _COPY_SECONDS = 5.0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tidemill.binary_metrics import measure_labels
+from tidemill.auc_and_log_loss import measure_labels
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.runtime import Preempted

@@ -14,7 +14,7 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.artifacts.labels import check_both_classes, count_ones
 from tidemill.artifacts.model import HISTORY, LOGS, OUT_OF_FOLD, ModelDocument
-from tidemill.binary_metrics import measure_labels
+from tidemill.auc_and_log_loss import measure_labels
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.training import Training
 from tidemill.models.core import backend

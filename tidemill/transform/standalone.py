@@ -28,7 +28,7 @@ from tidemill.artifacts.examples import ROW_GROUP_ROWS
 from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
 from tidemill.frames import as_table
-from tidemill.transform.analysis.passes import in_order
+from tidemill.transform.analysis.passes import map_in_order
 from tidemill.transform.apply.saved_transform import BatchTransformer
 from tidemill.transform.canonical import canonicalize
 from tidemill.transform.graph import RAW_METADATA, TRANSFORM_FN
@@ -187,7 +187,7 @@ class Transform:
         with _parquet_files(data) as paths:
             rows = _open_rows(paths, self._raw_schema, names=self._transformer.inputs)
             units = [unit for file in rows.files for unit in file.units]
-            results = in_order(lambda unit: list(self._transformer.unit(rows, unit)), units, self._threads)
+            results = map_in_order(lambda unit: list(self._transformer.unit(rows, unit)), units, self._threads)
             with contextlib.closing(results):
                 for batches in results:
                     for batch in batches:

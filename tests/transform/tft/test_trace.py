@@ -18,7 +18,7 @@ from tests.transform.tft import functions
 from tests.transform.tft.binding import SPECS, WORDS, batch, bind_phases, invented_values, sources
 from tidemill.errors import Code, TidemillError
 from tidemill.transform.tft import private
-from tidemill.transform.tft.path_fingerprint import fingerprint
+from tidemill.transform.tft.computation_fingerprint import fingerprint
 from tidemill.transform.tft.save import save
 from tidemill.transform.tft.trace import Trace
 

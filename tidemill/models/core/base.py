@@ -12,7 +12,7 @@ import numpy as np
 
 from tidemill.artifacts.examples import Dataset
 from tidemill.models.core.family import Family
-from tidemill.models.core.inputs import Layout, Rows, in_order
+from tidemill.models.core.inputs import Layout, Rows, batches_in_order
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -103,4 +103,4 @@ class Model(abc.ABC):
         return np.concatenate(scores) if scores else np.empty((0, len(self.layout.labels)))
 
     def _batches(self, dataset: Dataset, split: str) -> Iterator[Rows]:
-        return in_order(dataset, split, self.layout, PREDICT_ROWS)
+        return batches_in_order(dataset, split, self.layout, PREDICT_ROWS)

@@ -125,7 +125,7 @@ def to_rows(data: pa.Table | pa.RecordBatch, layout: Layout) -> Rows:
     return Rows(fill(layout.ids, np.int32), fill(layout.numbers, np.float32), fill((), np.float32))
 
 
-def in_order(dataset: Dataset, split: str, layout: Layout, batch_rows: int) -> Iterator[Rows]:
+def batches_in_order(dataset: Dataset, split: str, layout: Layout, batch_rows: int) -> Iterator[Rows]:
     """Yields the split's rows in their order, without labels, in batches of at most `batch_rows`."""
     for batch in dataset.batches(split, layout.columns, batch_rows):
         yield to_rows(batch, layout)

@@ -71,7 +71,7 @@ def run_pass(
             batches[key] = _Batches(trace, rows, reductions)
         tasks.extend((file, unit, reductions, batches[key]) for unit in file.units)
 
-    results = in_order(lambda task: task[3].reduce(task[1]), tasks, threads)
+    results = map_in_order(lambda task: task[3].reduce(task[1]), tasks, threads)
     with contextlib.closing(results):
         for file, reductions in work:
             for unit, partials in zip(file.units, itertools.islice(results, len(file.units)), strict=True):
@@ -122,7 +122,7 @@ class _Group:
             )
 
 
-def in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Generator[Result, None, None]:
+def map_in_order(do: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Generator[Result, None, None]:
     """Yields the results of a function in the order of its items, and computes a few items in advance on threads.
 
     Waits for its threads when closed.

@@ -13,7 +13,7 @@ from tidemill.transform.analysis.reduction import Reduction, is_fed, is_scanning
 from tidemill.transform.analyzer_cache import AnalyzerCache, entry_key
 from tidemill.transform.rows.row_source import RowFile, RowSource
 from tidemill.transform.tft import combiners
-from tidemill.transform.tft.path_fingerprint import fingerprint
+from tidemill.transform.tft.computation_fingerprint import fingerprint
 from tidemill.transform.tft.trace import Trace
 
 

@@ -166,7 +166,7 @@ class ColumnValues:
         elif array.null_count:
             self._valid = array.is_valid().to_numpy(zero_copy_only=False)
 
-    def by_class(self) -> dict[int, np.ndarray]:
+    def by_named_value(self) -> dict[int, np.ndarray]:
         """Returns the parts that are looked up in tables by named value."""
         if self._plan.index is None:
             return {}

@@ -129,7 +129,7 @@ class Transformer:
         for plan in self._plan.columns:
             name = plan.column.name
             columns[name] = column = ColumnValues(plan, arrays[name], windows.get(name))
-            parts |= column.by_class() | column.filled()
+            parts |= column.by_named_value() | column.filled()
         for function in self._functions:
             needed = {name: columns[name].needed() for name in function.plans}
             called = {name: values for name, values in needed.items() if len(values) or name not in windows}

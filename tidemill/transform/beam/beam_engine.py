@@ -130,7 +130,7 @@ class _RemotePipeline(beam.Pipeline):
         except TidemillError:
             raise
         except Exception as error:
-            raise runners.unreached(error) from error
+            raise runners.unreached_error(error) from error
 
 
 def tensor_adapter_config(columns: Sequence[RawColumn]) -> TensorAdapterConfig:

@@ -90,7 +90,7 @@ def open_runner(runner: str) -> PipelineRunner:
         ) from error
 
 
-def unreached(error: Exception) -> TidemillError:
+def unreached_error(error: Exception) -> TidemillError:
     """Returns the error for a runner that did not accept a pipeline."""
     got = f"no job ({reason([error])})"
     want = f"check that the runner can be reached, and fix {WHERE}"

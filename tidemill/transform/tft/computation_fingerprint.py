@@ -22,18 +22,18 @@ _PYTHON = frozenset(["PyFunc", "PyFuncStateless", "EagerPyFunc"])
 
 
 def fingerprint(tensors: Sequence[tf.Tensor], trace: Trace) -> str:
-    """Returns the fingerprint of the path from the raw inputs to tensors: 64 hexadecimal digits.
+    """Returns the fingerprint of how tensors are computed from the raw inputs: 64 hexadecimal digits.
 
-    Equal paths have equal fingerprints, also in other processes. Names of ops do not count; bound values and the
-    content of tables do. A path through the user's Python code, or through a resource that cannot be read, never equals
-    another.
+    Equal computations have equal fingerprints, also in other processes. Names of ops do not count; bound values and the
+    content of tables do. A computation with the user's Python code, or with a resource that cannot be read, never
+    equals another.
 
     Args:
         tensors: Ready tensors of the trace's graph. Their order counts.
         trace: The trace.
     """
-    paths = _PathDigests(trace)
-    return _digest(part for tensor in tensors for part in paths.of(tensor))
+    digests = _ComputationDigests(trace)
+    return _digest(part for tensor in tensors for part in digests.of(tensor))
 
 
 def _digest(parts: Iterable[object]) -> str:
@@ -44,7 +44,7 @@ def _digest(parts: Iterable[object]) -> str:
     return result.hexdigest()
 
 
-class _PathDigests:
+class _ComputationDigests:
     """The digests of the tensors of one graph, each computed from the digests of its inputs."""
 
     def __init__(self, trace: Trace):

@@ -1,6 +1,7 @@
 """The metrics of binary predictions: their names and which direction is better.
 
-`tidemill.evaluation.cells` computes them. This module imports no numpy, because the experiment file needs the names.
+`tidemill.evaluation.metric_values` computes them. This module does not import NumPy, because the experiment file needs
+the names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AUC and log loss of binary labels.
 
-These two metrics are cheap enough to compute after every boosting round. `tidemill.evaluation.cells` builds all
+These two metrics are cheap enough to compute after every boosting round. `tidemill.evaluation.metric_values` builds all
 metrics of a report on the same formulas.
 """
 

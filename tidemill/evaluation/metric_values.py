@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidemill.binary_metrics import row_log_loss
+from tidemill.auc_and_log_loss import row_log_loss
 
 CALIBRATION_BINS = 10
 
@@ -22,7 +22,7 @@ def undefined(metric: str, rows: int, positives: int) -> str | None:
     """Returns why a metric does not exist; None if it exists.
 
     Args:
-        metric: One of `tidemill.metrics.METRICS`.
+        metric: One of `tidemill.metric_definitions.METRICS`.
         rows: Number of rows.
         positives: Number of rows of class 1.
     """
