@@ -66,7 +66,7 @@ def translate(error: ValidationError, data: dict[str, Any], root: type[BaseModel
         want = suggest_name(str(path[-1]), sorted(known))
         return TidemillError(Code.UNKNOWN_KEY, _dotted(path), f"the unknown key {str(path[-1])!r}", want, count)
     if first["type"] in ("missing", "union_tag_not_found"):
-        return _missing_key(path, first, count)
+        return _missing_key_error(path, first, count)
     if first["type"] == "union_tag_invalid":
         tag = str(first["ctx"]["discriminator"]).strip("'")
         path = (*path, tag)
@@ -82,7 +82,7 @@ def _is_unknown_key(error: _Error) -> bool:
     return error["type"] == "extra_forbidden" or (error["type"] == "literal_error" and error["loc"][-1] == "[key]")
 
 
-def _missing_key(path: _Path, error: _Error, count: dict[str, int]) -> TidemillError:
+def _missing_key_error(path: _Path, error: _Error, count: dict[str, int]) -> TidemillError:
     if error["type"] == "missing":
         parent, key, words = path[:-1], str(path[-1]), ""
     else:

@@ -57,7 +57,7 @@ def _read_json(text: str, where: str) -> Any:
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         keys = [key for key, _ in items]
         if duplicate := next((key for key in keys if keys.count(key) > 1), None):
-            raise _duplicate_key(where, duplicate)
+            raise _duplicate_key_error(where, duplicate)
         return dict(items)
 
     def not_finite(word: str) -> object:
@@ -84,7 +84,7 @@ def _read_yaml(text: str, where: str) -> object:
     return data
 
 
-def _duplicate_key(where: str, key: str) -> TidemillError:
+def _duplicate_key_error(where: str, key: str) -> TidemillError:
     want = "remove one of them"
     return TidemillError(Code.INVALID_VALUE, where, f"the key {key!r} twice in one mapping", want)
 
@@ -105,7 +105,7 @@ class _Loader(yaml.SafeLoader):
                 got = f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a list or mapping as a key"
                 raise TidemillError(Code.INVALID_VALUE, line, f"{got}, which is not a string", "put the key in quotes")
             if key.value in seen:
-                raise _duplicate_key(line, key.value)
+                raise _duplicate_key_error(line, key.value)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -108,10 +108,10 @@ class StepProcesses:
 def _check_length(command: Sequence[str]) -> None:
     """Rejects arguments that a new process would not accept, so that a pipeline behaves as on a cluster."""
     if any(len(os.fsencode(argument)) >= _MAX_ARGUMENT for argument in command):
-        raise _too_long()
+        raise _timeout_error()
 
 
-def _too_long() -> TidemillError:
+def _timeout_error() -> TidemillError:
     got = "parameters that are longer than a command line can be (128 KiB on Linux)"
     return TidemillError(Code.UNSUPPORTED, "experiment", got, "shorten the SQL or the transform module")
 
@@ -138,7 +138,7 @@ def _start(command: Sequence[str], env: dict[str, str], output: IO[bytes]) -> su
     except OSError as error:
         if error.errno != errno.E2BIG:
             raise
-        raise _too_long() from error
+        raise _timeout_error() from error
 
 
 def _kill_group(group: int) -> None:

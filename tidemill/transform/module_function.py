@@ -52,10 +52,10 @@ class ModuleFunction:
             outputs = _load(self.text)(dict(inputs))
         except KeyError as error:
             want = _cut(f"fix the transform module; inputs has {', '.join(inputs)}")
-            raise _failed(reason([error]), want, _line([error], self.text)) from error
+            raise _module_error(reason([error]), want, _line([error], self.text)) from error
         _remember_lines(self.text)
         if not isinstance(outputs, dict):
-            raise _failed(
+            raise _module_error(
                 f"a {_ENTRY} that returns {type(outputs).__name__}", "return a dict of tensors by feature name"
             )
         for name, tensor in outputs.items():
@@ -88,7 +88,7 @@ def user_errors(text: str | None, check_inputs: Callable[[], None]) -> Iterator[
             check_inputs()
         if text is None or (line is None and _is_machine_error(chain[-1])):
             raise
-        raise _failed(reason(chain), "fix the transform module", line) from error
+        raise _module_error(reason(chain), "fix the transform module", line) from error
 
 
 def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -109,7 +109,7 @@ def _load(text: str) -> Callable[[Mapping[str, Any]], Any]:
     exec(compile(text, FILE_NAME, "exec"), namespace)
     function = namespace.get(_ENTRY)
     if not callable(function):
-        raise _failed(f"a module without {_ENTRY}", f"define {_ENTRY}(inputs)")
+        raise _module_error(f"a module without {_ENTRY}", f"define {_ENTRY}(inputs)")
     return function
 
 
@@ -143,7 +143,7 @@ def _refuse_shared_files(text: str) -> None:
     if clashing := clash(tf.compat.v1.get_default_graph()):
         name, op = clashing
         got = f"a second vocabulary of vocab_filename {name!r}"
-        raise _failed(got, "use a different vocab_filename for each", _lines[text].get(op))
+        raise _module_error(got, "use a different vocab_filename for each", _lines[text].get(op))
 
 
 def _remember_lines(text: str) -> None:
@@ -207,6 +207,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 1] + "…"
 
 
-def _failed(got: str, want: str, line: int | None = None) -> TidemillError:
+def _module_error(got: str, want: str, line: int | None = None) -> TidemillError:
     where = "transform_module" if line is None else f"transform_module, line {line}"
     return TidemillError(Code.TRANSFORM_FAILED, where, got, want, {"line": line})

@@ -161,7 +161,7 @@ def test_summary_counts_the_outputs_by_the_way_they_are_computed(tmp_path: Path)
         }
 
     transformer = check(tmp_path, function, make_table(ROWS))
-    assert transformer.summary == "2 outputs by class, 1 by value, 2 by row"
+    assert transformer.summary == "2 outputs by named value, 1 by value, 2 by row"
 
 
 def test_row_does_not_depend_on_other_rows(tmp_path: Path):
@@ -235,7 +235,7 @@ def test_python_function_does_not_slow_down_other_outputs(tmp_path: Path):
         return {"id": tables.lookup(dense(i["s"], ""), 1), "double": tf.ensure_shape(double, [None])}
 
     transformer = check(tmp_path, function, make_table(ROWS))
-    assert transformer.summary == "1 outputs by class, 0 by value, 1 by row"
+    assert transformer.summary == "1 outputs by named value, 0 by value, 1 by row"
 
 
 def ids(i: dict, tables: object) -> dict:
@@ -335,4 +335,4 @@ def test_column_of_lists(tmp_path: Path):
     transformer.files([(source, tmp_path / "made.parquet")])
     expected = transform_with_tensorflow(graph, source, tmp_path / "expected.parquet")
     assert_same(pq.read_table(tmp_path / "made.parquet"), expected)
-    assert transformer.summary == "1 outputs by class, 0 by value, 1 by row"
+    assert transformer.summary == "1 outputs by named value, 0 by value, 1 by row"

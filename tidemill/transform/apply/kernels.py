@@ -172,13 +172,13 @@ class ColumnValues:
             return {}
         missing = len(self._plan.index)
         if self._is_dictionary:
-            classes = np.append(self._plan.index.find(self._array.dictionary), np.int32(missing))
-            # Values that are not found have -1, which selects the last class: values without a name in the graph.
-            return {number: table[classes].take(self._positions) for number, table in self._plan.tables.items()}
-        classes = self._plan.index.find(self._array)
+            positions = np.append(self._plan.index.find(self._array.dictionary), np.int32(missing))
+            # Values that are not found have -1, which selects the last entry: values without a name in the graph.
+            return {number: table[positions].take(self._positions) for number, table in self._plan.tables.items()}
+        positions = self._plan.index.find(self._array)
         if self._valid is not None:
-            classes[~self._valid] = missing
-        return {number: table[classes] for number, table in self._plan.tables.items()}
+            positions[~self._valid] = missing
+        return {number: table[positions] for number, table in self._plan.tables.items()}
 
     def filled(self) -> dict[int, np.ndarray]:
         """Returns the parts that are the column itself."""

@@ -2,7 +2,7 @@
 
 A tensor with one element per row that depends on one column is computed from that column only. There are three ways:
 
-1. By class: if the tensor only distinguishes the values that the graph names, it is a lookup in a table.
+1. By named value: if the tensor only distinguishes the values that the graph names, it is a lookup in a table.
 2. By value: other functions of one column run in TensorFlow, once per distinct value of a dictionary-encoded column,
    otherwise once per present value.
 3. By row: everything else, such as functions of several columns, runs in TensorFlow for all rows. Its inputs are
@@ -34,8 +34,8 @@ class ColumnPlan:
 
     Attributes:
         column: The column.
-        index: The named values; None if nothing is computed by class.
-        tables: Values by class: one per named value, then a missing value, then any other value.
+        index: The named values; None if nothing is computed by named value.
+        tables: Values by named value: one per named value, then a missing value, then any other value.
         fills: The fill for missing values of tensors that are the column itself.
         by_value: The tensors of the column's function.
         function: Position of that function in `Plan.functions`; None if `by_value` is empty.
@@ -92,7 +92,7 @@ class Plan:
         by_value = {number for plan in self.columns for number in plan.by_value}
         slow = sum(number in by_value for number in self.direct.values())
         rows = sum(len(function.outputs) for function in self.rows)
-        return f"{len(self.direct) - slow} outputs by class, {slow} by value, {rows} by row"
+        return f"{len(self.direct) - slow} outputs by named value, {slow} by value, {rows} by row"
 
 
 def make_plan(saved: SavedTransform, columns: Sequence[RawColumn], names: Sequence[str]) -> Plan:
@@ -179,7 +179,7 @@ class _Planner:
             plan.by_value.append(number)
         for plan in plans.values():
             self._take_fills(plan)
-            self._take_classes(plan)
+            self._take_named_values(plan)
             plan.is_total = all(self._fact(number).is_total for number in plan.by_value)
         return list(plans.values())
 
@@ -195,7 +195,7 @@ class _Planner:
                 plan.fills[number] = missing
                 plan.by_value.remove(number)
 
-    def _take_classes(self, plan: ColumnPlan) -> None:
+    def _take_named_values(self, plan: ColumnPlan) -> None:
         if plan.column.dtype == "float32":
             return
         finite = [n for n in plan.by_value if self._fact(n).level is Level.FINITE and self._fact(n).is_total]

@@ -32,7 +32,7 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
     """
     flags = list(flags)
     if flags and not flags[0].startswith("--"):
-        raise _invalid(repr(flags[0]), "write options as --name=value")
+        raise _options_error(repr(flags[0]), "write options as --name=value")
     options = PipelineOptions(flags)
     complaint = io.StringIO()
     try:
@@ -42,18 +42,19 @@ def pipeline_options(runner: str, flags: Sequence[str]) -> PipelineOptions:
     except SystemExit as error:
         # argparse exits the process if it cannot parse a value.
         message = complaint.getvalue().strip().rpartition("error: ")[2]
-        raise _invalid(" ".join(flags), f"fix the option ({message})") from error
+        raise _options_error(" ".join(flags), f"fix the option ({message})") from error
     if unknown := sorted(set(given) - set(known)):
-        raise _invalid(f"--{unknown[0]}, which Beam does not know", "use one of Beam's pipeline options")
+        raise _options_error(f"--{unknown[0]}, which Beam does not know", "use one of Beam's pipeline options")
     if known["runner"] is not None:
-        raise _invalid(f"--runner={known['runner']}", "set compute.preprocess.runner instead")
+        raise _options_error(f"--runner={known['runner']}", "set compute.preprocess.runner instead")
     if runner == "direct":
         return options
     if not known["temp_location"]:
-        raise _invalid("an empty --temp_location", "set a folder that both Beam's workers and this step can reach")
+        want = "set a folder that both Beam's workers and this step can reach"
+        raise _options_error("an empty --temp_location", want)
     options = PipelineOptions([*flags, f"--runner={_RUNNERS[runner]}"])
     if complaints := _complaints(runner, options):
-        raise _invalid(" ".join(flags), f"fix the options for {runner} ({complaints[0].rstrip('.')})")
+        raise _options_error(" ".join(flags), f"fix the options for {runner} ({complaints[0].rstrip('.')})")
     return options
 
 
@@ -102,5 +103,5 @@ def temp_location(options: PipelineOptions) -> str:
     return options.view_as(GoogleCloudOptions).temp_location
 
 
-def _invalid(got: str, want: str) -> TidemillError:
+def _options_error(got: str, want: str) -> TidemillError:
     return TidemillError(Code.INVALID_VALUE, WHERE, got, want)
