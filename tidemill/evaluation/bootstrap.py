@@ -34,36 +34,36 @@ Intervals = dict[str, Interval | None]
 """Intervals by metric."""
 
 
-def intervals(labels: np.ndarray, scores: np.ndarray, threshold: float, spec: Bootstrap, name: str = "") -> Intervals:
+def intervals(labels: np.ndarray, scores: np.ndarray, threshold: float, settings: Bootstrap, name: str = "") -> Intervals:
     """Returns the intervals of all metrics of one model.
 
     Args:
         labels: [rows], 0 or 1.
         scores: [rows], probabilities of class 1.
         threshold: Lowest probability that counts as positive.
-        spec: Number of resamples, coverage and seed.
+        settings: Number of resamples, coverage and seed.
         name: Name of the slice. Slices draw independent numbers. Defaults to the empty name, of all rows.
 
     Returns:
         Intervals by metric. An interval is None if the metric exists in less than `MIN_DEFINED` of the resamples,
-        because resamples of few rows may lack a class, or if `spec.resamples` is 0.
+        because resamples of few rows may lack a class, or if `settings.resamples` is 0.
     """
-    if not spec.resamples or not len(labels):
+    if not settings.resamples or not len(labels):
         return dict.fromkeys(METRICS)
     cells = group(labels, scores, threshold, MAX_CELLS)
-    rng = _rng(spec, name)
+    rng = _rng(settings, name)
     chunk = max(1, _CHUNK // cells.counts.size)
     parts = []
-    for start in range(0, spec.resamples, chunk):
-        size = min(chunk, spec.resamples - start)
+    for start in range(0, settings.resamples, chunk):
+        size = min(chunk, settings.resamples - start)
         parts.append(measure(cells, rng.poisson(cells.counts, (size, *cells.counts.shape)).astype(np.float64)))
     samples = _join(parts)
     exact, coarse = measure(group(labels, scores, threshold)), measure(cells)
-    return {m: _interval(m, samples[m], exact[m], coarse[m], spec, 1.0) for m in METRICS}
+    return {m: _interval(m, samples[m], exact[m], coarse[m], settings, 1.0) for m in METRICS}
 
 
 def paired_intervals(
-    labels: np.ndarray, scores: np.ndarray, baseline: np.ndarray, threshold: float, spec: Bootstrap, name: str = ""
+    labels: np.ndarray, scores: np.ndarray, baseline: np.ndarray, threshold: float, settings: Bootstrap, name: str = ""
 ) -> tuple[Intervals, Intervals, Intervals]:
     """Returns the intervals of a model, of a baseline on the same rows, and of the gain.
 
@@ -75,16 +75,16 @@ def paired_intervals(
         scores: [rows], the model's probabilities of class 1.
         baseline: [rows], the baseline's probabilities.
         threshold: Lowest probability that counts as positive.
-        spec: Number of resamples, coverage and seed.
+        settings: Number of resamples, coverage and seed.
         name: Name of the slice. Defaults to the empty name, of all rows.
 
     Returns:
         Intervals of the model, the baseline and the gain, each as `intervals` returns them.
     """
-    if not spec.resamples or not len(labels):
+    if not settings.resamples or not len(labels):
         return dict.fromkeys(METRICS), dict.fromkeys(METRICS), dict.fromkeys(METRICS)
     exact = [measure(group(labels, each, threshold)) for each in (scores, baseline)]
-    rng, scale = _rng(spec, name), 1.0
+    rng, scale = _rng(settings, name), 1.0
     if len(labels) > MAX_PAIRED_ROWS:
         chosen = np.sort(rng.permutation(len(labels))[:MAX_PAIRED_ROWS])
         scale = float(np.sqrt(len(chosen) / len(labels)))
@@ -92,14 +92,14 @@ def paired_intervals(
     both = [group(labels, each, threshold, MAX_CELLS) for each in (scores, baseline)]
     drawn = [
         tuple(measure(cells, each) for cells, each in zip(both, counts, strict=True))
-        for counts in _row_resamples(both, rng, spec)
+        for counts in _row_resamples(both, rng, settings)
     ]
     samples = [_join([pair[i] for pair in drawn]) for i in range(2)]
     coarse = [measure(cells) for cells in both]
-    own = [{m: _interval(m, samples[i][m], exact[i][m], coarse[i][m], spec, scale) for m in METRICS} for i in range(2)]
+    own = [{m: _interval(m, samples[i][m], exact[i][m], coarse[i][m], settings, scale) for m in METRICS} for i in range(2)]
     gain = {}
     for m in METRICS:
-        gain[m] = _interval("gain", _gain(m, samples), _gain(m, exact), _gain(m, coarse), spec, scale)
+        gain[m] = _interval("gain", _gain(m, samples), _gain(m, exact), _gain(m, coarse), settings, scale)
     return own[0], own[1], gain
 
 
@@ -107,14 +107,14 @@ def _gain(metric: str, pair: list[dict[str, np.ndarray]]) -> np.ndarray:
     return goodness(metric, pair[0][metric]) - goodness(metric, pair[1][metric])
 
 
-def _row_resamples(both: list[Cells], rng: np.random.Generator, spec: Bootstrap) -> Iterator[list[np.ndarray]]:
+def _row_resamples(both: list[Cells], rng: np.random.Generator, settings: Bootstrap) -> Iterator[list[np.ndarray]]:
     """Yields the counts [resamples, 2, K] of both models under the same row weights, some resamples at a time."""
     table = _poisson_table()
     rows = len(both[0].labels)
     flat = [cells.labels * np.int64(cells.counts.shape[1]) + cells.index for cells in both]
     chunk = max(1, _CHUNK // max(rows, *(cells.counts.size for cells in both)))
-    for start in range(0, spec.resamples, chunk):
-        size = min(chunk, spec.resamples - start)
+    for start in range(0, settings.resamples, chunk):
+        size = min(chunk, settings.resamples - start)
         weights = table[rng.integers(0, len(table), (size, rows), np.uint16)].ravel()
         counts = []
         for cells, index in zip(both, flat, strict=True):
@@ -135,8 +135,8 @@ def _poisson_table() -> np.ndarray:
     return np.searchsorted(edges, np.arange(size), side="right").astype(np.float64)
 
 
-def _rng(spec: Bootstrap, name: str) -> np.random.Generator:
-    return np.random.default_rng([spec.seed, zlib.crc32(name.encode())])
+def _rng(settings: Bootstrap, name: str) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, zlib.crc32(name.encode())])
 
 
 def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -144,12 +144,12 @@ def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _interval(
-    metric: str, samples: np.ndarray, exact: np.ndarray, coarse: np.ndarray, spec: Bootstrap, scale: float
+    metric: str, samples: np.ndarray, exact: np.ndarray, coarse: np.ndarray, settings: Bootstrap, scale: float
 ) -> Interval | None:
     defined = samples[np.isfinite(samples)]
     if not np.isfinite(exact) or not np.isfinite(coarse) or len(defined) < MIN_DEFINED * len(samples):
         return None
-    tail = (1 - spec.confidence) / 2
+    tail = (1 - settings.confidence) / 2
     low, high = exact + (np.quantile(defined, [tail, 1 - tail]) - coarse) * scale
     if metric == "ece":
         # Resampling adds noise to every bin, so a resample has a larger ECE than the sample. The interval always
