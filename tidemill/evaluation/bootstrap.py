@@ -34,7 +34,9 @@ Intervals = dict[str, Interval | None]
 """Intervals by metric."""
 
 
-def intervals(labels: np.ndarray, scores: np.ndarray, threshold: float, settings: Bootstrap, name: str = "") -> Intervals:
+def intervals(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, settings: Bootstrap, name: str = ""
+) -> Intervals:
     """Returns the intervals of all metrics of one model.
 
     Args:
@@ -96,7 +98,9 @@ def paired_intervals(
     ]
     samples = [_join([pair[i] for pair in drawn]) for i in range(2)]
     coarse = [measure(cells) for cells in both]
-    own = [{m: _interval(m, samples[i][m], exact[i][m], coarse[i][m], settings, scale) for m in METRICS} for i in range(2)]
+    own = [
+        {m: _interval(m, samples[i][m], exact[i][m], coarse[i][m], settings, scale) for m in METRICS} for i in range(2)
+    ]
     gain = {}
     for m in METRICS:
         gain[m] = _interval("gain", _gain(m, samples), _gain(m, exact), _gain(m, coarse), settings, scale)
