@@ -31,7 +31,7 @@ class Model(abc.ABC):
 
     Attributes:
         layout: The features and labels.
-        spec: The member's section of the experiment file. It differs from `config` for a user-defined family.
+        member_config: The member's section of the experiment file. It differs from `config` for a user-defined family.
     """
 
     unit: ClassVar[Literal["epoch", "round", "model"]]
@@ -40,7 +40,7 @@ class Model(abc.ABC):
     """Distributions whose versions decide the result."""
 
     def __init__(self, config: Family, layout: Layout):
-        self.spec: Family = config
+        self.member_config: Family = config
         self.layout = layout
 
     @property

@@ -136,7 +136,7 @@ class EnsembleModel(Model):
             for i, model in enumerate(models):
                 path = folder / MEMBERS / name / str(i)
                 path.mkdir(parents=True)
-                storage.write_json(path / _CONFIG, model.spec.model_dump(mode="json"))
+                storage.write_json(path / _CONFIG, model.member_config.model_dump(mode="json"))
                 model.save(path)
 
     @classmethod

@@ -78,7 +78,7 @@ def new_model(config: Family, layout: Layout) -> Model:
         model = GbdtModel(family, layout)
     else:
         raise TypeError(f"no model is made of {config!r}")
-    model.spec = config
+    model.member_config = config
     return model
 
 
@@ -133,7 +133,7 @@ def read_weights(config: Family, folder: Path, layout: Layout) -> Model:
 
         assert isinstance(family, EnsembleConfig), family
         model = EnsembleModel.load(folder, family, layout, _read_member)
-    model.spec = config
+    model.member_config = config
     return model
 
 
