@@ -38,8 +38,8 @@ def generate(compiled: str | Path, docstring: str) -> str:
     Raises:
         ValueError: The docstring omits an input or output, or describes one that does not exist.
     """
-    spec = next(yaml.safe_load_all(Path(compiled).read_text(encoding="utf-8")))
-    interface = _interface(spec, Path(compiled).name == "component.yaml")
+    pipeline_spec = next(yaml.safe_load_all(Path(compiled).read_text(encoding="utf-8")))
+    interface = _interface(pipeline_spec, Path(compiled).name == "component.yaml")
     described = {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse(docstring).params}
     inputs = _rows(interface.get("inputDefinitions", {}), described)
     outputs = _rows(interface.get("outputDefinitions", {}), described, unnamed="Output")
@@ -79,11 +79,11 @@ def insert(readme: str, generated: str) -> str:
     return f"{before}{BEGIN}\n{generated}\n{END}{after}"
 
 
-def _interface(spec: dict[str, Any], is_component: bool) -> dict[str, Any]:
+def _interface(compiled: dict[str, Any], is_component: bool) -> dict[str, Any]:
     """Returns the inputs and outputs of a compiled component, or those of a compiled pipeline's root."""
     if not is_component:
-        return spec.get("root", {})
-    return next(c for c in spec["components"].values() if "executorLabel" in c)
+        return compiled.get("root", {})
+    return next(c for c in compiled["components"].values() if "executorLabel" in c)
 
 
 def _rows(interface: dict[str, Any], described: dict[str, str], unnamed: str | None = None) -> list[_Row]:

@@ -105,9 +105,9 @@ def run_pipeline(
         _remove_left_over(root)
         compiled = run.folder / "pipeline.yaml"
         source.compile(compiled)
-        spec = next(yaml.load_all(compiled.read_text(encoding="utf-8"), Loader=_fast_loader()))
-        values = typed_arguments(spec, arguments)
-        steps = Steps(spec, run.folder / "steps")
+        pipeline_spec = next(yaml.load_all(compiled.read_text(encoding="utf-8"), Loader=_fast_loader()))
+        values = typed_arguments(pipeline_spec, arguments)
+        steps = Steps(pipeline_spec, run.folder / "steps")
         steps.observe(lambda step: run.update_steps(steps))
         if on_change:
             steps.observe(on_change)
@@ -124,7 +124,7 @@ def run_pipeline(
         log, temporary = run.folder / "kfp.log", Path(run.temporary)
         runner = PipelineRunner(steps, root, log, temporary, use_cache=use_cache, on_key=on_key)
         try:
-            _run_unless_stopped(runner, compiled, spec, values)
+            _run_unless_stopped(runner, compiled, pipeline_spec, values)
         except Stopped:
             run_record.finish_run(run, run_record.STOPPED)
             raise
@@ -135,18 +135,18 @@ def run_pipeline(
         return RunResult(run, steps, results)
 
 
-def typed_arguments(spec: dict, arguments: dict[str, str]) -> dict[str, Any]:
+def typed_arguments(pipeline_spec: dict, arguments: dict[str, str]) -> dict[str, Any]:
     """Parses the arguments of a pipeline by the types of its parameters.
 
     Args:
-        spec: The compiled pipeline.
+        pipeline_spec: The compiled pipeline.
         arguments: Texts by parameter name.
 
     Raises:
         TidemillError: `unknown-key` for a parameter that the pipeline does not have, `invalid-value` for a text that is
             not of the parameter's type, or a parameter without value.
     """
-    parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    parameters = pipeline_spec["root"].get("inputDefinitions", {}).get("parameters", {})
     values = {}
     for name, text in arguments.items():
         if name in parameters:
@@ -175,14 +175,14 @@ def _typed(name: str, text: str, kind: str) -> Any:
     return value
 
 
-def _run_unless_stopped(runner: PipelineRunner, compiled: Path, spec: dict, values: dict[str, Any]) -> None:
+def _run_unless_stopped(runner: PipelineRunner, compiled: Path, pipeline_spec: dict, values: dict[str, Any]) -> None:
     """Runs the pipeline on a thread, while this thread waits for signals.
 
     The signal handler only sets a flag: an exception that it raises could occur in code where Python ignores it.
     """
     received: list[int] = []
     with _noting_signals(received), concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(runner.run, compiled, spec, values)
+        future = pool.submit(runner.run, compiled, pipeline_spec, values)
         while not concurrent.futures.wait([future], timeout=_POLL_S).done:
             if received:
                 runner.processes.stop()

@@ -105,15 +105,15 @@ class PipelineRunner:
         # The task that this thread runs: kfp runs the iterations of a loop on threads.
         self._current = threading.local()
 
-    def run(self, pipeline: Path, spec: dict, arguments: dict[str, Any]) -> None:
+    def run(self, pipeline: Path, pipeline_spec: dict, arguments: dict[str, Any]) -> None:
         """Runs the pipeline to its end, whether it succeeds or fails; see the steps' states.
 
         Args:
             pipeline: The compiled YAML.
-            spec: The same, read.
+            pipeline_spec: The same, read.
             arguments: Values of the pipeline's parameters.
         """
-        self._loop_items = list(_loop_items(spec))
+        self._loop_items = list(_loop_items(pipeline_spec))
         with _logging_to(self._log), self._hooks():
             self._configure()
             component = kfp.components.load_component_from_file(str(pipeline))
@@ -352,9 +352,9 @@ def _as_error(error: Exception) -> dict:
     return {"code": None, "message": f"{type(error).__name__}: {error}", "details": {}}
 
 
-def _loop_items(spec: dict) -> Iterator[str]:
+def _loop_items(pipeline_spec: dict) -> Iterator[str]:
     """Yields the names under which loops pass on their items, outer loops first."""
-    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    dags = [pipeline_spec["root"]["dag"], *(c["dag"] for c in pipeline_spec["components"].values() if "dag" in c)]
     for dag in dags:
         for task in dag.get("tasks", {}).values():
             if iterator := task.get("parameterIterator"):

@@ -85,11 +85,11 @@ Observer = Callable[[Step], None]
 class Steps:
     """All steps of a run."""
 
-    def __init__(self, spec: dict, folder: Path):
+    def __init__(self, pipeline_spec: dict, folder: Path):
         """Lists the tasks of a pipeline; those inside a loop become steps only when their iterations start.
 
         Args:
-            spec: The compiled pipeline.
+            pipeline_spec: The compiled pipeline.
             folder: Where logs are written.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ class Steps:
         self._lock = threading.RLock()
         self._steps: list[Step] = []
         self._by_key: dict[tuple[str, str], Step] = {}
-        for task, cacheable, component in _tasks(spec, spec["root"]["dag"]):
+        for task, cacheable, component in _tasks(pipeline_spec, pipeline_spec["root"]["dag"]):
             self._steps.append(Step(self._free_name(task), task, cacheable, component, folder=folder))
 
     def __iter__(self) -> Iterator[Step]:
@@ -220,22 +220,22 @@ def iteration_label(item: object) -> str | None:
     return None if isinstance(item, list | None) else _UNSAFE.sub("-", str(item))[:_MAX_LABEL]
 
 
-def _tasks(spec: dict, dag: dict) -> Iterator[tuple[str, bool, str]]:
+def _tasks(pipeline_spec: dict, dag: dict) -> Iterator[tuple[str, bool, str]]:
     """Yields the name of each task of a DAG and its nested DAGs, whether it is cached, and its function, in the order
     in which they run.
     """
     tasks = dag.get("tasks", {})
     for name in _ordered(tasks):
         task = tasks[name]
-        component = spec["components"][task["componentRef"]["name"]]
+        component = pipeline_spec["components"][task["componentRef"]["name"]]
         if "dag" in component:
-            yield from _tasks(spec, component["dag"])
+            yield from _tasks(pipeline_spec, component["dag"])
         else:
-            yield name, task.get("cachingOptions", {}).get("enableCache", False), _function(spec, component)
+            yield name, task.get("cachingOptions", {}).get("enableCache", False), _function(pipeline_spec, component)
 
 
-def _function(spec: dict, component: dict) -> str:
-    executors = spec.get("deploymentSpec", {}).get("executors", {})
+def _function(pipeline_spec: dict, component: dict) -> str:
+    executors = pipeline_spec.get("deploymentSpec", {}).get("executors", {})
     arguments = executors.get(component.get("executorLabel"), {}).get("container", {}).get("args", [])
     option = "--function_to_execute"
     return arguments[arguments.index(option) + 1] if option in arguments else ""
