@@ -47,7 +47,7 @@ class RunFailed(Exception):
 
     def __init__(self, result: FinishedRun):
         self.result = result
-        step = result._ended.steps.failed()[0]
+        step = result._result.steps.failed()[0]
         error = step.error or {"code": None, "message": "the step failed"}
         self.code: str | None = error["code"]
         prefix = f"[{self.code}] " if self.code else ""
@@ -73,10 +73,10 @@ class FinishedRun:
         folder: Folder with the run's record, logs and reports.
     """
 
-    def __init__(self, ended: RunResult):
-        self._ended = ended
-        self.id = ended.run.id
-        self.folder = ended.run.folder
+    def __init__(self, result: RunResult):
+        self._result = result
+        self.id = result.run.id
+        self.folder = result.run.folder
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -84,38 +84,38 @@ class FinishedRun:
         split) and `blessed`."""
         import pandas as pd
 
-        members = self._ended.results.members
+        members = self._result.outputs.members
         rows = [{**m.metrics, "objective": m.objective_value, "blessed": m.blessed} for m in members]
         return pd.DataFrame(rows, index=pd.Index([m.name for m in members], name="model"))
 
     @property
     def failed_gates(self) -> dict[str, list[str]]:
         """The reasons for which models are not blessed, by model. Empty if all models are blessed."""
-        return {m.name: m.reasons for m in self._ended.results.members if not m.blessed}
+        return {m.name: m.reasons for m in self._result.outputs.members if not m.blessed}
 
     @property
     def steps(self) -> pd.DataFrame:
         """The steps in pipeline order: `state`, `seconds`, and `reasons`, which say why the step ran again."""
         import pandas as pd
 
-        steps = list(self._ended.steps)
+        steps = list(self._result.steps)
         rows = [{"state": s.state.value, "seconds": s.seconds, "reasons": s.reasons} for s in steps]
         return pd.DataFrame(rows, index=pd.Index([s.name for s in steps], name="step"))
 
     @property
     def every_step_cached(self) -> bool:
         """Whether every step that can be cached was cached."""
-        return self._ended.run.every_step_cached
+        return self._result.run.every_step_cached
 
     @property
     def reports(self) -> dict[str, Report]:
         """The reports by `<step>-<output>`. A notebook displays a report that is a cell's last value."""
-        return {path.stem: Report(path) for path in self._ended.results.reports}
+        return {path.stem: Report(path) for path in self._result.outputs.reports}
 
     @property
     def model_uri(self) -> str | None:
         """URI of the published version; None if the run published none."""
-        published = self._ended.results.published
+        published = self._result.outputs.published
         return published[-1][0] if published else None
 
     @property
@@ -133,13 +133,13 @@ class FinishedRun:
     @property
     def predictions_uri(self) -> str | None:
         """URI of the folder with the predictions' Parquet files; None if the run made none."""
-        predictions = self._ended.results.predictions
+        predictions = self._result.outputs.predictions
         return predictions[-1][0] if predictions else None
 
     def __repr__(self) -> str:
-        run = self._ended.run
+        run = self._result.run
         lines = [f"run {run.id}: {run.experiment}, pipeline {run.pipeline}, {run.status}"]
-        lines += [str(self.metrics)] if self._ended.results.members else []
+        lines += [str(self.metrics)] if self._result.outputs.members else []
         lines += [f"{name}: {reason}" for name, reasons in self.failed_gates.items() for reason in reasons]
         lines += [f"published {self.model_uri}"] if self.model_uri else []
         lines += [f"predictions {self.predictions_uri}"] if self.predictions_uri else []
@@ -147,7 +147,7 @@ class FinishedRun:
 
     def _repr_html_(self) -> str:
         first, *rest = [line for line in repr(self).splitlines() if line]
-        table = self.metrics.to_html() if self._ended.results.members else ""
+        table = self.metrics.to_html() if self._result.outputs.members else ""
         shown = rest if not table else [line for line in rest if line.startswith(("published", "predictions"))]
         reports = [
             f'<a href="{html.escape(report.path.as_uri())}">{html.escape(name)}</a>'
@@ -264,7 +264,7 @@ def run(
                 stack.enter_context(Lines(Console()).showing(steps))
 
         try:
-            ended = run_pipeline(
+            result = run_pipeline(
                 definitions.find_pipeline(pipeline),
                 {"experiment": dump(loaded), "root": str(folder), **values},
                 experiment=loaded.name,
@@ -277,8 +277,8 @@ def run(
             if stopped.signum == signal.SIGINT:
                 raise KeyboardInterrupt from stopped
             raise SystemExit(128 + stopped.signum) from stopped
-    finished = FinishedRun(ended)
-    if not ended.succeeded:
+    finished = FinishedRun(result)
+    if not result.succeeded:
         raise RunFailed(finished)
     return finished
 

@@ -21,8 +21,8 @@ def go(root: Path, arguments: dict, source=TOY, **options) -> RunResult:
     return run_pipeline(source, values, experiment="toy", file="toy.yaml", root=root, **options)
 
 
-def states(ended: RunResult) -> dict[str, str]:
-    return {step.name: step.state.value for step in ended.steps}
+def states(result: RunResult) -> dict[str, str]:
+    return {step.name: step.state.value for step in result.steps}
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def test_each_step_has_its_own_log(first):
 
 def test_kfp_prints_nothing_and_logs_to_its_file(tmp_path, capfd):
     print_before, handlers = print, logging.getLogger().handlers[:]
-    ended = go(tmp_path, {"experiment": experiment("a", "b")})
+    result = go(tmp_path, {"experiment": experiment("a", "b")})
     assert capfd.readouterr() == ("", "")
     assert print is print_before and logging.getLogger().handlers == handlers
-    assert "Executing task" in (ended.run.folder / "kfp.log").read_text()
+    assert "Executing task" in (result.run.folder / "kfp.log").read_text()
 
 
 def test_record_tells_the_whole_run(first):
@@ -79,9 +79,9 @@ def test_record_tells_the_whole_run(first):
 
 
 def test_results(first):
-    members = [(m.name, m.blessed, m.metrics["auc"]) for m in first.results.members]
+    members = [(m.name, m.blessed, m.metrics["auc"]) for m in first.outputs.members]
     assert members == [("bb", True, 0.2), ("a", False, 0.1)]
-    assert first.results.published == [(str(Path(first.run.root) / "models" / "toy"), "aa")]
+    assert first.outputs.published == [(str(Path(first.run.root) / "models" / "toy"), "aa")]
 
 
 def test_second_run_is_cached(first):
@@ -89,7 +89,7 @@ def test_second_run_is_cached(first):
     expected = {name: "checked" if name in ("plan", "fan-out") else "cached" for name in states(first)}
     assert states(second) == expected
     assert second.run.every_step_cached
-    assert second.results.members == first.results.members
+    assert second.outputs.members == first.outputs.members
     assert second.run.seconds < 10
 
 
@@ -105,7 +105,7 @@ def test_without_cache_everything_runs_and_is_cached_anew(tmp_path):
     old = go(tmp_path, arguments, SINGLE)
     new = go(tmp_path, arguments, SINGLE, use_cache=False)
     after = go(tmp_path, arguments, SINGLE)
-    uris = [next(iter(ended.steps)).outputs["examples"]["uri"] for ended in (old, new, after)]
+    uris = [next(iter(result.steps)).outputs["examples"]["uri"] for result in (old, new, after)]
     assert states(new) == {"ingest": "done"}
     assert states(after) == {"ingest": "cached"}
     assert uris[0] != uris[1] == uris[2]
@@ -113,26 +113,26 @@ def test_without_cache_everything_runs_and_is_cached_anew(tmp_path):
 
 def test_a_damaged_artifact_is_made_again(tmp_path):
     arguments = {"rows": "4", "seconds": "0"}
-    ended = go(tmp_path, arguments, SINGLE)
+    result = go(tmp_path, arguments, SINGLE)
     damages = {
         "a missing file": lambda folder: (folder / "rows.txt").unlink(),
         "a shorter file": lambda folder: (folder / "rows.txt").write_text("x"),
         "no folder": shutil.rmtree,
     }
     for name, damage in damages.items():
-        damage(Path(next(iter(ended.steps)).outputs["examples"]["uri"]))
-        ended = go(tmp_path, arguments, SINGLE)
-        assert states(ended) == {"ingest": "done"}, name
+        damage(Path(next(iter(result.steps)).outputs["examples"]["uri"]))
+        result = go(tmp_path, arguments, SINGLE)
+        assert states(result) == {"ingest": "done"}, name
 
 
 def test_a_mistake_keeps_its_code_its_log_and_its_report(tmp_path):
-    ended = go(tmp_path, {"rows": "-1", "seconds": "0"}, SINGLE)
-    step = next(iter(ended.steps))
-    assert ended.run.status == run_record.FAILED and not ended.succeeded
+    result = go(tmp_path, {"rows": "-1", "seconds": "0"}, SINGLE)
+    step = next(iter(result.steps))
+    assert result.run.status == run_record.FAILED and not result.succeeded
     assert step.error["code"] == "empty-input"
     assert step.error["message"] == "source.sql: got -1 rows; ask for more rows."
     assert "error [empty-input]" in step.log.read_text()
-    assert [path.name for path in ended.results.reports] == ["ingest-report.html"]
+    assert [path.name for path in result.outputs.reports] == ["ingest-report.html"]
     assert [path.name for path in tmp_path.glob("artifacts/*/ingest/*")] == ["report"]
 
 
@@ -143,10 +143,10 @@ def test_a_defect_has_no_code_and_its_traceback_is_in_the_log(tmp_path):
 
 
 def test_a_failed_member_does_not_stop_the_others_but_the_run(tmp_path):
-    ended = go(tmp_path, {"experiment": experiment("aa", "bad", "greedy")})
-    assert states(ended)["train-aa"] == states(ended)["evaluate-aa"] == "done"
-    assert states(ended)["publish"] == "skipped"
-    errors = {step.name: step.error for step in ended.steps.failed()}
+    result = go(tmp_path, {"experiment": experiment("aa", "bad", "greedy")})
+    assert states(result)["train-aa"] == states(result)["evaluate-aa"] == "done"
+    assert states(result)["publish"] == "skipped"
+    errors = {step.name: step.error for step in result.steps.failed()}
     assert errors["train-bad"]["code"] == "training-diverged"
     assert errors["train-greedy"]["code"] is None and "137" in errors["train-greedy"]["message"]
     again = go(tmp_path, {"experiment": experiment("aa", "bad", "greedy")})
@@ -154,9 +154,9 @@ def test_a_failed_member_does_not_stop_the_others_but_the_run(tmp_path):
 
 
 def test_parameters_that_are_too_long_are_a_mistake(tmp_path):
-    ended = go(tmp_path, {"experiment": experiment("aa")[:-1] + f', "description": "{"x" * 140_000}"}}'})
-    assert ended.steps.failed()[0].error["code"] == "unsupported"
-    assert "128 KiB" in ended.steps.failed()[0].error["message"]
+    result = go(tmp_path, {"experiment": experiment("aa")[:-1] + f', "description": "{"x" * 140_000}"}}'})
+    assert result.steps.failed()[0].error["code"] == "unsupported"
+    assert "128 KiB" in result.steps.failed()[0].error["message"]
 
 
 def test_one_run_at_a_time_uses_a_root(tmp_path):

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             return 128 + stopped.signum
     if not result.succeeded:
         return _print_failure(result)
-    _print_results(result.results)
+    _print_outputs(result.outputs)
     cached = "every step was cached; " if result.run.every_step_cached else ""
     _print(f"{cached}{duration(time.monotonic() - started)}")
     return 0
@@ -91,15 +91,15 @@ def _params(texts: list[str]) -> dict[str, str]:
     return params
 
 
-def _print_results(results: RunOutputs) -> None:
-    if results.members:
-        _print(f"\n{metrics_table(results.members)}")
+def _print_outputs(outputs: RunOutputs) -> None:
+    if outputs.members:
+        _print(f"\n{metrics_table(outputs.members)}")
     _print("")
-    for report in results.reports:
+    for report in outputs.reports:
         _print(f"report       {_shown(report)}")
-    for uri, member in results.published:
+    for uri, member in outputs.published:
         _print(f"published    {_shown(uri)} ({member})")
-    for uri, rows in results.predictions:
+    for uri, rows in outputs.predictions:
         _print(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
 
 
@@ -107,10 +107,10 @@ def _print_failure(result: RunResult) -> int:
     failed = result.steps.failed()
     for step in failed:
         _print_failed_step(step)
-    for report in result.results.reports:
+    for report in result.outputs.reports:
         _print_error(f"report  {_shown(report)}")
-    if result.results.members:
-        _print_error(metrics_table(result.results.members))
+    if result.outputs.members:
+        _print_error(metrics_table(result.outputs.members))
     mistakes = [step.error["code"] for step in failed if step.error]
     if Code.INCOMPLETE_ARTIFACT.code in mistakes:
         _print_error("hint    files of an earlier run were removed or changed; --no-cache runs all steps again")

@@ -55,7 +55,7 @@ class RunResult:
 
     run: Run
     steps: Steps
-    results: RunOutputs
+    outputs: RunOutputs
 
     @property
     def succeeded(self) -> bool:
@@ -87,7 +87,7 @@ def run_pipeline(
         on_change: Called after each change of a step's state, from the thread that the step runs on.
 
     Returns:
-        The run, its steps and results. A failed step does not raise.
+        The run, its steps and its outputs. A failed step does not raise.
 
     Raises:
         TidemillError: `root-busy`, or `unknown-key` and `invalid-value` for the arguments.
@@ -128,11 +128,11 @@ def run_pipeline(
         except Stopped:
             run_record.finish_run(run, run_record.STOPPED)
             raise
-        results = collect_outputs(steps, run.folder / "reports")
-        run.reports = [str(path) for path in results.reports]
+        outputs = collect_outputs(steps, run.folder / "reports")
+        run.reports = [str(path) for path in outputs.reports]
         run.every_step_cached = steps.all_cached()
         run_record.finish_run(run, run_record.FAILED if steps.failed() else run_record.SUCCEEDED)
-        return RunResult(run, steps, results)
+        return RunResult(run, steps, outputs)
 
 
 def typed_arguments(pipeline_spec: dict, arguments: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The results of a run: reports, metrics, published models and predictions, collected from its steps' outputs.
+"""The outputs of a run: reports, metrics, published models and predictions, collected from its steps' outputs.
 
 A component marks the artifact of a result with the metadata entry `kind`. Reports are artifacts of the type HTML.
 """
@@ -38,7 +38,7 @@ class MemberResult:
 
 @dataclass
 class RunOutputs:
-    """The results of a run."""
+    """The outputs of a run."""
 
     reports: list[Path] = field(default_factory=list)
     members: list[MemberResult] = field(default_factory=list)
@@ -49,13 +49,13 @@ class RunOutputs:
 
 
 def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
-    """Collects the results, and copies the HTML reports to files with the suffix that browsers need.
+    """Collects the outputs, and copies the HTML reports to files with the suffix that browsers need.
 
     Args:
         steps: The steps of the run, whether they succeeded or failed.
         reports: Folder for the copies, `<step>-<output>.html`.
     """
-    results = RunOutputs()
+    outputs = RunOutputs()
     for step in steps:
         for name, output in _artifacts(step):
             uri, metadata = output["uri"], output["metadata"]
@@ -64,14 +64,14 @@ def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
                 reports.mkdir(exist_ok=True)
                 copy = reports / f"{step.name}-{name}.html"
                 shutil.copyfile(uri, copy)
-                results.reports.append(copy)
+                outputs.reports.append(copy)
             elif kind == EVALUATION and (member := read_member_result(Path(uri))):
-                results.members.append(member)
+                outputs.members.append(member)
             elif kind == PUBLISHED_MODEL:
-                results.published.append((uri, metadata.get("name", "")))
+                outputs.published.append((uri, metadata.get("name", "")))
             elif kind == PREDICTIONS:
-                results.predictions.append((uri, metadata.get("rows")))
-    return results
+                outputs.predictions.append((uri, metadata.get("rows")))
+    return outputs
 
 
 def read_member_result(evaluation: Path) -> MemberResult | None:
