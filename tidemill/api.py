@@ -91,7 +91,7 @@ class FinishedRun:
     @property
     def failed_gates(self) -> dict[str, list[str]]:
         """The reasons for which models are not blessed, by model. Empty if all models are blessed."""
-        return {m.name: m.reasons for m in self._result.outputs.members if not m.blessed}
+        return {m.name: m.gate_texts for m in self._result.outputs.members if not m.blessed}
 
     @property
     def steps(self) -> pd.DataFrame:

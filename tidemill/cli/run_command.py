@@ -74,7 +74,7 @@ def metrics_table(members: list[MemberResult]) -> str:
         rows.append([member.name, *("" if value is None else f"{value:.4f}" for value in values), verdict])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
     lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows]
-    lines += [f"{member.name}: {reason}" for member in members if not member.blessed for reason in member.reasons]
+    lines += [f"{member.name}: {reason}" for member in members if not member.blessed for reason in member.gate_texts]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ class MemberResult:
 
     name: str
     blessed: bool
-    reasons: list[str]
+    gate_texts: list[str]
     """One sentence for each failed gate, or for each gate if none failed."""
     metrics: dict[str, float | None]
     """Metrics on the whole test split."""
@@ -84,7 +84,7 @@ def read_member_result(evaluation: Path) -> MemberResult | None:
     return MemberResult(
         name=facts.name,
         blessed=facts.blessed,
-        reasons=facts.reasons,
+        gate_texts=facts.reasons,
         metrics={name: estimate["value"] for name, estimate in metrics.items()},
         objective=facts.objective,
         objective_value=facts.objective_value,
