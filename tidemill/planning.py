@@ -24,8 +24,8 @@ from tidemill.models import parse_config
 from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
 from tidemill.steps import ensemble, evaluate, ingest, predict, preprocess, publish, train, validate
-from tidemill.steps.core.code import StepSpec
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext
+from tidemill.steps.core.spec import StepSpec
 
 ACCELERATOR = "nvidia.com/gpu"
 _GKE_ACCELERATOR = "cloud.google.com/gke-accelerator"

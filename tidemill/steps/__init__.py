@@ -10,7 +10,7 @@ import functools
 import importlib
 import pkgutil
 
-from tidemill.steps.core.code import StepCode
+from tidemill.steps.core.spec import StepCode
 
 
 @functools.cache

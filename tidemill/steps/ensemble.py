@@ -6,8 +6,8 @@ from typing import Literal
 
 from tidemill.experiment.training import Ensemble
 from tidemill.section import Column
-from tidemill.steps.core.code import StepCode, StepSpec
 from tidemill.steps.core.context import TrainingPlanContext
+from tidemill.steps.core.spec import StepCode, StepSpec
 
 CODE = StepCode(
     "ensemble",

@@ -6,8 +6,8 @@ from typing import Literal
 
 from tidemill.experiment.source import Source, Split
 from tidemill.section import Column, Section
-from tidemill.steps.core.code import StepCode, StepSpec
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext, without_uris
+from tidemill.steps.core.spec import StepCode, StepSpec
 
 CODE = StepCode("ingest", libraries=("duckdb", "numpy", "pyarrow", "tensorflow-metadata"))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from tidemill.section import Column
-from tidemill.steps.core.code import StepCode, StepSpec
 from tidemill.steps.core.context import PredictionPlanContext
+from tidemill.steps.core.spec import StepCode, StepSpec
 
 CODE = StepCode("predict", libraries=("numpy", "pyarrow", "tensorflow"))
 

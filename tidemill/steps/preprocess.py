@@ -7,8 +7,8 @@ from typing import Literal
 from tidemill.experiment.compute import TransformEngine
 from tidemill.experiment.features import Feature
 from tidemill.section import Column, Labels
-from tidemill.steps.core.code import StepCode, StepSpec
 from tidemill.steps.core.context import TrainingPlanContext
+from tidemill.steps.core.spec import StepCode, StepSpec
 
 CODE = StepCode(
     "preprocess",

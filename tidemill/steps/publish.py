@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tidemill import version
-from tidemill.steps.core.code import StepCode, StepSpec
 from tidemill.steps.core.context import TrainingPlanContext, without_uris
+from tidemill.steps.core.spec import StepCode, StepSpec
 
 if TYPE_CHECKING:
     from tidemill.experiment import Experiment

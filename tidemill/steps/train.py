@@ -8,8 +8,8 @@ from tidemill.experiment.models import Model
 from tidemill.experiment.source import Split
 from tidemill.experiment.training import Training
 from tidemill.section import Column, Labels, Section
-from tidemill.steps.core.code import StepCode, StepSpec
 from tidemill.steps.core.context import TrainingPlanContext
+from tidemill.steps.core.spec import StepCode, StepSpec
 
 CODE = StepCode("train", libraries=("numpy", "pyarrow", "scipy", "tensorflow", "tensorflow-transform"))
 

@@ -1,4 +1,4 @@
-"""The code part of a step's cache key: modules, templates and library versions."""
+"""The spec of a step, and the code part of its cache key: modules, templates and library versions."""
 
 from __future__ import annotations
 
