@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 
 import duckdb
 
+from tidemill.data.source_files import SourceFile
 from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError, suggest_name
-from tidemill.steps.ingest import SourceFile
 
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 """DuckDB's integer types of up to 64 bits."""

@@ -21,11 +21,10 @@ from tidemill.data.column_types import (
     partition_types,
 )
 from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
-from tidemill.data.source_files import FileGroup, StagedFiles, group_files
+from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files
 from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Table
-from tidemill.steps.ingest import SourceFile
 
 _HEADER_BYTES = 1 << 20
 _EXACT = "DECIMAL(38,9)"

@@ -23,14 +23,15 @@ from tidemill.data import query_checks
 from tidemill.data.parquet_table import check_readable
 from tidemill.data.projection import Projection, check_range, project
 from tidemill.data.quarantine import QUERY, Quarantine
-from tidemill.data.source_record import check_unchanged, load_record
+from tidemill.data.source_files import SourceFile
+from tidemill.data.source_record import SourceRecord, check_unchanged, load_record
 from tidemill.data.splitting import SplitExpressions, row_hash_sql, split_expressions
 from tidemill.data.staging import StagingFolder
 from tidemill.data.tables import load_table
 from tidemill.duckdb_session import columns_of, connect, first_line, quote, restrict_access
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
-from tidemill.steps.ingest import IngestSpec, SourceFile, SourceRecord
+from tidemill.steps.ingest import IngestSpec
 
 _RESULT = "tidemill.result"
 _SPLIT = f"{query_checks.RESERVED_PREFIX}split"

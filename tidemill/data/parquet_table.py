@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 
 from tidemill.data.column_types import INTEGERS, check_declared, check_same_columns, partition_types
 from tidemill.data.quarantine import Quarantine
-from tidemill.data.source_files import FileGroup, StagedFiles, group_files
+from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files
 from tidemill.duckdb_session import literal, quote
 from tidemill.errors import Code, TidemillError
-from tidemill.steps.ingest import SourceFile
 
 
 def create_view(

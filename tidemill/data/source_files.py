@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from tidemill.errors import Code, TidemillError
-from tidemill.steps.ingest import SourceFile
+from tidemill.section import Section
 
 _FORMATS = {
     ".csv": "csv",
@@ -29,6 +29,20 @@ _FORMATS = {
 _COMPRESSIONS = (".gz", ".zip", ".zst")
 _PARTITION = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+class SourceFile(Section):
+    """One raw input file as planning saw it."""
+
+    table: str
+    """The table that the file belongs to."""
+    uri: str
+    """URI of the file, without glob characters. `pkg://` URIs and zip members keep their form."""
+    bytes: int
+    """Size as stored, in bytes."""
+    version: str
+    """The file's content version: a content fingerprint for local files, the generation for `gs://` objects."""
+
 
 StagedFiles = list[tuple[Path, SourceFile]]
 """Source files, each with the local path of its uncompressed bytes."""

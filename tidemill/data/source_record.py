@@ -14,13 +14,21 @@ from pathlib import Path
 
 from tidemill import fingerprint, storage
 from tidemill.data import source_files
+from tidemill.data.source_files import SourceFile
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Source
-from tidemill.steps.ingest import SourceFile, SourceRecord
+from tidemill.section import Section
 
 _RACY_S = 2.0
 """Age in seconds below which a file's hash is not kept: the file may change again within one tick of the clock."""
 _MAX_HASHES = 50_000
+
+
+class SourceRecord(Section):
+    """The raw input of a run. Kept at `ROOT/sources/<fingerprint>.json`, so that the run can be recomputed."""
+
+    fingerprint: str
+    files: list[SourceFile]
 
 
 def record(source: Source) -> SourceRecord:

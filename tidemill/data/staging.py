@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from tidemill import storage
 from tidemill.data import source_files
+from tidemill.data.source_files import SourceFile
 from tidemill.data.source_record import open_archive
 from tidemill.errors import Code, TidemillError
-from tidemill.steps.ingest import SourceFile
 
 _CHUNK = 4 << 20
 _GLOB_CHARS = "*?["

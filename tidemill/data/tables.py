@@ -16,10 +16,10 @@ import duckdb
 
 from tidemill.data import csv_table, json_lines_table, parquet_table, source_files
 from tidemill.data.quarantine import Quarantine
+from tidemill.data.source_files import SourceFile
 from tidemill.data.staging import StagingFolder
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Table
-from tidemill.steps.ingest import SourceFile
 
 
 def load_table(

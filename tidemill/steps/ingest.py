@@ -5,31 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from tidemill.experiment.source import Source, Split
-from tidemill.section import Column, Section
+from tidemill.section import Column
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext, without_uris
 from tidemill.steps.core.spec import StepCode, StepSpec
 
 CODE = StepCode("ingest", libraries=("duckdb", "numpy", "pyarrow", "tensorflow-metadata"))
-
-
-class SourceFile(Section):
-    """One raw input file as planning saw it."""
-
-    table: str
-    """The table that the file belongs to."""
-    uri: str
-    """URI of the file, without glob characters. `pkg://` URIs and zip members keep their form."""
-    bytes: int
-    """Size as stored, in bytes."""
-    version: str
-    """The file's content version: a content fingerprint for local files, the generation for `gs://` objects."""
-
-
-class SourceRecord(Section):
-    """The raw input of a run. Kept at `ROOT/sources/<fingerprint>.json`, so that the run can be recomputed."""
-
-    fingerprint: str
-    files: list[SourceFile]
 
 
 class IngestSpec(StepSpec):
