@@ -1,6 +1,7 @@
 """The direction of imports: docs/architecture.md shows the same layers."""
 
 import ast
+import re
 from pathlib import Path
 
 import grimp
@@ -71,17 +72,24 @@ def test_the_library_does_not_import_components_or_pipelines(graph):
         assert not [n for n in names if n.startswith(("tidemill.components", "tidemill.pipelines"))], path
 
 
-def test_no_two_classes_and_no_two_files_have_one_name():
-    classes, files = {}, {}
+def test_no_two_types_and_no_two_files_have_one_name():
+    types, files = {}, {}
     for path in Path(tidemill.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ClassDef):
-                classes.setdefault(node.name, []).append(str(path))
+        tree = ast.parse(path.read_text("utf-8"))
+        for name in [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)] + _type_aliases(tree):
+            types.setdefault(name, []).append(str(path))
         # A step's spec and its work are in files of one name: tidemill/steps/train.py and tidemill/training/train.py.
         if path.name != "__init__.py" and path.parent.name != "steps":
             files.setdefault(path.name, []).append(str(path))
-    twice = {name: paths for names in (classes, files) for name, paths in names.items() if len(paths) > 1}
+    twice = {name: paths for names in (types, files) for name, paths in names.items() if len(paths) > 1}
     assert not twice
+
+
+def _type_aliases(tree: ast.Module) -> list[str]:
+    """Returns the public names in CamelCase that a module assigns. Leaves out type variables, which are calls."""
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Call)]
+    names = [target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)]
+    return [name for name in names if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name)]
 
 
 def _imported(node: ast.AST) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from tidemill.experiment.compute import Compute
 from tidemill.experiment.evaluation import Evaluation, Predict
 from tidemill.experiment.features import Feature, raw_column_names
-from tidemill.experiment.models import Model, unique_names
+from tidemill.experiment.models import MemberConfig, unique_names
 from tidemill.experiment.source import Source, Split, Validation
 from tidemill.experiment.training import Ensemble, Training, Tuning
 from tidemill.section import Column, Name, Section
@@ -38,7 +38,7 @@ class Experiment(Section):
     """Features by column name. A cross may have any name."""
     transform_module: str | None = None
     """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text."""
-    models: Annotated[list[Model], Field(min_length=1), AfterValidator(unique_names)]
+    models: Annotated[list[MemberConfig], Field(min_length=1), AfterValidator(unique_names)]
     """The members: the models to train, evaluate and compare."""
     training: Training = Training()
     ensemble: Ensemble = Ensemble()

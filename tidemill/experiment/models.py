@@ -11,7 +11,7 @@ from pydantic import Field
 from tidemill.models import families
 from tidemill.models.core.family import Family
 
-Model = Annotated[functools.reduce(operator.or_, families().values()), Field(discriminator="family")]
+MemberConfig = Annotated[functools.reduce(operator.or_, families().values()), Field(discriminator="family")]
 """A member: the hyperparameters of a model of one family."""
 
 

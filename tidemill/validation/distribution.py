@@ -15,7 +15,7 @@ import numpy as np
 BUCKETS = 10
 QUANTILE_BUCKETS = 20
 
-Scan = Iterable[tuple[np.ndarray, np.ndarray]]
+CountedValues = Iterable[tuple[np.ndarray, np.ndarray]]
 """Batches of (values, counts) in ascending order: float64 or int64 [n], and int64 [n]."""
 
 
@@ -39,13 +39,13 @@ class NumberSummary:
     below: np.ndarray
 
 
-def summarize(scan: Scan, total: int) -> NumberSummary:
+def summarize(counted: CountedValues, total: int) -> NumberSummary:
     """Summarizes a distribution in one pass.
 
     The mean and the variance are combined batch by batch (Chan, Golub and LeVeque, 1979).
 
     Args:
-        scan: The values.
+        counted: The values.
         total: The sum of all counts, at least 1.
     """
     quantiles = np.arange(QUANTILE_BUCKETS + 1) / QUANTILE_BUCKETS
@@ -54,7 +54,7 @@ def summarize(scan: Scan, total: int) -> NumberSummary:
     below_edges: dict[float, int] = {}
     middles: list[float] = []
     done, mean, squares = 0, 0.0, 0.0
-    for values, counts in scan:
+    for values, counts in counted:
         upto = done + np.cumsum(counts)
         rows = int(upto[-1]) - done
         for rank in ranks[(ranks > done) & (ranks <= upto[-1])]:
@@ -73,18 +73,18 @@ def summarize(scan: Scan, total: int) -> NumberSummary:
     return NumberSummary(mean, math.sqrt(squares / total), sum(middles) / 2, edges, below)
 
 
-def count_below(scan: Scan, edge_sets: Sequence[np.ndarray]) -> list[np.ndarray]:
+def count_below(counted: CountedValues, edge_sets: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Counts in one pass the rows that are less than each edge.
 
     Args:
-        scan: The values.
+        counted: The values.
         edge_sets: Arrays of ascending edges, float64 [e].
 
     Returns:
         For each array of edges the counts, int64 [e].
     """
     totals = [np.zeros(len(edges), dtype=np.int64) for edges in edge_sets]
-    for values, counts in scan:
+    for values, counts in counted:
         cumulative = np.concatenate([[0], np.cumsum(counts)])
         for edges, total in zip(edge_sets, totals, strict=True):
             total += cumulative[np.searchsorted(values, edges, side="left")]

@@ -240,7 +240,7 @@ def _count_values(connection: duckdb.DuckDBPyConnection, dataset: Dataset, split
 
 
 def _scan(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Reads the table `counts` in ascending order of the values (`distribution.Scan`)."""
+    """Reads the table `counts` in ascending order of the values (`distribution.CountedValues`)."""
     reader = connection.sql("SELECT v, n FROM counts ORDER BY v").to_arrow_reader(_BATCH)
     for batch in reader:
         yield batch.column(0).to_numpy(zero_copy_only=False), batch.column(1).to_numpy(zero_copy_only=False)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WHERE = "training.backend"
 VARIABLE = "KERAS_BACKEND"
 BACKENDS = ("tensorflow", "jax")
-Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+ScoreFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From ids [rows, id features] int32 and numbers [rows, number features] float32 to probabilities [rows, labels]
 float32."""
 _MIN_SCORED_ROWS = 256
@@ -92,7 +92,7 @@ def network_tensors(network: keras.Model, ids: tf.Tensor, numbers: tf.Tensor) ->
     return {name: tf.ensure_shape(value, declared[name].shape) for name, value in inputs.items()}
 
 
-def scorer(network: keras.Model) -> Scorer:
+def scorer(network: keras.Model) -> ScoreFunction:
     """Compiles a network to a function that scores rows.
 
     Raises:
@@ -101,7 +101,7 @@ def scorer(network: keras.Model) -> Scorer:
     return _jax_scorer(network) if framework() == "jax" else _tensorflow_scorer(network)
 
 
-def _tensorflow_scorer(network: keras.Model) -> Scorer:
+def _tensorflow_scorer(network: keras.Model) -> ScoreFunction:
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)])
@@ -112,7 +112,7 @@ def _tensorflow_scorer(network: keras.Model) -> Scorer:
     return lambda ids, numbers: score(ids, numbers).numpy()
 
 
-def _jax_scorer(network: keras.Model) -> Scorer:
+def _jax_scorer(network: keras.Model) -> ScoreFunction:
     import jax
 
     @jax.jit

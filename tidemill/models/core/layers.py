@@ -18,7 +18,7 @@ ops: Any = keras.ops
 """Not typed, because Keras's annotations allow None for every result."""
 Tensor = Any
 """A tensor of any backend, or a `keras.KerasTensor`."""
-Shape = tuple[int | None, ...]
+LayerShape = tuple[int | None, ...]
 LookUp = Callable[[keras.Variable, Tensor], Tensor]
 """From a table and row indices [batch, features] int32 to the rows, [batch, features, size] float32."""
 
@@ -90,7 +90,7 @@ class Embeddings(keras.layers.Layer):
         self.tables = list(range(len(dims))) if tables is None else list(tables)
         self.num_ids = None if num_ids is None else list(num_ids)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: LayerShape) -> None:
         self.features_by_size: list[list[int]] = []
         self.tables_by_size: list[keras.Variable] = []
         offsets = [0] * len(self.dims)
@@ -172,7 +172,7 @@ class CrossLayer(keras.layers.Layer):
     Call arguments: x0 and x, both [batch, d] float32. Returns [batch, d].
     """
 
-    def build(self, x0_shape: Shape, x_shape: Shape) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def build(self, x0_shape: LayerShape, x_shape: LayerShape) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         width = x_shape[-1]
         self.kernel = self.add_weight(shape=(width, width), initializer="glorot_uniform", name="kernel")
         self.bias = self.add_weight(shape=(width,), initializer="zeros", name="bias")
@@ -180,7 +180,7 @@ class CrossLayer(keras.layers.Layer):
     def call(self, x0: Tensor, x: Tensor) -> Tensor:
         return x0 * (ops.matmul(x, self.kernel) + self.bias) + x
 
-    def compute_output_shape(self, x0_shape: Shape, x_shape: Shape) -> Shape:
+    def compute_output_shape(self, x0_shape: LayerShape, x_shape: LayerShape) -> LayerShape:
         return x_shape
 
 
@@ -198,14 +198,14 @@ class NumberVectors(keras.layers.Layer):
         super().__init__(**kwargs)
         self.dim = dim
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: LayerShape) -> None:
         initializer = keras.initializers.RandomUniform(-0.05, 0.05)
         self.vectors = self.add_weight(shape=(input_shape[-1], self.dim), initializer=initializer, name="vectors")
 
     def call(self, numbers: Tensor) -> Tensor:
         return ops.expand_dims(numbers, 2) * self.vectors
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: LayerShape) -> LayerShape:
         return (*input_shape, self.dim)
 
     def get_config(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class FieldSum(keras.layers.Layer):
     def call(self, fields: Tensor) -> Tensor:
         return ops.sum(fields, axis=1)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: LayerShape) -> LayerShape:
         return input_shape[0], input_shape[2]
 
 
@@ -238,7 +238,7 @@ class PairwiseSum(keras.layers.Layer):
         sum_of_squares = ops.sum(ops.square(fields), axis=1)
         return 0.5 * ops.sum(square_of_sum - sum_of_squares, axis=1, keepdims=True)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: LayerShape) -> LayerShape:
         return input_shape[0], 1
 
 
@@ -254,7 +254,7 @@ class PairwiseProducts(keras.layers.Layer):
         products = ops.reshape(ops.matmul(fields, ops.transpose(fields, (0, 2, 1))), (-1, n * n))
         return ops.take(products, [i * n + j for i in range(n) for j in range(i)], axis=1)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: LayerShape) -> LayerShape:
         fields = input_shape[1]
         assert fields is not None
         return input_shape[0], fields * (fields - 1) // 2
@@ -276,7 +276,7 @@ class FeatureGate(keras.layers.Layer):
         self.hidden = hidden
 
     def build(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x_shape: Shape, context_shape: Shape | None = None
+        self, x_shape: LayerShape, context_shape: LayerShape | None = None
     ) -> None:
         if context_shape is None:
             self.context = self.add_weight(shape=(1, self.hidden), initializer="zeros", name="context")
@@ -291,7 +291,7 @@ class FeatureGate(keras.layers.Layer):
         hidden = ops.relu(ops.matmul(context, self.first) + self.first_bias)
         return x * 2.0 * ops.sigmoid(ops.matmul(hidden, self.second) + self.second_bias)
 
-    def compute_output_shape(self, x_shape: Shape, context_shape: Shape | None = None) -> Shape:
+    def compute_output_shape(self, x_shape: LayerShape, context_shape: LayerShape | None = None) -> LayerShape:
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -312,7 +312,7 @@ class BilinearFusion(keras.layers.Layer):
         super().__init__(**kwargs)
         self.heads = heads
 
-    def build(self, x_shape: Shape, y_shape: Shape) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def build(self, x_shape: LayerShape, y_shape: LayerShape) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         m, n = x_shape[-1], y_shape[-1]
         assert m is not None and n is not None
         if m % self.heads or n % self.heads:
@@ -330,7 +330,7 @@ class BilinearFusion(keras.layers.Layer):
         ys = ops.reshape(y, (-1, self.heads, y.shape[-1] // self.heads))
         return linear + ops.expand_dims(ops.einsum("bhm,hmn,bhn->b", xs, self.bilinear, ys), 1)
 
-    def compute_output_shape(self, x_shape: Shape, y_shape: Shape) -> Shape:
+    def compute_output_shape(self, x_shape: LayerShape, y_shape: LayerShape) -> LayerShape:
         return x_shape[0], 1
 
     def get_config(self) -> dict[str, Any]:
@@ -347,5 +347,5 @@ class Mixture(keras.layers.Layer):
     def call(self, weights: Tensor, experts: Tensor) -> Tensor:
         return ops.einsum("bn,bnd->bd", weights, experts)
 
-    def compute_output_shape(self, weights_shape: Shape, experts_shape: Shape) -> Shape:
+    def compute_output_shape(self, weights_shape: LayerShape, experts_shape: LayerShape) -> LayerShape:
         return experts_shape[0], experts_shape[2]

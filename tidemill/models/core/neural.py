@@ -46,7 +46,7 @@ class NeuralModel(Model):
         self._config = config
         self.fit_facts: dict[str, Any] = {}
         self._network: keras.Model | None = None
-        self._scorer: backend.Scorer | None = None
+        self._scorer: backend.ScoreFunction | None = None
 
     @property
     def config(self) -> Network:
