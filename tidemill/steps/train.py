@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tidemill.experiment.models import Model
+from tidemill.experiment.models import MemberConfig
 from tidemill.experiment.source import Split
 from tidemill.experiment.training import Training
 from tidemill.section import Column, Labels, Section
@@ -32,7 +32,7 @@ class TrainSpec(StepSpec):
     step: Literal["train"] = "train"
     experiment: str
     """The experiment's name, which names the folder of its logs."""
-    model: Model
+    model: MemberConfig
     training: Training
     """The section `training`, without `folds`. Its `retries` and `checkpoint_*` rerun the step but do not change the
     result."""
