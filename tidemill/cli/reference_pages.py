@@ -141,8 +141,10 @@ class _ConfigurationPage:
             "Each entry is a member of the experiment. Its `family` decides which keys it has. A default is changed "
             "for one member by setting the key, and for everybody in the family's source."
         )
-        yield f"### All neural families\n\n{', '.join(f'`{name}`' for name in neural)} share these keys. " + _source(
-            _declaring_class(families()[neural[0]], "embedding_dim")
+        yield (
+            f"### All neural families\n\n{', '.join(f'`{name}`' for name in neural)} share these keys. Their "
+            "learning rate is `learning_rate` of [`training.optimizer`](#trainingoptimizer). "
+            f"{_source(_declaring_class(families()[neural[0]], 'embedding_dim'))}"
         )
         yield self._table("models[]", shared, [])
         for name, schema in schemas.items():
