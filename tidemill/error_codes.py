@@ -14,7 +14,7 @@ class Explanation:
     """The explanation of an error code."""
 
     code: str
-    """What users see and search for."""
+    """The code that users see and search for."""
     summary: str
     """What is wrong, in one sentence."""
     cause: str

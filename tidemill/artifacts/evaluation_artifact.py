@@ -51,7 +51,7 @@ class Comparison(TypedDict):
     """Why the published model was not scored."""
     metrics: NotRequired[dict[str, Estimate]]
     gain: NotRequired[dict[str, Estimate]]
-    """By how much the model is better, whichever direction of the metric is better."""
+    """How much better the model is than the published one; positive is better for every metric."""
 
 
 class ComparedMetrics(SplitMetrics):
@@ -133,7 +133,7 @@ class LabelMetrics(TypedDict):
 
     objective: Objective
     valid: SplitMetrics
-    """Without intervals."""
+    """Metrics of the valid split, without intervals."""
     test: ComparedMetrics
     slices: list[Slicing]
     confusion: list[list[int]]

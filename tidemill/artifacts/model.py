@@ -23,13 +23,13 @@ LOGS = "logs"
 SERVING = "Format-Serving"
 """The SavedModel from raw rows to scores."""
 OUT_OF_FOLD = "out_of_fold.parquet"
-"""The scores of the rows that a fold's training left out: see `tidemill.training.folds`."""
+"""Out-of-fold scores, written by the training run of a fold: see `tidemill.training.folds`."""
 PUBLISHED = "tidemill"
 """The folder of a published version that holds `model.json` and the other files of Tidemill."""
 INPUTS = "assets.extra/raw_columns.json"
-"""Below the SavedModel: its inputs."""
+"""File below the SavedModel that lists its inputs."""
 OUTPUTS = "assets.extra/scores.json"
-"""Below the SavedModel: its outputs."""
+"""File below the SavedModel that lists its outputs."""
 
 
 class ModelDocument(BaseModel):
@@ -66,7 +66,7 @@ class ModelDocument(BaseModel):
     embeddings: dict[str, Any] | None = None
     """Sizes of a network's embedding tables."""
     warm_start: dict[str, Any] | None = None
-    """What the model took over from an earlier one."""
+    """What a warm start copied from an earlier model."""
     backend: str | None = None
     """The framework that trained a network."""
     devices: int | None = None

@@ -33,12 +33,12 @@ class PredictionsManifest(TypedDict):
     inputs: str
     """Fingerprint of the spec, the examples and the model."""
     uri: str
-    """Where the predictions are."""
+    """URI of the predictions."""
     examples: str
     """Fingerprint of the examples."""
     model: ModelReference
     fingerprint: str
-    """Of the content."""
+    """Fingerprint of the content."""
     files: list[dict[str, Any]]
     """One `FileEntry` for each shard, in row order."""
 

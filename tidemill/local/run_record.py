@@ -28,16 +28,16 @@ class Run:
     """A run, as `run.json` stores it and `tidemill runs show` prints it."""
 
     id: str
-    """When it started, UTC: sorts by time."""
+    """The time of the start, UTC, so that ids sort by time."""
     experiment: str
     pipeline: str
     file: str
     """The experiment file."""
     root: str
     arguments_fingerprint: str
-    """Of the pipeline's arguments, which include the experiment."""
+    """Fingerprint of the pipeline's arguments, which include the experiment."""
     started: str
-    """ISO 8601 with time zone."""
+    """The time of the start, ISO 8601 with time zone."""
     pid: int
     """Id of the process that runs it."""
     temporary: str = ""

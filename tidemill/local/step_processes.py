@@ -18,7 +18,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.local import fork_server
 
 _MAX_ARGUMENT = 32 * 4096
-"""Linux's limit of one argument, in bytes, with its end."""
+"""Linux's limit for one argument, in bytes, including the final zero byte."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 

@@ -34,7 +34,7 @@ class Step:
     """One step: a task of the pipeline, or one iteration of a task inside a loop."""
 
     name: str
-    """Unique within the run; also the name of its log."""
+    """The step's name, unique within the run; also the name of its log."""
     task: str
     """The task's name in the pipeline."""
     cacheable: bool
@@ -45,11 +45,11 @@ class Step:
     the loop starts."""
     state: State = State.WAITING
     started: float | None = None
-    """Seconds of `time.monotonic`."""
+    """The start, in seconds of `time.monotonic`."""
     seconds: float | None = None
     """Duration; None until the step has ended."""
     folder: Path = Path()
-    """Where its log, progress and error file are."""
+    """Folder of the log, the progress file and the error file."""
     outputs: dict = field(default_factory=dict)
     """By output name: `{"uri", "type", "metadata"}` of an artifact, or a parameter's value."""
     reasons: list[str] = field(default_factory=list)

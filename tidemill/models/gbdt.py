@@ -22,7 +22,7 @@ class Gbdt(Family):
     rounds: PositiveInt = 500
     """Maximum number of boosting rounds. Early stopping may end training before."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Shrinkage."""
+    """Learning rate: the factor by which each tree's contribution is shrunk."""
     min_data_in_leaf: PositiveInt = 100
     """Minimum number of rows in a leaf."""
     feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8

@@ -25,7 +25,7 @@ class PublishSpec(StepSpec):
     """Fingerprint of everything that decides the result: sources, specs and code."""
     objective: str
     lineage: dict[str, Any]
-    """The experiment, the source record's fingerprint, the code versions and the baseline."""
+    """What planning knows of the lineage: experiment, source record's fingerprint, code versions and baseline."""
 
 
 def plan(context: TrainingPlanContext, run_fingerprint: str, specs: Sequence[StepSpec]) -> PublishSpec:

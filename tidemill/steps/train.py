@@ -31,7 +31,7 @@ class TrainSpec(StepSpec):
 
     step: Literal["train"] = "train"
     experiment: str
-    """The experiment's name, which names the folder of its logs."""
+    """The experiment's name, which is the name of the folder with its logs."""
     model: MemberConfig
     training: Training
     """The section `training`, without `folds`. Its `retries` and `checkpoint_*` rerun the step but do not change the

@@ -15,7 +15,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.steps.train import Fold
 
 HELD_OUT = "held_out"
-"""The split with the rows that a fold's training leaves out."""
+"""The split with the rows of the fold, which training leaves out."""
 ROW, LABEL, SCORE = "row", "label", "score"
 """Columns of out-of-fold scores: the row's index in train (int64), its label (float32) and its score (float64)."""
 

@@ -36,7 +36,7 @@ QUEUED_STEPS = 3
 
 Values = dict[str, Any]
 Slots = tuple[jax.Array, ...]
-"""What the optimizer keeps for a table."""
+"""The optimizer's state for a table."""
 TableGradients = dict[int, tuple[jax.Array, jax.Array]]
 """Rows and their gradients, by the table's index."""
 

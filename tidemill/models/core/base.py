@@ -35,7 +35,7 @@ class Model(abc.ABC):
     """
 
     unit: ClassVar[Literal["epoch", "round", "model"]]
-    """What fitting counts."""
+    """The unit of fitting: `epoch`, `round` or `model`."""
     libraries: ClassVar[tuple[str, ...]]
     """Distributions whose versions decide the result."""
 

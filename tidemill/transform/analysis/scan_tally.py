@@ -40,11 +40,11 @@ class ScanTally(Tally):
         """Tables of a file's tokens and counts. If files are not kept apart, one table of all files, by the first
         file's index."""
         self._cached: dict[int, str] = {}
-        """The same for cached files, as SQL that is read when all files are added up."""
+        """Counts of cached files, as SQL that is read when all files are added up; keys as in `_tables`."""
         self._sum: str | None = None
-        """The same for many cached files together."""
+        """Counts of many cached files together, as SQL."""
         self._whole: str | None = None
-        """The same for all files."""
+        """Table of the counts of all files."""
 
     def run(self, files: Sequence[int]) -> None:
         """See `ScanningReduction`."""

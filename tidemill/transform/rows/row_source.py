@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 BATCH_ROWS = 1 << 13
-"""Rows of a batch. TFT reduces a batch in float32, which loses digits in larger batches."""
+"""Rows of a batch. TFT reduces a batch in float32, which loses precision in larger batches."""
 
 
 class Unit(Protocol):
