@@ -32,7 +32,7 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class SourceFile(Section):
-    """One raw input file as planning saw it."""
+    """An input file as planning recorded it."""
 
     table: str
     """The table that the file belongs to."""

@@ -25,7 +25,10 @@ _MAX_HASHES = 50_000
 
 
 class SourceRecord(Section):
-    """The raw input of a run. Kept at `ROOT/sources/<fingerprint>.json`, so that the run can be recomputed."""
+    """The source record: all input files of a run.
+
+    It is kept at `ROOT/sources/<fingerprint>.json`, so that the run can be recomputed.
+    """
 
     fingerprint: str
     files: list[SourceFile]
