@@ -46,24 +46,24 @@ class Progress:
         self._started = time.monotonic()
         self._last = 0.0
 
-    def rows(self, done: int, total: int | None = None, what: str = "") -> None:
+    def rows(self, done: int, total: int | None = None, phase: str = "") -> None:
         """Reports that rows of the current phase are done.
 
         Args:
             done: Number of rows that are done.
             total: Number of all rows of the phase. Defaults to unknown.
-            what: Name of the phase. Defaults to none.
+            phase: Name of the phase. Defaults to none.
         """
         now = time.monotonic()
         if now - self._last < self._interval_s and done != total:
             return
         self._last = now
-        self._write({"rows": int(done), "total": total if total is None else int(total), "what": what})
+        self._write({"rows": int(done), "total": total if total is None else int(total), "what": phase})
 
-    def phase(self, what: str) -> None:
+    def phase(self, name: str) -> None:
         """Reports that a phase of the step starts, for example `export`."""
         self._last = 0.0
-        self._write({"what": what})
+        self._write({"what": name})
 
     def _write(self, event: dict) -> None:
         event = {"step": self.step, "seconds": round(time.monotonic() - self._started, 3), **event}

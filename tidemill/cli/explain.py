@@ -72,10 +72,10 @@ def _comparison(root: Path, run: Run, step: str, key: StepKey) -> list[str]:
     if earlier is None:
         return ["no earlier run of this pipeline recorded the step"]
     before, other, state = earlier
-    found = differences(key, other)
-    if not found:
+    changes = differences(key, other)
+    if not changes:
         return [f"compared with run {before} ({state}): " + ("equal" if key.key == other.key else "other metadata")]
-    return [f"compared with run {before} ({state}):", *(f"  {line}" for line in found)]
+    return [f"compared with run {before} ({state}):", *(f"  {line}" for line in changes)]
 
 
 def _short(value: object) -> str:

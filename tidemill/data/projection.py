@@ -56,16 +56,18 @@ def project(columns: dict[str, str], schema_text: str | None) -> Projection:
     Raises:
         TidemillError: `unreadable-file` if the schema does not parse.
     """
-    wanted = _schema_types(schema_text) if schema_text is not None else {}
+    schema_types = _schema_types(schema_text) if schema_text is not None else {}
     expressions, bad = {}, {}
     for column, kind in columns.items():
         quoted = quote(column)
         expressions[column] = _plain(quoted, kind)
-        if column in wanted and wanted[column] != kind:
-            expressions[column], condition = _cast(quoted, kind, wanted[column])
+        if column in schema_types and schema_types[column] != kind:
+            expressions[column], condition = _cast(quoted, kind, schema_types[column])
             if condition != "false":
                 bad[column] = condition
-    cases = " ".join(f"WHEN {test} THEN {literal(f'Could not convert {c} to {wanted[c]}')}" for c, test in bad.items())
+    cases = " ".join(
+        f"WHEN {test} THEN {literal(f'Could not convert {c} to {schema_types[c]}')}" for c, test in bad.items()
+    )
     return Projection(expressions, " OR ".join(bad.values()) or None, f"CASE {cases} END" if cases else "NULL")
 
 
@@ -100,14 +102,14 @@ def _plain(quoted: str, kind: str) -> str:
     return f"CAST({quoted} AS VARCHAR)"
 
 
-def _cast(quoted: str, kind: str, wanted: str) -> tuple[str, str]:
+def _cast(quoted: str, kind: str, target: str) -> tuple[str, str]:
     """Returns the cast column and the condition for values that cannot be cast. Fractions do not cast to integers."""
-    if wanted == "VARCHAR":
+    if target == "VARCHAR":
         return f"CAST({quoted} AS VARCHAR)", "false"
     value = quoted if _NUMERIC.match(kind) else f"CAST({quoted} AS VARCHAR)"
     number = f"TRY_CAST({value} AS DOUBLE)"
     missing = f"coalesce(isnan({number}), false)"
-    if wanted == "DOUBLE":
+    if target == "DOUBLE":
         return f"CASE WHEN {missing} THEN NULL ELSE {number} END", f"({quoted} IS NOT NULL AND {number} IS NULL)"
     whole = f"TRY_CAST({value} AS BIGINT)"
     exact = f"coalesce({whole} IS NOT NULL AND {number} = floor({number}), false)"

@@ -155,8 +155,8 @@ class SplitChecks:
             return
         by, fractions = self._spec.split.by, self._spec.split.fractions
         for split in SPLITS:
-            wanted = split == "train" or by == "column" or getattr(fractions, split) > 0
-            if wanted and not self._rows.get(split):
+            must_have_rows = split == "train" or by == "column" or getattr(fractions, split) > 0
+            if must_have_rows and not self._rows.get(split):
                 rows = sum(self._rows.values())
                 got = f"no rows for {split} of {rows:,} in total"
                 want = "give the split a larger fraction or more rows, or choose another split.by"

@@ -168,7 +168,9 @@ def _check_span(connection: duckdb.DuckDBPyConnection, relation: str, name: str,
         raise TidemillError(Code.INVALID_VALUE, f"split.span {name!r}", got, want)
 
 
-def _check_known(column: str, nulls: int, what: str = "column") -> None:
+def _check_known(column: str, nulls: int, setting: str = "column") -> None:
     if nulls:
         want = "leave out these rows in the query, or give them a value"
-        raise TidemillError(Code.INVALID_VALUE, f"split.{what} {column!r}", f"{nulls:,} nulls", want, {"nulls": nulls})
+        raise TidemillError(
+            Code.INVALID_VALUE, f"split.{setting} {column!r}", f"{nulls:,} nulls", want, {"nulls": nulls}
+        )

@@ -72,13 +72,13 @@ def definitions_in(package: str) -> list[Definition]:
     Args:
         package: A key of `PACKAGES`.
     """
-    kind, found = PACKAGES[package], []
+    kind, definitions = PACKAGES[package], []
     for top in importlib.import_module(package).__path__:
         for module in pkgutil.iter_modules([top]):
             folder = Path(top) / module.name
             if (folder / f"{kind}.py").is_file():
-                found.append(Definition(kind, module.name, folder, package))
-    return sorted(found, key=lambda definition: definition.name)
+                definitions.append(Definition(kind, module.name, folder, package))
+    return sorted(definitions, key=lambda definition: definition.name)
 
 
 def pipeline_names() -> list[str]:

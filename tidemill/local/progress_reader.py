@@ -11,7 +11,7 @@ from pathlib import Path
 class PhaseProgress:
     """The state of a step's current phase."""
 
-    what: str = ""
+    phase: str = ""
     rows: int | None = None
     total: int | None = None
     rows_per_second: float | None = None
@@ -53,13 +53,13 @@ class ProgressReader:
         return self._reading
 
     def _take(self, event: dict) -> None:
-        seconds, what, rows = event["seconds"], event.get("what", ""), event.get("rows")
+        seconds, phase, rows = event["seconds"], event.get("what", ""), event.get("rows")
         if rows is None:
-            self._phase_began, self._rows_before, self._reading = seconds, 0, PhaseProgress(what)
+            self._phase_began, self._rows_before, self._reading = seconds, 0, PhaseProgress(phase)
             return
         started_anew = self._reading.rows is not None and rows < self._reading.rows
-        if what != self._reading.what or started_anew:
+        if phase != self._reading.phase or started_anew:
             self._phase_began, self._rows_before = seconds, rows
         took = seconds - self._phase_began
         rate = (rows - self._rows_before) / took if took > 0 else None
-        self._reading = PhaseProgress(what, rows, event.get("total"), rate)
+        self._reading = PhaseProgress(phase, rows, event.get("total"), rate)

@@ -99,7 +99,7 @@ class LiveTable:
                 "" if seconds is None else duration(seconds),
                 _bar(reading) if running else "",
                 _rate(reading),
-                reading.what if running else "",
+                reading.phase if running else "",
                 summary(step.reasons) if step.state not in (State.WAITING, State.CACHED) else "",
             )
         return table

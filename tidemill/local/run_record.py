@@ -146,27 +146,27 @@ def active_run_id(root: Path) -> str | None:
     return None
 
 
-def find_run(root: Path, wanted: str | None) -> Run:
+def find_run(root: Path, run_id: str | None) -> Run:
     """Returns one run.
 
     Args:
         root: Folder of all runs.
-        wanted: The run's id or its first characters. None: the newest run.
+        run_id: The run's id or its first characters. None: the newest run.
 
     Raises:
         TidemillError: `no-run` if no run or several runs match.
     """
     runs = list_runs(root)
-    matching = [run for run in runs if wanted is None or run.id.startswith(wanted)]
-    exact = [run for run in matching if run.id == wanted]
-    if exact or (wanted is None and matching):
+    matching = [run for run in runs if run_id is None or run.id.startswith(run_id)]
+    exact = [run for run in matching if run.id == run_id]
+    if exact or (run_id is None and matching):
         return (exact or matching)[0]
     if len(matching) == 1:
         return matching[0]
     if not runs:
         want = "start one with tidemill run, or give --root"
         raise TidemillError(Code.NO_RUN, str(root), "a folder without runs", want)
-    got = f"{wanted!r}, with which {'no run' if not matching else f'{len(matching)} runs'} begin"
+    got = f"{run_id!r}, with which {'no run' if not matching else f'{len(matching)} runs'} begin"
     raise TidemillError(Code.NO_RUN, "run", got, f"name one of {', '.join(run.id for run in (matching or runs)[:5])}")
 
 

@@ -145,8 +145,8 @@ def reasons(now: StepKey, before: StepKey | None, state: str, *, use_cache: bool
         return [FIRST_RUN]
     if not use_cache:
         return [NO_CACHE]
-    if found := differences(now, before):
-        return found
+    if changes := differences(now, before):
+        return changes
     if now.key != before.key:
         return [INPUT_METADATA]
     return [CACHE_REMOVED if state in ("done", "cached") else UNFINISHED]

@@ -186,12 +186,12 @@ class Steps:
         self._steps = [step for step in self._steps if step not in same or step.iteration]
         return new
 
-    def _free_name(self, wanted: str) -> str:
+    def _free_name(self, base: str) -> str:
         taken = {step.name for step in self._steps}
-        name, number = wanted, 1
+        name, number = base, 1
         while name in taken:
             number += 1
-            name = f"{wanted}-{number}"
+            name = f"{base}-{number}"
         return name
 
     def _notify(self, step: Step) -> None:

@@ -82,9 +82,9 @@ def fit_trees(model: GbdtModel, context: FitContext) -> int:
         context.notice.check()
     best = history.best(stopping.metric) if stopping else None
     whole = lightgbm.Booster(model_str=join_models(resumed_text, booster.model_to_string()))
-    kept = min(done if best is None else best + 1, whole.current_iteration())
-    model.booster = lightgbm.Booster(model_str=whole.model_to_string(num_iteration=kept))
-    return kept
+    kept_rounds = min(done if best is None else best + 1, whole.current_iteration())
+    model.booster = lightgbm.Booster(model_str=whole.model_to_string(num_iteration=kept_rounds))
+    return kept_rounds
 
 
 def join_models(first: str | None, second: str) -> str:
@@ -92,10 +92,10 @@ def join_models(first: str | None, second: str) -> str:
     if first is None:
         return second
     head, trees, _ = _split_model(first)
-    _, more, tail = _split_model(second)
-    more = [_TREE.sub(f"Tree={len(trees) + i}\n", tree, count=1) for i, tree in enumerate(more)]
-    sizes = " ".join(str(len(tree.encode())) for tree in [*trees, *more])
-    return re.sub(r"(?m)^tree_sizes=.*$", f"tree_sizes={sizes}", head) + "".join([*trees, *more]) + tail
+    _, added, tail = _split_model(second)
+    added = [_TREE.sub(f"Tree={len(trees) + i}\n", tree, count=1) for i, tree in enumerate(added)]
+    sizes = " ".join(str(len(tree.encode())) for tree in [*trees, *added])
+    return re.sub(r"(?m)^tree_sizes=.*$", f"tree_sizes={sizes}", head) + "".join([*trees, *added]) + tail
 
 
 def _split_model(text: str) -> tuple[str, list[str], str]:
@@ -198,7 +198,7 @@ def _row_groups(path: Path) -> list[tuple[int, int]]:
     return [(i, rows) for i, rows in enumerate(sizes) if rows]
 
 
-def _measure(booster: lightgbm.Booster, what: str) -> dict[str, dict[str, float]]:
+def _measure(booster: lightgbm.Booster, phase: str) -> dict[str, dict[str, float]]:
     """Returns the metrics of `training` and `valid`.
 
     The AUC is not LightGBM's, which would also sort the train split in every round.
@@ -212,7 +212,7 @@ def _measure(booster: lightgbm.Booster, what: str) -> dict[str, dict[str, float]
     for split, name, value, _ in results:
         if name == _LOG_LOSS and not math.isfinite(value):
             want = "lower learning_rate of the gbdt member"
-            raise TidemillError(Code.TRAINING_DIVERGED, f"training, {what}", f"a {split} loss of {value}", want)
+            raise TidemillError(Code.TRAINING_DIVERGED, f"training, {phase}", f"a {split} loss of {value}", want)
         if math.isfinite(value):
             metrics.setdefault(split, {})["log_loss" if name == _LOG_LOSS else name] = value
     return metrics

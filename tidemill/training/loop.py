@@ -96,7 +96,7 @@ class _Trainer:
 
     def run_epoch(self) -> None:
         """Trains the rest of the current epoch, and measures the valid split."""
-        what = f"epoch {self.epoch + 1}/{self.training.epochs}"
+        phase = f"epoch {self.epoch + 1}/{self.training.epochs}"
         size = self.training.batch_size
         resumed = time.monotonic()
         started = resumed - self.seconds
@@ -111,21 +111,21 @@ class _Trainer:
                 self.stepper.step(rows)
                 self.batch += 1
                 self.seen += len(rows)
-                self.context.progress.rows(min(self.batch * size, self.rows), self.rows, what)
+                self.context.progress.rows(min(self.batch * size, self.rows), self.rows, phase)
                 if self.batch % CHECK_STEPS == 0:
-                    self.history.add_loss(self._steps, self._check_loss(what))
+                    self.history.add_loss(self._steps, self._check_loss(phase))
                 due = self.batch < self.batches and self.context.checkpoints.due(self._steps)
                 if self.context.notice.received or due:
                     self.seconds = time.monotonic() - started
-                    self._checkpoint(what)
+                    self._checkpoint(phase)
                     self.context.notice.check()
         self.seconds = time.monotonic() - started
-        loss = self._check_loss(what)  # waits for the last step
+        loss = self._check_loss(phase)  # waits for the last step
         self.stepper.publish()
         try:
             valid = self._measure_valid() if len(self.valid_labels) else {}
         except Preempted:
-            self._checkpoint(what)
+            self._checkpoint(phase)
             raise
         share = timed.seconds / max(time.monotonic() - resumed, 1e-9)
         self.history.add({"log_loss": loss}, valid, self.seconds, self.seen / self.seconds, share)
@@ -134,7 +134,7 @@ class _Trainer:
         self.epoch, self.batch, self.seen, self.seconds = self.epoch + 1, 0, 0, 0.0
         self.stepper.reset()
         if self.context.notice.received or self.context.checkpoints.due(self._steps):
-            self._checkpoint(what)
+            self._checkpoint(phase)
             self.context.notice.check()
 
     def finish(self) -> int:
@@ -163,8 +163,8 @@ class _Trainer:
     def _measure_valid(self) -> dict[str, float]:
         return measure_labels(self.layout.labels, self.valid_labels, self.predict("valid"))
 
-    def _checkpoint(self, what: str) -> None:
-        self._check_loss(what)
+    def _checkpoint(self, phase: str) -> None:
+        self._check_loss(phase)
         groups = self.stepper.state() | {_BEST: self.best}
         arrays = {f"{name}/{i}": value for name, group in groups.items() for i, value in enumerate(group)}
         position = {"epoch": self.epoch, "batch": self.batch, "seen": self.seen, "seconds": self.seconds}
@@ -175,13 +175,13 @@ class _Trainer:
         """The number of steps so far, in all epochs."""
         return self.epoch * self.batches + self.batch
 
-    def _check_loss(self, what: str) -> float:
+    def _check_loss(self, phase: str) -> float:
         """Returns the mean loss of the epoch so far."""
         total = self.stepper.loss_sum()
         if not math.isfinite(total):
             raise TidemillError(
                 Code.TRAINING_DIVERGED,
-                f"training, {what}, batch {self.batch}",
+                f"training, {phase}, batch {self.batch}",
                 f"a train loss of {total}",
                 "lower training.optimizer.learning_rate, and set transform: zscore for numeric features",
                 {"epoch": self.epoch + 1, "batch": self.batch, "learning_rate": self.training.optimizer.learning_rate},

@@ -50,16 +50,16 @@ class StepCode:
         """Returns the fingerprint of these files."""
         return fingerprint.of_json(self.files())
 
-    def versions(self, *more: str) -> dict[str, str]:
+    def versions(self, *extra: str) -> dict[str, str]:
         """Returns the versions of the step's libraries.
 
         Args:
-            more: Further distributions, which decide the result only with some settings.
+            extra: Further distributions, which decide the result only with some settings.
 
         Returns:
             Versions by distribution, sorted. Distributions that are not installed are left out.
         """
-        versions = {name: _version(name) for name in sorted({*self.libraries, *more})}
+        versions = {name: _version(name) for name in sorted({*self.libraries, *extra})}
         return {name: version for name, version in versions.items() if version is not None}
 
 

@@ -137,7 +137,7 @@ def vocabulary_by_information(
                 rows = []
         store.insert(table, _table(rows, is_integer))
     partials.discard()
-    return VocabularyTable(store, table, is_integer=is_integer, is_float=True, more=("frequency", "text"))
+    return VocabularyTable(store, table, is_integer=is_integer, is_float=True, extra_columns=("frequency", "text"))
 
 
 def _occurrences(partials: PartialCounts, where: str) -> Iterator[tuple[bytes | int, Occurrences]]:

@@ -112,10 +112,12 @@ def prune(definition: analyzer_nodes.VocabularyPrune, tokens: VocabularyTable) -
         position = f"row_number() OVER (PARTITION BY key ORDER BY {tokens.largest_first})"
         ranked = f"SELECT {tokens.columns}, {position} AS position FROM {keyed}"
         covered = f"SELECT {tokens.columns} FROM ({ranked}) WHERE position <= {definition.coverage_top_k}"
-    more = [name for name in tokens.more if name == "text"]
-    names = ", ".join(["token", "metric", *more])
+    extra_columns = [name for name in tokens.extra_columns if name == "text"]
+    names = ", ".join(["token", "metric", *extra_columns])
     table = tokens.store.create(f"SELECT {names} FROM {standard.table} UNION SELECT {names} FROM ({covered})")
-    return VocabularyTable(tokens.store, table, is_integer=tokens.is_integer, is_float=tokens.is_float, more=more)
+    return VocabularyTable(
+        tokens.store, table, is_integer=tokens.is_integer, is_float=tokens.is_float, extra_columns=extra_columns
+    )
 
 
 def vocabulary_size(tokens: VocabularyTable | VocabularyPairs) -> np.int64:
@@ -164,7 +166,7 @@ def _above(tokens: VocabularyTable, min_frequency: float, min_information: float
     if not (min_frequency > 0 or min_information > float("-inf")):
         return "true"
     bounds = {"metric": min_frequency}
-    if "frequency" in tokens.more:
+    if "frequency" in tokens.extra_columns:
         bounds = {"frequency": min_frequency, "metric": min_information}
     # NaN is larger than all numbers in SQL, and not larger than any in Python.
     return " AND ".join(f"{name} >= '{float(b)!r}'::DOUBLE AND NOT isnan({name}::DOUBLE)" for name, b in bounds.items())
@@ -174,7 +176,7 @@ def _only_dummy(tokens: VocabularyTable, input_dtype: str) -> VocabularyTable:
     metric, token = dummy(input_dtype)
     token_sql = token.decode() if tokens.is_integer else blob(token)
     table = tokens.store.create(f"SELECT {token_sql} AS token, {metric}::BIGINT AS metric, '{metric}' AS text")
-    return VocabularyTable(tokens.store, table, is_integer=tokens.is_integer, more=("text",))
+    return VocabularyTable(tokens.store, table, is_integer=tokens.is_integer, extra_columns=("text",))
 
 
 def _keyed(tokens: VocabularyTable, kept: str, key_fn: Callable[[bytes], Any]) -> str:
@@ -232,16 +234,16 @@ def write_vocabulary(path: Path, file_format: str, head: Iterable[bytes], store:
     return write(path, head, batches)
 
 
-def text_query(expression: str, rest: str, file_format: str) -> str:
+def text_query(expression: str, from_clause: str, file_format: str) -> str:
     """Returns SQL for `write_vocabulary`. Lines of text end with a line break.
 
     Args:
         expression: SQL of a token as it is written, of type BLOB.
-        rest: The query from FROM on.
+        from_clause: The query from FROM on.
         file_format: See `write_vocabulary`.
     """
     ending = r" || '\x0A'::BLOB" if file_format == "text" else ""
-    return f"SELECT {expression}{ending} AS line {rest}"
+    return f"SELECT {expression}{ending} AS line {from_clause}"
 
 
 def _write_text(path: Path, head: list[bytes], batches: Iterator[pa.Array]) -> int:

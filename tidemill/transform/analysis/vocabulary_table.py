@@ -49,8 +49,8 @@ class VocabularyTable:
         table: Its name.
         is_integer: Whether tokens are BIGINT.
         is_float: Whether metrics are DOUBLE.
-        more: More columns: `frequency` (DOUBLE) if the metric is mutual information; `text` (VARCHAR), the metric as it
-            is written. Defaults to none.
+        extra_columns: Further columns: `frequency` (DOUBLE) if the metric is mutual information; `text` (VARCHAR), the
+            metric as it is written. Defaults to none.
         rows: Number of rows. Defaults to counting them when needed.
     """
 
@@ -61,11 +61,11 @@ class VocabularyTable:
         *,
         is_integer: bool,
         is_float: bool = False,
-        more: Sequence[str] = (),
+        extra_columns: Sequence[str] = (),
         rows: int | None = None,
     ):
         self.store, self.table = store, table
-        self.is_integer, self.is_float, self.more = is_integer, is_float, tuple(more)
+        self.is_integer, self.is_float, self.extra_columns = is_integer, is_float, tuple(extra_columns)
         self._rows = rows
         weakref.finalize(self, store.drop_later, table).atexit = False
 
@@ -73,16 +73,25 @@ class VocabularyTable:
         """Returns a vocabulary of the same kind, selected from this one's table by a query."""
         table, rows = self.store.create_counted(query)
         return VocabularyTable(
-            self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=self.more, rows=rows
+            self.store,
+            table,
+            is_integer=self.is_integer,
+            is_float=self.is_float,
+            extra_columns=self.extra_columns,
+            rows=rows,
         )
 
     def with_text(self) -> VocabularyTable:
         """Returns the same vocabulary with the column `text`."""
-        if "text" in self.more:
+        if "text" in self.extra_columns:
             return self
         table = self.store.create(f"SELECT {self.columns}, {self.metric_text} AS text FROM {self.table}")
         return VocabularyTable(
-            self.store, table, is_integer=self.is_integer, is_float=self.is_float, more=(*self.more, "text")
+            self.store,
+            table,
+            is_integer=self.is_integer,
+            is_float=self.is_float,
+            extra_columns=(*self.extra_columns, "text"),
         )
 
     def __len__(self) -> int:
@@ -93,7 +102,7 @@ class VocabularyTable:
     @property
     def columns(self) -> str:
         """The columns' names, for SQL."""
-        return ", ".join(("token", "metric", *self.more))
+        return ", ".join(("token", "metric", *self.extra_columns))
 
     @property
     def written(self) -> str:
@@ -103,7 +112,7 @@ class VocabularyTable:
     @property
     def metric_text(self) -> str:
         """SQL of the metric as Python formats it, of type VARCHAR."""
-        if "text" in self.more:
+        if "text" in self.extra_columns:
             return "text"
         # DuckDB prints the sign of NaN.
         text = "CAST(metric AS VARCHAR)"

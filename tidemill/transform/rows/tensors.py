@@ -44,8 +44,8 @@ class Adapter:
 
     def columns(self, names: Sequence[str]) -> list[str]:
         """Returns the columns that some tensors are made from."""
-        wanted = dict.fromkeys(column for name in names for column in columns_of(self._representations[name]))
-        return [name for name in self.schema.names if name in wanted]
+        needed = dict.fromkeys(column for name in names for column in columns_of(self._representations[name]))
+        return [name for name in self.schema.names if name in needed]
 
     def feed(self, batch: pa.RecordBatch, names: Sequence[str]) -> dict:
         """Returns some tensors of a record batch."""
