@@ -97,14 +97,14 @@ class Code(enum.Enum):
     )
     MALFORMED_ROWS = Explanation(
         "malformed-rows",
-        summary="More rows than tolerated do not parse. The quarantine file lists them.",
+        summary="More rows than tolerated are malformed. The quarantine file lists them.",
         cause=(
             "Rows have too few or too many fields, an unclosed quote, or a value that is not of the column's "
             "type. The file `quarantine` in the outputs of `ingest` has each row with its file, line and "
             "reason."
         ),
         example=(
-            "clicks: /data/clicks.csv, line 9: got 1 of 200 rows (0.500%) with errors; the first: Expected Number "
+            "clicks: /data/clicks.csv, line 9: got 1 of 200 rows (0.500%) malformed; the first: Expected Number "
             "of Columns: 3 Found: 4 in '7,3.5,1,mobile'; fix the rows, declare the column's type, or raise "
             "source.max_bad_share above 0."
         ),

@@ -12,7 +12,7 @@ def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: 
         spec: Spec with the source, the split and the columns, from `plan_training` or `plan_prediction`.
         root: URI of the folder that holds the source record.
         examples: Parquet shards of each split and a manifest.
-        quarantine: The rows that did not parse, one JSON object per line with file, line and reason.
+        quarantine: The malformed rows, one JSON object per line with file, line and reason.
     """
     from tidemill.data.ingest import ingest as run
     from tidemill.runtime import step

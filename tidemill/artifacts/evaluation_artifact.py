@@ -207,7 +207,7 @@ class EvaluationFacts:
         )
 
     def rank(self) -> float:
-        """Returns a number that is higher for a better objective; minus infinity if the objective does not exist."""
+        """Returns a number that is higher for a better objective; minus infinity if the objective has no value."""
         value = self.objective_value
         return -math.inf if value is None else float(goodness(self.objective, value))
 

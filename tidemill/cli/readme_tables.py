@@ -30,7 +30,8 @@ def generate(compiled: str | Path, docstring: str) -> str:
 
     Args:
         compiled: Path of the compiled YAML.
-        docstring: Docstring of the component's or pipeline's function. It describes inputs and outputs under `Args`.
+        docstring: Docstring of the component's or pipeline's function. It describes parameters under `Args`, and the
+            outputs that a pipeline returns under `Returns`, each with its name.
 
     Returns:
         Markdown: an input table and, if there are outputs, an output table.
@@ -40,7 +41,10 @@ def generate(compiled: str | Path, docstring: str) -> str:
     """
     pipeline_spec = next(yaml.safe_load_all(Path(compiled).read_text(encoding="utf-8")))
     interface = _interface(pipeline_spec, Path(compiled).name == "component.yaml")
-    described = {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse(docstring).params}
+    # kfp parses `Returns` as if it were `Args`, too.
+    texts = (docstring, docstring.replace("Returns:\n", "Args:\n"))
+    params = [param for text in texts for param in docstring_parser.parse(text).params]
+    described = {param.arg_name: " ".join((param.description or "").split()) for param in params}
     inputs = _rows(interface.get("inputDefinitions", {}), described)
     outputs = _rows(interface.get("outputDefinitions", {}), described, unnamed="Output")
     if unknown := described.keys() - {row.name for row in inputs + outputs}:

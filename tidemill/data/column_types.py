@@ -65,7 +65,9 @@ def count_kinds(connection: duckdb.DuckDBPyConnection, relation: str, columns: l
     """Counts how many values of each text column look like an integer, a number, a date, a time, a boolean or text.
 
     Args:
+        connection: The database.
         relation: A query whose `columns` are VARCHAR.
+        columns: The columns to count.
 
     Returns:
         A counter for `infer_type` by column. Counters of several relations can be added. Nulls are not counted.
@@ -99,6 +101,7 @@ def partition_types(
     """Infers the types of the partition columns that are not declared.
 
     Args:
+        connection: The database.
         declared: Declared types by column.
         values: The partition values of each file or group of files.
     """

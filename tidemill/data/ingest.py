@@ -153,8 +153,8 @@ class _Ingestion:
         restrict_access(self._connection, self._open)
         for table_name in source.tables:
             good = self._connection.execute(f"SELECT count(*) FROM main.{quote(table_name)}").fetchall()[0][0]
-            bad = self._quarantine.count(table_name)
-            self._quarantine.check(table_name, good + bad, source.max_bad_share)
+            malformed = self._quarantine.count(table_name)
+            self._quarantine.check(table_name, good + malformed, source.max_bad_share)
         return source.sql or f"SELECT * FROM main.{quote(next(iter(source.tables)))}"
 
     def _query(self, query: str) -> dict[str, str]:
@@ -185,11 +185,11 @@ class _Ingestion:
 
     def _project(self, columns: dict[str, str], rows: int) -> Projection:
         projection = project(columns, self._spec.schema_text)
-        if projection.bad:
+        if projection.malformed:
             self._quarantine.take(projection.quarantine_query(_RESULT, list(columns)))
             self._quarantine.check(QUERY, rows, self._spec.source.max_bad_share)
             self._connection.execute(
-                f"CREATE VIEW tidemill.good AS SELECT * FROM {_RESULT} WHERE NOT ({projection.bad})"
+                f"CREATE VIEW tidemill.good AS SELECT * FROM {_RESULT} WHERE NOT ({projection.malformed})"
             )
             self._result = "tidemill.good"
             self._check_size()

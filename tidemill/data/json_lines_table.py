@@ -35,8 +35,12 @@ def create_table(
     not become a number or a boolean.
 
     Args:
+        connection: The database.
+        table_name: Name of the table to create, in the schema `main`.
         types: Declared DuckDB types of some columns. Rows with a value of a different type go to quarantine, and so do
             fractions in columns that are declared as integers.
+        staged: The files with their local paths.
+        quarantine: Takes the malformed rows.
     """
     _read_lines(connection, staged)
     position = f"""{literal(table_name)} AS "table", tidemill_line AS line,

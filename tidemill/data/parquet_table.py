@@ -26,7 +26,11 @@ def create_view(
     """Creates a view over Parquet files, after checking that their footers are complete and their columns agree.
 
     Args:
+        connection: The database.
+        table_name: Name of the view to create, in the schema `main`.
         types: Declared DuckDB types of some columns. Rows with a value that cannot be cast go to quarantine.
+        staged: The files with their local paths.
+        quarantine: Takes the malformed rows.
     """
     names = [_column_names(table_name, path, file) for path, file in staged]
     first = names[0]

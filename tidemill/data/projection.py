@@ -25,19 +25,19 @@ class Projection:
 
     Attributes:
         columns: An expression for each column.
-        bad: A condition for rows that contradict the schema. None if no row can.
+        malformed: A condition for rows that contradict the schema. None if no row can.
         reason: An expression for the first contradiction of such a row.
     """
 
     columns: dict[str, str]
-    bad: str | None
+    malformed: str | None
     reason: str
 
     def quarantine_query(self, relation: str, columns: list[str]) -> str:
-        """Returns a query for the bad rows with the columns that `Quarantine.take` expects."""
+        """Returns a query for the malformed rows with the columns that `Quarantine.take` expects."""
         text = "{" + ", ".join(f"{literal(c)}: {quote(c)}" for c in columns) + "}"
         return f"""SELECT {literal(QUERY)} AS "table", NULL AS uri, NULL AS line, {self.reason} AS reason,
-            to_json({text})::VARCHAR AS text FROM {relation} WHERE {self.bad}"""
+            to_json({text})::VARCHAR AS text FROM {relation} WHERE {self.malformed}"""
 
 
 def project(columns: dict[str, str], schema_text: str | None) -> Projection:
@@ -57,18 +57,18 @@ def project(columns: dict[str, str], schema_text: str | None) -> Projection:
         TidemillError: `unreadable-file` if the schema does not parse.
     """
     schema_types = _schema_types(schema_text) if schema_text is not None else {}
-    expressions, bad = {}, {}
+    expressions, malformed = {}, {}
     for column, kind in columns.items():
         quoted = quote(column)
         expressions[column] = _plain(quoted, kind)
         if column in schema_types and schema_types[column] != kind:
             expressions[column], condition = _cast(quoted, kind, schema_types[column])
             if condition != "false":
-                bad[column] = condition
+                malformed[column] = condition
     cases = " ".join(
-        f"WHEN {test} THEN {literal(f'Could not convert {c} to {schema_types[c]}')}" for c, test in bad.items()
+        f"WHEN {test} THEN {literal(f'Could not convert {c} to {schema_types[c]}')}" for c, test in malformed.items()
     )
-    return Projection(expressions, " OR ".join(bad.values()) or None, f"CASE {cases} END" if cases else "NULL")
+    return Projection(expressions, " OR ".join(malformed.values()) or None, f"CASE {cases} END" if cases else "NULL")
 
 
 def check_range(connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str]) -> None:

@@ -117,17 +117,17 @@ class Quarantine:
         Raises:
             TidemillError: `malformed-rows` with the first malformed row.
         """
-        bad = self.count(table)
-        if bad <= max_share * rows:
+        malformed = self.count(table)
+        if malformed <= max_share * rows:
             return
         uri, line, reason, text = self._connection.execute(
             'SELECT uri, line, reason, text FROM tidemill.quarantine WHERE "table" = ? ORDER BY ALL LIMIT 1', [table]
         ).fetchall()[0]
         where = f"{table}: {uri}, line {line}" if uri else table
-        share = bad / rows
-        got = f"{bad:,} of {rows:,} rows ({share:.3%}) with errors; the first: {reason} in {text[:80]!r}"
+        share = malformed / rows
+        got = f"{malformed:,} of {rows:,} rows ({share:.3%}) malformed; the first: {reason} in {text[:80]!r}"
         want = f"fix the rows, declare the column's type, or raise source.max_bad_share above {max_share:g}"
-        details = {"table": table, "uri": uri, "line": line, "rows": rows, "bad_rows": bad, "share": share}
+        details = {"table": table, "uri": uri, "line": line, "rows": rows, "bad_rows": malformed, "share": share}
         raise TidemillError(Code.MALFORMED_ROWS, where, got, want, details)
 
     def write(self, path: str | os.PathLike) -> int:

@@ -75,6 +75,7 @@ def check_label(connection: duckdb.DuckDBPyConnection, relation: str, label: str
     """Checks that a label is 0 and 1, or false and true, without nulls, and that both values occur.
 
     Args:
+        connection: The database.
         relation: The table or view with the result.
         label: The label's column.
         kind: The column's DuckDB type.

@@ -46,6 +46,7 @@ def split_expressions(
     """Returns the expressions that assign each row to a split.
 
     Args:
+        connection: The database.
         relation: The table or view with the rows.
         columns: Its columns with their DuckDB types.
         split: The experiment's `split`. Its columns are among `columns`.

@@ -33,6 +33,9 @@ def load_table(
     """Creates a table or a view for one table of the source.
 
     Args:
+        connection: The database.
+        table_name: The table's name in the source, and in the schema `main`.
+        table: The table's section of the experiment file.
         files: The table's files from the source record.
         staging: The folder for downloaded and uncompressed files.
         quarantine: Takes the malformed rows.

@@ -46,7 +46,7 @@ class EvaluationSummary:
     Attributes:
         blessed: Whether all gates pass.
         reasons: One sentence for each failed gate, or for each gate if none failed.
-        metrics: Values on the test split; None for a metric that does not exist. With several labels these are means,
+        metrics: Values on the test split; None for a metric that has no value. With several labels these are means,
             and `<metric>_<label>` holds each label's value.
         roc: Points (false positive rate, true positive rate, threshold), at most 200. Empty if a class is missing or
             there are several labels.
@@ -254,7 +254,7 @@ def _document(
 
 
 def _means(split: Literal["valid", "test"], by_label: Mapping[str, LabelMetrics]) -> SplitMetrics:
-    """Returns the means of all metrics over labels. A mean does not exist if one label's value does not."""
+    """Returns the means of all metrics over labels. A mean has no value if the metric of one label has none."""
     means: dict[str, Estimate] = {}
     for metric in METRICS:
         means[metric] = {"value": None, "low": None, "high": None}

@@ -19,7 +19,7 @@ CALIBRATION_BINS = 10
 
 
 def undefined(metric: str, rows: int, positives: int) -> str | None:
-    """Returns why a metric does not exist; None if it exists.
+    """Returns why a metric has no value; None if it has one.
 
     Args:
         metric: One of `tidemill.metric_definitions.METRICS`.
@@ -123,7 +123,7 @@ def measure(cells: Cells, counts: np.ndarray | None = None) -> dict[str, np.ndar
         counts: [..., 2, K], rows of class 0 and 1 in each cell. Defaults to the counts of the cells themselves.
 
     Returns:
-        Arrays [...] of float64 by metric. A value is NaN if the metric does not exist (see `undefined`).
+        Arrays [...] of float64 by metric. A value is NaN if the metric has no value (see `undefined`).
 
         - auc: area under the ROC curve.
         - pr_auc: average precision.

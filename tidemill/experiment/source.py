@@ -55,7 +55,7 @@ class Source(Section):
     max_rows: Annotated[int, Field(gt=0)] | None = None
     """Stops the run if the query returns more rows. Defaults to no limit."""
     max_bad_share: Fraction = 0.0
-    """Largest tolerated share of rows that do not parse. These rows are written to the quarantine file."""
+    """Largest tolerated share of malformed rows. They are written to the quarantine file."""
 
     @field_validator("tables", mode="before")
     @classmethod

@@ -75,7 +75,7 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
     Args:
         schema: The examples' schema.
         names: Columns to take, in this order. Defaults to all that TFT can take, in the schema's order.
-        exclude: Columns to leave out.
+        exclude: Columns to leave out if `names` is None; ignored otherwise. Defaults to none.
 
     Raises:
         TidemillError: `missing-column`, or `feature-type` if a column in `names` has a type that TFT cannot take.

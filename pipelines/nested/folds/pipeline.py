@@ -28,6 +28,8 @@ def folds(
         examples: The examples of `ingest`.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`.
+
+    Returns:
         models: The models of `train`, one for each member and fold.
     """
     with dsl.ParallelFor(items, name="fold") as item:

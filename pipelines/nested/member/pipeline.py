@@ -45,6 +45,8 @@ def member(
         accelerator_count: Number of accelerators of the training step. 0 trains on the CPU.
         node_selector: Labels of the nodes on which training may run.
         tolerations: Kubernetes tolerations of the training step.
+
+    Returns:
         model: The model of `train`.
         evaluation: The evaluation of `evaluate`.
     """

@@ -64,6 +64,7 @@ class Embeddings(keras.layers.Layer):
         limit: Initial weights are uniform between -limit and limit. Defaults to 0.05.
         num_ids: The number of ids of each feature, if not every id has a row of its own. The weight `slots`, [sum of
             `num_ids`] int32, then holds the row of each id. Defaults to a row for each id.
+        kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments: ids [batch, features] int32. Returns a list with a tensor [batch, features of the size, size]
     float32 for each size.
@@ -190,6 +191,7 @@ class NumberVectors(keras.layers.Layer):
 
     Args:
         dim: Size of the vectors.
+        kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments: numbers [batch, n] float32. Returns [batch, n, dim].
     """
@@ -266,6 +268,7 @@ class FeatureGate(keras.layers.Layer):
 
     Args:
         hidden: Width of the gate's hidden layer.
+        kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments: x [batch, d] float32, and optionally a context [batch, c]. Without one, the gate learns a context.
     Returns [batch, d].
@@ -304,6 +307,7 @@ class BilinearFusion(keras.layers.Layer):
 
     Args:
         heads: Number of heads that each stream is split into. Must divide both widths. Defaults to 1.
+        kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments: x [batch, m] and y [batch, n], float32. Returns [batch, 1].
     """

@@ -201,7 +201,7 @@ def ancestors(fetches: Sequence[tf.Tensor], cut: Collection[str] = ()) -> list[t
 
 
 def is_stateful(op_type: str) -> bool:
-    """Returns whether ops of a type have effects, or are unknown to TensorFlow."""
+    """Returns whether ops of a type have side effects, or are unknown to TensorFlow."""
     definition = op_def_registry.get(op_type)
     return definition is None or definition.is_stateful
 

@@ -81,7 +81,7 @@ def _as_if_copied(tensor: tf.Tensor) -> tf.Tensor:
 
 
 class _SharedStacks:
-    """A replacement of TensorFlow's `extract_stack` that extracts the stack once for each call site outside
+    """A replacement for TensorFlow's `extract_stack` that extracts the stack once for each call site outside
     TensorFlow."""
 
     def __init__(self, original: Callable[[int], Any]):
@@ -117,7 +117,7 @@ class _ControlDependencies(private.ControlDependencies):
 
 
 class _SharedConstants:
-    """A replacement of TensorFlow's `_create_graph_constant` that makes constants of TensorFlow's own integers once.
+    """A replacement for TensorFlow's `_create_graph_constant` that makes constants of TensorFlow's own integers once.
 
     Not shared are constants that TensorFlow's caller makes by `tf.constant`, `tf.convert_to_tensor` or `tf.stack`;
     results of functions such as `tf.rank`, which have the name of the function's scope; and constants with control

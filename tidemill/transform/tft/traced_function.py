@@ -146,15 +146,16 @@ def trace_function(
 
 
 def close_lookup(traced: TracedFunction, lookup: Lookup, keys: tf.Tensor, path: Path) -> tuple[tf.Tensor, tf.Tensor]:
-    """Makes the table of a vocabulary file and looks up keys in it, in the graph of `traced`, which keeps the table.
+    """Builds the lookup table of a vocabulary file in the graph of `traced` and looks up keys in it.
 
-    A text file's table stays empty until `fill`, because saving it does not need its content.
+    `traced` keeps the table alive. The table of a text file stays empty until `fill`: the graph can be saved without
+    its entries.
 
     Args:
         traced: The function that the lookup belongs to.
-        waiting: The lookup.
+        lookup: The lookup to close.
         keys: The keys to look up.
-        path: The file.
+        path: The vocabulary file.
 
     Returns:
         The values and the table's size.
