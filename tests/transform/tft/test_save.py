@@ -154,3 +154,11 @@ def test_needed_inputs(tmp_path: Path):
         "ragged": {"words", "ragged"},
         "m": {"m", "x"},
     }
+
+
+def test_rejects_an_output_of_unknown_width(tmp_path: Path):
+    """A feature has a fixed number of values per row, or any number in a sparse or ragged tensor."""
+    name = next(name for name, spec in SPECS.items() if isinstance(spec, tf.SparseTensorSpec))
+    trace = Trace(lambda inputs: {"y": tf.sparse.to_dense(inputs[name])}, SPECS, tmp_path)
+    with pytest.raises(ValueError, match=r"Feature y .* all dimensions must have known size"):
+        save(trace, tmp_path)
