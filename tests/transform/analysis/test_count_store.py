@@ -48,3 +48,10 @@ def test_largest_buffers_are_flushed_until_an_eighth_of_the_memory_is_held(tmp_p
         store.flush_buffers()
         store.flush_buffers()
     assert [buffer.flushes for buffer in (small, large, other)] == [0, 1, 0]
+
+
+def test_no_extension_is_fetched_and_no_python_variable_is_read(tmp_path: Path):
+    settings = ("autoinstall_known_extensions", "autoload_known_extensions", "python_enable_replacements")
+    with CountStore(tmp_path, 1 << 28, 1) as store:
+        values = [store.rows(f"SELECT current_setting('{name}')::VARCHAR") for name in settings]
+    assert values == [[("false",)]] * 3
