@@ -135,8 +135,11 @@ KINDS = {name: FEATURES[name] for name in ("zscore", "buckets", "text_top", "cro
 
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with Beam's in-process runner."""
-    return run(tmp_path_factory.mktemp("direct"), SPLITS, features=KINDS, engine="beam")
+    """A run with Beam's in-process runner, which reads local paths although other machines would read a bucket."""
+    folder = tmp_path_factory.mktemp("direct")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tidemill.transform.beam.workspace._MOUNTS", {f"{folder}/": "gs://no-such-bucket/"})
+        return run(folder, SPLITS, features=KINDS, engine="beam")
 
 
 def test_beam_engine_writes_what_the_local_engine_writes(direct: Run, tmp_path: Path):
@@ -153,10 +156,13 @@ def test_beam_engine_writes_what_the_local_engine_writes(direct: Run, tmp_path: 
             np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-5 if ours.dtype.kind == "f" else 0)
 
 
-def test_remote_runners_exchange_files_through_a_shared_folder(direct: Run, tmp_path: Path):
+def test_remote_runners_exchange_files_through_a_shared_folder(
+    direct: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Does what Dataflow, Flink and Spark do, with Beam's in-process runner."""
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
+    from tidemill.transform.beam import workspace
     from tidemill.transform.beam.beam_engine import BeamEngine
 
     class SharedFolderEngine(BeamEngine):
@@ -164,6 +170,9 @@ def test_remote_runners_exchange_files_through_a_shared_folder(direct: Run, tmp_
             super().__init__("flink", [f"--temp_location={temp}"])
             self._open_runner = FnApiRunner
 
+    named: list[Path] = []
+    shared_uri = workspace.shared_uri
+    monkeypatch.setattr(workspace, "shared_uri", lambda path: named.append(Path(path)) or shared_uri(path))
     shared = tmp_path / "shared"
     summary = preprocess(
         spec(features=KINDS),
@@ -178,6 +187,7 @@ def test_remote_runners_exchange_files_through_a_shared_folder(direct: Run, tmp_
     for split in SPLITS:
         assert Dataset(tmp_path / "transformed").read(split).equals(direct.transformed.read(split))
     assert [p for p in shared.rglob("*") if p.is_file()] == []
+    assert set(named) >= set(direct.examples.files("train")), "the workers get local paths"
 
 
 @pytest.mark.full

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_transform import analyzers
@@ -213,6 +214,38 @@ def test_users_combiners_run_by_their_methods():
     assert result.keys.tolist() == [b"a", b"b"] and result.outputs[0].tolist() == [4, 4]
     assert run(per_key_reduction(Longest(), ()), [[], [[]]]).result().keys.tolist() == []
     assert combiners.describe(type("Op", (), {"_fields": ["combiner"], "combiner": Longest()})()) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, 2),
+        ("a", "b"),
+        (True, False),
+        (None, 0),
+        (0.1, 0.2),
+        (float("nan"), float("inf")),
+        ([1, 2], [2, 1]),
+        ({"a": 1}, {"b": 1}),
+        (np.float32([1, 2]), np.float64([1, 2])),
+        (np.zeros((2, 3)), np.zeros((3, 2))),
+        (tf.float32, tf.float64),
+        (tf.TensorShape([None, 1]), tf.TensorShape([None, 2])),
+        (functools.partial(np.sum, axis=0), functools.partial(np.sum, axis=1)),
+        (functools.partial(np.sum, axis=0), functools.partial(np.mean, axis=0)),
+        (analyzers.QuantilesCombiner(3, 0.01, np.float32), analyzers.QuantilesCombiner(4, 0.01, np.float32)),
+    ],
+)
+def test_operations_that_differ_in_one_parameter_have_different_descriptions(one: object, other: object):
+    """The description is part of the key of cached accumulators."""
+
+    def described(value: object) -> object:
+        return combiners.describe(
+            type("Op", (), {"_fields": ["parameter", "label"], "parameter": value, "label": "x"})()
+        )
+
+    assert described(one) is not None and described(one) == described(one)
+    assert described(one) != described(other)
 
 
 GLOBAL = {

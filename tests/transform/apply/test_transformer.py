@@ -59,6 +59,7 @@ def check(folder: Path, function: Function, table: pa.Table, **writing: object) 
     source = folder / "source.parquet"
     pq.write_table(table, source, **writing)
     transformer = Transformer(graph, threads=2)
+    assert transformer.threads == 2
     try:
         expected = transform_with_tensorflow(graph, source, folder / "expected.parquet")
     except tf.errors.InvalidArgumentError:
