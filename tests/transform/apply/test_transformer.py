@@ -58,8 +58,8 @@ def check(folder: Path, function: Function, table: pa.Table, **writing: object) 
     graph = write_graph(folder, function)
     source = folder / "source.parquet"
     pq.write_table(table, source, **writing)
-    transformer = Transformer(graph, threads=2)
-    assert transformer.threads == 2
+    transformer = Transformer(graph, threads=3)
+    assert transformer.threads == 3
     try:
         expected = transform_with_tensorflow(graph, source, folder / "expected.parquet")
     except tf.errors.InvalidArgumentError:
