@@ -115,7 +115,7 @@ _TOKEN_STEPS = st.one_of(
     st.builds(Step, st.sampled_from(["file", "counts", "shuffled"]), st.sampled_from(list(TOKENS)), st.tuples(_TOP_K)),
     st.builds(Step, st.just("records"), st.sampled_from(["word", "bag", "word filled"]), st.tuples(_TOP_K)),
     st.builds(Step, st.just("weighted"), st.sampled_from(["word filled", "key", "cross"]), st.tuples(_TOP_K)),
-    st.builds(Step, st.just("labeled"), st.sampled_from(["word filled", "key", "bag"]), st.tuples(_TOP_K)),
+    st.builds(Step, st.just("labelled"), st.sampled_from(["word filled", "key", "bag"]), st.tuples(_TOP_K)),
     st.builds(Step, st.just("covered"), st.sampled_from(["word", "cross"]), st.tuples(st.integers(1, 2))),
     st.builds(Step, st.just("approximate"), st.sampled_from(["word", "bag", "whole", "key"])),
     st.builds(Step, st.just("per key"), st.sampled_from(["word", "key", "whole", "huge"])),
@@ -224,6 +224,7 @@ def _odd(inputs: Inputs, step: Step, number: int) -> dict:
     return {a.__name__: repeat(a(inputs["odd"]), inputs) for a in (tft.min, tft.max, tft.size, tft.mean)}
 
 
+# Recorded programs hold these names.
 _OUTPUTS: dict[str, Callable[[Inputs, Step, int], dict]] = {
     "ids": _ids,
     "file": _file(),
@@ -231,7 +232,7 @@ _OUTPUTS: dict[str, Callable[[Inputs, Step, int], dict]] = {
     "shuffled": _file(fingerprint_shuffle=True),
     "records": _file(records=True),
     "weighted": _file(weights="weight", store_frequency=True),
-    "labeled": _file(labels="label", min_diff_from_avg=0, store_frequency=True),
+    "labelled": _file(labels="label", min_diff_from_avg=0, store_frequency=True),
     "covered": _covered,
     "approximate": _approximate,
     "per key": _per_key,
