@@ -20,7 +20,7 @@ def rows() -> pa.Table:
     return shop_rows()
 
 
-_NOT_UNIT = {"tensorflow", "beam", "process", "pipeline", "container"}
+_NOT_UNIT = {"tensorflow", "beam", "process", "pipeline", "container", "cluster"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
