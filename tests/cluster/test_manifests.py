@@ -39,7 +39,7 @@ def test_identities_of_gke_follow_the_settings(cluster: Cluster):
     key = "iam.gke.io/gcp-service-account"
     assert accounts["tidemill-submitter"] == {}
     assert accounts[RUNNER] == accounts[TRIAL] == {key: f"tidemill-runner@{settings['accounts']}"}
-    assert accounts["tidemill-tensorboard"] == {key: f"tidemill-tensorboard@{settings['accounts']}"}
+    assert accounts["tidemill-tensorboard"] == {key: f"tidemill-viewer@{settings['accounts']}"}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ PAGES = sorted(
         ),
         REPOSITORY / "benchmarks" / "README.md",
         REPOSITORY / "images" / "README.md",
+        REPOSITORY / "manifests" / "README.md",
     ]
 )
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)$")

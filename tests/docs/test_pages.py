@@ -31,7 +31,8 @@ from tidemill.experiment import Experiment, load
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 LANGUAGES = {"sh", "yaml", "python", "json", "sql", "text", "dockerfile", "mermaid"}
-OTHER_PROGRAMS = {"cd", "docker", "git", "mv", "tensorboard"}
+OTHER_PROGRAMS = {"cd", "docker", "git", "kubectl", "mv", "tensorboard"}
+"""Programs whose options are not checked here. Those of kubectl are checked in tests/cluster/test_page.py."""
 GUIDE_MODULES = {"tidemill.profile", "tidemill.steps.profile"}
 """The modules that the guide to a new component writes."""
 INSTRUCTIONS = {"FROM", "COPY", "RUN", "ENV", "WORKDIR", "ENTRYPOINT", "USER"}
@@ -88,7 +89,7 @@ def commands(text: str) -> list[list[str]]:
     found = []
     for line in lines:
         words = shlex.split(line, comments=True)
-        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        while words and re.fullmatch(r"[A-Z_]+=.*|!", words[0]):
             words.pop(0)
         if words:
             found.append(words)
@@ -117,6 +118,8 @@ def check_command(words: list[str]) -> None:
             config.read(REPOSITORY / "setup.cfg")
             known = set(config["options.extras_require"])
             assert set(extra.split(",")) <= known or "jax[" in " ".join(arguments), words
+    elif program.endswith(".sh"):
+        assert (REPOSITORY / program).is_file(), words
     else:
         assert program in OTHER_PROGRAMS, f"unknown program {program}; write the block as text, or teach this test"
 
