@@ -24,7 +24,8 @@ def train(
         transform_graph: The transform graph of `preprocess`, which becomes part of the exported model.
         model: `model.keras` or `model.txt`, `model.json`, TensorBoard logs, and `Format-Serving/`, a SavedModel from
             raw rows to scores.
-        metrics: Metrics on the valid split, and the training speed.
+        metrics: Metrics on the valid split, the training speed, and the share of the time that training waited for
+            checkpoints.
     """
     import json
     from pathlib import Path
@@ -49,6 +50,7 @@ def train(
     model.metadata.update(fingerprint=summary.fingerprint, name=summary.name, family=summary.family)
     values = {f"valid_{k}": v for k, v in summary.valid.items() if v is not None}
     values["rows_per_second"] = summary.rows_per_second
+    values["checkpoint_blocked_share"] = round(summary.checkpoint_blocked_share, 4)
     if summary.input_share is not None:
         values["input_share"] = round(summary.input_share, 4)
     for name, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -130,13 +131,11 @@ class Shop:
         data, spec = Dataset(self.transformed), self.spec(model, **training)
         fitted = new_model(spec.model, Layout.of([f for f in data.metadata["features"] if keep(f)], self.labels))
         history = History(self.folder / "logs", fitted.unit)
-        checkpoints = Checkpoints(str(self.folder / "root"), f"seed {spec.training.seed}", checkpoint_seconds)
+        checkpoints = WaitingCheckpoints(str(self.folder / "root"), f"seed {spec.training.seed}", checkpoint_seconds)
         graph, progress = TransformGraph(self.graph), progress or Progress("train")
         context = FitContext(data, spec.training, history, checkpoints, progress, graph=graph)
-        try:
+        with contextlib.closing(history), checkpoints:
             fit(fitted, context)
-        finally:
-            history.close()
         return fitted, history.entries
 
     def fit_from(self, model: dict[str, Any], published: str, **training: Any) -> tuple[Model, list[dict[str, Any]]]:
@@ -218,6 +217,14 @@ def trained(artifacts, tmp_path_factory) -> Callable[[str], Shop]:
         return replace(artifacts, folder=once(tmp_path_factory, f"trained-{name}", build))
 
     return get
+
+
+class WaitingCheckpoints(Checkpoints):
+    """Checkpoints that `save` waits for, so that it does not depend on the machine's speed which of them exist."""
+
+    def save(self, step: int, state: dict[str, Any], snapshot: Callable[[], dict[str, np.ndarray]]) -> None:
+        super().save(step, state, snapshot)
+        self.wait()
 
 
 class Stop(Exception):

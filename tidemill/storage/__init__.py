@@ -14,6 +14,7 @@ from tidemill.storage.files import (
     read_text,
     write_json,
     write_text,
+    writing,
 )
 from tidemill.storage.folders import (
     MANIFEST,
@@ -48,4 +49,5 @@ __all__ = [
     "upload_folder",
     "write_json",
     "write_text",
+    "writing",
 ]

@@ -1,7 +1,7 @@
 """Single files by URI: list, read and write them.
 
-`write_text` and `write_json` are atomic: a reader sees the old content or the new content, never a part of it. `gs://`
-goes through gcsfs, which honors `STORAGE_EMULATOR_HOST`.
+`write_text`, `write_json` and `writing` are atomic: a reader sees the old content or the new content, never a part of
+it. `gs://` goes through gcsfs, which honors `STORAGE_EMULATOR_HOST`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tidemill.storage.uris import local_path, with_scheme_of
 
 _GLOB_CHARS = "*?["
 _BLOCK_BYTES = 16 << 20
+_UPLOAD_BYTES = 32 << 20
 _COPY_BYTES = 4 << 20
 
 
@@ -144,6 +145,32 @@ def create_text(uri: str, text: str) -> None:
             file.write(text)
     else:
         google().pipe_file(uri, text.encode("utf-8"), mode="create")
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """Opens a file for writing bytes, which are uploaded while they are written. Creates the folders above it.
+
+    The file appears when the block ends. If the block raises, nothing is left.
+
+    Raises:
+        OSError: The file cannot be written. The error names the file.
+    """
+    if (path := local_path(uri)) is None:
+        file: Any = google().open(uri, "wb", block_size=_UPLOAD_BYTES)
+        try:
+            yield file
+            file.close()
+        finally:
+            # After an error, gcsfs must not complete the upload when the object is deleted. The store forgets it.
+            file.closed = True
+        return
+    try:
+        with _replacing(path) as partial, partial.open("wb") as stream:
+            yield stream
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

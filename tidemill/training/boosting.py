@@ -74,12 +74,17 @@ def fit_trees(model: GbdtModel, context: FitContext) -> int:
         seconds = max(time.monotonic() - started, 1e-9)
         history.add({"log_loss": metrics["training"]["log_loss"]}, metrics.get("valid", {}), seconds, rows / seconds)
         context.progress.rows(rows * done, rows * rounds, f"round {done}/{rounds}")
-        if resumable and not finished and (context.notice.received or context.checkpoints.due(done)):
-            text = join_models(resumed_text, booster.model_to_string())
-            context.checkpoints.save(
-                done, {"history": history.entries}, {"model": np.frombuffer(text.encode(), np.uint8)}
-            )
-        context.notice.check()
+        preempted = context.notice.received
+        if resumable and not finished and (preempted or context.checkpoints.due(done)):
+
+            def snapshot() -> dict[str, np.ndarray]:
+                text = join_models(resumed_text, booster.model_to_string())
+                return {"model": np.frombuffer(text.encode(), np.uint8)}
+
+            context.checkpoints.save(done, {"history": list(history.entries)}, snapshot)
+        if preempted:
+            context.checkpoints.wait()
+            context.notice.check()
     best = history.best(stopping.metric) if stopping else None
     whole = lightgbm.Booster(model_str=join_models(resumed_text, booster.model_to_string()))
     kept_rounds = min(done if best is None else best + 1, whole.current_iteration())

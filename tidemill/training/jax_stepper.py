@@ -122,7 +122,7 @@ class JaxStepper(Stepper):
             for name, group in self._variables.items()
             for variable, value in zip(group, self._values[name], strict=True)
         }
-        return [_to_host(values[id(variable)]) for variable in self._network.variables]
+        return _to_host([values[id(variable)] for variable in self._network.variables])
 
     def set_weights(self, weights: list[np.ndarray]) -> None:
         by_id = {id(v): weight for v, weight in zip(self._network.variables, weights, strict=True)}
@@ -130,7 +130,7 @@ class JaxStepper(Stepper):
             self._values[name] = self._place([by_id[id(variable)] for variable in group])
 
     def state(self) -> dict[str, list[np.ndarray]]:
-        optimizer = [_to_host(value) for value in jax.tree.leaves(self._optimizer_values())]
+        optimizer = _to_host(jax.tree.leaves(self._optimizer_values()))
         return {"weights": self.weights(), "optimizer": optimizer, "loss": [np.array(self.loss_sum())]}
 
     def restore(self, state: dict[str, list[np.ndarray]]) -> None:
@@ -235,9 +235,13 @@ class JaxStepper(Stepper):
             return call(trainable, values["other"], inputs, training=True, return_losses=True)
 
 
-def _to_host(value: jax.Array) -> np.ndarray:
-    """Copies a value to host memory. The next step reuses the value's own memory."""
-    return np.array(value.addressable_data(0))
+def _to_host(values: Sequence[jax.Array]) -> list[np.ndarray]:
+    """Copies values to host memory, all at once. The next step reuses the values' own memory."""
+    local = [value.addressable_data(0) for value in values]
+    for value in local:
+        value.copy_to_host_async()
+    # On the CPU, an array shares its value's memory.
+    return [np.array(value) if value.platform() == "cpu" else np.asarray(value) for value in local]
 
 
 def deduplicated(indices: jax.Array, values: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:

@@ -72,6 +72,7 @@ class _Trainer:
         seen: Number of rows of the epoch so far.
         seconds: Time spent on the epoch so far, also before an interruption.
         best: The weights of the best epoch, for early stopping.
+        valid_seconds: Time that measuring the valid split took last.
     """
 
     def __init__(self, stepper: Stepper, layout: Layout, context: FitContext, predict: Callable[[str], np.ndarray]):
@@ -84,6 +85,7 @@ class _Trainer:
         self.valid_labels = read_labels(context.data, "valid", layout.labels) if has_valid else np.empty(0)
         self.best: list[np.ndarray] = []
         self.epoch, self.batch, self.seen, self.seconds = 0, 0, 0, 0.0
+        self.valid_seconds = 0.0
 
     def done(self) -> bool:
         """Returns whether all epochs are finished or early stopping applies."""
@@ -114,28 +116,20 @@ class _Trainer:
                 self.context.progress.rows(min(self.batch * size, self.rows), self.rows, phase)
                 if self.batch % CHECK_STEPS == 0:
                     self.history.add_loss(self._steps, self._check_loss(phase))
-                due = self.batch < self.batches and self.context.checkpoints.due(self._steps)
-                if self.context.notice.received or due:
+                if self.batch < self.batches:
                     self.seconds = time.monotonic() - started
-                    self._checkpoint(phase)
-                    self.context.notice.check()
+                    self._checkpoint_if_due(phase)
         self.seconds = time.monotonic() - started
         loss = self._check_loss(phase)  # waits for the last step
         self.stepper.publish()
-        try:
-            valid = self._measure_valid() if len(self.valid_labels) else {}
-        except Preempted:
-            self._checkpoint(phase)
-            raise
+        valid = self._measure_valid(phase) if len(self.valid_labels) else {}
         share = timed.seconds / max(time.monotonic() - resumed, 1e-9)
         self.history.add({"log_loss": loss}, valid, self.seconds, self.seen / self.seconds, share)
         if self.stopping and self.history.best(self.stopping.metric) == self.epoch:
             self.best = self.stepper.weights()
         self.epoch, self.batch, self.seen, self.seconds = self.epoch + 1, 0, 0, 0.0
         self.stepper.reset()
-        if self.context.notice.received or self.context.checkpoints.due(self._steps):
-            self._checkpoint(phase)
-            self.context.notice.check()
+        self._checkpoint_if_due(phase)
 
     def finish(self) -> int:
         """Publishes the best weights and returns the number of epochs that they have seen."""
@@ -160,15 +154,42 @@ class _Trainer:
         self.history.restore(state["history"])
         self.context.progress.phase(f"resumes at epoch {self.epoch + 1}, batch {self.batch + 1}")
 
-    def _measure_valid(self) -> dict[str, float]:
-        return measure_labels(self.layout.labels, self.valid_labels, self.predict("valid"))
+    def _measure_valid(self, phase: str) -> dict[str, float]:
+        # No checkpoint can be taken while it measures.
+        self._checkpoint_if_due(phase, ahead=self.valid_seconds)
+        started = time.monotonic()
+        try:
+            scores = self.predict("valid")
+        except Preempted:
+            self._checkpoint(phase)
+            self.context.checkpoints.wait()
+            raise
+        self.valid_seconds = time.monotonic() - started
+        return measure_labels(self.layout.labels, self.valid_labels, scores)
+
+    def _checkpoint_if_due(self, phase: str, ahead: float = 0.0) -> None:
+        """Starts to write a checkpoint if one is due. On SIGTERM, waits until it is complete and stops."""
+        preempted = self.context.notice.received
+        if preempted or self.context.checkpoints.due(self._position, ahead):
+            self._checkpoint(phase)
+        if preempted:
+            self.context.checkpoints.wait()
+            self.context.notice.check()
 
     def _checkpoint(self, phase: str) -> None:
         self._check_loss(phase)
-        groups = self.stepper.state() | {_BEST: self.best}
-        arrays = {f"{name}/{i}": value for name, group in groups.items() for i, value in enumerate(group)}
         position = {"epoch": self.epoch, "batch": self.batch, "seen": self.seen, "seconds": self.seconds}
-        self.context.checkpoints.save(self._steps, position | {"history": self.history.entries}, arrays)
+        state = position | {"history": list(self.history.entries)}
+        self.context.checkpoints.save(self._position, state, self._snapshot)
+
+    def _snapshot(self) -> dict[str, np.ndarray]:
+        groups = self.stepper.state() | {_BEST: self.best}
+        return {f"{name}/{i}": value for name, group in groups.items() for i, value in enumerate(group)}
+
+    @property
+    def _position(self) -> int:
+        """A number that grows with each step and each pass over the valid split."""
+        return self.epoch * (self.batches + 1) + self.batch
 
     @property
     def _steps(self) -> int:

@@ -79,7 +79,10 @@ class Stepper(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> dict[str, list[np.ndarray]]:
-        """Returns copies of everything that the next steps depend on, except their rows, by name."""
+        """Returns copies of everything that the next steps depend on, except their rows, by name.
+
+        They are in host memory. The training waits for this, so it copies once.
+        """
 
     @abc.abstractmethod
     def restore(self, state: dict[str, list[np.ndarray]]) -> None:

@@ -77,14 +77,14 @@ class TensorFlowStepper(Stepper):
         """Does nothing: the steps change the network's own variables."""
 
     def weights(self) -> list[np.ndarray]:
-        return [variable.numpy() for variable in self._weights]
+        return [_to_host(variable) for variable in self._weights]
 
     def set_weights(self, weights: list[np.ndarray]) -> None:
         for variable, value in zip(self._weights, weights, strict=True):
             variable.assign(value)
 
     def state(self) -> dict[str, list[np.ndarray]]:
-        return {name: [variable.numpy() for variable in group] for name, group in self._state().items()}
+        return {name: [_to_host(variable) for variable in group] for name, group in self._state().items()}
 
     def restore(self, state: dict[str, list[np.ndarray]]) -> None:
         for name, group in self._state().items():
@@ -155,6 +155,14 @@ class TensorFlowStepper(Stepper):
             indices = tf.concat([tf.reshape(row_indices[i], [-1]) for i in calls], axis=0)
             gradients.append(tf.IndexedSlices(values, indices, tf.shape(variable)))
         return loss, gradients
+
+
+def _to_host(variable: tf.Variable) -> np.ndarray:
+    """Copies a variable to host memory. Later steps do not change the copy.
+
+    Reading copies a table, and for other variables, the next update changes a copy. `numpy()` would copy once more.
+    """
+    return np.asarray(variable.read_value())
 
 
 class Updates:

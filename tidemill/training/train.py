@@ -35,6 +35,8 @@ from tidemill.transform.graph import TransformGraph
 
 SLOW_INPUT = 0.1
 """Share of the time spent waiting for rows from which the step logs a hint."""
+BLOCKED_SHARE = 0.05
+"""Share of the time spent copying checkpoints from which the step logs a hint."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class TrainSummary:
         epochs: Number of epochs or boosting rounds that the model keeps.
         rows_per_second: Rows of train per second, times the epochs or rounds; measuring metrics is not counted.
         input_share: Share of the training time spent waiting for rows. None for gradient boosting.
+        checkpoint_blocked_share: Share of the training time in this process in which training waited for checkpoints.
         fingerprint: Fingerprint of the weights. Models with equal fingerprints return equal scores.
     """
 
@@ -57,6 +60,7 @@ class TrainSummary:
     epochs: int
     rows_per_second: float
     input_share: float | None
+    checkpoint_blocked_share: float
     fingerprint: str
 
 
@@ -93,6 +97,7 @@ def train(
     fitted = new_model(spec.model, Layout.of(data.metadata["features"], spec.labels))
     facts: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(checkpoints)  # which are removed when the model is complete
         fit_data = data
         if spec.fold is not None:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-fold-"))
@@ -103,6 +108,7 @@ def train(
         with contextlib.closing(history), preemption_notice() as notice:
             context = FitContext(fit_data, spec.training, history, checkpoints, progress, notice, graph)
             kept = fit(fitted, context)
+            blocked = checkpoints.blocked_share()
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {
@@ -129,14 +135,13 @@ def train(
             _write_out_of_fold(spec.fold, spec.labels, fitted, raw, fit_data, folder)
             facts["fold"] = [spec.fold.index, spec.fold.of]
         export_checked(fitted, graph, raw, data, folder, progress)
-    checkpoints.remove()
     seconds = sum(entry["seconds"] for entry in history.entries)
     speed = len(history.entries) * fit_data.rows("train") / max(seconds, 1e-3)
     share = history.input_share()
-    if share is not None and share > SLOW_INPUT:
-        hint = "request more CPU for the step (compute.train.cpu), or use a larger training.batch_size"
-        progress.phase(f"{share:.0%} of the time was spent waiting for rows: {hint}")
-    return TrainSummary(fitted.family, fitted.name, valid, kept, round(speed, 1), share, facts["model_fingerprint"])
+    _report_waiting(share, blocked, checkpoints.write_seconds, spec.training, progress)
+    return TrainSummary(
+        fitted.family, fitted.name, valid, kept, round(speed, 1), share, blocked, facts["model_fingerprint"]
+    )
 
 
 def fit(model: Model, context: FitContext) -> int:
@@ -176,6 +181,21 @@ def _live_logs(spec: TrainSpec, root: str, key: str) -> str:
     """Returns the folder of TensorBoard's live logs. The folders of one experiment have a common parent."""
     member = spec.model.name if spec.fold is None else f"{spec.model.name}-fold-{spec.fold.index}"
     return storage.join(root, LOGS, spec.experiment, member, key[:8])
+
+
+def _report_waiting(
+    input_share: float | None, blocked_share: float, write_seconds: float, training: Training, progress: Progress
+) -> None:
+    """Logs a hint if training waited long for rows or for checkpoints, or if a checkpoint was written for long."""
+    if input_share is not None and input_share > SLOW_INPUT:
+        hint = "request more CPU for the step (compute.train.cpu), or use a larger training.batch_size"
+        progress.phase(f"{input_share:.0%} of the time was spent waiting for rows: {hint}")
+    if blocked_share > BLOCKED_SHARE:
+        hint = "use a larger training.checkpoint_seconds"
+        progress.phase(f"{blocked_share:.0%} of the time was spent copying checkpoints: {hint}")
+    if write_seconds > training.checkpoint_seconds:
+        got = f"writing a checkpoint took up to {write_seconds:.0f} seconds"
+        progress.phase(f"{got}: they were further apart than training.checkpoint_seconds")
 
 
 def _check(spec: TrainSpec, data: Dataset, raw: Dataset, graph: TransformGraph) -> None:
