@@ -6,11 +6,25 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOT ?= .tidemill
 
-.PHONY: demo test-fast test test-all coverage lint format compile lock clean
+# Of `make images`: which images, their registry (with a slash at the end) and their tag.
+IMAGES ?= cpu gpu
+REGISTRY ?=
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tidemill/version.py)
+TAG ?= $(VERSION)
+COMMIT := $(shell git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null || echo unknown)
+
+.PHONY: demo images test-fast test test-all coverage lint format compile lock clean
 
 demo: $(READY)  ## Trains, evaluates and publishes a model of real flights, and predicts a batch with it.
 	$(BIN)/tidemill run examples/flights/experiment.yaml --root $(ROOT)
 	$(BIN)/tidemill run examples/flights/experiment.yaml --root $(ROOT) --pipeline batch_predict
+
+images: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null)
+images: $(IMAGES:%=image-%)  ## Builds the images that the steps run in.
+
+image-%:
+	docker build --file images/$*/Dockerfile --tag $(REGISTRY)tidemill-python-$*:$(TAG) \
+	  --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) .
 
 test-fast: $(READY)  ## The tests that need no framework and no other process: below two minutes.
 	$(BIN)/python -m pytest -m "unit and not full"
@@ -44,8 +58,14 @@ format: $(READY)
 compile: $(READY)  ## Writes the compiled YAMLs and the generated tables of the READMEs.
 	$(BIN)/tidemill compile
 
-lock: $(READY)  ## Resolves setup.cfg anew into requirements.lock.
+lock: $(READY)  ## Resolves setup.cfg anew into requirements.lock, and the images' part of it into theirs.
 	$(BIN)/uv pip compile setup.cfg --all-extras --no-header --no-emit-index-url --no-annotate --python-version 3.11 --output-file requirements.lock
+	for image in cpu gpu; do \
+	  $(BIN)/uv pip compile setup.cfg images/$$image/requirements.in --override images/$$image/overrides.txt \
+	    --constraint requirements.lock --extra steps --extra beam --extra jax --extra examples \
+	    --no-header --no-emit-index-url --no-annotate --python-version 3.11 \
+	    --output-file images/$$image/requirements.lock || exit 1; \
+	done
 
 $(READY): requirements.lock setup.cfg setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

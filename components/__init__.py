@@ -3,7 +3,6 @@
 A component reads its parameters and paths, calls one function of the library and logs what the UI shows.
 """
 
-import os
+from tidemill.version import CPU_IMAGE, GPU_IMAGE
 
-CPU_IMAGE = os.environ.get("TIDEMILL_CPU_IMAGE", "tidemill-python-cpu:0.1.0")
-GPU_IMAGE = os.environ.get("TIDEMILL_GPU_IMAGE", "tidemill-python-gpu:0.1.0")
+__all__ = ["CPU_IMAGE", "GPU_IMAGE"]

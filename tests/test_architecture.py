@@ -23,7 +23,7 @@ LAYERS = [
     "models",
     "artifacts duckdb_session",
     "frames runtime section storage",
-    "auc_and_log_loss cpus errors fingerprint metric_definitions",
+    "auc_and_log_loss cpus distributions errors fingerprint metric_definitions",
     "error_codes version",
 ]
 """From the top down. A module imports only from lower layers and from its own package; what stands on one line is

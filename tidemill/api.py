@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -20,10 +20,13 @@ from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, load
 from tidemill.local import definitions
+from tidemill.local.container_mounts import experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
+from tidemill.local.images import named_images
 from tidemill.local.run_checks import check_files, check_packages, root_folder
 from tidemill.local.run_display import Lines
 from tidemill.local.run_record import Run
+from tidemill.local.step_containers import ContainerSettings
 from tidemill.local.step_states import Steps
 
 if TYPE_CHECKING:
@@ -227,6 +230,10 @@ def run(
     root: str | Path = DEFAULT_ROOT,
     pipeline: str = "train",
     parameters: Mapping[str, Any] | None = None,
+    runner: Literal["subprocess", "docker"] = "subprocess",
+    images: str | None = None,
+    tag: str | None = None,
+    cpu_only: bool = False,
     use_cache: bool = True,
     show_progress: bool = True,
 ) -> FinishedRun:
@@ -237,6 +244,11 @@ def run(
         root: Folder of artifacts, runs and published models. Defaults to `.tidemill`.
         pipeline: `train`, `cross_validate` or `batch_predict`. Defaults to `train`.
         parameters: Further parameters of the pipeline by name. Defaults to none.
+        runner: `subprocess` runs the steps with the installed packages, `docker` each in a container of its image.
+            Defaults to `subprocess`.
+        images: With `docker`: registry of the images. Defaults to none.
+        tag: With `docker`: tag of the images. Defaults to this version.
+        cpu_only: With `docker`: whether all steps run in the CPU image. Defaults to False.
         use_cache: Whether steps reuse the results of earlier runs. Defaults to True.
         show_progress: Whether to print a line when a step starts or ends. Defaults to True.
 
@@ -254,9 +266,14 @@ def run(
     file = "" if isinstance(experiment, Experiment) else str(Path(experiment).absolute())
     loaded = experiment if isinstance(experiment, Experiment) else load(experiment)
     folder = root_folder(root, "root")
-    check_packages()
     check_files(loaded)
     values = {name: v if isinstance(v, str) else json.dumps(v) for name, v in (parameters or {}).items()}
+    containers = None
+    if runner == "docker":
+        mounts = experiment_mounts(loaded, values.get("output", ""))
+        containers = ContainerSettings(named_images(images, tag, cpu_only=cpu_only), tuple(mounts))
+    else:
+        check_packages()
     with contextlib.ExitStack() as stack:
 
         def on_start(_: Run, steps: Steps) -> None:
@@ -270,6 +287,7 @@ def run(
                 experiment=loaded.name,
                 file=file,
                 root=folder,
+                containers=containers,
                 use_cache=use_cache,
                 on_start=on_start,
             )

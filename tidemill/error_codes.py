@@ -348,6 +348,28 @@ class Code(enum.Enum):
         example="/data: got a root that run 20261129-094512 is using; wait for it, or give another --root.",
         remedy="Wait for the other run, or use another `--root`.",
     )
+    NO_ENGINE = Explanation(
+        "no-engine",
+        summary="The steps cannot run in containers, because Docker is not installed, not running or set up wrongly.",
+        cause="`tidemill run --runner docker` was called on a machine without a running Docker engine.",
+        example=(
+            "docker: got no such command; install Docker, or leave out the runner, so that the steps run in processes."
+        ),
+        remedy="Start the engine, so that `docker info` answers, or leave out `--runner docker`.",
+    )
+    MISSING_IMAGE = Explanation(
+        "missing-image",
+        summary="The Docker engine does not have the image of a step.",
+        cause=(
+            "The images were not built on this machine or pulled to it, or `--images` and `--tag` name others. The GPU "
+            "image is missing on a machine that has built only the CPU image."
+        ),
+        example=(
+            "docker: got no image 'tidemill-python-cpu:0.1.0'; build it with `make images`, get it with `docker pull`, "
+            "or name another one with --images and --tag."
+        ),
+        remedy="Build or pull the image. `--cpu-only` runs all steps in the CPU image.",
+    )
 
     @property
     def code(self) -> str:

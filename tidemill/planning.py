@@ -7,6 +7,7 @@ by content. The planner of each step is in `tidemill.steps`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from tidemill.experiment.source import Source
 from tidemill.models import parse_config
 from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
+from tidemill.runtime import CPU_ONLY
 from tidemill.steps import ensemble, evaluate, ingest, predict, preprocess, publish, train, validate
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext
 from tidemill.steps.core.spec import StepSpec
@@ -149,8 +151,10 @@ def placement(resources: Resources) -> dict[str, Any]:
         `cpu`, `memory`, `accelerator_type` (the resource's name) and `accelerator_count` as texts; `node_selector`,
         GKE's labels for the accelerator's type and for spot nodes; `tolerations` of GKE's taint on spot nodes.
     """
+    # Set by `tidemill compile --cpu-only`, whose pipelines ask for no GPU whatever the experiment says.
+    gpus = 0 if os.environ.get(CPU_ONLY) else resources.gpu
     selector = {}
-    if resources.gpu and resources.gpu_type:
+    if gpus and resources.gpu_type:
         selector[_GKE_ACCELERATOR] = resources.gpu_type
     tolerations = []
     if resources.spot:
@@ -160,7 +164,7 @@ def placement(resources: Resources) -> dict[str, Any]:
         "cpu": resources.cpu,
         "memory": resources.memory,
         "accelerator_type": ACCELERATOR,
-        "accelerator_count": str(resources.gpu),
+        "accelerator_count": str(gpus),
         "node_selector": selector,
         "tolerations": tolerations,
     }

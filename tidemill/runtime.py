@@ -19,6 +19,8 @@ from tidemill.errors import EXIT_CODE, TidemillError, from_system_error
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
 RUN_PID = "TIDEMILL_RUN_PID"
+CPU_ONLY = "TIDEMILL_CPU_ONLY"
+"""Environment variable of planning steps in a pipeline whose steps all run in the CPU image."""
 PREEMPTED_EXIT_CODE = 128 + signal.SIGTERM
 """Exit code of a step that SIGTERM ended and that can resume, by the convention of shells."""
 _PR_SET_PDEATHSIG = 1

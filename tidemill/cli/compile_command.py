@@ -8,13 +8,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tidemill.cli import readme_tables, reference_pages
+from tidemill.cli import image_options, readme_tables, reference_pages
 from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.local.definitions import Definition, definitions
 
 
 def compile_all(args: argparse.Namespace) -> int:
     """Writes the compiled YAMLs, the tables of the READMEs and the generated pages of `docs/`, or checks them."""
+    if args.output or image_options.given(args):
+        return _compile_to(args)
     files = {path: text for definition in _chosen(args.names) for path, text in _files(definition).items()}
     if not args.names:
         files |= _lists(definitions()) | reference_pages.pages()
@@ -29,6 +31,26 @@ def compile_all(args: argparse.Namespace) -> int:
         return 1
     if not stale:
         print("everything is current")
+    return 0
+
+
+def _compile_to(args: argparse.Namespace) -> int:
+    """Writes the YAMLs with other images into a folder of the user's."""
+    options = image_options.given(args)
+    if not args.output:
+        want = "add --output DIR; the YAMLs of the repository name the images of the released version"
+        raise TidemillError(Code.INVALID_VALUE, options[0], "no folder to write to", want)
+    if args.check:
+        raise TidemillError(Code.INVALID_VALUE, "--check", "--output", "give one of the two")
+    images = image_options.images(args)
+    for definition in _chosen(args.names):
+        path = Path(args.output, *definition.package.split(".")[1:], f"{definition.name}.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        definition.compile(path)
+        images.write_into(path)
+        print(f"written: {_shown(path)}")
+    for name in images.used():
+        print(f"image: {name}")
     return 0
 
 

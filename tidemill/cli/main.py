@@ -106,6 +106,13 @@ def _add_run(commands: _Commands) -> None:
         default=[],
         help="a parameter of the pipeline; repeat the option for several",
     )
+    parser.add_argument(
+        "--runner",
+        choices=["subprocess", "docker"],
+        default="subprocess",
+        help="run each step in a process with the installed packages (the default), or in a container of its image",
+    )
+    _add_images(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step again")
     parser.add_argument("--plain", action="store_true", help="print one line per event, as without a terminal")
 
@@ -142,6 +149,27 @@ def _add_compile(commands: _Commands) -> None:
     parser = _add(commands, "compile", "compile_command:compile_all", text)
     parser.add_argument("names", metavar="NAME", nargs="*", help="components or pipelines; defaults to all, and docs/")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 and name what is not current")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="write only the YAMLs, to DIR/components and DIR/pipelines, with the images that the options below name",
+    )
+    _add_images(parser)
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("images", "Without these options: the images of this version, without registry.")
+    group.add_argument("--images", metavar="REGISTRY", help="registry and folder of the images")
+    group.add_argument("--tag", metavar="TAG", help="tag of the images; defaults to this version")
+    group.add_argument(
+        "--digest",
+        metavar="IMAGE=DIGEST",
+        action="append",
+        default=[],
+        help="cpu=sha256:… or gpu=sha256:…; defaults to those of images that this machine pushed or pulled",
+    )
+    group.add_argument("--cpu-only", action="store_true", help="run all steps in the CPU image, and ask for no GPU")
 
 
 def _add_root(parser: argparse.ArgumentParser) -> None:

@@ -12,14 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tidemill.cli import image_options
 from tidemill.errors import EXIT_CODE, Code, TidemillError
-from tidemill.experiment import dump, load
+from tidemill.experiment import Experiment, dump, load
 from tidemill.local import definitions
+from tidemill.local.container_mounts import experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
 from tidemill.local.run_checks import check_files, check_packages, root_folder
 from tidemill.local.run_display import Lines, LiveTable, duration
 from tidemill.local.run_outputs import MemberResult, RunOutputs
 from tidemill.local.run_record import Run
+from tidemill.local.step_containers import ContainerSettings
 from tidemill.local.step_states import Step, Steps
 
 _LOG_LINES = 20
@@ -30,10 +33,10 @@ _METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
 def run(args: argparse.Namespace) -> int:
     """Runs a pipeline, shows its progress, and prints the metrics and the paths of the results."""
     started = time.monotonic()
-    experiment, root = load(args.file), root_folder(args.root)
-    check_packages()
+    experiment, root, params = load(args.file), root_folder(args.root), _params(args.param)
     check_files(experiment)
-    arguments = {"experiment": dump(experiment), "root": str(root), **_params(args.param)}
+    containers = _containers(args, experiment, params)
+    arguments = {"experiment": dump(experiment), "root": str(root), **params}
     console = Console()
     display = LiveTable(console) if console.is_terminal and not args.plain else Lines(console)
     with contextlib.ExitStack() as stack:
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
                 experiment=experiment.name,
                 file=str(Path(args.file).absolute()),
                 root=root,
+                containers=containers,
                 use_cache=not args.no_cache,
                 on_start=on_start,
             )
@@ -76,6 +80,17 @@ def metrics_table(members: list[MemberResult]) -> str:
     lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows]
     lines += [f"{member.name}: {reason}" for member in members if not member.blessed for reason in member.gate_texts]
     return "\n".join(lines)
+
+
+def _containers(args: argparse.Namespace, experiment: Experiment, params: dict[str, str]) -> ContainerSettings | None:
+    if args.runner == "subprocess":
+        if options := image_options.given(args):
+            want = "add --runner docker; in processes, the steps run with the installed packages"
+            raise TidemillError(Code.INVALID_VALUE, options[0], "a run without containers", want)
+        check_packages()
+        return None
+    mounts = experiment_mounts(experiment, params.get("output", ""))
+    return ContainerSettings(image_options.images(args), tuple(mounts))
 
 
 def _params(texts: list[str]) -> dict[str, str]:

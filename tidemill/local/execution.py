@@ -23,6 +23,7 @@ from tidemill.local.definitions import Definition
 from tidemill.local.pipeline_runner import PipelineRunner
 from tidemill.local.run_outputs import RunOutputs, collect_outputs
 from tidemill.local.run_record import Run
+from tidemill.local.step_containers import ContainerSettings
 from tidemill.local.step_keys import StepKey, previous, reasons
 from tidemill.local.step_states import Step, Steps
 
@@ -69,6 +70,7 @@ def run_pipeline(
     experiment: str,
     file: str,
     root: Path,
+    containers: ContainerSettings | None = None,
     use_cache: bool = True,
     on_start: Callable[[Run, Steps], None] | None = None,
     on_change: Callable[[Step], None] | None = None,
@@ -82,6 +84,7 @@ def run_pipeline(
         experiment: The experiment's name, for the record.
         file: The experiment file, for the record.
         root: Folder of artifacts, cache, runs and models.
+        containers: Runs each step in a container of its image. Defaults to none: in processes of this machine.
         use_cache: Whether results of earlier runs are used.
         on_start: Called with the run and its steps before the first step starts.
         on_change: Called after each change of a step's state, from the thread that the step runs on.
@@ -90,7 +93,8 @@ def run_pipeline(
         The run, its steps and its outputs. A failed step does not raise.
 
     Raises:
-        TidemillError: `root-busy`, or `unknown-key` and `invalid-value` for the arguments.
+        TidemillError: `root-busy`, `unknown-key` and `invalid-value` for the arguments, or `no-engine` and
+            `missing-image` for the containers.
         Stopped: SIGINT or SIGTERM was received; the steps have been killed.
     """
     root = root.absolute()
@@ -105,6 +109,8 @@ def run_pipeline(
         _remove_left_over(root)
         compiled = run.folder / "pipeline.yaml"
         source.compile(compiled)
+        if containers:
+            containers.images.write_into(compiled)
         pipeline_spec = next(yaml.load_all(compiled.read_text(encoding="utf-8"), Loader=_fast_loader()))
         values = typed_arguments(pipeline_spec, arguments)
         steps = Steps(pipeline_spec, run.folder / "steps")
@@ -122,9 +128,13 @@ def run_pipeline(
             step.reasons = reasons(key, before, state, use_cache=use_cache)
 
         log, temporary = run.folder / "kfp.log", Path(run.temporary)
-        runner = PipelineRunner(steps, root, log, temporary, use_cache=use_cache, on_key=on_key)
+        in_containers = None if containers is None else containers.start(pipeline_spec, root, temporary)
+        runner = PipelineRunner(
+            steps, root, log, temporary, containers=in_containers, use_cache=use_cache, on_key=on_key
+        )
         try:
-            _run_unless_stopped(runner, compiled, pipeline_spec, values)
+            with contextlib.nullcontext() if in_containers is None else in_containers.watched():
+                _run_unless_stopped(runner, compiled, pipeline_spec, values)
         except Stopped:
             run_record.finish_run(run, run_record.STOPPED)
             raise
@@ -185,7 +195,7 @@ def _run_unless_stopped(runner: PipelineRunner, compiled: Path, pipeline_spec: d
         future = pool.submit(runner.run, compiled, pipeline_spec, values)
         while not concurrent.futures.wait([future], timeout=_POLL_S).done:
             if received:
-                runner.processes.stop()
+                runner.stop()
         future.result()
     if received:
         raise Stopped(received[0])

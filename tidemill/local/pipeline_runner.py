@@ -7,14 +7,15 @@ while a pipeline runs. All such knowledge about kfp is here; `check_kfp` compare
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import json
 import logging
 import os
 import shlex
 import threading
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,22 @@ import tidemill.runtime
 from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.local import fork_server
+from tidemill.local.run_logging import logging_to
+from tidemill.local.step_containers import StepContainers
 from tidemill.local.step_keys import StepKey, step_key
 from tidemill.local.step_processes import StepProcesses
-from tidemill.local.step_states import State, Step, Steps, iteration_label
+from tidemill.local.step_states import State, Step, Steps, iteration_label, loop_items
 from tidemill.steps import step_codes
 
 _TASK_ARGUMENTS = (
     "task_name task_spec pipeline_resource_name components executors io_store pipeline_root runner"
     " unique_pipeline_id fail_stack"
 )
+_HANDLER_ARGUMENTS = "image full_command pipeline_root runner env_vars"
 _EXPECTED = [
     (task_executor, "execute_single_task", _TASK_ARGUMENTS),
     (subprocess_task_handler, "run_local_subprocess", "full_command env_vars"),
+    (subprocess_task_handler.SubprocessTaskHandler, "__init__", f"self {_HANDLER_ARGUMENTS}"),
     (subprocess_task_handler, "replace_python_executable", "full_command new_executable"),
     (logging_utils, "local_logger_context", ""),
     (logging_utils, "indented_print", "num_spaces"),
@@ -79,6 +84,7 @@ class PipelineRunner:
         root: Folder below which artifacts (`artifacts/`) and the cache (`cache/`) are kept.
         log: File for log records of kfp and other libraries.
         temporary: Folder for temporary files of kfp and of the steps.
+        containers: Runs each step in a container of its image. Defaults to none: in processes of this machine.
         use_cache: Whether finished steps of earlier runs are used. Results are put into the cache in any case.
         on_key: Called with each cacheable step and its key before the step is looked up in the cache.
     """
@@ -90,11 +96,13 @@ class PipelineRunner:
         log: Path,
         temporary: Path,
         *,
+        containers: StepContainers | None = None,
         use_cache: bool = True,
         on_key: Callable[[Step, StepKey], None] | None = None,
     ):
         check_kfp()
         self.processes = StepProcesses()
+        self.containers = containers
         self._steps = steps
         self._root = root
         self._log = log
@@ -113,8 +121,8 @@ class PipelineRunner:
             pipeline_spec: The same, read.
             arguments: Values of the pipeline's parameters.
         """
-        self._loop_items = list(_loop_items(pipeline_spec))
-        with _logging_to(self._log), self._hooks():
+        self._loop_items = list(loop_items(pipeline_spec))
+        with logging_to(self._log), self._hooks():
             self._configure()
             component = kfp.components.load_component_from_file(str(pipeline))
             try:
@@ -122,6 +130,15 @@ class PipelineRunner:
             finally:
                 config.LocalExecutionConfig.instance = None
                 self._steps.close()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return (self.containers or self.processes).stopped
+
+    def stop(self) -> None:
+        """Kills the running steps. No step starts afterwards."""
+        (self.containers or self.processes).stop()
 
     def _configure(self) -> None:
         local.init(
@@ -140,6 +157,7 @@ class PipelineRunner:
             (task_executor, "execute_single_task", self._task(task_executor.execute_single_task)),
             (subprocess_task_handler, "run_local_subprocess", self._process),
             (subprocess_task_handler, "replace_python_executable", _replace_python),
+            *self._container_hooks(),
             (cache.LocalCache, "get", self._cached(cache.LocalCache.get)),
             (cache.LocalCache, "compute_key", self._compute_key(cache.LocalCache.compute_key)),
             # These three change the root logger and `print` for all threads.
@@ -152,6 +170,11 @@ class PipelineRunner:
                 stack.callback(setattr, owner, name, getattr(owner, name))
                 setattr(owner, name, replacement)
             yield
+
+    def _container_hooks(self) -> list[tuple[object, str, object]]:
+        if self.containers is None:
+            return []
+        return [(subprocess_task_handler, "SubprocessTaskHandler", functools.partial(_ContainerTask, self._process))]
 
     def _task(self, execute: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps kfp's `execute_single_task` (cache look-up, run, outputs), so that `Steps` follows the task."""
@@ -167,7 +190,7 @@ class PipelineRunner:
                 logging.exception("task %s", task["task_name"])
                 self._steps.end(step, State.FAILED, self._written(), _as_error(error))
                 return {}, status.Status.FAILURE
-            if ended != status.Status.SUCCESS and self.processes.stopped:
+            if ended != status.Status.SUCCESS and self.stopped:
                 self._steps.end(step, State.STOPPED)
             elif ended != status.Status.SUCCESS:
                 self._steps.end(step, State.FAILED, self._written(), _read_error(step, self._current.exit_code))
@@ -179,20 +202,21 @@ class PipelineRunner:
 
         return run
 
-    def _process(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+    def _process(self, full_command: list[str], env_vars: dict[str, str] | None = None, image: str = "") -> int:
         """Runs a step's command, in the place of kfp's `run_local_subprocess`. Returns the exit code."""
         step = self._current.step
         self._current.command = full_command
         env = {
-            **os.environ,
-            "PYTHONUNBUFFERED": "1",
-            "TMPDIR": str(self._temporary),
             **(env_vars or {}),
-            tidemill.runtime.RUN_PID: str(os.getpid()),
             tidemill.runtime.PROGRESS_FILE: str(step.progress_file),
             tidemill.runtime.ERROR_FILE: str(step.error_file),
         }
         self._steps.mark_running(step)
+        if self.containers is not None:
+            self._current.exit_code = self.containers.run(image, full_command, env, step.log, component=step.component)
+            return self._current.exit_code
+        own = {"PYTHONUNBUFFERED": "1", "TMPDIR": str(self._temporary)}
+        env = {**os.environ, **own, **env, tidemill.runtime.RUN_PID: str(os.getpid())}
         server = self._fork_server(step, full_command, env)
         self._current.exit_code = self.processes.run(full_command, env, step.log, name=step.name, server=server)
         return self._current.exit_code
@@ -258,6 +282,22 @@ class PipelineRunner:
                 kind = declared["type"].get("schemaTitle", "")
                 written[name] = {"uri": declared["uri"], "type": kind, "metadata": {}}
         return written
+
+
+@dataclass(frozen=True)
+class _ContainerTask:
+    """A task that runs in a container, in the place of kfp's `SubprocessTaskHandler`."""
+
+    process: Callable[..., int]
+    image: str
+    full_command: list[str]
+    pipeline_root: str
+    runner: local.SubprocessRunner
+    env_vars: dict[str, str] | None = None
+
+    def run(self) -> status.Status:
+        code = self.process(self.full_command, self.env_vars, self.image)
+        return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
 
 
 def without_resources(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -350,33 +390,3 @@ def _as_error(error: Exception) -> dict:
     if isinstance(error, TidemillError):
         return error.to_dict()
     return {"code": None, "message": f"{type(error).__name__}: {error}", "details": {}}
-
-
-def _loop_items(pipeline_spec: dict) -> Iterator[str]:
-    """Yields the names under which loops pass on their items, outer loops first."""
-    dags = [pipeline_spec["root"]["dag"], *(c["dag"] for c in pipeline_spec["components"].values() if "dag" in c)]
-    for dag in dags:
-        for task in dag.get("tasks", {}).values():
-            if iterator := task.get("parameterIterator"):
-                yield iterator["itemInput"]
-
-
-@contextlib.contextmanager
-def _logging_to(file: Path) -> Iterator[None]:
-    """Sends log records and warnings of all libraries to a file for the time of the run."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        logging.captureWarnings(True)
-        try:
-            yield
-        finally:
-            logging.captureWarnings(False)
-            root.handlers[:] = handlers
-            root.setLevel(level)
-            handler.close()

@@ -220,6 +220,15 @@ def iteration_label(item: object) -> str | None:
     return None if isinstance(item, list | None) else _UNSAFE.sub("-", str(item))[:_MAX_LABEL]
 
 
+def loop_items(pipeline_spec: dict) -> Iterator[str]:
+    """Yields the names under which loops pass on their items, outer loops first."""
+    dags = [pipeline_spec["root"]["dag"], *(c["dag"] for c in pipeline_spec["components"].values() if "dag" in c)]
+    for dag in dags:
+        for task in dag.get("tasks", {}).values():
+            if iterator := task.get("parameterIterator"):
+                yield iterator["itemInput"]
+
+
 def _tasks(pipeline_spec: dict, dag: dict) -> Iterator[tuple[str, bool, str]]:
     """Yields the name of each task of a DAG and its nested DAGs, whether it is cached, and its function, in the order
     in which they run.

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from tidemill import fingerprint, storage
+from tidemill.distributions import installed_version
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -129,7 +129,7 @@ def _versions() -> dict[str, str]:
     code = fingerprint.of_json(
         [[p.relative_to(root).as_posix(), fingerprint.of_file(p)] for p in sorted(root.rglob("*.py"))]
     )
-    return {"transform": code} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"transform": code} | {name: installed_version(name) for name in _PACKAGES}
 
 
 def _is_whole(entry: Path) -> bool:

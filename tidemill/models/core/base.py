@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from tidemill.artifacts.examples import Dataset
+from tidemill.distributions import installed_version
 from tidemill.models.core.family import Family
 from tidemill.models.core.inputs import Layout, Rows, batches_in_order
 
@@ -61,7 +61,7 @@ class Model(abc.ABC):
     @classmethod
     def versions(cls) -> dict[str, str]:
         """Returns the versions of the libraries that decide the result."""
-        return {name: importlib.metadata.version(name) for name in cls.libraries}
+        return {name: installed_version(name) for name in cls.libraries}
 
     @abc.abstractmethod
     def predict_rows(self, rows: Rows) -> np.ndarray:

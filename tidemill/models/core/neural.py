@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +12,7 @@ import numpy as np
 
 from tidemill import fingerprint
 from tidemill.artifacts.model import KERAS_WEIGHTS
+from tidemill.distributions import installed_version
 from tidemill.models.core import backend
 from tidemill.models.core.base import Model
 from tidemill.models.core.family import Network
@@ -65,7 +65,7 @@ class NeuralModel(Model):
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        return super().versions() | {name: importlib.metadata.version(name) for name in backend.distributions()}
+        return super().versions() | {name: installed_version(name) for name in backend.distributions()}
 
     def facts(self) -> dict[str, Any]:
         return self.fit_facts

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 from dataclasses import dataclass
 from typing import Any
 
 from tidemill import fingerprint
+from tidemill.distributions import installed_version
 from tidemill.section import Section
 from tidemill.steps.core import import_graph
 
@@ -63,10 +63,9 @@ class StepCode:
         return {name: version for name, version in versions.items() if version is not None}
 
 
-@functools.cache
 def _version(distribution: str) -> str | None:
-    """Returns the version of an installed distribution, or None. Reading it parses the whole metadata: cached."""
+    """Returns the version of an installed distribution, or None."""
     try:
-        return importlib.metadata.version(distribution)
+        return installed_version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
