@@ -32,8 +32,9 @@ from tidemill.transform import module_function
 from tidemill.transform.features_function import feature_columns
 
 ROWS = "id,price,clicked\n" + "".join(f"{i},{i * 0.5},{i % 2}\n" for i in range(200))
-ELSEWHERE = {Code.TRAINING_DIVERGED, Code.SERVING_SKEW}
-"""Codes whose messages need a trained model: `tests/training` compares them with their examples."""
+ELSEWHERE = {Code.TRAINING_DIVERGED, Code.SERVING_SKEW, Code.NO_ENGINE, Code.MISSING_IMAGE}
+"""Codes whose messages need a trained model or a Docker engine: `tests/training` and `tests/images` compare them with
+their examples."""
 
 
 def ingest(folder: Path, rows: str = ROWS, **fields) -> None:
