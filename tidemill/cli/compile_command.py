@@ -11,11 +11,12 @@ from pathlib import Path
 from tidemill.cli import image_options, readme_tables, reference_pages
 from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.local.definitions import Definition, definitions
+from tidemill.local.pod_settings import pod_settings
 
 
 def compile_all(args: argparse.Namespace) -> int:
     """Writes the compiled YAMLs, the tables of the READMEs and the generated pages of `docs/`, or checks them."""
-    if args.output or image_options.given(args):
+    if args.output or image_options.given(args) or _pod_options(args):
         return _compile_to(args)
     files = {path: text for definition in _chosen(args.names) for path, text in _files(definition).items()}
     if not args.names:
@@ -35,23 +36,31 @@ def compile_all(args: argparse.Namespace) -> int:
 
 
 def _compile_to(args: argparse.Namespace) -> int:
-    """Writes the YAMLs with other images into a folder of the user's."""
-    options = image_options.given(args)
+    """Writes the YAMLs with other images and settings of pods into a folder of the user's."""
+    options = [*image_options.given(args), *_pod_options(args)]
     if not args.output:
-        want = "add --output DIR; the YAMLs of the repository name the images of the released version"
+        want = "add --output DIR; the YAMLs of the repository are those of the released version"
         raise TidemillError(Code.INVALID_VALUE, options[0], "no folder to write to", want)
     if args.check:
         raise TidemillError(Code.INVALID_VALUE, "--check", "--output", "give one of the two")
     images = image_options.images(args)
+    components = [definition.name for definition in definitions() if definition.kind == "component"]
+    settings = pod_settings(args.queue, args.priority, args.timeout, components)
     for definition in _chosen(args.names):
         path = Path(args.output, *definition.package.split(".")[1:], f"{definition.name}.yaml")
         path.parent.mkdir(parents=True, exist_ok=True)
         definition.compile(path)
         images.write_into(path)
+        settings.write_into(path)
         print(f"written: {_shown(path)}")
     for name in images.used():
         print(f"image: {name}")
     return 0
+
+
+def _pod_options(args: argparse.Namespace) -> list[str]:
+    """Returns the options for pods that were given, as they are written."""
+    return [f"--{option}" for option in ("queue", "priority", "timeout") if getattr(args, option)]
 
 
 def _files(definition: Definition) -> dict[Path, str]:

@@ -153,9 +153,10 @@ def _add_compile(commands: _Commands) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        help="write only the YAMLs, to DIR/components and DIR/pipelines, with the images that the options below name",
+        help="write only the YAMLs, to DIR/components and DIR/pipelines, with what the options below name",
     )
     _add_images(parser)
+    _add_pods(parser)
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +171,19 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         help="cpu=sha256:… or gpu=sha256:…; defaults to those of images that this machine pushed or pulled",
     )
     group.add_argument("--cpu-only", action="store_true", help="run all steps in the CPU image, and ask for no GPU")
+
+
+def _add_pods(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pods", "What Kubeflow fixes when a pipeline is compiled.")
+    group.add_argument("--queue", metavar="NAME", help="Kueue's local queue, in which training steps wait for quota")
+    group.add_argument("--priority", metavar="NAME", help="Kueue's workload priority class of training steps")
+    group.add_argument(
+        "--timeout",
+        metavar="COMPONENT=TIME",
+        action="append",
+        default=[],
+        help="time after which an attempt of a step is ended, such as train=6h or ingest=90m",
+    )
 
 
 def _add_root(parser: argparse.ArgumentParser) -> None:
