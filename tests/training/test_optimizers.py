@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tidemill.experiment.training import Optimizer
+from tidemill.experiment.training import Optimizer, Training
+from tidemill.models.core.inputs import Layout, Rows
+from tidemill.models.core.layers import Embeddings
 from tidemill.training.stepper import Schedule
-from tidemill.training.tensorflow_stepper import Updates
+from tidemill.training.tensorflow_stepper import TensorFlowStepper, Updates
 
 ROWS, DIM = 7, 3
 
@@ -78,3 +80,44 @@ def test_schedules_warm_up_and_decay():
     assert constant[:10] == pytest.approx(0.2 * (steps[:10] + 1), rel=1e-5) and constant[10:] == pytest.approx(2.0)
     assert linear[10:] == pytest.approx(2 * (1 - (steps[10:] - 10) / 90), abs=1e-5)
     assert cosine[10:] == pytest.approx(1 + np.cos(np.pi * (steps[10:] - 10) / 90), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adagrad", "sgd"])
+def test_later_steps_do_not_change_a_snapshot(name):
+    """A checkpoint is written while training continues. The snapshot may share memory with the variables."""
+    stepper = small_stepper(name)
+    start, whole = stepper.state(), small_stepper(name)
+    stepper.step(small_batch(0))
+    snapshot = stepper.state()
+    copies = {key: [value.copy() for value in values] for key, values in snapshot.items()}
+    for seed in range(1, 4):
+        stepper.step(small_batch(seed))
+    for key, values in copies.items():
+        for i, value in enumerate(values):
+            np.testing.assert_array_equal(snapshot[key][i], value, strict=True)
+    assert not np.array_equal(start["weights"][0], snapshot["weights"][0])
+    # Training from the snapshot, which stays as it is, ends with the same bits.
+    whole.restore(snapshot)
+    for seed in range(1, 4):
+        whole.step(small_batch(seed))
+    for key, values in stepper.state().items():
+        for mine, other in zip(values, whole.state()[key], strict=True):
+            np.testing.assert_array_equal(mine, other, strict=True)
+    for mine, other in zip(snapshot["weights"], copies["weights"], strict=True):
+        np.testing.assert_array_equal(mine, other, strict=True)
+
+
+def small_stepper(name: str) -> TensorFlowStepper:
+    """Returns a stepper of a table and a dense layer."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((1,), dtype="int32", name="ids")
+    embeddings = Embeddings([DIM], [ROWS])
+    network = keras.Model({"ids": ids}, keras.layers.Dense(1)(keras.layers.Flatten()(embeddings(ids)[0])))
+    training = Training(optimizer=Optimizer(name=name, learning_rate=0.1))
+    return TensorFlowStepper(network, embeddings.tables_by_size, Layout(("id",), (ROWS,), (), ("label",)), training, 10)
+
+
+def small_batch(seed: int) -> Rows:
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 2, (5, 1)).astype(np.float32)
+    return Rows(draw.integers(0, ROWS, (5, 1), np.int32), np.empty((5, 0), np.float32), labels)

@@ -74,9 +74,11 @@ class Training(Section):
     threads: PositiveInt | None = None
     """CPU threads of the process that trains. Defaults to the cores that the process may use."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Shortest time between two checkpoints, in seconds. Checkpoints are written between steps or boosting rounds."""
+    """Time between two checkpoints, in seconds; longer if writing one takes longer. Training copies its state between
+    two steps or boosting rounds, and the copy is written while training continues. A killed training run loses at most
+    this time and that of one write."""
     checkpoint_steps: PositiveInt | None = None
-    """Largest number of steps between two checkpoints. Defaults to no limit."""
+    """Largest number of steps between two checkpoints, unless writing one takes longer. Defaults to no limit."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """On a cluster: how many attempts follow a `train` step that failed with an error. Lost nodes do not count."""
 
