@@ -20,7 +20,7 @@ from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, load
 from tidemill.local import definitions
-from tidemill.local.container_mounts import experiment_mounts
+from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
 from tidemill.local.images import named_images
 from tidemill.local.run_checks import check_files, check_packages, root_folder
@@ -270,10 +270,11 @@ def run(
     values = {name: v if isinstance(v, str) else json.dumps(v) for name, v in (parameters or {}).items()}
     containers = None
     if runner == "docker":
+        values = absolute_output(values)
         mounts = experiment_mounts(loaded, values.get("output", ""))
         containers = ContainerSettings(named_images(images, tag, cpu_only=cpu_only), tuple(mounts))
     else:
-        check_packages()
+        _check_processes(runner, images or tag or cpu_only)
     with contextlib.ExitStack() as stack:
 
         def on_start(_: Run, steps: Steps) -> None:
@@ -299,6 +300,16 @@ def run(
     if not result.succeeded:
         raise RunFailed(finished)
     return finished
+
+
+def _check_processes(runner: str, names_images: object) -> None:
+    """Checks the parameters of a run in processes, and that the packages of the steps are installed."""
+    if runner != "subprocess":
+        raise TidemillError(Code.INVALID_VALUE, "runner", repr(runner), "use subprocess or docker")
+    if names_images:
+        want = "use runner='docker'; in processes, the steps run with the installed packages"
+        raise TidemillError(Code.INVALID_VALUE, "images, tag or cpu_only", "a run without containers", want)
+    check_packages()
 
 
 def load_model(uri: str | Path) -> PublishedModel:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs.samples import EXPERIMENT
 from tidemill.experiment import parse
-from tidemill.local.container_mounts import Mount, experiment_mounts
+from tidemill.local.container_mounts import Mount, absolute_output, experiment_mounts
 
 
 def mounts(tables: str, more: str = "", output: str = "") -> list[Mount]:
@@ -53,6 +53,14 @@ def test_the_folder_of_the_predictions_is_created_and_writable(tmp_path):
     assert mounts("{clicks: 'gs://b/c.csv'}", output=str(output)) == [Mount(output.parent, writable=True)]
     assert output.parent.is_dir() and not output.exists()
     assert mounts("{clicks: 'gs://b/c.csv'}", output="gs://bucket/predictions") == []
+
+
+def test_containers_get_an_absolute_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"model_version": "3", "output": "predictions"}
+    assert absolute_output(given) == {"model_version": "3", "output": str(tmp_path / "predictions")}
+    assert absolute_output({"output": "gs://bucket/x"}) == {"output": "gs://bucket/x"}
+    assert absolute_output({"model_version": "3"}) == {"model_version": "3"}
 
 
 def test_the_option_is_a_line_of_csv():

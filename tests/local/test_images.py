@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import tidemill
 from tests.cli.toy_experiment import write
 from tidemill.cli.main import main
 from tidemill.errors import Code, TidemillError
@@ -112,6 +113,13 @@ class TestCommand:
     def test_leaves_the_checked_in_yamls_alone(self, capsys, options, names):
         assert main(["compile", "train", *options]) == 2
         assert capsys.readouterr().err.startswith(f"error [invalid-value] {names}: got ")
+
+    @pytest.mark.parametrize("options", [{"tag": "1"}, {"cpu_only": True}, {"runner": "doker"}])
+    def test_the_python_api_rejects_the_same(self, tmp_path, options):
+        with pytest.raises(TidemillError, match="docker") as raised:
+            tidemill.run(write(tmp_path, "a"), root=tmp_path / "root", **options)
+        assert raised.value.code is Code.INVALID_VALUE
+        assert not (tmp_path / "root").exists()
 
     def test_processes_have_no_images(self, tmp_path, capsys):
         assert main(["run", write(tmp_path, "a"), "--root", str(tmp_path / "root"), "--tag", "1"]) == 2

@@ -16,7 +16,7 @@ from tidemill.cli import image_options
 from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment import Experiment, dump, load
 from tidemill.local import definitions
-from tidemill.local.container_mounts import experiment_mounts
+from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
 from tidemill.local.run_checks import check_files, check_packages, root_folder
 from tidemill.local.run_display import Lines, LiveTable, duration
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     experiment, root, params = load(args.file), root_folder(args.root), _params(args.param)
     check_files(experiment)
     containers = _containers(args, experiment, params)
+    params = absolute_output(params) if containers else params
     arguments = {"experiment": dump(experiment), "root": str(root), **params}
     console = Console()
     display = LiveTable(console) if console.is_terminal and not args.plain else Lines(console)

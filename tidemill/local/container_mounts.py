@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,13 @@ def experiment_mounts(experiment: Experiment, output: str = "") -> list[Mount]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         mounts.append(Mount(folder.parent, writable=True))
     return mounts
+
+
+def absolute_output(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Returns a pipeline's parameters with an absolute `output`, because containers have another working directory."""
+    output = parameters.get("output", "")
+    folder = _path(output) if output else None
+    return dict(parameters) if folder is None else {**parameters, "output": str(folder)}
 
 
 def _inputs(experiment: Experiment) -> Iterator[Path]:
