@@ -156,6 +156,8 @@ def _prepare() -> None:
         if cluster.run("get", "namespace", namespace).returncode:
             cluster.kubectl("create", "namespace", namespace)
     wait_for(lambda: cluster.run("apply", "-k", str(MANIFESTS / "overlays" / "local")).returncode == 0, "Kueue")
+    # The image that stands in has no TensorBoard.
+    cluster.kubectl("scale", "deployment", "tidemill-tensorboard", "-n", PIPELINES, "--replicas=0")
 
 
 def _build_stand_in() -> None:
