@@ -1,4 +1,4 @@
-"""The commands of the page on clusters: those without a mark run, and kubectl knows the options of the others."""
+"""The commands of the page on clusters: kubectl's without a mark run, and kubectl knows the options of the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.docs.test_pages import commands
 
 pytestmark = pytest.mark.cluster
 
-BLOCKS = [block for block in blocks(REPOSITORY / "docs" / "cluster.md") if block.language == "sh"]
+PAGE = REPOSITORY / "docs" / "cluster.md"
+BLOCKS = [block for block in blocks(PAGE) if block.language == "sh" and "kubectl" in block.text]
 GROUPS = {"auth", "config", "rollout"}
 """Commands of kubectl that have commands of their own."""
 
