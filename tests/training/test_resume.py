@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.training.conftest import DCN, FEATURES, GBDT, MODELS, ROWS, Shop, Stop, StopAfter, make_shop, shop_tables
+from tidemill.errors import Code, from_system_error
 from tidemill.models import load_model
 from tidemill.runtime import PREEMPTED_EXIT_CODE, step
 from tidemill.steps.train import TrainSpec
@@ -80,6 +81,16 @@ def test_other_settings_ignore_the_checkpoint(shop):
     shop.train(model, progress=same)
     assert same.phases[0].startswith("resumes")
     assert not list((shop.folder / "root" / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_the_step(shop):
+    (shop.folder / "root").mkdir()
+    (shop.folder / "root" / "checkpoints").write_text("a file")
+    with pytest.raises(OSError, match="checkpoints") as error:
+        shop.train(MODELS["gbdt"] | {"bagging_fraction": 1.0, "rounds": 500}, checkpoint_seconds=1e-9)
+    mistake = from_system_error(error.value)
+    assert mistake is not None and mistake.code is Code.UNUSABLE_PATH
+    assert not (shop.folder / "model").exists()
 
 
 def train_step(spec: str, paths: list[str], root: str, model: str, events: str) -> None:

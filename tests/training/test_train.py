@@ -37,6 +37,7 @@ def test_writes_a_complete_model_that_has_learned(trained, name):
     folder, data, document = shop.folder / "model", Dataset(shop.transformed), shop.document()
     assert artifact.open_folder(folder, deep=True)["metadata"]["model_fingerprint"] == summary["fingerprint"]
     assert summary["family"] == summary["name"] == name
+    assert 0 <= summary["checkpoint_blocked_share"] < 1
     assert summary["valid"]["auc"] > 0.7
     assert document["features"] == data.metadata["features"]
     assert document["kept"] == summary["epochs"]
