@@ -35,7 +35,7 @@ def ingest(work: Path, rows: int) -> None:
     from tidemill.steps.ingest import IngestSpec
 
     summary = ingest(
-        IngestSpec.model_validate_json(_specs(work)["ingest"]),
+        IngestSpec.read(_specs(work)["ingest"]),
         str(work / "root"),
         examples=str(work / "examples"),
         quarantine=str(work / "quarantine.jsonl"),
@@ -52,7 +52,7 @@ def validate(work: Path, rows: int) -> None:
     from tidemill.validation.validate import validate
 
     validate(
-        ValidateSpec.model_validate_json(_specs(work)["validate"]),
+        ValidateSpec.read(_specs(work)["validate"]),
         str(work / "examples"),
         statistics=str(work / "statistics"),
         schema=str(work / "schema"),
@@ -69,7 +69,7 @@ def preprocess(work: Path, rows: int) -> None:
     from tidemill.transform.preprocess import preprocess
 
     preprocess(
-        PreprocessSpec.model_validate_json(_specs(work)["preprocess"]),
+        PreprocessSpec.read(_specs(work)["preprocess"]),
         str(work / "examples"),
         str(work / "schema"),
         transform_graph=str(work / "transform_graph"),

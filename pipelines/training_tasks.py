@@ -9,8 +9,8 @@ from tidemill.components.preprocess.component import preprocess
 from tidemill.components.validate.component import validate
 
 MAX_RETRIES = 20
-"""How often Kubeflow restarts the pod of a `train` step. Restarts after errors have a smaller budget of their own,
-`training.retries`: see `tidemill.training.attempts`."""
+"""How often Kubeflow starts the pod of a `train` step again. Attempts after errors have a smaller budget of their own,
+`training.retries`: see `tidemill.failure_record`."""
 
 
 class DataTasks(NamedTuple):
@@ -27,7 +27,7 @@ def prepare_data(experiment: str, root: str, *, cross_validate: bool = False) ->
     planned = plan_training(experiment=experiment, root=root, cross_validate=cross_validate)
     planned.set_caching_options(False).set_display_name("Plan")
     ingested = ingest(spec=planned.outputs["ingest"], root=root).set_display_name("Ingest")
-    validated = validate(spec=planned.outputs["validate"], examples=ingested.outputs["examples"])
+    validated = validate(spec=planned.outputs["validate"], root=root, examples=ingested.outputs["examples"])
     validated.set_display_name("Validate")
     preprocessed = preprocess(
         spec=planned.outputs["preprocess"],
@@ -57,9 +57,10 @@ def set_placement(
 
 
 def retry_failed_pods(task: dsl.PipelineTask) -> None:
-    """Lets Kubeflow restart a task whose pod failed.
+    """Lets Kubeflow start the pod of a task again.
 
-    Argo ends a pod when the maximum duration of all attempts has passed, even one that was never restarted, and
-    Kubeflow's default is an hour. The maximum is therefore four weeks.
+    Argo ends a pod when the maximum duration of all attempts has passed, even one that was never started again, and
+    Kubeflow's default is an hour. The maximum is therefore four weeks. kfp.local waits for the backoff too, also
+    between attempts that end at once with a recorded error, so the backoff is short.
     """
-    task.set_retry(num_retries=MAX_RETRIES, backoff_duration="15s", backoff_factor=1.0, backoff_max_duration="4 weeks")
+    task.set_retry(num_retries=MAX_RETRIES, backoff_duration="1s", backoff_factor=1.0, backoff_max_duration="4 weeks")

@@ -39,28 +39,28 @@ class ShopSteps:
     def ingest(self, at: Path, examples: str = "ingested") -> None:
         from tidemill.data.ingest import ingest
 
-        spec = IngestSpec.model_validate_json(self.plan()["ingest"])
+        spec = IngestSpec.read(self.plan()["ingest"])
         names = {"examples": f"{at}/{examples}", "quarantine": f"{at}/quarantine"}
         ingest(spec, self.root, **names, progress=Progress("ingest"))
 
     def validate(self, at: Path) -> None:
         from tidemill.validation.validate import validate
 
-        spec = ValidateSpec.model_validate_json(self.plan()["validate"])
+        spec = ValidateSpec.read(self.plan()["validate"])
         names = {name: f"{at}/{name}" for name in ("statistics", "schema", "anomalies", "report")}
         validate(spec, f"{at}/examples", **names, progress=Progress("validate"))
 
     def preprocess(self, at: Path) -> None:
         from tidemill.transform.preprocess import preprocess
 
-        spec = PreprocessSpec.model_validate_json(self.plan()["preprocess"])
+        spec = PreprocessSpec.read(self.plan()["preprocess"])
         names = {name: f"{at}/{name}" for name in ("transform_graph", "transformed")}
         preprocess(spec, f"{at}/examples", f"{at}/schema", **names, progress=Progress("preprocess"))
 
     def _train(self, at: Path, member: int) -> None:
         from tidemill.training.train import train
 
-        spec = TrainSpec.model_validate_json(json.loads(self.plan()["members"])[member]["train"])
+        spec = TrainSpec.read(json.loads(self.plan()["members"])[member]["train"])
         inputs = [f"{at}/{name}" for name in ("examples", "transformed", "transform_graph")]
         train(spec, *inputs, root=self.root, model=f"{at}/model{member}", progress=Progress("train"))
 
@@ -73,7 +73,7 @@ class ShopSteps:
     def evaluate(self, at: Path) -> None:
         from tidemill.evaluation.evaluate import evaluate
 
-        spec = EvaluateSpec.model_validate_json(json.loads(self.plan()["members"])[1]["evaluate"])
+        spec = EvaluateSpec.read(json.loads(self.plan()["members"])[1]["evaluate"])
         inputs = [f"{at}/{name}" for name in ("examples", "transformed", "model1")]
         names = {"evaluation": f"{at}/evaluation", "report": f"{at}/report"}
         evaluate(spec, *inputs, **names, progress=Progress("evaluate"))
@@ -81,7 +81,7 @@ class ShopSteps:
     def publish(self, at: Path) -> None:
         from tidemill.publishing.publish import publish
 
-        spec = PublishSpec.model_validate_json(self.plan()["publish"])
+        spec = PublishSpec.read(self.plan()["publish"])
         summary = publish(spec, [f"{at}/model1"], [f"{at}/evaluation"], root=self.root, statistics=f"{at}/statistics")
         self.published = self.published or summary.uri
 
@@ -98,4 +98,4 @@ class ShopSteps:
             batch_size=100,
             output=f"{at}/scored",
         )
-        predict(spec, f"{at}/examples", predictions=f"{at}/scored", progress=Progress("predict"))
+        predict(spec, f"{at}/examples", progress=Progress("predict"))

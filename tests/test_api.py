@@ -112,6 +112,7 @@ def test_result_has_metrics_reports_and_steps(workspace, result):
 def test_second_run_is_cached_also_for_an_experiment_object(workspace, result):
     again = tidemill.run(tidemill.load(workspace.file), root=workspace.root, show_progress=False)
     assert again.every_step_cached and again.model_uri == result.model_uri
+    assert not any(again.steps["reasons"])
 
 
 def test_predict_scores_all_kinds_of_frames_as_batch_prediction_does(workspace, model, rows):
@@ -124,7 +125,7 @@ def test_predict_scores_all_kinds_of_frames_as_batch_prediction_does(workspace, 
     )
     with pytest.raises(tidemill.TidemillError) as error:
         _ = predicted.model
-    assert error.value.code is Code.NO_MODEL
+    assert error.value.code is Code.NO_MODEL and "run the train or cross_validate pipeline" in str(error.value)
     stored = pq.read_table(predicted.predictions_uri).sort_by("id")
     assert stored.num_rows == rows.num_rows
     expected = stored["score"].to_pylist()
@@ -146,6 +147,9 @@ def test_predict_scores_all_kinds_of_frames_as_batch_prediction_does(workspace, 
         (pa.table({"price": ["a"], "site": ["site1"], "device": ["phone"]}), Code.FEATURE_TYPE),
         ("rows.csv", Code.FEATURE_TYPE),
         (pd.Series([1.0]), Code.FEATURE_TYPE),
+        (pd.DataFrame({"price": [1.0, 2.0], "site": ["a", 3], "device": "phone"}), Code.FEATURE_TYPE),
+        (pd.DataFrame([[1.0, "a", "b"]], columns=["price", "site", "site"]), Code.FEATURE_TYPE),
+        (pd.DataFrame(), Code.MISSING_COLUMN),
     ],
 )
 def test_predict_rejects_wrong_columns_and_other_objects(model, data, code):
@@ -160,7 +164,7 @@ def test_mistakes_are_raised_before_the_first_step(workspace, tmp_path):
     assert error.value.code is Code.MISSING_FILE
     with pytest.raises(tidemill.TidemillError, match="root: got 'gs://bucket'"):
         tidemill.run(workspace.file, root="gs://bucket")
-    with pytest.raises(tidemill.TidemillError, match="train"):
+    with pytest.raises(tidemill.TidemillError, match=r"^pipeline: got 'trian'; did you mean 'train'"):
         tidemill.run(workspace.file, root=workspace.root, pipeline="trian")
     with pytest.raises(tidemill.TidemillError) as error:
         tidemill.load_model(tmp_path)

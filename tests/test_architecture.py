@@ -10,6 +10,7 @@ import pytest
 import tidemill
 
 LAYERS = [
+    "__main__",
     "cli",
     "api",
     "local",
@@ -22,7 +23,9 @@ LAYERS = [
     "experiment",
     "models",
     "artifacts duckdb_session",
-    "frames runtime section storage",
+    "runtime",
+    "failure_record",
+    "frames section storage",
     "auc_and_log_loss cpus distributions errors fingerprint metric_definitions",
     "error_codes version",
 ]

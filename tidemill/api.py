@@ -98,7 +98,8 @@ class FinishedRun:
 
     @property
     def steps(self) -> pd.DataFrame:
-        """The steps in pipeline order: `state`, `seconds`, and `reasons`, which say why the step ran again."""
+        """The steps in pipeline order: `state`, `seconds`, and `reasons`, which say why the step ran again.
+        A step that was cached has none."""
         import pandas as pd
 
         steps = list(self._result.steps)
@@ -129,8 +130,12 @@ class FinishedRun:
             TidemillError: `no-model` if the run published none.
         """
         if self.model_uri is None:
-            want = "see failed_gates for the reasons, or run a pipeline that publishes"
-            raise TidemillError(Code.NO_MODEL, f"run {self.id}", "no published model", want)
+            run = self._result.run
+            got = f"no published model: its pipeline {run.pipeline} published none"
+            want = "run the train or cross_validate pipeline"
+            if self.failed_gates:
+                want = "see failed_gates for the reasons"
+            raise TidemillError(Code.NO_MODEL, f"run {self.id}", got, want)
         return load_model(self.model_uri)
 
     @property
@@ -283,7 +288,7 @@ def run(
 
         try:
             result = run_pipeline(
-                definitions.find_pipeline(pipeline),
+                definitions.find_pipeline(pipeline, "pipeline"),
                 {"experiment": dump(loaded), "root": str(folder), **values},
                 experiment=loaded.name,
                 file=file,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from tidemill.error_codes import Code
 
-__all__ = ["EXIT_CODE", "Code", "TidemillError", "from_system_error", "suggest_name"]
+__all__ = ["EXIT_CODE", "Code", "Preempted", "TidemillError", "from_system_error", "suggest_name"]
 
 EXIT_CODE = 2
 _FIXES = {
@@ -56,6 +56,10 @@ class TidemillError(Exception):
     def to_dict(self) -> dict:
         """Returns the error for programs: `code`, `message`, `details`."""
         return {"code": self.code.code, "message": str(self), "details": self.details}
+
+
+class Preempted(Exception):
+    """The exception for work that SIGTERM ended; its state is saved for the next attempt."""
 
 
 def suggest_name(word: str, known: Sequence[str]) -> str:

@@ -13,11 +13,16 @@ Frame = Any
 """A `pa.Table`, a `pa.RecordBatch`, an iterable of record batches, or a data frame of pandas or Polars."""
 
 
-def as_table(data: Frame) -> pa.Table:
+def as_table(data: Frame, others: str = "") -> pa.Table:
     """Returns data in memory as an Arrow table. NaN in a pandas frame becomes null.
 
+    Args:
+        data: The data.
+        others: What else the caller accepts, for the error. Defaults to nothing.
+
     Raises:
-        TidemillError: `feature-type` for an object that is not a `Frame`.
+        TidemillError: `feature-type` for an object that is not a `Frame`, and for a pandas frame with values of several
+            types in a column or with two columns of one name.
     """
     if isinstance(data, pa.Table):
         return data
@@ -25,15 +30,27 @@ def as_table(data: Frame) -> pa.Table:
         return pa.Table.from_batches([data])
     package = type(data).__module__.partition(".")[0]
     if package == "pandas" and hasattr(data, "columns"):
-        return pa.Table.from_pandas(data, preserve_index=False)
+        return _from_pandas(data)
     if package == "polars" and hasattr(data, "to_arrow") and hasattr(data, "columns"):
         return data.to_arrow()
     if isinstance(data, Iterable):
         batches = list(data)
         if batches and all(isinstance(batch, pa.RecordBatch) for batch in batches):
             return pa.Table.from_batches(batches)
-    want = "use Parquet paths, a pyarrow table or record batches, or a data frame of pandas or Polars"
+    want = f"use {others}a pyarrow table or record batches, or a data frame of pandas or Polars"
     raise TidemillError(Code.FEATURE_TYPE, "data", f"a {type(data).__name__}", want)
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    names = list(frame.columns)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        got = f"{names.count(twice)} columns of the name {twice!r}"
+        raise TidemillError(Code.FEATURE_TYPE, "data", got, "give each column a name of its own")
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        got = f"values of several types in a column ({' '.join(map(str, error.args))})"
+        raise TidemillError(Code.FEATURE_TYPE, "data", got, "convert the column to one type") from error
 
 
 def as_frame_like(table: pa.Table, data: Frame) -> Frame:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tidemill import fingerprint, storage
 from tidemill.artifacts import model_store
 from tidemill.data import source_record
+from tidemill.data.source_record import SourceRecord
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
 from tidemill.experiment.compute import Resources
@@ -24,10 +25,11 @@ from tidemill.experiment.source import Source
 from tidemill.models import parse_config
 from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
+from tidemill.reports import plan_summary
 from tidemill.runtime import CPU_ONLY
-from tidemill.steps import ensemble, evaluate, ingest, predict, preprocess, publish, train, validate
+from tidemill.steps import ensemble, evaluate, ingest, pack_models, predict, preprocess, publish, train, validate
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext
-from tidemill.steps.core.spec import StepSpec
+from tidemill.steps.core.spec import SpecWriter, StepSpec
 
 ACCELERATOR = "nvidia.com/gpu"
 _GKE_ACCELERATOR = "cloud.google.com/gke-accelerator"
@@ -41,24 +43,26 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
     Args:
         experiment: The experiment, with all files inlined.
         root: URI of the folder where Tidemill keeps source records, checkpoints and models. Planning writes the source
-            record there.
+            record and the specs there.
         cross_validate: Whether the pipeline trains folds and ensembles, which need one label. Defaults to False.
 
     Returns:
-        Texts by output name. `ingest`, `validate`, `preprocess` and `publish` are specs in JSON. `members` is a JSON
-        list with each member's `name`, its `train` and `evaluate` specs as texts, and the values of `placement`.
-        `folds` is the same for each member and fold, without `evaluate`. `ensembles` is a JSON list with each
-        ensemble's `name` and its `ensemble` and `evaluate` specs. `folds` and `ensembles` are empty for several labels.
-        `preprocess_cpu` and `preprocess_memory` are Kubernetes quantities.
+        Texts by output name. `ingest`, `validate`, `preprocess`, `pack_models` and `publish` are URIs of specs.
+        `members` is a JSON list with each member's `name`, the URIs of its `train` and `evaluate` specs, and the values
+        of `placement`. `folds` is the same for each member and fold, without `evaluate`. `ensembles` is a JSON list
+        with each ensemble's `name` and the URIs of its `ensemble` and `evaluate` specs. `members` is empty for a
+        cross-validation, and `folds` and `ensembles` are without one. `preprocess_cpu` and `preprocess_memory` are
+        Kubernetes quantities. `summary` is Markdown.
 
     Raises:
         TidemillError: `unsupported`, `empty-split`, `missing-file`, `over-budget` and other errors of reading the
             sources.
     """
     _check_training(experiment, cross_validate)
+    source = _record_source(experiment.source, root)
     context = TrainingPlanContext(
         experiment=experiment,
-        source_fingerprint=_record_source(experiment.source, root),
+        source_fingerprint=source.fingerprint,
         schema_text=_schema_text(experiment),
         # The run's fingerprint names the models that it starts from, whichever they are.
         baseline=_PREVIOUS,
@@ -70,31 +74,40 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
     context = replace(context, baseline=baseline, warm_start=_network(baseline) if uses_baseline else None)
 
     resources = placement(experiment.compute.train)
-    members = [
-        {"name": spec.model.name, "train": _json(spec), "evaluate": _json(evaluate.plan(context, [spec.model.name]))}
-        for spec in train.plan(context)
-    ]
-    folds = [
-        {"name": f"{spec.model.name}-{spec.fold.index}", "train": _json(spec)}
-        for spec in train.plan_folds(context)
-        if spec.fold is not None
-    ]
-    ensembles = [
-        {"name": spec.name, "ensemble": _json(spec), "evaluate": _json(evaluate.plan(context, spec.members))}
-        for spec in ensemble.plan(context)
-    ]
+    specs = SpecWriter(root)
+    members, folds, ensembles = [], [], []
+    if cross_validate:
+        for spec in train.plan_folds(context):
+            assert spec.fold is not None
+            folds.append({"name": f"{spec.model.name}-{spec.fold.index}", "train": specs.uri(spec)} | resources)
+        for spec in ensemble.plan(context):
+            uris = {"ensemble": specs.uri(spec), "evaluate": specs.uri(evaluate.plan(context, spec.members))}
+            ensembles.append({"name": spec.name} | uris)
+    else:
+        for spec in train.plan(context):
+            uris = {"train": specs.uri(spec), "evaluate": specs.uri(evaluate.plan(context, [spec.model.name]))}
+            members.append({"name": spec.model.name} | uris | resources)
     used = [*_member_specs(context), *(ensemble.plan(context) if cross_validate else [])]
-    return {
-        "ingest": _json(ingest.plan(context)),
-        "validate": _json(validate.plan(context)),
-        "preprocess": _json(preprocess.plan(context)),
-        "members": json.dumps([member | resources for member in members]),
-        "folds": json.dumps([fold | resources for fold in folds]),
+    outputs = {
+        "ingest": specs.uri(ingest.plan(context)),
+        "validate": specs.uri(validate.plan(context)),
+        "preprocess": specs.uri(preprocess.plan(context)),
+        "members": json.dumps(members),
+        "folds": json.dumps(folds),
         "ensembles": json.dumps(ensembles),
-        "publish": _json(publish.plan(context, run_fingerprint, used)),
+        "pack_models": specs.uri(pack_models.plan()),
+        "publish": specs.uri(publish.plan(context, run_fingerprint, used)),
         "preprocess_cpu": experiment.compute.preprocess.cpu,
         "preprocess_memory": experiment.compute.preprocess.memory,
     }
+    specs.write()
+    steps = {name: outputs[name] for name in ("ingest", "validate", "preprocess")}
+    for item in [*members, *folds, *ensembles]:
+        steps |= {f"{name}, {item['name']}": item[name] for name in ("train", "ensemble", "evaluate") if name in item}
+    steps["publish"] = outputs["publish"]
+    title = f"{experiment.name}: {'cross-validation' if cross_validate else 'training'}"
+    files = [(file.table, file.bytes) for file in source.files]
+    return outputs | {"summary": plan_summary.render(title, files, steps)}
 
 
 def plan_prediction(experiment: Experiment, root: str, version: str = "latest", output: str = "") -> dict[str, str]:
@@ -108,24 +121,30 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
             named after the rows, the model and the settings.
 
     Returns:
-        JSON texts by output name: `ingest`, `predict`.
+        URIs of specs by output name, `ingest` and `predict`, and a `summary` in Markdown.
 
     Raises:
         TidemillError: `no-model` if no such version is published, and as `plan_training`.
     """
     check_supported(experiment)
     source = experiment.predict.source or experiment.source
+    record = _record_source(source, root)
     context = PredictionPlanContext(
         experiment=experiment,
         source=source,
         model=model_store.resolve(root, experiment.name, version),
-        source_fingerprint=_record_source(source, root),
+        source_fingerprint=record.fingerprint,
     )
-    rows = _json(ingest.plan_prediction(context))
+    rows = ingest.plan_prediction(context)
     if not output:
-        name = fingerprint.of_json([rows, _json(predict.plan(context, ""))])
+        name = fingerprint.of_json([_json(rows), _json(predict.plan(context, ""))])
         output = storage.join(root, "predictions", experiment.name, name)
-    return {"ingest": rows, "predict": _json(predict.plan(context, output))}
+    specs = SpecWriter(root)
+    outputs = {"ingest": specs.uri(rows), "predict": specs.uri(predict.plan(context, output))}
+    specs.write()
+    title = f"{experiment.name}: predictions of {context.model}"
+    files = [(file.table, file.bytes) for file in record.files]
+    return outputs | {"summary": plan_summary.render(title, files, outputs)}
 
 
 def check_supported(experiment: Experiment) -> None:
@@ -194,11 +213,11 @@ def _check_training(experiment: Experiment, cross_validate: bool) -> None:
         raise TidemillError(Code.EMPTY_SPLIT, "split.fractions.valid", "0", want)
 
 
-def _record_source(source: Source, root: str) -> str:
-    """Writes the source record and returns its fingerprint."""
+def _record_source(source: Source, root: str) -> SourceRecord:
+    """Writes and returns the source record."""
     record = source_record.record(source)
     source_record.save_record(root, record)
-    return record.fingerprint
+    return record
 
 
 def _schema_text(experiment: Experiment) -> str | None:

@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from tidemill.errors import EXIT_CODE, TidemillError, from_system_error
+from tidemill.errors import EXIT_CODE, Preempted, TidemillError, from_system_error
+from tidemill.failure_record import FailureRecord, GivenUp
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
@@ -27,10 +28,6 @@ _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = 0.2
 
 
-class Preempted(Exception):
-    """The exception for work that SIGTERM ended; its state is saved for the next attempt."""
-
-
 class Progress:
     """Progress reports of one step. They are cheap: at most five are written per second, the others are dropped.
 
@@ -39,10 +36,12 @@ class Progress:
 
     Args:
         step: The step's name.
+        failures: The failures of the step's task. Defaults to a record of none.
     """
 
-    def __init__(self, step: str):
+    def __init__(self, step: str, failures: FailureRecord | None = None):
         self.step = step
+        self.failures = failures
         self._file = os.environ.get(PROGRESS_FILE)
         self._interval_s = _MIN_INTERVAL_S if self._file else 10.0
         self._started = time.monotonic()
@@ -78,41 +77,67 @@ class Progress:
 
 
 @contextlib.contextmanager
-def step(name: str) -> Iterator[Progress]:
+def step(
+    name: str, *, root: str = "", output: str = "", reports: Mapping[str, str] | None = None
+) -> Iterator[Progress]:
     """Surrounds the body of a component.
 
     A `TidemillError`, or a file-system error that the user can fix, ends the process with exit code 2. Before, it is
     printed as one line, `error [code] message`, and written as JSON to the file that the environment variable
     `TIDEMILL_ERROR_FILE` names. `Preempted` ends the process with `PREEMPTED_EXIT_CODE`.
 
+    With a root, every failure is also recorded below it, with the reports that the step has written, and the last line
+    of the log names the record. An attempt that follows a user error ends at once with the same error.
+
     Args:
         name: The component's name.
+        root: URI of the root. Defaults to none: failures are not recorded.
+        output: URI of one of the step's outputs, which identifies the task. Needed with a root.
+        reports: Local paths of the reports that the step writes, by the file name in the record. Defaults to none.
 
     Yields:
         A `Progress` for the library functions.
     """
     die_with_run()
+    record = FailureRecord(root, name, output, reports) if root else None
     try:
-        yield Progress(name)
+        if record is not None:
+            record.read()
     except TidemillError as error:
-        _refuse(name, error)
+        _refuse(name, error, record)
+    try:
+        yield Progress(name, record)
     except Preempted:
         print(f"{name} was interrupted; the next attempt resumes from here", file=sys.stderr, flush=True)
         sys.exit(PREEMPTED_EXIT_CODE)
+    except GivenUp:
+        raise
     except Exception as error:
-        if (mistake := from_system_error(error)) is None:
+        if record is not None and not record.add(error):
+            record = None
+        mistake = error if isinstance(error, TidemillError) else from_system_error(error)
+        if mistake is not None:
+            if mistake is not error:
+                traceback.print_exception(error)
+            _refuse(name, mistake, record)
+        if record is None:
             raise
         traceback.print_exception(error)
-        _refuse(name, mistake)
+        print(f"recorded in {record.uri}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    if record is not None:
+        record.remove()
 
 
-def _refuse(name: str, error: TidemillError) -> NoReturn:
+def _refuse(name: str, error: TidemillError, record: FailureRecord | None) -> NoReturn:
     if path := os.environ.get(ERROR_FILE):
         # The disk may be full.
         with contextlib.suppress(OSError):
             Path(f"{path}.partial").write_text(json.dumps({"step": name, **error.to_dict()}), encoding="ascii")
             os.replace(f"{path}.partial", path)
     print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
+    if record is not None:
+        print(f"recorded in {record.uri}; remove it before you retry this run", file=sys.stderr, flush=True)
     sys.exit(EXIT_CODE)
 
 

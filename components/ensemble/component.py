@@ -1,7 +1,5 @@
 """The component `ensemble`: combines the models of folds and members into one model."""
 
-from typing import List  # noqa: UP035 - kfp reads the annotation by this name
-
 from kfp import dsl
 from tidemill.components import GPU_IMAGE
 
@@ -9,7 +7,8 @@ from tidemill.components import GPU_IMAGE
 @dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
 def ensemble(
     spec: str,
-    models: dsl.Input[List[dsl.Model]],  # noqa: UP006
+    root: str,
+    models: dsl.Input[dsl.Artifact],
     examples: dsl.Input[dsl.Dataset],
     transformed: dsl.Input[dsl.Dataset],
     transform_graph: dsl.Input[dsl.Artifact],
@@ -20,8 +19,9 @@ def ensemble(
     """Combines the models of folds and members into one model, exports it for serving, and compares the members.
 
     Args:
-        spec: Spec with the members and the method, from `plan_training`.
-        models: The models of `train`, one for each member and fold, in any order. Models of other members are ignored.
+        spec: URI of the spec with the members and the method, from `plan_training`.
+        root: URI of the folder for records of failures.
+        models: The models of `pack_models`, one for each member and fold. Models of other members are ignored.
         examples: The examples of `ingest`. The step replays some of them through the exported model.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`, which becomes part of the exported model.
@@ -33,13 +33,14 @@ def ensemble(
     from pathlib import Path
 
     from tidemill.ensembling.ensemble import ensemble as run
+    from tidemill.ensembling.pack import packed_models
     from tidemill.runtime import step
     from tidemill.steps.ensemble import EnsembleSpec
 
-    with step("ensemble") as progress:
+    with step("ensemble", root=root, output=model.uri, reports={"report.html": report.path}) as progress:
         summary = run(
-            EnsembleSpec.model_validate_json(spec),
-            [each.path for each in models],
+            EnsembleSpec.read(spec),
+            packed_models(models.path),
             examples.path,
             transformed.path,
             transform_graph.path,

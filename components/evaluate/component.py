@@ -7,6 +7,7 @@ from tidemill.components import CPU_IMAGE
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def evaluate(
     spec: str,
+    root: str,
     examples: dsl.Input[dsl.Dataset],
     transformed: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
@@ -18,7 +19,8 @@ def evaluate(
     """Measures a model on the test split, overall and by slice, and blesses it if it passes the gates.
 
     Args:
-        spec: Spec with the slices, the gates and the baseline, from `plan_training`.
+        spec: URI of the spec with the slices, the gates and the baseline, from `plan_training`.
+        root: URI of the folder for records of failures.
         examples: The examples of `ingest`. They hold the slice columns and the rows that the baseline scores.
         transformed: The transformed examples of `preprocess`.
         model: The model of `train` or `ensemble`.
@@ -34,9 +36,9 @@ def evaluate(
     from tidemill.runtime import step
     from tidemill.steps.evaluate import EvaluateSpec
 
-    with step("evaluate") as progress:
+    with step("evaluate", root=root, output=evaluation.uri, reports={"report.html": report.path}) as progress:
         summary = run(
-            EvaluateSpec.model_validate_json(spec),
+            EvaluateSpec.read(spec),
             examples.path,
             transformed.path,
             model.path,

@@ -9,8 +9,8 @@ def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: 
     """Reads tables, runs the query over them and writes the rows as examples, divided into splits.
 
     Args:
-        spec: Spec with the source, the split and the columns, from `plan_training` or `plan_prediction`.
-        root: URI of the folder that holds the source record.
+        spec: URI of the spec with the source, the split and the columns, from `plan_training` or `plan_prediction`.
+        root: URI of the folder that holds the source record, and records of failures.
         examples: Parquet shards of each split and a manifest.
         quarantine: The malformed rows, one JSON object per line with file, line and reason.
     """
@@ -18,9 +18,9 @@ def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: 
     from tidemill.runtime import step
     from tidemill.steps.ingest import IngestSpec
 
-    with step("ingest") as progress:
+    with step("ingest", root=root, output=examples.uri) as progress:
         summary = run(
-            IngestSpec.model_validate_json(spec),
+            IngestSpec.read(spec),
             root,
             examples=examples.path,
             quarantine=quarantine.path,

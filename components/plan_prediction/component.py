@@ -10,6 +10,7 @@ def plan_prediction(
     root: str,
     ingest: dsl.OutputPath(str),
     predict: dsl.OutputPath(str),
+    summary: dsl.Output[dsl.Markdown],
     model_version: str = "latest",
     output: str = "",
 ):
@@ -19,11 +20,12 @@ def plan_prediction(
 
     Args:
         experiment: The experiment file's text, YAML or JSON, with the SQL and the transform module inline.
-        root: URI of the folder for source records, models and predictions.
+        root: URI of the folder for source records, specs, models, predictions and records of failures.
         model_version: Version of the published model, or `latest`.
         output: URI of the folder for the predictions. Empty: a new folder below `root`.
-        ingest: Spec of `ingest`.
-        predict: Spec of `predict`.
+        ingest: URI of the spec of `ingest`.
+        predict: URI of the spec of `predict`.
+        summary: What was planned: the source, the model and where the specs are.
     """
     from pathlib import Path
 
@@ -31,7 +33,7 @@ def plan_prediction(
     from tidemill.planning import plan_prediction as run
     from tidemill.runtime import step
 
-    with step("plan_prediction"):
+    with step("plan_prediction", root=root, output=summary.uri):
         specs = run(parse(experiment), root, model_version, output)
-    Path(ingest).write_text(specs["ingest"], encoding="utf-8")
-    Path(predict).write_text(specs["predict"], encoding="utf-8")
+    for name, path in {"ingest": ingest, "predict": predict, "summary": summary.path}.items():
+        Path(path).write_text(specs[name], encoding="utf-8")

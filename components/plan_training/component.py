@@ -14,9 +14,11 @@ def plan_training(
     members: dsl.OutputPath(str),
     folds: dsl.OutputPath(str),
     ensembles: dsl.OutputPath(str),
+    pack_models: dsl.OutputPath(str),
     publish: dsl.OutputPath(str),
     preprocess_cpu: dsl.OutputPath(str),
     preprocess_memory: dsl.OutputPath(str),
+    summary: dsl.Output[dsl.Markdown],
     cross_validate: bool = False,
 ):
     """Turns an experiment into the specs of the training steps, and looks at the sources and the published models.
@@ -26,17 +28,20 @@ def plan_training(
 
     Args:
         experiment: The experiment file's text, YAML or JSON, with the SQL and the transform module inline.
-        root: URI of the folder for source records, checkpoints and models.
+        root: URI of the folder for source records, specs, checkpoints, models and records of failures.
         cross_validate: Whether the pipeline uses `folds` and `ensembles`. They need one label.
-        ingest: Spec of `ingest`.
-        validate: Spec of `validate`.
-        preprocess: Spec of `preprocess`.
-        members: JSON list for `fan_out` with the specs of `train` and `evaluate` and the placement of each member.
-        folds: JSON list for `fan_out` with the spec of `train` and the placement of each member and fold.
-        ensembles: JSON list for `fan_out` with the specs of `ensemble` and `evaluate` of each ensemble.
-        publish: Spec of `publish`.
+        ingest: URI of the spec of `ingest`.
+        validate: URI of the spec of `validate`.
+        preprocess: URI of the spec of `preprocess`.
+        members: JSON list for `fan_out` with the URIs of the specs of `train` and `evaluate`, and the placement of each
+            member. Empty for a cross-validation.
+        folds: JSON list for `fan_out` with the URI of the spec of `train`, and the placement of each member and fold.
+        ensembles: JSON list for `fan_out` with the URIs of the specs of `ensemble` and `evaluate` of each ensemble.
+        pack_models: URI of the spec of `pack_models`.
+        publish: URI of the spec of `publish`.
         preprocess_cpu: CPU cores of `preprocess`.
         preprocess_memory: Memory of `preprocess`.
+        summary: What was planned: the sources, the steps and where their specs are.
     """
     from pathlib import Path
 
@@ -44,9 +49,10 @@ def plan_training(
     from tidemill.planning import plan_training as run
     from tidemill.runtime import step
 
-    with step("plan_training"):
+    with step("plan_training", root=root, output=summary.uri):
         specs = run(parse(experiment), root, cross_validate)
     paths = {"ingest": ingest, "validate": validate, "preprocess": preprocess, "members": members, "publish": publish}
+    paths |= {"pack_models": pack_models, "summary": summary.path}
     paths |= {"folds": folds, "ensembles": ensembles}
     paths |= {"preprocess_cpu": preprocess_cpu, "preprocess_memory": preprocess_memory}
     for name, path in paths.items():

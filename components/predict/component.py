@@ -5,26 +5,30 @@ from tidemill.components import CPU_IMAGE
 
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
-def predict(spec: str, examples: dsl.Input[dsl.Dataset], predictions: dsl.Output[dsl.Dataset]):
+def predict(
+    spec: str,
+    root: str,
+    examples: dsl.Input[dsl.Dataset],
+    uri: dsl.OutputPath(str),
+    summary: dsl.Output[dsl.Markdown],
+):
     """Scores raw rows with a published model, and writes the key columns and a score for each label.
 
     Args:
-        spec: Spec with the model, the columns and the output folder, from `plan_prediction`.
+        spec: URI of the spec with the model, the columns and the output folder, from `plan_prediction`.
+        root: URI of the folder for records of failures.
         examples: The examples of `ingest`.
-        predictions: Parquet shards and a `_SUCCESS` manifest.
+        uri: URI of the folder with Parquet shards and a `_SUCCESS` manifest. The nested pipeline `written_predictions`
+            turns it into an artifact.
+        summary: The number of rows, the model, and where the predictions are.
     """
+    from pathlib import Path
+
     from tidemill.publishing.predict import predict as run
     from tidemill.runtime import step
     from tidemill.steps.predict import PredictSpec
 
-    with step("predict") as progress:
-        summary = run(
-            PredictSpec.model_validate_json(spec),
-            examples.path,
-            predictions=predictions.path,
-            progress=progress,
-        )
-    predictions.uri = summary.uri
-    predictions.metadata.update(
-        kind="predictions", fingerprint=summary.fingerprint, rows=summary.rows, shards=summary.shards
-    )
+    with step("predict", root=root, output=summary.uri) as progress:
+        result = run(PredictSpec.read(spec), examples.path, summary=summary.path, progress=progress)
+    Path(uri).write_text(result.uri, encoding="utf-8")
+    summary.metadata.update(fingerprint=result.fingerprint, rows=result.rows, shards=result.shards)

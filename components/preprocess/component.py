@@ -16,8 +16,9 @@ def preprocess(
     """Analyzes the train split with TensorFlow Transform and transforms every split.
 
     Args:
-        spec: Spec with the features or the transform module, and the engine, from `plan_training`.
-        root: URI of the folder that holds the analyzer cache, if `compute.preprocess.analyzer_cache` is set.
+        spec: URI of the spec with the features or the transform module, and the engine, from `plan_training`.
+        root: URI of the folder for records of failures, and for the analyzer cache if
+            `compute.preprocess.analyzer_cache` is set.
         examples: The examples of `ingest`.
         schema: The schema of `validate`.
         transform_graph: The transform graph in TFX's layout, which `tft.TFTransformOutput` loads.
@@ -27,9 +28,9 @@ def preprocess(
     from tidemill.steps.preprocess import PreprocessSpec
     from tidemill.transform.preprocess import preprocess as run
 
-    with step("preprocess") as progress:
+    with step("preprocess", root=root, output=transformed.uri) as progress:
         summary = run(
-            PreprocessSpec.model_validate_json(spec),
+            PreprocessSpec.read(spec),
             examples.path,
             schema.path,
             transform_graph=transform_graph.path,

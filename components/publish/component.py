@@ -13,32 +13,34 @@ def publish(
     models: dsl.Input[List[dsl.Model]],  # noqa: UP006
     evaluations: dsl.Input[List[dsl.Artifact]],  # noqa: UP006
     statistics: dsl.Input[dsl.Artifact],
-    published: dsl.Output[dsl.Model],
+    uri: dsl.OutputPath(str),
     leaderboard: dsl.Output[dsl.HTML],
 ):
     """Copies the best blessed model and its lineage to the model store. Fails if no model is blessed.
 
     Args:
-        spec: Spec with the name, the objective and the lineage, from `plan_training`.
-        root: URI of the folder that holds the model store. The version is `root/models/<name>/<version>/`.
+        spec: URI of the spec with the name, the objective and the lineage, from `plan_training`.
+        root: URI of the folder that holds the model store, and records of failures. The version is
+            `root/models/<name>/<version>/`.
         models: The models of `train` or `ensemble`.
         evaluations: The evaluations of these models, in any order.
         statistics: The statistics of `validate`, kept for later comparisons.
-        published: The published version.
+        uri: URI of the published version. The nested pipeline `published_model` turns it into an artifact.
         leaderboard: HTML page that ranks the models.
     """
+    from pathlib import Path
+
     from tidemill.publishing.publish import publish as run
     from tidemill.runtime import step
     from tidemill.steps.publish import PublishSpec
 
-    with step("publish"):
+    with step("publish", root=root, output=leaderboard.uri, reports={"leaderboard.html": leaderboard.path}):
         summary = run(
-            PublishSpec.model_validate_json(spec),
+            PublishSpec.read(spec),
             [model.path for model in models],
             [evaluation.path for evaluation in evaluations],
             root=root,
             statistics=statistics.path,
             report=leaderboard.path,
         )
-    published.uri = summary.uri
-    published.metadata.update(kind="published-model", version=summary.version, name=summary.name, family=summary.family)
+    Path(uri).write_text(summary.uri, encoding="utf-8")

@@ -17,8 +17,8 @@ def train(
     """Trains one model, exports it for serving, and checks that the export returns the scores of the trained model.
 
     Args:
-        spec: Spec with the family, the hyperparameters and the training settings, from `plan_training`.
-        root: URI of the folder for checkpoints.
+        spec: URI of the spec with the family, the hyperparameters and the training settings, from `plan_training`.
+        root: URI of the folder for checkpoints and records of failures.
         examples: The examples of `ingest`. The step replays some of them through the exported model.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`, which becomes part of the exported model.
@@ -32,14 +32,12 @@ def train(
 
     from tidemill.runtime import step
     from tidemill.steps.train import TrainSpec
-    from tidemill.training.attempts import attempt
 
-    train_spec = TrainSpec.model_validate_json(spec)
-    with step("train") as progress, attempt(root, spec, train_spec.training.retries):
+    with step("train", root=root, output=model.uri) as progress:
         from tidemill.training.train import train as run
 
         summary = run(
-            train_spec,
+            TrainSpec.read(spec),
             examples.path,
             transformed.path,
             transform_graph.path,

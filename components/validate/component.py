@@ -7,6 +7,7 @@ from tidemill.components import CPU_IMAGE
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 def validate(
     spec: str,
+    root: str,
     examples: dsl.Input[dsl.Dataset],
     statistics: dsl.Output[dsl.Artifact],
     schema: dsl.Output[dsl.Artifact],
@@ -16,7 +17,8 @@ def validate(
     """Computes statistics of every split, and fails on schema anomalies, drift and leakage.
 
     Args:
-        spec: Spec with the checks, from `plan_training`.
+        spec: URI of the spec with the checks, from `plan_training`.
+        root: URI of the folder for records of failures. A failed gate leaves the page and the anomalies there.
         examples: The examples of `ingest`.
         statistics: `Split-*/FeatureStats.pb` in the format of TensorFlow Data Validation.
         schema: `schema.pbtxt`: the given schema, or the schema inferred from the train split.
@@ -27,9 +29,10 @@ def validate(
     from tidemill.steps.validate import ValidateSpec
     from tidemill.validation.validate import validate as run
 
-    with step("validate") as progress:
+    reports = {"report.html": report.path, "anomalies": anomalies.path}
+    with step("validate", root=root, output=report.uri, reports=reports) as progress:
         summary = run(
-            ValidateSpec.model_validate_json(spec),
+            ValidateSpec.read(spec),
             examples.path,
             statistics=statistics.path,
             schema=schema.path,

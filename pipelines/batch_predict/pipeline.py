@@ -1,13 +1,22 @@
 """The pipeline `batch_predict`: scores rows with a published model."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 from tidemill.components.ingest.component import ingest
 from tidemill.components.plan_prediction.component import plan_prediction
 from tidemill.components.predict.component import predict
+from tidemill.pipelines.nested.written_predictions.pipeline import written_predictions
+
+
+class BatchPredict(NamedTuple):
+    """The outputs of `batch_predict`."""
+
+    predictions: dsl.Dataset
 
 
 @dsl.pipeline(name="tidemill-batch-predict")
-def batch_predict(experiment: str, root: str, model_version: str = "latest", output: str = ""):
+def batch_predict(experiment: str, root: str, model_version: str = "latest", output: str = "") -> BatchPredict:
     """Scores the rows of the experiment's `predict.source` with a published model.
 
     Args:
@@ -15,9 +24,14 @@ def batch_predict(experiment: str, root: str, model_version: str = "latest", out
         root: URI of the folder with the published models, for example gs://bucket/tidemill.
         model_version: Version of the model, or `latest`.
         output: URI of the folder for the predictions. Empty: a new folder below `root`.
+
+    Returns:
+        predictions: Parquet shards and a `_SUCCESS` manifest.
     """
     plan = plan_prediction(experiment=experiment, root=root, model_version=model_version, output=output)
     plan.set_caching_options(False).set_display_name("Plan")
     rows = ingest(spec=plan.outputs["ingest"], root=root).set_display_name("Ingest")
-    scored = predict(spec=plan.outputs["predict"], examples=rows.outputs["examples"])
+    scored = predict(spec=plan.outputs["predict"], root=root, examples=rows.outputs["examples"])
     scored.set_display_name("Predict")
+    predictions = written_predictions(uri=scored.outputs["uri"]).set_display_name("Predictions")
+    return BatchPredict(predictions.outputs["predictions"])

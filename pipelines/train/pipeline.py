@@ -1,19 +1,31 @@
 """The pipeline `train`: from raw data to a published model."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 from tidemill.components.fan_out.component import fan_out
 from tidemill.components.publish.component import publish
 from tidemill.pipelines.nested.member.pipeline import member
+from tidemill.pipelines.nested.published_model.pipeline import published_model
 from tidemill.pipelines.training_tasks import prepare_data
 
 
+class Train(NamedTuple):
+    """The outputs of `train`."""
+
+    model: dsl.Model
+
+
 @dsl.pipeline(name="tidemill-train")
-def train(experiment: str, root: str):
+def train(experiment: str, root: str) -> Train:
     """Trains and evaluates each model of the experiment, and publishes the best one that passes the gates.
 
     Args:
         experiment: The experiment file's text. `tidemill validate --resolved FILE` prints it with its SQL inline.
-        root: URI of a folder for source records, checkpoints and models, for example gs://bucket/tidemill.
+        root: URI of a folder for specs, checkpoints, models and records of failures, for example gs://bucket/tidemill.
+
+    Returns:
+        model: The published version.
     """
     data = prepare_data(experiment, root)
     members = fan_out(items=data.plan.outputs["members"]).set_display_name("Members")
@@ -41,3 +53,5 @@ def train(experiment: str, root: str):
         statistics=data.validate.outputs["statistics"],
     )
     published.set_display_name("Publish")
+    model = published_model(uri=published.outputs["uri"]).set_display_name("Published model")
+    return Train(model.outputs["model"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.toy_pipelines import SINGLE
+from tests.local.toy_pipelines import SINGLE, TOY
 from tidemill.cli.main import main
 from tidemill.local import definitions
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
     """A function that runs a pipeline of one step and returns the printed text."""
-    monkeypatch.setattr(definitions, "find_pipeline", lambda name: SINGLE)
+    monkeypatch.setattr(definitions, "find_pipeline", lambda name, *where: SINGLE)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("x,y\n1,0\n")
     data = "source: {tables: {t: t.csv}}\nlabel: y\nfeatures: {x: {kind: numeric}}\nmodels: [{family: gbdt}]\n"
@@ -56,4 +56,17 @@ def test_a_run_and_explain_print_why_a_step_ran(run, tmp_path, capsys):
     out = explain(capsys, "ingest", "--run", first)
     assert "it ran because: first run\n" in out and "no earlier run" in out
     assert main(["explain", "ingset"]) == 2
-    assert "did you mean 'ingest'" in capsys.readouterr().err
+    assert "which the runs do not have; did you mean 'ingest'" in capsys.readouterr().err
+
+
+def test_explains_the_newest_run_that_has_the_step(run, monkeypatch, capsys):
+    run(4)
+    monkeypatch.setattr(definitions, "find_pipeline", lambda name, *where: TOY)
+    run(3)
+    assert explain(capsys, "train-gbdt").startswith("train-gbdt: done in run ")
+    monkeypatch.setattr(definitions, "find_pipeline", lambda name, *where: SINGLE)
+    run(5)
+    assert explain(capsys, "train-gbdt").startswith("train-gbdt: done in run ")
+    run_id = sorted(Path(".tidemill/runs").iterdir())[-1].name
+    assert main(["explain", "train-gbdt", "--run", run_id]) == 2
+    assert f"which run {run_id} does not have" in capsys.readouterr().err

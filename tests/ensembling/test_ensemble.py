@@ -17,6 +17,7 @@ from tests.training.test_own_family import OWN
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.ensembling.ensemble import EnsembleSummary, ensemble
+from tidemill.ensembling.pack import pack_models, packed_models
 from tidemill.errors import Code, TidemillError
 from tidemill.models import load_model
 from tidemill.reports.experiment_page import interval
@@ -142,3 +143,24 @@ def test_interval_over_folds():
     assert estimate["value"] == 3.0
     assert estimate["high"] - estimate["value"] == pytest.approx(2.776445 * np.sqrt(2.5) / np.sqrt(5), rel=1e-6)
     assert interval([1.0]) == {"value": 1.0, "low": None, "high": None}
+
+
+def test_packed_models_are_whole_without_a_second_copy(folds, shop, tmp_path):
+    fingerprints = {pack_models(order, str(tmp_path / name)) for name, order in (("a", folds), ("b", folds[::-1]))}
+    assert len(fingerprints) == 1
+    packed = packed_models(str(tmp_path / "a"))
+    metadata = [artifact.open_folder(path, deep=True)["metadata"] for path in packed]
+    assert [(each["name"], each["fold"][0]) for each in metadata] == [(m, f) for m in sorted(MEMBERS) for f in (0, 1)]
+    for path in map(Path, packed):
+        assert not (path / "Format-Serving").exists() and not (path / "logs").exists()
+        assert (path / "history.json").stat().st_nlink > 1
+    combined = combine(shop, packed, tmp_path)
+    assert combined.fingerprint == combine(shop, folds, tmp_path / "direct").fingerprint
+
+
+def test_a_damaged_model_is_not_packed(folds, tmp_path):
+    shutil.copytree(folds[0], tmp_path / "model")
+    (tmp_path / "model" / "history.json").write_text("{}")
+    with pytest.raises(TidemillError, match=r"history\.json: got 2 bytes"):
+        pack_models([str(tmp_path / "model")], str(tmp_path / "packed"))
+    assert not (tmp_path / "packed").exists()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tidemill.errors import EXIT_CODE, Code, TidemillError, from_system_error
-from tidemill.training.attempts import GivenUp
+from tidemill.failure_record import GivenUp
 
 
 def test_codes_are_unique_and_have_a_summary():

@@ -104,17 +104,21 @@ def evaluate(model: dsl.Input[dsl.Model], evaluation: dsl.Output[dsl.Artifact], 
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def publish(models: dsl.Input[List[dsl.Model]], root: str, published: dsl.Output[dsl.Model]):  # noqa: UP006
+def publish(models: dsl.Input[List[dsl.Model]], root: str, uri: dsl.OutputPath(str)):  # noqa: UP006
+    import json
     from pathlib import Path
 
+    from tidemill.artifacts.artifact import seal
     from tidemill.runtime import step
 
     with step("publish"):
         target = Path(root) / "models" / "toy"
         target.mkdir(parents=True, exist_ok=True)
         (target / "names.txt").write_text(" ".join(model.name for model in models), encoding="utf-8")
-    published.uri = str(target)
-    published.metadata.update(kind="published-model", name="aa")
+        (target / "tidemill").mkdir(exist_ok=True)
+        (target / "tidemill" / "lineage.json").write_text(json.dumps({"model": {"name": "aa"}}), encoding="utf-8")
+        seal(target)
+    Path(uri).write_text(str(target), encoding="utf-8")
 
 
 @dsl.pipeline(name="toy")

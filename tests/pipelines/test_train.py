@@ -107,7 +107,7 @@ def test_predictions_equal_those_of_the_served_model(rerun, rows):
     import tensorflow as tf
 
     rerun.succeed("--pipeline", "batch_predict")
-    folder = rerun.outputs("predict")["predictions"]["uri"]
+    folder = rerun.outputs("predict")["uri"]
     success = json.loads(Path(folder, "_SUCCESS").read_text())
     predictions = pq.read_table([f"{folder}/{file['name']}" for file in success["files"]])
     assert predictions.num_rows == success["rows"] == rows.num_rows

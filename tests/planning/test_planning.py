@@ -7,11 +7,12 @@ import pytest
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import parse
 from tidemill.planning import plan_training
+from tidemill.steps.core.spec import spec_document
 
 NO_VALID = {"train": 0.9, "valid": 0, "test": 0.1}
 
 
-def plan(folder, **changes):
+def plan(folder, cross_validate=False, **changes):
     table = folder / "t.csv"
     table.write_text("x,y\n1,0\n2,1\n")
     experiment = {
@@ -21,7 +22,7 @@ def plan(folder, **changes):
         "features": {"x": {"kind": "numeric"}},
         "models": [{"family": "gbdt"}],
     }
-    return plan_training(parse(json.dumps(experiment | changes)), str(folder / "root"))
+    return plan_training(parse(json.dumps(experiment | changes)), str(folder / "root"), cross_validate)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_rejects_a_schema_that_is_not_text(tmp_path):
 
 def test_settings_of_the_engine_reach_preprocess(tmp_path):
     settings = {"runner": "flink", "options": ["--temp_location=gs://b/t"], "local_limit": "2GiB"}
-    spec = json.loads(plan(tmp_path, compute={"preprocess": settings | {"cpu": "8"}})["preprocess"])
+    spec = spec_document(plan(tmp_path, compute={"preprocess": settings | {"cpu": "8"}})["preprocess"])
     assert {name: spec[name] for name in settings} == settings | {"local_limit": 2 << 30}
     assert (spec["engine"], spec["analyzer_cache"]) == ("auto", False)
     assert "cpu" not in spec
@@ -65,7 +66,7 @@ def test_settings_of_the_engine_reach_preprocess(tmp_path):
     ids=["random", "time", "explicit"],
 )
 def test_chooses_the_ensemble_method_by_the_split(tmp_path, split, ensemble, method):
-    planned = plan(tmp_path, split=split, ensemble=ensemble, models=[{"family": "gbdt"}, {"family": "lr"}])
-    ensembles = [json.loads(each["ensemble"]) for each in json.loads(planned["ensembles"])]
+    planned = plan(tmp_path, True, split=split, ensemble=ensemble, models=[{"family": "gbdt"}, {"family": "lr"}])
+    ensembles = [spec_document(each["ensemble"]) for each in json.loads(planned["ensembles"])]
     methods = {each["name"]: each["ensemble"]["method"] for each in ensembles}
     assert methods == {"gbdt": "mean", "lr": "mean", "ensemble": method}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pyarrow.parquet as pq
 import pytest
 
@@ -34,16 +32,15 @@ def test_publishes_and_predicts_in_a_bucket(tmp_path, serving, root):
 
     table, output = rows(100), "gs://warehouse/predictions"
     data = examples(tmp_path / "e", predict=table)
-    summary = run(spec(first.uri, output, shards=3), data, tmp_path / "pointer")
+    summary = run(spec(first.uri, output, shards=3), data)
     assert (summary.rows, summary.uri) == (100, output)
-    again = run(spec(first.uri, output, shards=3), data, tmp_path / "pointer")
+    again = run(spec(first.uri, output, shards=3), data)
     assert again == summary
-    assert run(spec(first.uri, output, shards=1), data, tmp_path / "pointer").shards == 1
+    assert run(spec(first.uri, output, shards=1), data).shards == 1
     storage.download_folder(output, tmp_path / "here")
     assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["_SUCCESS", "part-00000-of-00001.parquet"]
     out = pq.read_table(tmp_path / "here" / "part-00000-of-00001.parquet")
     assert out["id"].equals(table["id"]) and out["score"].to_numpy() == pytest.approx(expected(table), abs=1e-6)
-    assert json.loads((tmp_path / "pointer" / "_SUCCESS").read_text())["uri"] == output
 
 
 def test_a_version_without_its_manifest_does_not_exist(tmp_path, serving, root):
@@ -59,6 +56,6 @@ def test_never_removes_other_objects(tmp_path, serving, root):
     uri = publish(publish_spec(), [model], [evaluation], root=root).uri
     storage.write_text("gs://warehouse/mine/notes.txt", "keep")
     with pytest.raises(TidemillError) as error:
-        run(spec(uri, "gs://warehouse/mine"), examples(tmp_path / "e", predict=rows(3)), tmp_path / "pointer")
+        run(spec(uri, "gs://warehouse/mine"), examples(tmp_path / "e", predict=rows(3)))
     assert error.value.code is Code.INVALID_VALUE
     assert storage.read_text("gs://warehouse/mine/notes.txt") == "keep"

@@ -153,7 +153,7 @@ def test_predictions_have_one_column_for_each_label(store, tmp_path):
         code="test", experiment="rain", model=store.both_uri, key=["id"], columns=["device"], shards=3, batch_size=170,
         output=str(tmp_path / "predictions"),
     )  # fmt: skip
-    predict(spec, store.both.examples, predictions=str(tmp_path / "predictions"), progress=Progress("predict"))
+    predict(spec, store.both.examples, progress=Progress("predict"))
     out = pa.concat_tables(pq.read_table(p) for p in sorted((tmp_path / "predictions").glob("*.parquet")))
     assert out.schema.names == ["id", "device", *OUTPUTS]
     assert {out.schema.field(name).type for name in OUTPUTS} == {pa.float32()}

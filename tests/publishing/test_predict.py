@@ -59,8 +59,8 @@ def spec(model: str, output: object, **changes: object) -> PredictSpec:
     return PredictSpec(code="test", experiment="rain", model=model, output=str(output), **values)
 
 
-def run(spec: PredictSpec, data: str, predictions: object = None):
-    return predict(spec, data, predictions=str(predictions or spec.output), progress=Progress("predict"))
+def run(spec: PredictSpec, data: str):
+    return predict(spec, data, progress=Progress("predict"))
 
 
 def read(folder: object) -> pa.Table:
@@ -146,12 +146,10 @@ def test_damaged_predictions_are_replaced(tmp_path, model):
     assert read(out).num_rows == 100
 
 
-def test_an_artifact_elsewhere_names_the_folder(tmp_path, model):
-    data, pointer = examples(tmp_path / "e", predict=rows(10)), tmp_path / "artifacts" / "predictions"
-    for _ in range(2):
-        run(spec(model, tmp_path / "out"), data, pointer)
-        assert json.loads((pointer / "_SUCCESS").read_text())["uri"] == str(tmp_path / "out")
-    assert read(tmp_path / "out").num_rows == 10
+def test_a_summary_names_the_rows_and_the_folder(tmp_path, model):
+    data = examples(tmp_path / "e", predict=rows(10))
+    predict(spec(model, tmp_path / "out"), data, progress=Progress("predict"), summary=str(tmp_path / "summary.md"))
+    assert (tmp_path / "summary.md").read_text().startswith(f"10 rows in 1 files at `{tmp_path / 'out'}`")
 
 
 def test_never_replaces_a_folder_with_other_files(tmp_path, model):

@@ -51,7 +51,7 @@ def test_a_published_model_scores_as_it_did_in_training(tmp_path, trained, famil
         code="test", experiment="rain", model=uri, key=["id"], columns=[], shards=3, batch_size=500,
         output=str(tmp_path / "predictions"),
     )  # fmt: skip
-    predict(spec, shop.examples, predictions=str(tmp_path / "predictions"), progress=Progress("predict"))
+    predict(spec, shop.examples, progress=Progress("predict"))
     paths = sorted(Path(spec.output).glob("*.parquet"))
     predictions = pa.concat_tables(pq.read_table(path) for path in paths)
     transformed, raw = Dataset(shop.transformed), Dataset(shop.examples)

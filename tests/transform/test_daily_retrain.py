@@ -87,12 +87,12 @@ class Daily:
         compute = {"compute": {"preprocess": {"analyzer_cache": analyzer_cache}}}
         plan = plan_training(parse(yaml.safe_dump(self.experiment | compute)), self.root)
         made = {n: str(folder / n) for n in ("examples", "statistics", "schema", "transform_graph", "transformed")}
-        ingest(IngestSpec.model_validate_json(plan["ingest"]), self.root, examples=made["examples"],
+        ingest(IngestSpec.read(plan["ingest"]), self.root, examples=made["examples"],
                quarantine=str(folder / "quarantine"), progress=Progress("ingest"))  # fmt: skip
-        validate(ValidateSpec.model_validate_json(plan["validate"]), made["examples"], statistics=made["statistics"],
+        validate(ValidateSpec.read(plan["validate"]), made["examples"], statistics=made["statistics"],
                  schema=made["schema"], anomalies=str(folder / "anomalies"), report=str(folder / "report"),
                  progress=Progress("validate"))  # fmt: skip
-        preprocess(PreprocessSpec.model_validate_json(plan["preprocess"]), made["examples"], made["schema"],
+        preprocess(PreprocessSpec.read(plan["preprocess"]), made["examples"], made["schema"],
                    transform_graph=made["transform_graph"], transformed=made["transformed"], root=self.root,
                    progress=Progress("preprocess"))  # fmt: skip
         return folder

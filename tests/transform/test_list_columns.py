@@ -189,14 +189,14 @@ def test_lists_from_parquet_to_a_served_model(tmp_path: Path, engine: str):
     plan = plan_training(parse(yaml.safe_dump(experiment)), str(tmp_path / "root"))
     names = ("examples", "quarantine", "statistics", "schema", "anomalies", "report", "transform_graph", "transformed")
     at = {name: str(tmp_path / name) for name in names}
-    ingest(IngestSpec.model_validate_json(plan["ingest"]), str(tmp_path / "root"), examples=at["examples"],
+    ingest(IngestSpec.read(plan["ingest"]), str(tmp_path / "root"), examples=at["examples"],
            quarantine=at["quarantine"], progress=Progress("ingest"))  # fmt: skip
-    validate(ValidateSpec.model_validate_json(plan["validate"]), at["examples"], progress=Progress("validate"),
+    validate(ValidateSpec.read(plan["validate"]), at["examples"], progress=Progress("validate"),
              **{name: at[name] for name in ("statistics", "schema", "anomalies", "report")})  # fmt: skip
-    preprocess(PreprocessSpec.model_validate_json(plan["preprocess"]), at["examples"], at["schema"],
+    preprocess(PreprocessSpec.read(plan["preprocess"]), at["examples"], at["schema"],
                transform_graph=at["transform_graph"], transformed=at["transformed"],
                progress=Progress("preprocess"))  # fmt: skip
-    member = TrainSpec.model_validate_json(json.loads(plan["members"])[0]["train"])
+    member = TrainSpec.read(json.loads(plan["members"])[0]["train"])
     train(member, at["examples"], at["transformed"], at["transform_graph"], root=str(tmp_path / "root"),
           model=str(tmp_path / "model"), progress=Progress("train"))  # fmt: skip
     listed = json.loads((tmp_path / "model" / "Format-Serving" / "assets.extra" / "raw_columns.json").read_text())

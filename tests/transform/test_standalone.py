@@ -203,6 +203,11 @@ def test_temporary_artifact_ends_with_the_object(parquet: Path):
     assert not path.exists()
 
 
+def test_no_rows_keep_the_columns(transform: Transform, parquet: Path):
+    rows = pq.read_table(parquet)
+    assert transform.apply(rows.slice(0, 0)).schema == transform.apply(rows).schema
+
+
 def test_bad_input_has_a_code(transform: Transform, parquet: Path, tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     cases = {
@@ -217,6 +222,9 @@ def test_bad_input_has_a_code(transform: Transform, parquet: Path, tmp_path: Pat
             lambda: transform.apply(pa.table({"x": [1.0, None], "y": [1.0, 2.0], "s": ["b", "c"]})),
             Code.FEATURE_TYPE,
         ),
+        "no function": (lambda: analyze(parquet, None), Code.INVALID_VALUE),
+        "not Parquet": (lambda: analyze(tmp_path / "mine.txt", preprocessing_fn), Code.UNREADABLE_FILE),
+        "no transform": (lambda: Transform(tmp_path / "nowhere"), Code.INCOMPLETE_ARTIFACT),
         "other files": (lambda: analyze(parquet, preprocessing_fn, output=tmp_path), Code.UNUSABLE_PATH),
     }
     assert {name: raised_by(call).code for name, (call, _) in cases.items()} == {

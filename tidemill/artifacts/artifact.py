@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = [
     "check_file",
     "check_files",
     "incomplete_error",
+    "manifest_of",
     "open_folder",
     "read_manifest",
     "seal",
@@ -100,11 +101,15 @@ def seal(folder: str | os.PathLike[str], metadata: Mapping[str, Any] | None = No
     """
     root = Path(folder)
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-    entries = [FileEntry.of(root, name) for name in names if name != MANIFEST]
+    manifest = manifest_of([FileEntry.of(root, name) for name in names if name != MANIFEST], metadata)
+    storage.write_json(root / MANIFEST, manifest)
+    return manifest["fingerprint"]
+
+
+def manifest_of(entries: Sequence[FileEntry], metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the manifest of a sealed folder with these files."""
     content = fingerprint.of_json([[e.name, e.fingerprint] for e in entries])
-    facts = {"format": 1, "fingerprint": content, "files": [asdict(e) for e in entries], "metadata": metadata or {}}
-    storage.write_json(root / MANIFEST, facts)
-    return content
+    return {"format": 1, "fingerprint": content, "files": [asdict(e) for e in entries], "metadata": metadata or {}}
 
 
 def open_folder(path: str | os.PathLike[str], *, deep: bool = False) -> dict[str, Any]:

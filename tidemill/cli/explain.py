@@ -11,7 +11,7 @@ from typing import Any
 from tidemill import fingerprint
 from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.local.run_checks import root_folder
-from tidemill.local.run_record import Run, find_run
+from tidemill.local.run_record import Run, find_run, list_runs
 from tidemill.local.step_keys import StepKey, differences, previous
 
 _MAX_VALUE_CHARS = 80
@@ -21,13 +21,21 @@ def explain(args: argparse.Namespace) -> int:
     """Prints the key of a step, or of each step of a task, and compares it with the run before."""
     root = root_folder(args.root)
     run = find_run(root, args.run)
-    steps = [step for step in run.steps if args.step == step["name"]]
-    steps = steps or [step for step in run.steps if args.step == step["task"]]
+    if args.run is None:
+        run = next((each for each in list_runs(root) if _steps(each, args.step)), run)
+    steps = _steps(run, args.step)
     if not steps:
         want = suggest_name(args.step, [step["name"] for step in run.steps])
-        raise TidemillError(Code.INVALID_VALUE, "STEP", f"{args.step!r}, which run {run.id} does not have", want)
+        whose = f"run {run.id} does" if args.run is not None else "the runs do"
+        raise TidemillError(Code.INVALID_VALUE, "STEP", f"{args.step!r}, which {whose} not have", want)
     print("\n\n".join(_explanation(root, run, step, args.files) for step in steps))
     return 0
+
+
+def _steps(run: Run, name: str) -> list[dict[str, Any]]:
+    """Returns the step of this name, or the steps of the task of this name."""
+    named = [step for step in run.steps if name == step["name"]]
+    return named or [step for step in run.steps if name == step["task"]]
 
 
 def _explanation(root: Path, run: Run, step: dict[str, Any], with_files: bool) -> str:

@@ -80,7 +80,8 @@ class Training(Section):
     checkpoint_steps: PositiveInt | None = None
     """Largest number of steps between two checkpoints, unless writing one takes longer. Defaults to no limit."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """On a cluster: how many attempts follow a `train` step that failed with an error. Lost nodes do not count."""
+    """How many attempts follow an attempt of `train` that failed with an error. A user error is not tried again, and a
+    lost pod does not count."""
 
     @field_validator("warm_start")
     @classmethod

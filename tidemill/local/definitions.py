@@ -86,13 +86,17 @@ def pipeline_names() -> list[str]:
     return [definition.name for definition in definitions_in("tidemill.pipelines")]
 
 
-def find_pipeline(name: str) -> Definition:
+def find_pipeline(name: str, where: str = "--pipeline") -> Definition:
     """Returns one pipeline that runs by itself.
+
+    Args:
+        name: Its name.
+        where: What named it, for errors. Defaults to the option of the command line.
 
     Raises:
         TidemillError: `invalid-value` for an unknown name.
     """
     known = {definition.name: definition for definition in definitions_in("tidemill.pipelines")}
     if name not in known:
-        raise TidemillError(Code.INVALID_VALUE, "--pipeline", repr(name), suggest_name(name, list(known)))
+        raise TidemillError(Code.INVALID_VALUE, where, repr(name), suggest_name(name, list(known)))
     return known[name]

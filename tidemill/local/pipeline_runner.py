@@ -26,12 +26,12 @@ from kfp.local import cache, config, logging_utils, status, subprocess_task_hand
 from kfp.local.orchestrator import task_executor
 
 import tidemill.runtime
-from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.local import fork_server
 from tidemill.local.run_logging import logging_to
+from tidemill.local.run_outputs import is_whole
 from tidemill.local.step_containers import StepContainers
-from tidemill.local.step_keys import StepKey, step_key
+from tidemill.local.step_keys import StepKey, read_spec, step_key
 from tidemill.local.step_processes import StepProcesses
 from tidemill.local.step_states import State, Step, Steps, iteration_label, loop_items
 from tidemill.steps import step_codes
@@ -180,6 +180,10 @@ class PipelineRunner:
         """Wraps kfp's `execute_single_task` (cache look-up, run, outputs), so that `Steps` follows the task."""
 
         def run(**task: Any) -> tuple[dict[str, Any], status.Status]:
+            # The step itself decides what it tries again: see `tidemill.failure_record`.
+            task["task_spec"].ClearField("retry_policy")
+            if _is_import(task):
+                return execute(**task)
             iteration = task["pipeline_resource_name"].partition("/")[2]
             label = self._item_label(task["io_store"]) if iteration else None
             step = self._steps.start(task["task_name"], iteration, label)
@@ -215,7 +219,8 @@ class PipelineRunner:
         if self.containers is not None:
             self._current.exit_code = self.containers.run(image, full_command, env, step.log, component=step.component)
             return self._current.exit_code
-        own = {"PYTHONUNBUFFERED": "1", "TMPDIR": str(self._temporary)}
+        # With a safe path, a folder `tidemill` in the working directory is not taken for the package.
+        own = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TMPDIR": str(self._temporary)}
         env = {**os.environ, **own, **env, tidemill.runtime.RUN_PID: str(os.getpid())}
         server = self._fork_server(step, full_command, env)
         self._current.exit_code = self.processes.run(full_command, env, step.log, name=step.name, server=server)
@@ -240,7 +245,7 @@ class PipelineRunner:
 
         def whole(local_cache: cache.LocalCache, key: str) -> dict | None:
             outputs = get(local_cache, key) if self._use_cache else None
-            if outputs and not all(_is_whole(value) for value in outputs.values()):
+            if outputs and not all(is_whole(name, value) for name, value in outputs.items()):
                 logging.info("cache entry %s names an artifact that is no longer whole", key)
                 return None
             return outputs
@@ -326,12 +331,13 @@ def _spec(command: list[str]) -> dict[str, Any]:
     if _EXECUTOR_INPUT not in command:
         return {}
     executor_input = json.loads(command[command.index(_EXECUTOR_INPUT) + 1])
-    text = executor_input.get("inputs", {}).get("parameterValues", {}).get("spec", "")
-    try:
-        spec = json.loads(text)
-    except (TypeError, json.JSONDecodeError):
-        return {}
-    return spec if isinstance(spec, dict) else {}
+    return read_spec(executor_input.get("inputs", {}).get("parameterValues", {}).get("spec")) or {}
+
+
+def _is_import(task: Mapping[str, Any]) -> bool:
+    """Returns whether a task makes an artifact of a URI. Such a task runs no code."""
+    component = task["components"][task["task_spec"].component_ref.name]
+    return task["executors"][component.executor_label].WhichOneof("spec") == "importer"
 
 
 def _arguments(owner: object, name: str) -> list[str] | None:
@@ -350,20 +356,6 @@ def _replace_python(full_command: list[str], new_executable: str) -> list[str]:
 def _is_artifact(value: object) -> bool:
     artifacts = value if isinstance(value, list) else [value]
     return bool(artifacts) and all(isinstance(item, dsl.Artifact) for item in artifacts)
-
-
-def _is_whole(value: object) -> bool:
-    """Returns False for a local folder whose manifest lists a missing file or another size."""
-    artifacts = value if isinstance(value, list) else [value]
-    folders = [Path(item.uri) for item in artifacts if isinstance(item, dsl.Artifact)]
-    try:
-        for folder in folders:
-            if (folder / artifact.MANIFEST).is_file():
-                artifact.check_files(folder)
-    except TidemillError as error:
-        logging.info("%s", error)
-        return False
-    return True
 
 
 def _describe(value: object) -> object:

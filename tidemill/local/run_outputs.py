@@ -1,24 +1,27 @@
 """The outputs of a run: reports, metrics, published models and predictions, collected from its steps' outputs.
 
-A component marks the artifact of a result with the metadata entry `kind`. Reports are artifacts of the type HTML.
+The component `evaluate` marks its evaluation with the metadata entry `kind`. `publish` and `predict` write outside the
+run's folder, and their output parameter `uri` names the result. Reports are artifacts of the type HTML.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tidemill.artifacts import evaluation_artifact
+from tidemill import storage
+from tidemill.artifacts import artifact, evaluation_artifact, model_store, predictions
 from tidemill.errors import TidemillError
 from tidemill.local.step_states import Step
 
 _HTML = "system.HTML"
 EVALUATION = "evaluation"
-PUBLISHED_MODEL = "published-model"
-PREDICTIONS = "predictions"
+URI = "uri"
+"""The output parameter that names a published version or predictions."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,17 @@ def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
                 outputs.reports.append(copy)
             elif kind == EVALUATION and (member := read_member_result(Path(uri))):
                 outputs.members.append(member)
-            elif kind == PUBLISHED_MODEL:
-                outputs.published.append((uri, metadata.get("name", "")))
-            elif kind == PREDICTIONS:
-                outputs.predictions.append((uri, metadata.get("rows")))
+        if isinstance(uri := step.outputs.get(URI), str):
+            _add_result(outputs, uri)
     return outputs
+
+
+def _add_result(outputs: RunOutputs, uri: str) -> None:
+    """Adds the published version or the predictions at a URI, whichever is there."""
+    if (manifest := predictions.read(uri)) is not None:
+        outputs.predictions.append((uri, manifest["rows"]))
+    elif storage.exists(storage.join(uri, model_store.LINEAGE)):
+        outputs.published.append((uri, model_store.lineage(uri)["model"]["name"]))
 
 
 def read_member_result(evaluation: Path) -> MemberResult | None:
@@ -89,6 +98,31 @@ def read_member_result(evaluation: Path) -> MemberResult | None:
         objective=facts.objective,
         objective_value=facts.objective_value,
     )
+
+
+def is_whole(name: str, value: object) -> bool:
+    """Returns whether the local folders of an output are whole: all listed files are there with their sizes.
+
+    Args:
+        name: The output's name.
+        value: An artifact with a `uri`, a list of artifacts, or a parameter's value. A parameter `uri` names a folder.
+    """
+    items: list[Any] = value if isinstance(value, list) else [value]
+    uris = [item.uri for item in items if hasattr(item, "uri")]
+    if name == URI and isinstance(value, str):
+        if storage.local_path(value) is None:
+            return True
+        if not any(storage.exists(storage.join(value, file)) for file in (artifact.MANIFEST, predictions.SUCCESS)):
+            return False
+        uris = [value]
+    try:
+        for folder in map(Path, uris):
+            if (folder / artifact.MANIFEST).is_file():
+                artifact.check_files(folder)
+    except TidemillError as error:
+        logging.info("%s", error)
+        return False
+    return True
 
 
 def _artifacts(step: Step) -> Iterator[tuple[str, dict[str, Any]]]:

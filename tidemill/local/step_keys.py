@@ -16,6 +16,7 @@ from tidemill import fingerprint, storage
 from tidemill.data import source_record
 from tidemill.errors import TidemillError
 from tidemill.steps import step_codes
+from tidemill.steps.core.spec import spec_document
 
 FOLDER = "keys"
 FIRST_RUN = "first run"
@@ -65,13 +66,13 @@ def step_key(key: str, parameters: Mapping[str, object], inputs: Mapping[str, ob
 
     Args:
         key: The engine's hash.
-        parameters: Values of the step's parameters by name. A text with a spec is taken apart.
+        parameters: Values of the step's parameters by name. The spec that `spec` names is taken apart.
         inputs: The step's input artifacts by name, each an object with `uri` and `metadata` or a list of such objects.
         component: JSON-serializable description of what the step runs.
     """
     result = StepKey(key, component=fingerprint.of_json(component))
     for name, value in parameters.items():
-        if spec := _spec(value):
+        if name == "spec" and (spec := read_spec(value)):
             result.code |= _files(spec)
             result.libraries |= spec.pop("libraries", {})
             if source := spec.pop("source_fingerprint", None):
@@ -172,13 +173,13 @@ def _changed(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     return [name for name in names if now.get(name, missing) != before.get(name, missing)]
 
 
-def _spec(value: object) -> dict[str, Any] | None:
-    """Parses a parameter that holds a step's spec. Returns None for other parameters."""
-    if not isinstance(value, str) or not value.startswith("{"):
+def read_spec(value: object) -> dict[str, Any] | None:
+    """Reads the spec that a parameter `spec` names. Returns None for another value, or if the spec does not exist."""
+    if not isinstance(value, str) or not value:
         return None
     try:
-        spec = json.loads(value)
-    except json.JSONDecodeError:
+        spec = spec_document(value)
+    except (TidemillError, ValueError):
         return None
     return spec if isinstance(spec, dict) and {"step", "code"} <= spec.keys() else None
 

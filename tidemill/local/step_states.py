@@ -53,7 +53,7 @@ class Step:
     outputs: dict = field(default_factory=dict)
     """By output name: `{"uri", "type", "metadata"}` of an artifact, or a parameter's value."""
     reasons: list[str] = field(default_factory=list)
-    """Why the step runs again, the most telling first. Empty for steps that are never cached."""
+    """Why the step runs again, the most telling first. Empty for cached steps, and for those that never are."""
     error: dict | None = None
     """`code` (None: not a user error), `message`, `details`."""
 
@@ -138,6 +138,8 @@ class Steps:
         with self._lock:
             step.seconds = step.elapsed()
             step.state, step.outputs, step.error = state, outputs or {}, error
+            if state is State.CACHED:
+                step.reasons = []
             self._notify(step)
 
     def close(self) -> None:
@@ -231,7 +233,7 @@ def loop_items(pipeline_spec: dict) -> Iterator[str]:
 
 def _tasks(pipeline_spec: dict, dag: dict) -> Iterator[tuple[str, bool, str]]:
     """Yields the name of each task of a DAG and its nested DAGs, whether it is cached, and its function, in the order
-    in which they run.
+    in which they run. Imports of artifacts are no steps.
     """
     tasks = dag.get("tasks", {})
     for name in _ordered(tasks):
@@ -239,13 +241,16 @@ def _tasks(pipeline_spec: dict, dag: dict) -> Iterator[tuple[str, bool, str]]:
         component = pipeline_spec["components"][task["componentRef"]["name"]]
         if "dag" in component:
             yield from _tasks(pipeline_spec, component["dag"])
-        else:
+        elif "importer" not in _executor(pipeline_spec, component):
             yield name, task.get("cachingOptions", {}).get("enableCache", False), _function(pipeline_spec, component)
 
 
+def _executor(pipeline_spec: dict, component: dict) -> dict:
+    return pipeline_spec.get("deploymentSpec", {}).get("executors", {}).get(component.get("executorLabel"), {})
+
+
 def _function(pipeline_spec: dict, component: dict) -> str:
-    executors = pipeline_spec.get("deploymentSpec", {}).get("executors", {})
-    arguments = executors.get(component.get("executorLabel"), {}).get("container", {}).get("args", [])
+    arguments = _executor(pipeline_spec, component).get("container", {}).get("args", [])
     option = "--function_to_execute"
     return arguments[arguments.index(option) + 1] if option in arguments else ""
 

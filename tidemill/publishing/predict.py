@@ -2,16 +2,13 @@
 
 Each shard has the key columns, other chosen columns, and the scores as float32: `score`, or `score_<label>` for each of
 several labels. Rows keep their order. `_SUCCESS` is written last; it lists the model, the inputs and the shards.
-
-The spec names the URI of the predictions. If the orchestrator puts the step's artifact at another path, a folder
-there gets a copy of `_SUCCESS`, which names the URI.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -64,7 +61,7 @@ class _PredictionRows:
     count: int
 
 
-def predict(spec: PredictSpec, examples: str, *, predictions: str, progress: Progress) -> PredictSummary:
+def predict(spec: PredictSpec, examples: str, *, progress: Progress, summary: str | None = None) -> PredictSummary:
     """Scores the split `predict` of the examples or, if there is no such split, all splits in order.
 
     If predictions of the same rows, model and settings exist at the URI, they are returned. Other predictions there are
@@ -73,8 +70,8 @@ def predict(spec: PredictSpec, examples: str, *, predictions: str, progress: Pro
     Args:
         spec: Model, key, columns to copy, number of shards, and the URI to write.
         examples: Folder of the raw examples.
-        predictions: Path of the step's artifact; see the module.
         progress: Receives phases and rows.
+        summary: File for a Markdown text about the predictions. Defaults to no text.
 
     Raises:
         TidemillError: `empty-input`, `missing-column`, `feature-type`, `no-model`; `invalid-value` if the folder holds
@@ -89,8 +86,12 @@ def predict(spec: PredictSpec, examples: str, *, predictions: str, progress: Pro
         inputs = fingerprint.of_json([json.loads(spec.model_dump_json()), rows.data.fingerprint, scorer.fingerprint])
         manifest = layout.read(spec.output)
         if manifest is None or manifest["inputs"] != inputs:
-            manifest = _score_all(spec, scorer, rows, inputs, predictions, progress)
-    _write_pointer(manifest, spec.output, Path(predictions))
+            manifest = _score_all(spec, scorer, rows, inputs, progress)
+    if summary is not None:
+        text = (
+            f"{manifest['rows']:,} rows in {len(manifest['files'])} files at `{spec.output}`, scored by `{spec.model}`"
+        )
+        storage.write_text(summary, text + "\n")
     return PredictSummary(manifest["rows"], len(manifest["files"]), spec.output, manifest["fingerprint"])
 
 
@@ -125,10 +126,10 @@ def _check_output(uri: str) -> None:
 
 
 def _score_all(
-    spec: PredictSpec, scorer: Scorer, rows: _PredictionRows, inputs: str, predictions: str, progress: Progress
+    spec: PredictSpec, scorer: Scorer, rows: _PredictionRows, inputs: str, progress: Progress
 ) -> layout.PredictionsManifest:
     """Writes the shards into a temporary folder and publishes them."""
-    target = storage.local_path(spec.output) or Path(predictions)
+    target = storage.local_path(spec.output) or Path(tempfile.gettempdir(), "predictions")
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     partial.mkdir(parents=True)
     try:
@@ -199,19 +200,3 @@ def _publish(folder: Path, manifest: layout.PredictionsManifest, uri: str) -> No
         os.rename(target, old)
     os.rename(folder, target)
     storage.remove_folder(old)
-
-
-def _write_pointer(manifest: layout.PredictionsManifest, uri: str, pointer: Path) -> None:
-    """Writes a folder with a copy of `_SUCCESS` at the artifact's path, if the predictions are elsewhere."""
-    target = storage.local_path(uri)
-    if target is not None and target.resolve() == pointer.resolve():
-        return
-    partial = pointer.with_name(f"{pointer.name}.partial")
-    storage.remove_folder(partial)
-    partial.mkdir(parents=True)
-    storage.write_json(partial / layout.SUCCESS, manifest)
-    if pointer.is_dir():
-        shutil.rmtree(pointer)
-    else:
-        pointer.unlink(missing_ok=True)
-    os.replace(partial, pointer)

@@ -78,7 +78,7 @@ class Scorer:
             TidemillError: `missing-column`, with all missing columns.
         """
         if missing := [name for name in self.names if name not in columns]:
-            got = f"no {', '.join(map(repr, missing))} among {', '.join(columns)}"
+            got = f"no {', '.join(map(repr, missing))} among {', '.join(columns) or 'no columns'}"
             want = "provide all raw columns that the model's features need"
             raise TidemillError(Code.MISSING_COLUMN, "examples", got, want)
 

@@ -70,7 +70,8 @@ def train(
     """Trains a member, exports it for serving, and replays rows through both.
 
     After a kill, the next call resumes from the newest checkpoint below `root`. Gradient boosting resumes after its
-    last round, or starts over if it bags rows. The result has the same bits as without the kill.
+    last round, or starts over if it bags rows. The result has the same bits as without the kill. After an error that is
+    not the user's, training is repeated `training.retries` times.
 
     Args:
         spec: The member and its training settings.
@@ -88,6 +89,16 @@ def train(
             `backend.select` raises.
         Preempted: The process received SIGTERM; the next call resumes.
     """
+    if progress.failures is not None:
+        return progress.failures.repeat(
+            spec.training.retries, _train, spec, examples, transformed, transform_graph, root, model, progress
+        )
+    return _train(spec, examples, transformed, transform_graph, root, model, progress)
+
+
+def _train(
+    spec: TrainSpec, examples: str, transformed: str, transform_graph: str, root: str, model: str, progress: Progress
+) -> TrainSummary:
     if isinstance(spec.model, Network | OwnFamily):
         backend.select(spec.training.backend, spec.training.threads)
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)

@@ -81,8 +81,9 @@ def analyze(
 
     Raises:
         TidemillError: `missing-file` if no file matches; `missing-column` or `feature-type` if a column of the schema
-            is missing or has another type; `unsupported` for an analyzer that is a Beam PTransform; `unusable-path` if
-            `output` holds something else.
+            is missing or has another type; `unreadable-file` for a file that is not Parquet; `invalid-value` if
+            `preprocessing_fn` is no function; `unsupported` for an analyzer that is a Beam PTransform; `unusable-path`
+            if `output` holds something else.
 
     Example:
         >>> import pyarrow as pa
@@ -98,6 +99,9 @@ def analyze(
         >>> transform.apply(table).to_pydict()
         {'s_integerized': [0, 1, 0], 'x_centered': [-1.0, 0.0, 1.0]}
     """
+    if not callable(preprocessing_fn):
+        got, want = f"a {type(preprocessing_fn).__name__}", "give a function that takes and returns tensors by name"
+        raise TidemillError(Code.INVALID_VALUE, "preprocessing_fn", got, want)
     threads = threads or available_cpus()
     temporary = None
     if output is None:
@@ -128,15 +132,22 @@ class Transform:
         path: A folder that `analyze` wrote.
         threads: Number of threads. Defaults to the cores that this process may use.
 
+    Raises:
+        TidemillError: `incomplete-artifact` if there is no transform.
+
     Attributes:
         path: The folder, which `tft.TFTransformOutput(path)` opens.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None):
         self.path = Path(path)
+        if not (self.path / RAW_METADATA).is_dir():
+            want = "name a folder that tidemill.transform.analyze wrote"
+            raise TidemillError(Code.INCOMPLETE_ARTIFACT, str(path), "no transform", want)
         self._threads = threads or available_cpus()
         self._raw_schema = metadata_io.read_metadata(str(self.path / RAW_METADATA)).schema
         self._transformer = BatchTransformer(self.path)
+        self._scalars = _scalar_outputs(self._transformer.schema)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         """Removes the folder together with this object."""
 
@@ -162,14 +173,14 @@ class Transform:
             data: See `analyze`. The columns of the inputs that the outputs depend on are required.
 
         Returns:
-            The rows in order, with the outputs sorted by name. A dense output `[batch]` is a column of numbers or
-            binaries, others are lists.
+            The rows in order, as an Arrow table whatever `data` is, with the outputs sorted by name.
+            A dense output `[batch]` is a column of numbers or binaries, others are lists.
 
         Raises:
             TidemillError: `missing-file`, `missing-column` or `feature-type`.
         """
         batches = list(self.apply_batches(data))
-        return pa.Table.from_batches(batches) if batches else pa.table({})
+        return pa.Table.from_batches(batches or [_flattened(self._transformer.empty(), self._scalars)])
 
     def apply_batches(self, data: Tabular) -> Iterator[pa.RecordBatch]:
         """Transforms data of any size, a few row groups at a time.
@@ -183,7 +194,6 @@ class Transform:
         Raises:
             TidemillError: See `apply`.
         """
-        scalars = _scalar_outputs(self.transformed_schema)
         with _parquet_files(data) as paths:
             rows = _open_rows(paths, self._raw_schema, names=self._transformer.inputs)
             units = [unit for file in rows.files for unit in file.units]
@@ -191,22 +201,31 @@ class Transform:
             with contextlib.closing(results):
                 for batches in results:
                     for batch in batches:
-                        yield _flattened(batch, scalars)
+                        yield _flattened(batch, self._scalars)
 
 
 @contextlib.contextmanager
 def _parquet_files(data: Tabular) -> Iterator[list[str]]:
     """Yields the paths of Parquet files with the data. Data in memory is written to a temporary file."""
-    if isinstance(data, str | os.PathLike):
-        yield _matching(data)
-        return
-    if isinstance(data, Sequence) and data and all(isinstance(item, str | os.PathLike) for item in data):
-        yield [path for item in data for path in _matching(item)]
+    patterns = [data] if isinstance(data, str | os.PathLike) else data
+    if isinstance(patterns, Sequence) and patterns and all(isinstance(item, str | os.PathLike) for item in patterns):
+        paths = [path for item in patterns for path in _matching(item)]
+        for path in paths:
+            _check_parquet(path)
+        yield paths
         return
     with tempfile.TemporaryDirectory(prefix="tidemill-rows-") as folder:
         path = os.path.join(folder, "rows.parquet")
-        pq.write_table(as_table(data), path, row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(as_table(data, "Parquet paths, "), path, row_group_size=ROW_GROUP_ROWS)
         yield [path]
+
+
+def _check_parquet(path: str) -> None:
+    try:
+        pq.read_metadata(path)
+    except pa.ArrowInvalid as error:
+        want = "name Parquet files, or read the file into a table first"
+        raise TidemillError(Code.UNREADABLE_FILE, path, "a file that is not Parquet", want) from error
 
 
 def _matching(pattern: str | os.PathLike[str]) -> list[str]:

@@ -30,8 +30,8 @@ def fold(
     """Trains one member without the rows of one fold, and scores these rows.
 
     Args:
-        train_spec: Spec of `train` with a fold.
-        root: URI of the folder for checkpoints.
+        train_spec: URI of the spec of `train` with a fold.
+        root: URI of the folder for checkpoints and records of failures.
         examples: The examples of `ingest`.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`.

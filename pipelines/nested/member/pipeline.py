@@ -33,9 +33,9 @@ def member(
     """Trains one member and evaluates it.
 
     Args:
-        train_spec: Spec of `train`.
-        evaluate_spec: Spec of `evaluate`.
-        root: URI of the folder for checkpoints.
+        train_spec: URI of the spec of `train`.
+        evaluate_spec: URI of the spec of `evaluate`.
+        root: URI of the folder for checkpoints and records of failures.
         examples: The examples of `ingest`.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`.
@@ -62,6 +62,7 @@ def member(
     retry_failed_pods(trained)
     evaluated = evaluate(
         spec=evaluate_spec,
+        root=root,
         examples=examples,
         transformed=transformed,
         model=trained.outputs["model"],

@@ -49,7 +49,7 @@ def criteo(rows: int, folder: Path) -> Experiment:
 
 def ingest_examples(experiment: Experiment, folder: Path) -> Path:
     """Runs the ingest step and returns the folder of the examples."""
-    ingest_spec = IngestSpec.model_validate_json(plan_training(experiment, str(folder / "root"))["ingest"])
+    ingest_spec = IngestSpec.read(plan_training(experiment, str(folder / "root"))["ingest"])
     outputs = {"examples": str(folder / "raw"), "quarantine": str(folder / "quarantine.jsonl")}
     ingest(ingest_spec, str(folder / "root"), progress=Progress("ingest"), **outputs)
     return folder / "raw"

@@ -152,8 +152,7 @@ class ImportGraph:
 @functools.cache
 def installed() -> ImportGraph:
     """Returns the graph of the installed sources, read once a process."""
-    packages = ("tidemill", "tidemill.components")
-    return ImportGraph({package: _folder(package) for package in packages})
+    return ImportGraph({"tidemill": Path(__file__).parents[2], "tidemill.components": _folder("tidemill.components")})
 
 
 def imported_names(text: str) -> set[str]:

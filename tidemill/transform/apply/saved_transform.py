@@ -252,7 +252,7 @@ class BatchTransformer:
         output = tft.TFTransformOutput(str(folder))
         self._saved = SavedTransform(output.transform_savedmodel_dir)
         self.schema: schema_pb2.Schema = output.transformed_metadata.schema
-        self._convert = impl_helper.make_tensor_to_arrow_converter(self.schema).convert
+        self._converter = impl_helper.make_tensor_to_arrow_converter(self.schema)
         self._outputs = dict(self._saved.outputs)
         self._function = self._saved.function(tf.nest.flatten(list(self._outputs.values()), expand_composites=True))
         self.inputs = self._function.inputs
@@ -270,4 +270,8 @@ class BatchTransformer:
         for batch in unit.batches(self.inputs):
             flat = self._function(rows.feed(batch, self.inputs))
             tensors = tf.nest.pack_sequence_as(list(self._outputs.values()), flat, expand_composites=True)
-            yield self._convert(dict(zip(self._outputs, tensors, strict=True)))
+            yield self._converter.convert(dict(zip(self._outputs, tensors, strict=True)))
+
+    def empty(self) -> pa.RecordBatch:
+        """Returns a batch without rows, with the columns of the outputs."""
+        return pa.RecordBatch.from_pylist([], schema=self._converter.arrow_schema())

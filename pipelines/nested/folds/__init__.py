@@ -1,1 +1,0 @@
-"""The nested pipeline `folds`."""

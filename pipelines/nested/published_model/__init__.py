@@ -1,0 +1,1 @@
+"""The nested pipeline `published_model`."""

@@ -1,0 +1,143 @@
+"""What Kubeflow's backend refuses or gets wrong: the compiled pipelines and the components avoid it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.components.test_compiled import COMPONENTS, PIPELINES, compiled
+from tidemill.experiment import parse
+from tidemill.local.definitions import Definition, find_pipeline
+from tidemill.planning import plan_training
+
+
+def dags(pipeline: Definition) -> Iterator[dict[str, Any]]:
+    """Yields the DAG of a pipeline and those of its loops and nested pipelines."""
+    spec = compiled(pipeline)
+    yield spec["root"]["dag"]
+    yield from (component["dag"] for component in spec["components"].values() if "dag" in component)
+
+
+def dag_tasks(pipeline: Definition) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Yields name, task and component of each loop and nested pipeline in a pipeline."""
+    components = compiled(pipeline)["components"]
+    for dag in dags(pipeline):
+        for name, task in dag["tasks"].items():
+            component = components[task["componentRef"]["name"]]
+            if "dag" in component:
+                yield name, task, component
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.name)
+def test_no_list_of_artifacts_enters_a_loop_or_a_nested_pipeline(pipeline):
+    # The backend passes on only one artifact of the list.
+    for name, _, component in dag_tasks(pipeline):
+        artifacts = component.get("inputDefinitions", {}).get("artifacts", {})
+        lists = [artifact for artifact, definition in artifacts.items() if definition.get("isArtifactList")]
+        assert not lists, f"{name} of {pipeline.name} receives the lists {lists}; pack them into one artifact before"
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.name)
+def test_no_artifact_enters_a_loop_or_a_nested_pipeline_under_two_names(pipeline):
+    # The backend finds a DAG's artifacts by their ids, and would pass on one of the two names.
+    for name, task, _ in dag_tasks(pipeline):
+        sources = [json.dumps(source) for source in task.get("inputs", {}).get("artifacts", {}).values()]
+        assert len(set(sources)) == len(sources), f"{name} of {pipeline.name} receives an artifact twice: {sources}"
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.name)
+def test_an_import_takes_its_uri_from_the_pipeline_around_it(pipeline):
+    # The backend looks a URI that is not constant up among the parameters of the DAG, and resolves no placeholder in
+    # the metadata.
+    spec = compiled(pipeline)
+    executors = spec["deploymentSpec"].get("executors", {})
+    for dag in dags(pipeline):
+        for name, task in dag["tasks"].items():
+            label = spec["components"][task["componentRef"]["name"]].get("executorLabel")
+            if "importer" in executors.get(label, {}):
+                assert "componentInputParameter" in task["inputs"]["parameters"]["uri"], (pipeline.name, name)
+                assert "{{" not in json.dumps(executors[label]["importer"].get("metadata", {}))
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_a_component_leaves_the_uri_of_its_outputs_alone(component):
+    # The launcher refuses an output outside the run's folder.
+    tree = ast.parse((component.folder / "component.py").read_text(encoding="utf-8"))
+    targets = [target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets]
+    assert not [target for target in targets if isinstance(target, ast.Attribute) and target.attr in ("uri", "path")]
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_a_component_records_its_failures_below_the_root(component):
+    # An exit code other than 1 is lost, and outputs of a failed step are not uploaded.
+    source = (component.folder / "component.py").read_text(encoding="utf-8")
+    assert component.name == "fan_out" or re.search(r"with step\(\s*\"\w+\", root=root, output=\w+\.uri", source)
+
+
+FAMILIES = ["lr", "fm", "deepfm", "wide_deep", "dcn_v2", "dlrm", "final_mlp", "gbdt"]
+
+
+def test_parameters_of_a_large_cross_validation_stay_small(tmp_path, monkeypatch):
+    """Argo keeps the parameters of all tasks in one object of at most 1 MB, compressed."""
+    (tmp_path / "t.csv").write_text("x,y\n1,0\n2,1\n")
+    experiment = {
+        "name": "large",
+        "source": {"tables": {"t": str(tmp_path / "t.csv")}},
+        "label": "y",
+        "features": {f"x{number}": {"kind": "numeric"} for number in range(300)},
+        "models": [*({"family": family} for family in FAMILIES), {"family": "gbdt", "name": "small", "num_leaves": 7}],
+        "training": {"folds": 10},
+        "compute": {"train": {"gpu": 1, "gpu_type": "nvidia-l4", "spot": True}},
+    }
+    root = str(tmp_path / "root")
+    planned = plan_training(parse(yaml.safe_dump(experiment)), root, cross_validate=True)
+    assert len(json.loads(planned["folds"])) == 90
+    sizes = parameter_sizes(compiled(find_pipeline("cross_validate")), planned, root)
+    assert len(sizes) > 90 * 3
+    assert sum(sizes) < 300_000
+
+
+def parameter_sizes(spec: dict[str, Any], planned: dict[str, str], root: str) -> list[int]:
+    """Returns the size in characters of every parameter that every task receives, loops unrolled."""
+    sizes = []
+
+    def value(source: dict[str, Any], inputs: dict[str, Any], outputs: dict[str, dict[str, Any]]) -> Any:
+        if "runtimeValue" in source:
+            return source["runtimeValue"]["constant"]
+        if "taskOutputParameter" in source:
+            output = source["taskOutputParameter"]
+            return outputs[output["producerTask"]].get(output["outputParameterKey"], "x" * 100)
+        found = inputs[source["componentInputParameter"]]
+        selector = source.get("parameterExpressionSelector")
+        return found if selector is None else found[re.search(r'\["(\w+)"\]', selector)[1]]
+
+    def run(dag: dict[str, Any], inputs: dict[str, Any]) -> None:
+        outputs: dict[str, dict[str, Any]] = {}
+        waiting = dict(dag["tasks"])
+        while waiting:
+            name = next(n for n, t in waiting.items() if not set(t.get("dependentTasks", [])) & waiting.keys())
+            task = waiting.pop(name)
+            sources = task.get("inputs", {}).get("parameters", {})
+            given = {key: value(source, inputs, outputs) for key, source in sources.items()}
+            sizes.extend(len(each if isinstance(each, str) else json.dumps(each)) for each in given.values())
+            outputs[name] = planned if name.startswith("plan-training") else {}
+            if name.startswith("fan-out"):
+                outputs[name] = {"Output": json.loads(given["items"])}
+            component = spec["components"][task["componentRef"]["name"]]
+            if "dag" not in component:
+                continue
+            if iterator := task.get("parameterIterator"):
+                for item in given[iterator["items"]["inputParameter"]]:
+                    sizes.append(len(json.dumps(item)))
+                    run(component["dag"], given | {iterator["itemInput"]: item})
+            else:
+                run(component["dag"], given)
+
+    run(spec["root"]["dag"], {"experiment": "", "root": root})
+    return sizes
