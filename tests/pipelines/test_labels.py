@@ -67,7 +67,7 @@ def test_predicts_both_labels(trained, two_labels):
     import tensorflow as tf
 
     trained.succeed("--pipeline", "batch_predict")
-    folder = trained.outputs("predict")["predictions"]["uri"]
+    folder = trained.outputs("predict")["uri"]
     success = json.loads(Path(folder, "_SUCCESS").read_text())
     predictions = pq.read_table([f"{folder}/{file['name']}" for file in success["files"]]).sort_by("id")
     assert predictions.schema.names == ["id", "score_bought", "score_returned"]
