@@ -56,7 +56,7 @@ def test_names_every_image_and_changes_nothing_else(compiled, tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_with_cpu_only_no_step_names_the_gpu_image_or_asks_for_a_gpu(compiled, tmp_path, name):
     file = written(compiled[name], tmp_path, Images("c", "c", cpu_only=True))
-    assert image_names(spec(file)) == {"c"}
+    assert image_names(spec(file)) <= {"c"}
     assert not gpu_components(spec(file)) and "accelerator:" not in file.read_text()
     executors = spec(file)["deploymentSpec"]["executors"]
     envs = {label: e["container"]["env"] for label, e in executors.items() if "env" in e.get("container", {})}
