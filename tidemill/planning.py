@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,7 +19,7 @@ from tidemill.data import source_record
 from tidemill.data.source_record import SourceRecord
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
-from tidemill.experiment.compute import Resources
+from tidemill.experiment.placement import placement, requests, without_gpus
 from tidemill.experiment.source import Source
 from tidemill.models import parse_config
 from tidemill.models.core.family import Network
@@ -31,9 +30,6 @@ from tidemill.steps import ensemble, evaluate, ingest, pack_models, predict, pre
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext
 from tidemill.steps.core.spec import SpecWriter, StepSpec
 
-ACCELERATOR = "nvidia.com/gpu"
-_GKE_ACCELERATOR = "cloud.google.com/gke-accelerator"
-_GKE_SPOT = "cloud.google.com/gke-spot"
 _PREVIOUS = "previous"
 
 
@@ -51,8 +47,8 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
         `members` is a JSON list with each member's `name`, the URIs of its `train` and `evaluate` specs, and the values
         of `placement`. `folds` is the same for each member and fold, without `evaluate`. `ensembles` is a JSON list
         with each ensemble's `name` and the URIs of its `ensemble` and `evaluate` specs. `members` is empty for a
-        cross-validation, and `folds` and `ensembles` are without one. `preprocess_cpu` and `preprocess_memory` are
-        Kubernetes quantities. `summary` is Markdown.
+        cross-validation, and `folds` and `ensembles` are without one. `ingest_cpu`, `ingest_memory` and the same of
+        `validate`, `preprocess` and `publish` are Kubernetes quantities. `summary` is Markdown.
 
     Raises:
         TidemillError: `unsupported`, `empty-split`, `missing-file`, `over-budget` and other errors of reading the
@@ -73,7 +69,11 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
     uses_baseline = experiment.training.warm_start == _PREVIOUS
     context = replace(context, baseline=baseline, warm_start=_network(baseline) if uses_baseline else None)
 
-    resources = placement(experiment.compute.train)
+    source_bytes = sum(file.bytes for file in source.files)
+    # Set by `tidemill compile --cpu-only`, whose pipelines ask for no GPU whatever the experiment says.
+    compute = without_gpus(experiment.compute) if os.environ.get(CPU_ONLY) else experiment.compute
+    resources = placement(compute, source_bytes)
+    evaluation = _prefixed("evaluate", experiment, source_bytes)
     specs = SpecWriter(root)
     members, folds, ensembles = [], [], []
     if cross_validate:
@@ -82,11 +82,13 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
             folds.append({"name": f"{spec.model.name}-{spec.fold.index}", "train": specs.uri(spec)} | resources)
         for spec in ensemble.plan(context):
             uris = {"ensemble": specs.uri(spec), "evaluate": specs.uri(evaluate.plan(context, spec.members))}
-            ensembles.append({"name": spec.name} | uris)
+            ensembles.append(
+                {"name": spec.name} | uris | requests(experiment.compute, "ensemble", source_bytes) | evaluation
+            )
     else:
         for spec in train.plan(context):
             uris = {"train": specs.uri(spec), "evaluate": specs.uri(evaluate.plan(context, [spec.model.name]))}
-            members.append({"name": spec.model.name} | uris | resources)
+            members.append({"name": spec.model.name} | uris | resources | evaluation)
     used = [*_member_specs(context), *(ensemble.plan(context) if cross_validate else [])]
     outputs = {
         "ingest": specs.uri(ingest.plan(context)),
@@ -97,9 +99,9 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
         "ensembles": json.dumps(ensembles),
         "pack_models": specs.uri(pack_models.plan()),
         "publish": specs.uri(publish.plan(context, run_fingerprint, used)),
-        "preprocess_cpu": experiment.compute.preprocess.cpu,
-        "preprocess_memory": experiment.compute.preprocess.memory,
     }
+    for step in ("ingest", "validate", "preprocess", "publish"):
+        outputs |= _prefixed(step, experiment, source_bytes)
     specs.write()
     steps = {name: outputs[name] for name in ("ingest", "validate", "preprocess")}
     for item in [*members, *folds, *ensembles]:
@@ -121,7 +123,8 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
             named after the rows, the model and the settings.
 
     Returns:
-        URIs of specs by output name, `ingest` and `predict`, and a `summary` in Markdown.
+        URIs of specs by output name, `ingest` and `predict`; the quantities `ingest_cpu`, `ingest_memory`,
+        `predict_cpu` and `predict_memory`; and a `summary` in Markdown.
 
     Raises:
         TidemillError: `no-model` if no such version is published, and as `plan_training`.
@@ -144,7 +147,9 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
     specs.write()
     title = f"{experiment.name}: predictions of {context.model}"
     files = [(file.table, file.bytes) for file in record.files]
-    return outputs | {"summary": plan_summary.render(title, files, outputs)}
+    source_bytes = sum(file.bytes for file in record.files)
+    resources = _prefixed("ingest", experiment, source_bytes) | _prefixed("predict", experiment, source_bytes)
+    return outputs | resources | {"summary": plan_summary.render(title, files, outputs)}
 
 
 def check_supported(experiment: Experiment) -> None:
@@ -163,30 +168,10 @@ def check_supported(experiment: Experiment) -> None:
             raise TidemillError(Code.UNSUPPORTED, f"{where}.engine", got, want)
 
 
-def placement(resources: Resources) -> dict[str, Any]:
-    """Returns a step's placement on a cluster, as values that KFP accepts at run time.
-
-    Returns:
-        `cpu`, `memory`, `accelerator_type` (the resource's name) and `accelerator_count` as texts; `node_selector`,
-        GKE's labels for the accelerator's type and for spot nodes; `tolerations` of GKE's taint on spot nodes.
-    """
-    # Set by `tidemill compile --cpu-only`, whose pipelines ask for no GPU whatever the experiment says.
-    gpus = 0 if os.environ.get(CPU_ONLY) else resources.gpu
-    selector = {}
-    if gpus and resources.gpu_type:
-        selector[_GKE_ACCELERATOR] = resources.gpu_type
-    tolerations = []
-    if resources.spot:
-        selector[_GKE_SPOT] = "true"
-        tolerations.append({"key": _GKE_SPOT, "operator": "Equal", "value": "true", "effect": "NoSchedule"})
-    return {
-        "cpu": resources.cpu,
-        "memory": resources.memory,
-        "accelerator_type": ACCELERATOR,
-        "accelerator_count": str(gpus),
-        "node_selector": selector,
-        "tolerations": tolerations,
-    }
+def _prefixed(step: str, experiment: Experiment, source_bytes: int) -> dict[str, str]:
+    """Returns what a step requests, with the step's name before each key."""
+    asked = requests(experiment.compute, step, source_bytes)
+    return {f"{step}_{resource}": quantity for resource, quantity in asked.items()}
 
 
 def _member_specs(context: TrainingPlanContext) -> Sequence[StepSpec]:

@@ -10,6 +10,10 @@ def plan_prediction(
     root: str,
     ingest: dsl.OutputPath(str),
     predict: dsl.OutputPath(str),
+    ingest_cpu: dsl.OutputPath(str),
+    ingest_memory: dsl.OutputPath(str),
+    predict_cpu: dsl.OutputPath(str),
+    predict_memory: dsl.OutputPath(str),
     summary: dsl.Output[dsl.Markdown],
     model_version: str = "latest",
     output: str = "",
@@ -25,6 +29,10 @@ def plan_prediction(
         output: URI of the folder for the predictions. Empty: a new folder below `root`.
         ingest: URI of the spec of `ingest`.
         predict: URI of the spec of `predict`.
+        ingest_cpu: CPU cores of `ingest`.
+        ingest_memory: Memory of `ingest`.
+        predict_cpu: CPU cores of `predict`.
+        predict_memory: Memory of `predict`.
         summary: What was planned: the source, the model and where the specs are.
     """
     from pathlib import Path
@@ -35,5 +43,8 @@ def plan_prediction(
 
     with step("plan_prediction", root=root, output=summary.uri):
         specs = run(parse(experiment), root, model_version, output)
-    for name, path in {"ingest": ingest, "predict": predict, "summary": summary.path}.items():
+    paths = {"ingest": ingest, "predict": predict, "summary": summary.path}
+    paths |= {"ingest_cpu": ingest_cpu, "ingest_memory": ingest_memory}
+    paths |= {"predict_cpu": predict_cpu, "predict_memory": predict_memory}
+    for name, path in paths.items():
         Path(path).write_text(specs[name], encoding="utf-8")

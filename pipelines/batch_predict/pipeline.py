@@ -7,6 +7,7 @@ from tidemill.components.ingest.component import ingest
 from tidemill.components.plan_prediction.component import plan_prediction
 from tidemill.components.predict.component import predict
 from tidemill.pipelines.nested.written_predictions.pipeline import written_predictions
+from tidemill.pipelines.training_tasks import set_requests, set_small_requests
 
 
 class BatchPredict(NamedTuple):
@@ -29,9 +30,10 @@ def batch_predict(experiment: str, root: str, model_version: str = "latest", out
         predictions: Parquet shards and a `_SUCCESS` manifest.
     """
     plan = plan_prediction(experiment=experiment, root=root, model_version=model_version, output=output)
-    plan.set_caching_options(False).set_display_name("Plan")
+    set_small_requests(plan.set_caching_options(False).set_display_name("Plan"))
     rows = ingest(spec=plan.outputs["ingest"], root=root).set_display_name("Ingest")
+    set_requests(rows, plan, "ingest")
     scored = predict(spec=plan.outputs["predict"], root=root, examples=rows.outputs["examples"])
-    scored.set_display_name("Predict")
+    set_requests(scored.set_display_name("Predict"), plan, "predict")
     predictions = written_predictions(uri=scored.outputs["uri"]).set_display_name("Predictions")
     return BatchPredict(predictions.outputs["predictions"])

@@ -3,14 +3,13 @@
 from typing import NamedTuple
 
 from kfp import dsl
-from tidemill.components.ensemble.component import ensemble
-from tidemill.components.evaluate.component import evaluate
 from tidemill.components.fan_out.component import fan_out
 from tidemill.components.pack_models.component import pack_models
 from tidemill.components.publish.component import publish
+from tidemill.pipelines.nested.combination.pipeline import combination
 from tidemill.pipelines.nested.fold.pipeline import fold
 from tidemill.pipelines.nested.published_model.pipeline import published_model
-from tidemill.pipelines.training_tasks import prepare_data
+from tidemill.pipelines.training_tasks import prepare_data, set_requests, set_small_requests
 
 
 class CrossValidate(NamedTuple):
@@ -33,6 +32,7 @@ def cross_validate(experiment: str, root: str) -> CrossValidate:
     """
     data = prepare_data(experiment, root, cross_validate=True)
     folds = fan_out(items=data.plan.outputs["folds"]).set_display_name("Folds")
+    set_small_requests(folds)
     with dsl.ParallelFor(folds.output, name="fold") as item:
         # KFP cannot pass resource settings into a loop, but it can pass them into a nested pipeline.
         trained = fold(
@@ -42,43 +42,42 @@ def cross_validate(experiment: str, root: str) -> CrossValidate:
             transformed=data.preprocess.outputs["transformed"],
             transform_graph=data.preprocess.outputs["transform_graph"],
             cpu=item.cpu,
+            cpu_limit=item.cpu_limit,
             memory=item.memory,
-            accelerator_type=item.accelerator_type,
-            accelerator_count=item.accelerator_count,
+            memory_limit=item.memory_limit,
+            gpus=item.gpus,
             node_selector=item.node_selector,
             tolerations=item.tolerations,
+            node_affinity=item.node_affinity,
         )
     # Of a list of artifacts only one reaches a loop on a cluster.
     packed = pack_models(
         spec=data.plan.outputs["pack_models"], root=root, models=dsl.Collected(trained.outputs["model"])
     )
-    packed.set_display_name("Pack models")
+    set_small_requests(packed.set_display_name("Pack models"))
     ensembles = fan_out(items=data.plan.outputs["ensembles"]).set_display_name("Ensembles")
+    set_small_requests(ensembles)
     with dsl.ParallelFor(ensembles.output, name="ensemble") as item:
-        combined = ensemble(
-            spec=item.ensemble,
+        combined = combination(
+            ensemble_spec=item.ensemble,
+            evaluate_spec=item.evaluate,
             root=root,
             models=packed.outputs["packed"],
             examples=data.ingest.outputs["examples"],
             transformed=data.preprocess.outputs["transformed"],
             transform_graph=data.preprocess.outputs["transform_graph"],
+            cpu=item.cpu,
+            memory=item.memory,
+            evaluate_cpu=item.evaluate_cpu,
+            evaluate_memory=item.evaluate_memory,
         )
-        combined.set_display_name("Ensemble")
-        evaluated = evaluate(
-            spec=item.evaluate,
-            root=root,
-            examples=data.ingest.outputs["examples"],
-            transformed=data.preprocess.outputs["transformed"],
-            model=combined.outputs["model"],
-        )
-        evaluated.set_display_name("Evaluate")
     published = publish(
         spec=data.plan.outputs["publish"],
         root=root,
         models=dsl.Collected(combined.outputs["model"]),
-        evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+        evaluations=dsl.Collected(combined.outputs["evaluation"]),
         statistics=data.validate.outputs["statistics"],
     )
-    published.set_display_name("Publish")
+    set_requests(published.set_display_name("Publish"), data.plan, "publish")
     model = published_model(uri=published.outputs["uri"]).set_display_name("Published model")
     return CrossValidate(model.outputs["model"])

@@ -7,7 +7,7 @@ from tidemill.components.fan_out.component import fan_out
 from tidemill.components.publish.component import publish
 from tidemill.pipelines.nested.member.pipeline import member
 from tidemill.pipelines.nested.published_model.pipeline import published_model
-from tidemill.pipelines.training_tasks import prepare_data
+from tidemill.pipelines.training_tasks import prepare_data, set_requests, set_small_requests
 
 
 class Train(NamedTuple):
@@ -29,6 +29,7 @@ def train(experiment: str, root: str) -> Train:
     """
     data = prepare_data(experiment, root)
     members = fan_out(items=data.plan.outputs["members"]).set_display_name("Members")
+    set_small_requests(members)
     with dsl.ParallelFor(members.output, name="member") as item:
         # KFP cannot pass resource settings into a loop, but it can pass them into a nested pipeline.
         trained = member(
@@ -39,11 +40,15 @@ def train(experiment: str, root: str) -> Train:
             transformed=data.preprocess.outputs["transformed"],
             transform_graph=data.preprocess.outputs["transform_graph"],
             cpu=item.cpu,
+            cpu_limit=item.cpu_limit,
             memory=item.memory,
-            accelerator_type=item.accelerator_type,
-            accelerator_count=item.accelerator_count,
+            memory_limit=item.memory_limit,
+            gpus=item.gpus,
             node_selector=item.node_selector,
             tolerations=item.tolerations,
+            node_affinity=item.node_affinity,
+            evaluate_cpu=item.evaluate_cpu,
+            evaluate_memory=item.evaluate_memory,
         )
     published = publish(
         spec=data.plan.outputs["publish"],
@@ -52,6 +57,6 @@ def train(experiment: str, root: str) -> Train:
         evaluations=dsl.Collected(trained.outputs["evaluation"]),
         statistics=data.validate.outputs["statistics"],
     )
-    published.set_display_name("Publish")
+    set_requests(published.set_display_name("Publish"), data.plan, "publish")
     model = published_model(uri=published.outputs["uri"]).set_display_name("Published model")
     return Train(model.outputs["model"])

@@ -34,7 +34,9 @@ class Pipeline:
     def __init__(self, path: Path) -> None:
         documents = list(yaml.load_all(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
         platform = documents[1]["platforms"]["kubernetes"] if len(documents) > 1 else {}
-        self.executors: dict[str, Any] = documents[0]["deploymentSpec"]["executors"]
+        executors = documents[0]["deploymentSpec"]["executors"]
+        # An import runs in an image of KFP's.
+        self.executors: dict[str, Any] = {name: each for name, each in executors.items() if "container" in each}
         self.kubernetes: dict[str, Any] = platform.get("deploymentSpec", {}).get("executors", {})
 
 
@@ -127,8 +129,7 @@ def resources(section: dict[str, Any], placement: dict[str, Any]) -> dict[str, A
 def resolve(text: str, placement: dict[str, Any]) -> str:
     """Replaces an input parameter by its value, or by nothing if it has none."""
     if match := _INPUT.fullmatch(text):
-        name = match[1].rpartition("--")[2]
-        return str(placement.get(name.removeprefix("plan-training-"), ""))
+        return str(placement.get(match[1].rpartition("--")[2], ""))
     return text
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.cluster.step_pods import all_executors, compiled, step_pod
 from tests.cluster.tool import PIPELINES, TRIAL, TRIALS, Cluster, tool, wait_for
-from tidemill.experiment.compute import Resources
-from tidemill.planning import placement
+from tidemill.experiment.compute import Compute
+from tidemill.experiment.placement import STEPS, placement
 
 pytestmark = pytest.mark.cluster
 
@@ -43,7 +43,7 @@ def test_step_runs_under_the_restricted_profile(cluster: Cluster):
 
 def test_training_waits_for_a_gpu(cluster: Cluster, gpus):
     """The command is not training's own, which needs the real image and data; everything else is."""
-    small = placement(Resources(cpu="100m", memory="64Mi", gpu=1))
+    small = placement(Compute.model_validate({"train": {"cpu": "100m", "memory": "64Mi", "gpu": 1, "spot": True}}), 1)
     pod = step_pod(compiled("train"), "exec-train", "training", placement=small, command=DONE)
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     with cluster.pods(pod):
@@ -56,7 +56,8 @@ def test_training_waits_for_a_gpu(cluster: Cluster, gpus):
 
 def test_only_training_asks_for_gpus():
     asking = set()
-    everything = placement(Resources(cpu="1", memory="1Gi", gpu=1))
+    everything = placement(Compute.model_validate({"train": {"gpu": 1}}), 1)
+    everything |= {f"{step}_{name}": "1" for step in STEPS for name in ("cpu", "memory")}
     for pipeline, executor in all_executors():
         pod = step_pod(compiled(pipeline), executor, "step", placement=everything)
         if "nvidia.com/gpu" in pod["spec"]["containers"][0]["resources"]["limits"]:

@@ -6,8 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
+from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, json_schema, load
+from tidemill.experiment.placement import STEPS, placement, requests
 from tidemill.local.run_checks import check_files
 from tidemill.planning import check_supported
 
@@ -17,7 +19,7 @@ def validate(args: argparse.Namespace) -> int:
     experiment = load(args.file)
     check_supported(experiment)
     check_files(experiment)
-    print(dump(experiment) if args.resolved else _summary(experiment))
+    print(dump(experiment) if args.resolved else "\n".join([_summary(experiment), *_resources(experiment)]))
     return 0
 
 
@@ -42,6 +44,36 @@ def _summary(experiment: Experiment) -> str:
     labels = experiment.label_columns()
     label = f"label {labels[0]}" if len(labels) == 1 else f"labels {', '.join(labels)}"
     return f"ok: {experiment.name}: {tables}, {label}, {features}, models {models}"
+
+
+def _resources(experiment: Experiment) -> list[str]:
+    """Returns lines that say what the steps request on a cluster."""
+    tables = experiment.source.tables.values()
+    uris = [uri for table in tables for uri in ([table.uri] if isinstance(table.uri, str) else table.uri)]
+    archives = {uri.partition("#")[0] for uri in uris}
+    if any(storage.local_path(uri) is None for uri in archives):
+        return ["on a cluster: planning sets CPU and memory by the bytes of the source"]
+    source_bytes = sum(info.bytes for uri in archives for info in storage.list_files(uri))
+    lines = [f"on a cluster, for a source of {source_bytes:,} bytes:"]
+    for step in STEPS:
+        asked = requests(experiment.compute, step, source_bytes)
+        line = f"  {step:<10} cpu {asked['cpu']}, memory {asked['memory']}"
+        lines.append(line + (_nodes(experiment, source_bytes) if step == "train" else ""))
+    return lines
+
+
+def _nodes(experiment: Experiment, source_bytes: int) -> str:
+    """Returns the limits of `train` and what it asks of nodes."""
+    train, placed = experiment.compute.train, placement(experiment.compute, source_bytes)
+    words = [f" (limits: cpu {placed['cpu_limit']}, memory {placed['memory_limit']})"]
+    if train.gpu:
+        words.append(f"{train.gpu} x {train.gpu_type or 'any GPU'}")
+    if train.machine:
+        words.append(train.machine)
+    words += [f"{name}={value}" for name, value in train.node_selector.items()]
+    if train.spot:
+        words.append("spot nodes preferred")
+    return ", ".join(words)
 
 
 def _count(number: int, noun: str) -> str:

@@ -21,11 +21,13 @@ def fold(
     transformed: dsl.Input[dsl.Dataset],
     transform_graph: dsl.Input[dsl.Artifact],
     cpu: str,
+    cpu_limit: str,
     memory: str,
-    accelerator_type: str,
-    accelerator_count: str,
+    memory_limit: str,
+    gpus: str,
     node_selector: dict,
     tolerations: list,
+    node_affinity: dict,
 ) -> Fold:
     """Trains one member without the rows of one fold, and scores these rows.
 
@@ -35,12 +37,14 @@ def fold(
         examples: The examples of `ingest`.
         transformed: The transformed examples of `preprocess`.
         transform_graph: The transform graph of `preprocess`.
-        cpu: CPU cores of the training step.
-        memory: Memory of the training step.
-        accelerator_type: Name of the accelerator resource in the cluster, such as nvidia.com/gpu.
-        accelerator_count: Number of accelerators of the training step. 0 trains on the CPU.
+        cpu: CPU cores that are reserved for the training step.
+        cpu_limit: The most CPU cores that the training step may use.
+        memory: Memory that is reserved for the training step.
+        memory_limit: The most memory that the training step may use.
+        gpus: Number of GPUs of the training step. 0 trains on the CPU.
         node_selector: Labels of the nodes on which training may run.
         tolerations: Kubernetes tolerations of the training step.
+        node_affinity: Kubernetes node affinity of the training step.
 
     Returns:
         model: The model of `train`.
@@ -53,6 +57,16 @@ def fold(
         transform_graph=transform_graph,
     )
     trained.set_display_name("Train")
-    set_placement(trained, cpu, memory, accelerator_type, accelerator_count, node_selector, tolerations)
+    set_placement(
+        trained,
+        cpu=cpu,
+        cpu_limit=cpu_limit,
+        memory=memory,
+        memory_limit=memory_limit,
+        gpus=gpus,
+        node_selector=node_selector,
+        tolerations=tolerations,
+        node_affinity=node_affinity,
+    )
     retry_failed_pods(trained)
     return Fold(trained.outputs["model"])
