@@ -14,6 +14,7 @@ from rich.console import Console
 from tests.cli.toy_experiment import write
 from tidemill.cli.main import main
 from tidemill.experiment import parse
+from tidemill.experiment.placement import STEPS
 from tidemill.local import definitions, run_display
 from tidemill.local.step_states import State, Steps
 
@@ -30,10 +31,13 @@ def test_a_full_disk_exits_with_2_and_one_line():
 
 
 class TestValidate:
-    def test_prints_one_line_for_a_valid_file(self, capsys):
+    def test_prints_a_summary_and_the_resources_of_each_step(self, capsys):
         assert main(["validate", str(FLIGHTS)]) == 0
-        out = capsys.readouterr().out
-        assert re.fullmatch(r"ok: flights: 3 tables, label late, \d+ features, models dcn_v2, gbdt\n", out)
+        summary, heading, *steps = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r"ok: flights: 3 tables, label late, \d+ features, models dcn_v2, gbdt", summary)
+        assert re.fullmatch(r"on a cluster, for a source of 10,\d{3},\d{3} bytes:", heading)
+        assert [line.split()[0] for line in steps] == list(STEPS)
+        assert "  train      cpu 1, memory 4Gi (limits: cpu 1, memory 8Gi)" in steps
 
     def test_a_mistake_exits_with_2_and_one_line(self, tmp_path, capsys):
         file = write(tmp_path, "a")
@@ -57,8 +61,9 @@ class TestValidate:
         assert main(["validate", write(tmp_path, "a", table=table)]) == 2
         assert capsys.readouterr().err.startswith(f"error [{code}] ")
 
-    def test_does_not_open_remote_files(self, tmp_path):
+    def test_does_not_open_remote_files(self, tmp_path, capsys):
         assert main(["validate", write(tmp_path, "a", table="gs://bucket/x.csv")]) == 0
+        assert "planning sets CPU and memory by the bytes of the source" in capsys.readouterr().out
 
     def test_accepts_globs_and_members_of_archives(self, tmp_path):
         (tmp_path / "data").mkdir()
