@@ -11,10 +11,8 @@ import tidemill
 from tests.cli.toy_experiment import write
 from tidemill.cli.main import main
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment.compute import Resources
 from tidemill.local import definitions
 from tidemill.local.images import RELEASED, Images, gpu_components, image_names, named_images
-from tidemill.planning import placement
 from tidemill.runtime import CPU_ONLY
 from tidemill.version import CPU_IMAGE, GPU_IMAGE, __version__
 
@@ -67,15 +65,6 @@ def test_with_cpu_only_no_step_names_the_gpu_image_or_asks_for_a_gpu(compiled, t
 def test_the_released_images_leave_the_file_alone(compiled, tmp_path):
     assert written(compiled["train"], tmp_path, RELEASED).read_bytes() == compiled["train"].read_bytes()
     assert gpu_components(spec(compiled["train"])) == {"train"}
-
-
-def test_plans_no_gpu_where_every_step_runs_in_the_cpu_image(monkeypatch):
-    resources = Resources(gpu=2, gpu_type="nvidia-l4", spot=True)
-    assert placement(resources)["accelerator_count"] == "2"
-    monkeypatch.setenv(CPU_ONLY, "1")
-    placed = placement(resources)
-    assert placed["accelerator_count"] == "0"
-    assert placed["node_selector"] == {"cloud.google.com/gke-spot": "true"}
 
 
 def test_names_by_registry_tag_and_digest(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import parse
 from tidemill.planning import plan_training
+from tidemill.runtime import CPU_ONLY
 from tidemill.steps.core.spec import spec_document
 
 NO_VALID = {"train": 0.9, "valid": 0, "test": 0.1}
@@ -70,3 +71,22 @@ def test_chooses_the_ensemble_method_by_the_split(tmp_path, split, ensemble, met
     ensembles = [spec_document(each["ensemble"]) for each in json.loads(planned["ensembles"])]
     methods = {each["name"]: each["ensemble"]["method"] for each in ensembles}
     assert methods == {"gbdt": "mean", "lr": "mean", "ensemble": method}
+
+
+def test_plans_no_gpu_where_every_step_runs_in_the_cpu_image(tmp_path, monkeypatch):
+    """`tidemill compile --cpu-only` sets the variable for the planning steps."""
+    train = {"gpu": 1, "gpu_type": "nvidia-l4", "machine": "g2-standard-8", "spot": True}
+    [member] = json.loads(plan(tmp_path, compute={"train": train})["members"])
+    assert (member["gpus"], len(member["node_selector"]), len(member["tolerations"])) == ("1", 2, 2)
+    monkeypatch.setenv(CPU_ONLY, "1")
+    [member] = json.loads(plan(tmp_path, compute={"train": train})["members"])
+    assert (member["gpus"], member["node_selector"], len(member["tolerations"])) == ("0", {}, 1)
+
+
+def test_each_step_gets_its_resources(tmp_path):
+    planned = plan(tmp_path, compute={"ingest": {"cpu": "2"}, "evaluate": {"memory": "9Gi"}})
+    assert (planned["ingest_cpu"], planned["ingest_memory"], planned["publish_memory"]) == ("2", "3Gi", "2Gi")
+    [member] = json.loads(planned["members"])
+    assert (member["cpu"], member["evaluate_cpu"], member["evaluate_memory"]) == ("1", "1", "9Gi")
+    ensembles = plan(tmp_path, cross_validate=True, compute={"ensemble": {"cpu": "3"}})["ensembles"]
+    assert {(each["cpu"], each["evaluate_memory"]) for each in json.loads(ensembles)} == {("3", "4Gi")}
