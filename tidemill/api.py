@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tidemill import storage
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment import Experiment, dump, load
+from tidemill.experiment import Experiment, as_parameter, dump, load
 from tidemill.local import definitions
 from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
@@ -289,7 +289,7 @@ def run(
         try:
             result = run_pipeline(
                 definitions.find_pipeline(pipeline, "pipeline"),
-                {"experiment": dump(loaded), "root": str(folder), **values},
+                {"experiment": as_parameter(dump(loaded), str(folder)), "root": str(folder), **values},
                 experiment=loaded.name,
                 file=file,
                 root=folder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -19,7 +19,12 @@ from tidemill.data import source_record
 from tidemill.data.source_record import SourceRecord
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
+<<<<<<< HEAD
 from tidemill.experiment.placement import placement, requests, without_gpus
+=======
+from tidemill.experiment.compute import Resources
+from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
+>>>>>>> 5487386 (Carry the experiment's text to the steps unchanged)
 from tidemill.experiment.source import Source
 from tidemill.models import parse_config
 from tidemill.models.core.family import Network
@@ -94,9 +99,9 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
         "ingest": specs.uri(ingest.plan(context)),
         "validate": specs.uri(validate.plan(context)),
         "preprocess": specs.uri(preprocess.plan(context)),
-        "members": json.dumps(members),
-        "folds": json.dumps(folds),
-        "ensembles": json.dumps(ensembles),
+        "members": _list("models", members),
+        "folds": _list("training.folds", folds),
+        "ensembles": _list("models", ensembles),
         "pack_models": specs.uri(pack_models.plan()),
         "publish": specs.uri(publish.plan(context, run_fingerprint, used)),
     }
@@ -196,6 +201,15 @@ def _check_training(experiment: Experiment, cross_validate: bool) -> None:
     if split.fractions.valid == 0 and experiment.training.early_stopping is not None:
         want = "give valid a share of the rows, or set training.early_stopping: null"
         raise TidemillError(Code.EMPTY_SPLIT, "split.fractions.valid", "0", want)
+
+
+def _list(where: str, items: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a list for `fan_out`, which travels to it as one parameter."""
+    text = json.dumps(items)
+    if (size := parameter_bytes(text)) > MAX_BYTES:
+        got = f"{len(items)} trainings, whose list has {size:,} bytes, more than {MAX_BYTES:,}"
+        raise TidemillError(Code.UNSUPPORTED, where, got, "use fewer folds or fewer models, or a shorter root")
+    return text
 
 
 def _record_source(source: Source, root: str) -> SourceRecord:

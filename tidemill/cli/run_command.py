@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tidemill.cli import image_options
 from tidemill.errors import EXIT_CODE, Code, TidemillError
-from tidemill.experiment import Experiment, dump, load
+from tidemill.experiment import Experiment, as_parameter, dump, load
 from tidemill.local import definitions
 from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     check_files(experiment)
     containers = _containers(args, experiment, params)
     params = absolute_output(params) if containers else params
-    arguments = {"experiment": dump(experiment), "root": str(root), **params}
+    arguments = {"experiment": as_parameter(dump(experiment), str(root)), "root": str(root), **params}
     console = Console()
     display = LiveTable(console) if console.is_terminal and not args.plain else Lines(console)
     with contextlib.ExitStack() as stack:

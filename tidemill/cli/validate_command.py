@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from tidemill import storage
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, json_schema, load
+from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
 from tidemill.experiment.placement import STEPS, placement, requests
 from tidemill.local.run_checks import check_files
 from tidemill.planning import check_supported
@@ -19,7 +21,10 @@ def validate(args: argparse.Namespace) -> int:
     experiment = load(args.file)
     check_supported(experiment)
     check_files(experiment)
-    print(dump(experiment) if args.resolved else "\n".join([_summary(experiment), *_resources(experiment)]))
+    print(text := dump(experiment) if args.resolved else "\n".join([_summary(experiment), *_resources(experiment)]))
+    if args.resolved and (size := parameter_bytes(text)) > MAX_BYTES:
+        hint = "write it to a file that the steps can read, and give the file's URI as the parameter experiment"
+        print(f"the text has {size:,} bytes, more than Kubernetes passes on; {hint}", file=sys.stderr)
     return 0
 
 

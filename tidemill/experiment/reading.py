@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.experiment import Experiment
+from tidemill.experiment.parameter_text import encode, read_parameter, without_digest
 from tidemill.experiment.pydantic_errors import translate
 from tidemill.experiment.yaml_text import read_mapping
 
@@ -31,26 +32,30 @@ def load(path: str | Path) -> Experiment:
     """
     path = Path(path)
     text = _read_file(path, "experiment", "name an experiment file")
-    return _validate(_inline(read_mapping(text, str(path)), path.parent))
+    return _validate(_inline(without_digest(read_mapping(text, str(path))), path.parent))
 
 
 def parse(text: str) -> Experiment:
-    """Reads an experiment from YAML or JSON text.
+    """Reads an experiment from the value of a pipeline's parameter.
 
     Args:
-        text: The experiment. SQL and Python modules must be inline.
+        text: YAML or JSON text in which SQL and Python modules are inline, or the URI of a file with such a text. If the
+            text has a digest, as that of `dump`, it is compared.
 
     Raises:
-        TidemillError: `unreadable-file`, `unknown-key` or `invalid-value`.
+        TidemillError: `missing-file`, `unreadable-file`, `unknown-key` or `invalid-value`.
     """
-    data = read_mapping(text, "experiment")
+    data = without_digest(read_mapping(read_parameter(text), "experiment"))
     _refuse_file_names(data)
     return _validate(data)
 
 
 def dump(experiment: Experiment) -> str:
-    """Returns the experiment as JSON text without default values. Pipelines take this text as a parameter."""
-    return experiment.model_dump_json(by_alias=True, exclude_unset=True)
+    """Returns the experiment as JSON text without default values. Pipelines take this text as a parameter.
+
+    It has a digest, and nothing in it is replaced on the way to a step: see `tidemill.experiment.parameter_text`.
+    """
+    return encode(experiment.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
 
 def _validate(data: dict[str, Any]) -> Experiment:
