@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,12 +20,8 @@ from tidemill.data import source_record
 from tidemill.data.source_record import SourceRecord
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
-<<<<<<< HEAD
-from tidemill.experiment.placement import placement, requests, without_gpus
-=======
-from tidemill.experiment.compute import Resources
 from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
->>>>>>> 5487386 (Carry the experiment's text to the steps unchanged)
+from tidemill.experiment.placement import placement, requests, without_gpus
 from tidemill.experiment.source import Source
 from tidemill.models import parse_config
 from tidemill.models.core.family import Network

@@ -36,7 +36,7 @@ def encode(data: dict[str, Any]) -> str:
 
 
 def as_parameter(text: str, root: str) -> str:
-    """Returns a text as the value of a pipeline's parameter: the text, or the URI of a file below the root if it is long.
+    """Returns the value of a pipeline's parameter: the text, or the URI of a file below the root if the text is long.
 
     Args:
         text: The experiment's text.

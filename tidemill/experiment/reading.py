@@ -39,8 +39,8 @@ def parse(text: str) -> Experiment:
     """Reads an experiment from the value of a pipeline's parameter.
 
     Args:
-        text: YAML or JSON text in which SQL and Python modules are inline, or the URI of a file with such a text. If the
-            text has a digest, as that of `dump`, it is compared.
+        text: YAML or JSON text in which SQL and Python modules are inline, or the URI of a file with such a text. If
+            the text has a digest, as that of `dump`, it is compared.
 
     Raises:
         TidemillError: `missing-file`, `unreadable-file`, `unknown-key` or `invalid-value`.
