@@ -122,8 +122,10 @@ def running_cluster() -> Iterator[Cluster]:
         with contextlib.suppress(BlockingIOError):  # nobody else uses it
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (_STATE / "started").unlink(missing_ok=True)
+        # A cluster that runs is not started again: the tool then sometimes fails with "Address already assigned".
         if subprocess.run([TOOL, "kubectl", "get", "--raw", "/readyz"], capture_output=True).returncode:
             (_STATE / "started").touch()
+            tool("up")
         try:
             fcntl.flock(users, fcntl.LOCK_SH)
             _prepare()
@@ -140,8 +142,7 @@ def running_cluster() -> Iterator[Cluster]:
 
 
 def _prepare() -> None:
-    """Brings up what is missing: the servers, Kueue, the manifests, and the image of the steps."""
-    tool("up")
+    """Brings up what is missing: Kueue, the manifests, and the image of the steps."""
     cluster = Cluster()
     images = tool("images").split()
     if not any(STAND_IN in image for image in images):
