@@ -202,7 +202,7 @@ def _check_training(experiment: Experiment, cross_validate: bool) -> None:
 
 def _list(where: str, items: Sequence[Mapping[str, Any]]) -> str:
     """Returns a list for `fan_out`, which travels to it as one parameter."""
-    text = json.dumps(items)
+    text = json.dumps(items, separators=(",", ":"))
     if (size := parameter_bytes(text)) > MAX_BYTES:
         got = f"{len(items)} trainings, whose list has {size:,} bytes, more than {MAX_BYTES:,}"
         raise TidemillError(Code.UNSUPPORTED, where, got, "use fewer folds or fewer models, or a shorter root")
