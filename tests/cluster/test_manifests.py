@@ -233,7 +233,7 @@ def test_quota_holds_for_gpus(cluster: Cluster):
 HOOKED = """
 import signal, sys, time
 def end(number, frame):
-    print("told", flush=True)
+    print("signaled", flush=True)
     time.sleep(3)
     print("saved", flush=True)
     sys.exit(143)
@@ -273,4 +273,4 @@ def test_prestop_hook_gives_a_step_the_grace_period(cluster: Cluster, hook):
         )
         cluster.kubectl("delete", "pod", name, "-n", PIPELINES, "--wait=false")
         lines, _ = following.communicate(timeout=60)
-    assert re.findall("ready|told|saved", lines) == (["ready", "told", "saved"] if hook else ["ready"])
+    assert re.findall("ready|signaled|saved", lines) == (["ready", "signaled", "saved"] if hook else ["ready"])
