@@ -96,10 +96,14 @@ class Workspace:
         assert done.returncode == 0, done.stdout + done.stderr
         return self.states()
 
+    def start(self, *more: str) -> subprocess.Popen:
+        """Starts the command in a new process."""
+        command = [sys.executable, "-m", "tidemill.cli.main", *self.arguments(*more)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def kill(self, *more: str, when: Callable[[], bool]) -> None:
         """Runs the command in a new process until `when` returns True and kills it. Then no process of it is left."""
-        command = [sys.executable, "-m", "tidemill.cli.main", *self.arguments(*more)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = self.start(*more)
         wait_for(lambda: when() or process.poll() is not None)
         assert process.poll() is None, "the run ended before it was killed"
         process.kill()

@@ -22,7 +22,7 @@ def no_pause(monkeypatch):
 class Task:
     """A task whose attempts fail with the given errors, one after the other, and then succeed."""
 
-    def __init__(self, root, retries=2, output="gs://runs/train/model"):
+    def __init__(self, root, retries=2, output="/runs/train/model"):
         self.root, self.retries, self.output, self.calls = str(root), retries, output, 0
 
     def pod(self, *errors, reports=None):
@@ -96,16 +96,17 @@ def test_a_mistake_of_the_user_is_not_tried_again(tmp_path, capsys):
     assert len(task.record()) == 1
 
 
-def test_a_full_disk_is_a_mistake_that_another_pod_may_not_meet(tmp_path):
+def test_a_full_disk_is_a_mistake_that_another_pod_may_not_meet(tmp_path, capsys):
     task = Task(tmp_path)
     assert task.pod(OSError(28, "No space left on device", "/tmp/x")) == EXIT_CODE
+    assert capsys.readouterr().err.splitlines()[-1] == f"recorded in {task.folder()}"
     assert task.calls == 1
     assert task.pod() == 0
 
 
 def test_each_task_has_its_own_record(tmp_path):
     assert Task(tmp_path).pod(MISTAKE) == EXIT_CODE
-    assert Task(tmp_path, output="gs://runs/train/other").pod() == 0
+    assert Task(tmp_path, output="/runs/train/other").pod() == 0
 
 
 def test_reports_are_kept_with_the_record(tmp_path):
@@ -125,6 +126,16 @@ def test_a_root_that_cannot_be_written_does_not_hide_the_error(tmp_path, capsys)
     assert Task(tmp_path / "root").pod(MISTAKE) == EXIT_CODE
     error = capsys.readouterr().err
     assert f"error [label-one-class] {MISTAKE}" in error and "could not be recorded" in error
+
+
+@pytest.mark.parametrize("output", ["gs://b/run/model", "minio://b/run/model", "s3://b/run/model"])
+def test_a_local_root_is_refused_on_a_cluster(tmp_path, capsys, output):
+    assert Task(tmp_path, output=output).pod() == EXIT_CODE
+    assert capsys.readouterr().err == (
+        f"error [invalid-value] root: got {str(tmp_path)!r}; give a folder in a bucket, gs://…; on a cluster each step "
+        "has a disk of its own.\n"
+    )
+    assert not [*tmp_path.iterdir()]
 
 
 def test_record_is_named_after_the_step_and_the_task(tmp_path):

@@ -338,16 +338,6 @@ class Code(enum.Enum):
         ),
         remedy="Free space, or choose another path.",
     )
-    ROOT_BUSY = Explanation(
-        "root-busy",
-        summary="Another run is using the same root folder.",
-        cause=(
-            "Two runs were started with one `--root`. Runs share checkpoints and version numbers, so only one "
-            "may write."
-        ),
-        example="/data: got a root that run 20261129-094512 is using; wait for it, or give another --root.",
-        remedy="Wait for the other run, or use another `--root`.",
-    )
     NO_ENGINE = Explanation(
         "no-engine",
         summary="The steps cannot run in containers, because Docker is not installed, not running or set up wrongly.",

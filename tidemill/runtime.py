@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from tidemill.errors import EXIT_CODE, Preempted, TidemillError, from_system_error
+from tidemill import storage
+from tidemill.errors import EXIT_CODE, Code, Preempted, TidemillError, from_system_error
 from tidemill.failure_record import FailureRecord, GivenUp
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
@@ -87,7 +88,8 @@ def step(
     `TIDEMILL_ERROR_FILE` names. `Preempted` ends the process with `PREEMPTED_EXIT_CODE`.
 
     With a root, every failure is also recorded below it, with the reports that the step has written, and the last line
-    of the log names the record. An attempt that follows a user error ends at once with the same error.
+    of the log names the record. An attempt that follows a user error ends at once with the same error. A local root is
+    refused on a cluster.
 
     Args:
         name: The component's name.
@@ -99,9 +101,11 @@ def step(
         A `Progress` for the library functions.
     """
     die_with_run()
-    record = FailureRecord(root, name, output, reports) if root else None
+    record = None
     try:
-        if record is not None:
+        if root:
+            _check_root(root, output)
+            record = FailureRecord(root, name, output, reports)
             record.read()
     except TidemillError as error:
         _refuse(name, error, record)
@@ -119,7 +123,7 @@ def step(
         if mistake is not None:
             if mistake is not error:
                 traceback.print_exception(error)
-            _refuse(name, mistake, record)
+            _refuse(name, mistake, record, is_final=mistake is error)
         if record is None:
             raise
         traceback.print_exception(error)
@@ -129,7 +133,15 @@ def step(
         record.remove()
 
 
-def _refuse(name: str, error: TidemillError, record: FailureRecord | None) -> NoReturn:
+def _check_root(root: str, output: str) -> None:
+    """Refuses a local root if the outputs go to an object store, as on a cluster."""
+    if "://" in output and not output.startswith("file://") and storage.local_path(root) is not None:
+        want = "give a folder in a bucket, gs://…; on a cluster each step has a disk of its own"
+        raise TidemillError(Code.INVALID_VALUE, "root", repr(root), want)
+
+
+def _refuse(name: str, error: TidemillError, record: FailureRecord | None, *, is_final: bool = True) -> NoReturn:
+    """Reports a user's error and ends the process. A final error is not tried again."""
     if path := os.environ.get(ERROR_FILE):
         # The disk may be full.
         with contextlib.suppress(OSError):
@@ -137,7 +149,8 @@ def _refuse(name: str, error: TidemillError, record: FailureRecord | None) -> No
             os.replace(f"{path}.partial", path)
     print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
     if record is not None:
-        print(f"recorded in {record.uri}; remove it before you retry this run", file=sys.stderr, flush=True)
+        advice = "; remove it before you retry this run" if is_final else ""
+        print(f"recorded in {record.uri}{advice}", file=sys.stderr, flush=True)
     sys.exit(EXIT_CODE)
 
 

@@ -40,6 +40,7 @@ def publish(
             [model.path for model in models],
             [evaluation.path for evaluation in evaluations],
             root=root,
+            publisher=leaderboard.uri,
             statistics=statistics.path,
             report=leaderboard.path,
         )

@@ -210,12 +210,6 @@ def unusable_path(folder: Path, fixed: bool) -> None:
         raise from_system_error(error) from error
 
 
-def root_busy(folder: Path, fixed: bool) -> None:
-    facts = dict.fromkeys(("experiment", "pipeline", "file", "arguments_fingerprint", "temporary"), "")
-    with run_record.record_run(folder, **facts), run_record.record_run(folder / "other" if fixed else folder, **facts):
-        pass
-
-
 CASES = {code: globals()[code.name.lower()] for code in Code if code not in ELSEWHERE}
 
 

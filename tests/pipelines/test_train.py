@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.browser import ink, screenshots
-from tests.shop import Workspace, shop_experiment
+from tests.shop import Workspace, shop_experiment, wait_for
+from tidemill.artifacts import artifact, model_store
 
 pytestmark = pytest.mark.pipeline
 
@@ -121,33 +123,65 @@ def test_predictions_equal_those_of_the_served_model(rerun, rows):
     np.testing.assert_allclose([by_id[i] for i in rows["id"].to_pylist()], scores, atol=1e-6, rtol=0)
 
 
-def test_a_run_that_is_killed_twice_resumes_and_has_the_same_weights(tmp_path, rows):
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, rows) -> Workspace:
+    """A workspace after one run that trains one member for 30 epochs."""
     experiment = shop_experiment()
     experiment["training"] |= {"epochs": 30, "early_stopping": None, "checkpoint_steps": 10}
     experiment["models"] = experiment["models"][:1]
-    killed, whole = Workspace(tmp_path / "killed"), Workspace(tmp_path / "whole")
-    for workspace in (killed, whole):
-        workspace.folder.mkdir()
-        workspace.write(experiment, rows)
+    workspace = Workspace(tmp_path_factory.mktemp("undisturbed"))
+    workspace.write(experiment, rows)
+    workspace.succeed()
+    return workspace
+
+
+def test_a_run_that_is_killed_twice_resumes_and_has_the_same_weights(tmp_path, undisturbed):
+    shutil.copytree(undisturbed.folder, tmp_path / "killed", ignore=shutil.ignore_patterns("root"))
+    killed = Workspace(tmp_path / "killed")
     for epoch in (2, 15):
-        killed.kill(when=lambda epoch=epoch: f'"epoch {epoch}/' in progress(killed))
+        killed.kill(when=lambda epoch=epoch: f'"epoch {epoch}/' in progress(runs(killed)))
     killed.succeed()
     assert states(killed, *BEFORE_TRAINING) == ["cached"] * 3
-    assert progress(killed).count("resumes at epoch") == 2, "a run did not resume from a checkpoint"
-    whole.succeed()
-    fingerprints = [w.outputs("train-dcn_v2")["model"]["metadata"]["fingerprint"] for w in (killed, whole)]
-    assert weights(killed) == weights(whole), fingerprints
+    assert progress(runs(killed)).count("resumes at epoch") == 2, "a run did not resume from a checkpoint"
+    assert weights(killed.last()) == weights(undisturbed.last())
 
 
-def progress(workspace: Workspace) -> str:
-    """Returns what the trainings of all runs have reported so far."""
-    return "".join(file.read_text() for file in sorted(workspace.root.glob("runs/*/steps/train*.progress.jsonl")))
+def test_runs_started_together_on_one_root_do_not_notice_each_other(undisturbed):
+    """All train the same model at the same time. One is killed."""
+    alone, earlier = weights(undisturbed.last()), runs(undisturbed)
+    started = [undisturbed.start("--no-cache") for _ in range(3)]
+    wait_for(lambda: '"epoch 3/' in progress(runs(undisturbed) - earlier))
+    started.pop().kill()
+    assert [process.wait() for process in started] == [0, 0]
+    started = [undisturbed.start("--no-cache") for _ in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+
+    records = [json.loads((run / "run.json").read_text()) for run in sorted(runs(undisturbed) - earlier)]
+    assert sorted(record["status"] for record in records) == ["running", *["succeeded"] * 4]
+    finished = [record for record in records if record["status"] == "succeeded"]
+    assert [weights(record) for record in finished] == [alone] * 4
+    assert model_store.versions(str(undisturbed.root), "shop") == [1, 2, 3, 4, 5]
+    for version in range(1, 6):
+        artifact.open_folder(model_store.version_uri(str(undisturbed.root), "shop", version), deep=True)
+    assert not [*(undisturbed.root / "checkpoints").iterdir(), *(undisturbed.root / "models").rglob("*partial*")]
 
 
-def weights(workspace: Workspace) -> list[bytes]:
+def runs(workspace: Workspace) -> set[Path]:
+    return {record.parent for record in workspace.root.glob("runs/*/run.json")}
+
+
+def progress(folders: Iterable[Path]) -> str:
+    """Returns what the trainings of some runs have reported so far."""
+    return "".join(file.read_text() for folder in folders for file in folder.glob("steps/train*.progress.jsonl"))
+
+
+def weights(record: dict) -> list[bytes]:
+    """Returns the weights that a run has trained."""
     import keras
 
     import tidemill.models.core.layers  # noqa: F401 - registers its layers
 
-    model = keras.saving.load_model(workspace.outputs("train-dcn_v2")["model"]["uri"] + "/model.keras", compile=False)
-    return [np.asarray(w).tobytes() for w in model.get_weights()]
+    [model] = [step["outputs"]["model"]["uri"] for step in record["steps"] if step["name"] == "train-dcn_v2"]
+    return [
+        np.asarray(w).tobytes() for w in keras.saving.load_model(f"{model}/model.keras", compile=False).get_weights()
+    ]

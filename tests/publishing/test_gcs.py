@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
-from tests.publishing.test_predict import examples, expected, rows, run, spec
+from tests.publishing.test_predict import check_simultaneous_predictions, examples, expected, rows, run, spec
 from tests.publishing.tiny import member, publish_spec
 from tidemill import storage
 from tidemill.artifacts import model_store
@@ -23,9 +23,9 @@ def root(bucket) -> str:
 def test_publishes_and_predicts_in_a_bucket(tmp_path, serving, root):
     model, evaluation = member(tmp_path, serving, "a", 0.7)
     assert model_store.newest(root, "rain") is None
-    first = publish(publish_spec("r1"), [model], [evaluation], root=root)
+    first = publish(publish_spec("r1"), [model], [evaluation], root=root, publisher="first")
     assert first.uri == "gs://warehouse/root/models/rain/1"
-    assert publish(publish_spec("r1"), [model], [evaluation], root=root) == first
+    assert publish(publish_spec("r1"), [model], [evaluation], root=root, publisher="first") == first
     assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 2
     assert model_store.newest(root, "rain", exclude_run="r2") == first.uri
     assert model_store.versions(root, "rain") == [1, 2]
@@ -38,8 +38,9 @@ def test_publishes_and_predicts_in_a_bucket(tmp_path, serving, root):
     assert again == summary
     assert run(spec(first.uri, output, shards=1), data).shards == 1
     storage.download_folder(output, tmp_path / "here")
-    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["_SUCCESS", "part-00000-of-00001.parquet"]
-    out = pq.read_table(tmp_path / "here" / "part-00000-of-00001.parquet")
+    success, shard = sorted((tmp_path / "here").iterdir())
+    assert success.name == "_SUCCESS" and shard.name.startswith("part-00000-of-00001-")
+    out = pq.read_table(shard)
     assert out["id"].equals(table["id"]) and out["score"].to_numpy() == pytest.approx(expected(table), abs=1e-6)
 
 
@@ -59,3 +60,10 @@ def test_never_removes_other_objects(tmp_path, serving, root):
         run(spec(uri, "gs://warehouse/mine"), examples(tmp_path / "e", predict=rows(3)))
     assert error.value.code is Code.INVALID_VALUE
     assert storage.read_text("gs://warehouse/mine/notes.txt") == "keep"
+
+
+def test_predictions_that_are_written_at_the_same_moment_are_those_of_one_run(tmp_path, serving, root):
+    model, evaluation = member(tmp_path, serving, "a", 0.7)
+    check_simultaneous_predictions(
+        publish(publish_spec(), [model], [evaluation], root=root).uri, f"{root}/out", tmp_path
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.publishing.tiny import member, publish_spec, save_tiny_model, tiny_score
-from tidemill import fingerprint
+from tidemill import fingerprint, storage
+from tidemill.artifacts import predictions as layout
 from tidemill.artifacts.examples import Dataset, DatasetWriter
 from tidemill.errors import Code, TidemillError
 from tidemill.publishing.predict import predict
@@ -128,13 +130,27 @@ def test_equal_predictions_are_kept_and_others_are_replaced(tmp_path, model):
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
     other = run(spec(model, out, shards=2), examples(tmp_path / "f", predict=rows(60, 4)))
     assert other.rows == 60 and other.fingerprint != first.fingerprint
-    assert sorted(p.name for p in out.iterdir()) == [
-        "_SUCCESS",
-        "part-00000-of-00002.parquet",
-        "part-00001-of-00002.parquet",
-    ]
+    assert [p.name[:20] for p in sorted(out.iterdir())] == ["_SUCCESS", "part-00000-of-00002-", "part-00001-of-00002-"]
     again = run(spec(model, out), data)
     assert again == first
+
+
+def check_simultaneous_predictions(model: str, out: str, folder: Path) -> None:
+    """Four runs write to a folder at once, twice the same predictions and twice others."""
+    jobs = [
+        (spec(model, out, shards=1 + i % 2), examples(folder / f"e{i}", predict=rows(100 + i % 2))) for i in range(4)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        summaries = list(pool.map(lambda job: run(*job), jobs))
+    assert summaries[0] == summaries[2] and summaries[1] == summaries[3]
+    manifest = layout.read(out)
+    assert manifest is not None and manifest["fingerprint"] in {each.fingerprint for each in summaries}
+    assert len(storage.list_files(f"{out}/*")) == 1 + len(manifest["files"])
+
+
+def test_predictions_that_are_written_at_the_same_moment_are_those_of_one_run(tmp_path, model):
+    check_simultaneous_predictions(model, str(tmp_path / "out"), tmp_path)
+    assert not [*tmp_path.glob(".out*")]
 
 
 def test_damaged_predictions_are_replaced(tmp_path, model):

@@ -94,14 +94,15 @@ def test_without_a_blessed_member_the_error_names_all_reasons(tmp_path, serving)
     assert "Nothing is published" in page.read_text()
 
 
-def test_publishes_the_same_model_of_a_run_once(tmp_path, serving):
+def test_each_run_publishes_a_version_and_its_repeated_attempts_publish_none(tmp_path, serving):
     model, evaluation = member(tmp_path, serving, "a", 0.7)
     other, other_evaluation = member(tmp_path, serving, "b", 0.7)
     root = str(tmp_path / "root")
-    assert publish(publish_spec("r1"), [model], [evaluation], root=root).version == 1
-    assert publish(publish_spec("r2"), [model], [evaluation], root=root).version == 2
-    assert publish(publish_spec("r1"), [model], [evaluation], root=root).version == 1
-    assert publish(publish_spec("r1"), [other], [other_evaluation], root=root).version == 3
+    assert publish(publish_spec("r1"), [model], [evaluation], root=root, publisher="gs://b/1").version == 1
+    assert publish(publish_spec("r2"), [model], [evaluation], root=root, publisher="gs://b/2").version == 2
+    assert publish(publish_spec("r1"), [model], [evaluation], root=root, publisher="gs://b/1").version == 1
+    assert publish(publish_spec("r1"), [model], [evaluation], root=root, publisher="gs://b/3").version == 3
+    assert publish(publish_spec("r1"), [other], [other_evaluation], root=root).version == 4
     assert model_store.newest(root, "rain", exclude_run="r1").endswith("/2")
 
 

@@ -1,6 +1,7 @@
 """Files and folders by URI, on the local disk and in a bucket."""
 
 import json
+import logging
 import sys
 import zipfile
 
@@ -195,3 +196,11 @@ def test_open_file_is_seekable(root):
         archive.writestr("a.txt", "hello")
     with storage.open_file(uri) as stream, zipfile.ZipFile(stream) as archive:
         assert archive.read("a.txt") == b"hello"
+
+
+def test_gcsfs_logs_a_message_once(bucket, caplog):
+    google()
+    google()
+    for bucket in ("a", "b", "a"):
+        logging.getLogger("gcsfs").warning("no permission for the layout of bucket %s", bucket)
+    assert [record.getMessage()[-1] for record in caplog.records if record.name == "gcsfs"] == ["a", "b"]

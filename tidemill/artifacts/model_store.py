@@ -1,7 +1,7 @@
 """The store of published models: its layout, its versions, and what a version holds.
 
     ROOT/models/<name>/<version>/    a version, counted from 1; without manifest.json it does not exist
-    ROOT/models/<name>/.claims/      one file for each version number that a publisher has taken
+    ROOT/models/<name>/.claims/      one file for each version number that a publisher has taken, with its name
 
 A version is a SavedModel as TensorFlow Serving reads it, with a folder of its own:
 
@@ -125,7 +125,7 @@ def resolve(root: str, name: str, version: str | int = "latest") -> str:
     return version_uri(root, name, chosen[0])
 
 
-def claim(root: str, name: str, note: str) -> int:
+def claim(root: str, name: str, publisher: str) -> int:
     """Takes the next version number, so that two publishers at the same time get different numbers.
 
     The number of a publisher that was killed is not used again.
@@ -133,7 +133,7 @@ def claim(root: str, name: str, note: str) -> int:
     Args:
         root: URI of Tidemill's root folder.
         name: The experiment's name.
-        note: Text to write into the claim.
+        publisher: Identifies the publisher; see `version_of`.
     """
     folder = models_uri(root, name)
     claims = storage.join(folder, CLAIMS)
@@ -141,7 +141,16 @@ def claim(root: str, name: str, note: str) -> int:
     version = max((int(name) for name in names if name.isdecimal()), default=0) + 1
     while True:
         try:
-            storage.create_text(storage.join(claims, str(version)), note + "\n")
+            storage.create_text(storage.join(claims, str(version)), publisher + "\n")
             return version
         except FileExistsError:
             version += 1
+
+
+def version_of(root: str, name: str, publisher: str) -> int | None:
+    """Returns the newest whole version that a publisher has claimed; None if there is none."""
+    for version in reversed(versions(root, name)):
+        uri = storage.join(models_uri(root, name), CLAIMS, str(version))
+        if storage.exists(uri) and storage.read_text(uri).strip() == publisher:
+            return version
+    return None

@@ -1,6 +1,6 @@
 """The predictions artifact: Parquet shards, and the manifest `_SUCCESS`, written last.
 
-part-00000-of-00004.parquet …
+part-00000-of-00004-1f2e3d4c.parquet …    the last characters come from the content
 _SUCCESS
 """
 
@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from tidemill import storage
 
 SUCCESS = "_SUCCESS"
-_OWN_FILE = re.compile(r"_SUCCESS|part-\d+-of-\d+\.parquet")
+_OWN_FILE = re.compile(r"_SUCCESS|part-\d+-of-\d+(-[0-9a-f]+)?\.parquet")
 
 
 class ModelReference(TypedDict):
@@ -43,9 +43,15 @@ class PredictionsManifest(TypedDict):
     """One `FileEntry` for each shard, in row order."""
 
 
-def shard_name(shard: int, shards: int) -> str:
-    """Returns the file name of a shard; `shard` starts at 0."""
-    return f"part-{shard:05d}-of-{shards:05d}.parquet"
+def shard_name(shard: int, shards: int, fingerprint: str) -> str:
+    """Returns the file name of a shard. Files of one name have the same content, whichever run writes them.
+
+    Args:
+        shard: Its number, from 0.
+        shards: How many there are.
+        fingerprint: Fingerprint of the file.
+    """
+    return f"part-{shard:05d}-of-{shards:05d}-{fingerprint[:8]}.parquet"
 
 
 def is_own_file(name: str) -> bool:
@@ -55,9 +61,9 @@ def is_own_file(name: str) -> bool:
 
 def read(uri: str) -> PredictionsManifest | None:
     """Returns the manifest of predictions whose shards all have the listed sizes; None otherwise."""
-    target = storage.join(uri, SUCCESS)
-    if not storage.exists(target):
+    try:
+        manifest: PredictionsManifest = storage.read_json(storage.join(uri, SUCCESS))
+    except FileNotFoundError:
         return None
-    manifest: PredictionsManifest = storage.read_json(target)
     sizes = {storage.name_of(f.uri): f.bytes for f in storage.list_files(storage.join(uri, "*.parquet"))}
     return manifest if sizes == {f["name"]: f["bytes"] for f in manifest["files"]} else None

@@ -93,8 +93,8 @@ def run_pipeline(
         The run, its steps and its outputs. A failed step does not raise.
 
     Raises:
-        TidemillError: `root-busy`, `unknown-key` and `invalid-value` for the arguments, or `no-engine` and
-            `missing-image` for the containers.
+        TidemillError: `unknown-key` and `invalid-value` for the arguments, or `no-engine` and `missing-image` for the
+            containers.
         Stopped: SIGINT or SIGTERM was received; the steps have been killed.
     """
     root = root.absolute()

@@ -58,6 +58,8 @@ _EXPECTED = [
 ]
 _EXECUTOR_INPUT = "--executor_input"
 _LONGEST_VALUE = 500
+# kfp.local keeps its settings for the whole process, and so does `_hooks`.
+_kfp_in_use = threading.Lock()
 _CHANNEL = "pipelinechannel--"
 _CHANNEL_PLACEHOLDER = f"{{{{$.inputs.parameters['{_CHANNEL}"
 
@@ -116,13 +118,15 @@ class PipelineRunner:
     def run(self, pipeline: Path, pipeline_spec: dict, arguments: dict[str, Any]) -> None:
         """Runs the pipeline to its end, whether it succeeds or fails; see the steps' states.
 
+        Waits for a run on another thread of this process first.
+
         Args:
             pipeline: The compiled YAML.
             pipeline_spec: The same, read.
             arguments: Values of the pipeline's parameters.
         """
         self._loop_items = list(loop_items(pipeline_spec))
-        with logging_to(self._log), self._hooks():
+        with _kfp_in_use, logging_to(self._log), self._hooks():
             self._configure()
             component = kfp.components.load_component_from_file(str(pipeline))
             try:

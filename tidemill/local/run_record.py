@@ -7,11 +7,9 @@ import datetime
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO
 
 from tidemill import storage
 from tidemill.errors import Code, TidemillError
@@ -19,7 +17,7 @@ from tidemill.local.step_states import State, Step
 
 _FILE = "run.json"
 _LOCK = "lock"
-_PATIENCE_S = 1.0
+"""Name of the file that the process of a run keeps locked. The lock ends with the process, however it ends."""
 RUNNING, SUCCEEDED, FAILED, STOPPED, INTERRUPTED = "running", "succeeded", "failed", "stopped", "interrupted"
 
 
@@ -73,8 +71,7 @@ def record_run(
 ) -> Iterator[Run]:
     """Creates the folder and the record of a run, and finishes the record when the block ends.
 
-    One run at a time uses a root, because runs of the same experiment share checkpoints and version numbers. The lock
-    is released when the process ends, however it ends.
+    Several runs may use a root at the same time. What they share below it appears when it is whole.
 
     Args:
         root: Folder of all runs.
@@ -84,22 +81,17 @@ def record_run(
         The record, which the caller updates.
 
     Raises:
-        TidemillError: `root-busy`, or `invalid-value` if the folder cannot be created or written to.
+        TidemillError: `invalid-value` if the folder cannot be created or written to.
     """
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / _LOCK).touch()
+        folder = _make_folder(root / "runs")
     except OSError as error:
         got, want = f"{str(root)!r} ({error.strerror})", "name a folder that can be made and written to"
         raise TidemillError(Code.INVALID_VALUE, "--root", got, want) from error
-    with open(root / _LOCK, "a+", encoding="utf-8") as lock:
-        _acquire(lock, root)
-        run_id = _make_folder(root / "runs")
-        lock.truncate(0)
-        lock.write(run_id)
-        lock.flush()
+    with open(folder / _LOCK, "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         run = Run(
-            id=run_id,
+            id=folder.name,
             experiment=experiment,
             pipeline=pipeline,
             file=file,
@@ -129,21 +121,7 @@ def finish_run(run: Run, status: str) -> None:
 def list_runs(root: Path) -> list[Run]:
     """Returns all runs, the newest first."""
     files = sorted((root / "runs").glob(f"*/{_FILE}"), reverse=True)
-    active = active_run_id(root)
-    return [_read(file, active) for file in files]
-
-
-def active_run_id(root: Path) -> str | None:
-    """Returns the id of the run that uses the root now."""
-    try:
-        with open(root / _LOCK, encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read()
-    except FileNotFoundError:
-        pass
-    return None
+    return [_read(file) for file in files]
 
 
 def find_run(root: Path, run_id: str | None) -> Run:
@@ -170,40 +148,40 @@ def find_run(root: Path, run_id: str | None) -> Run:
     raise TidemillError(Code.NO_RUN, "run", got, f"name one of {', '.join(run.id for run in (matching or runs)[:5])}")
 
 
-def _acquire(lock: IO[str], root: Path) -> None:
-    patience = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Whoever lists runs holds the lock for an instant.
-            if time.monotonic() < patience:
-                time.sleep(0.05)
-                continue
-            got = f"a root that run {active_run_id(root)} is using"
-            raise TidemillError(Code.ROOT_BUSY, str(root), got, "wait for it, or give another --root") from None
-
-
-def _make_folder(runs: Path) -> str:
+def _make_folder(runs: Path) -> Path:
+    """Creates the folder of a new run; its name is the run's id."""
+    runs.mkdir(parents=True, exist_ok=True)
     stem = _now().strftime("%Y%m%d-%H%M%S")
-    run_id, number = stem, 1
+    folder, number = runs / stem, 1
     while True:
         try:
-            (runs / run_id).mkdir(parents=True)
-            return run_id
+            folder.mkdir()
+            return folder
         except FileExistsError:
             number += 1
-            run_id = f"{stem}-{number}"
+            folder = runs / f"{stem}-{number}"
 
 
-def _read(file: Path, active: str | None) -> Run:
+def _has_process(folder: Path) -> bool:
+    """Returns whether the process of a run is alive."""
+    try:
+        with open(folder / _LOCK, encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def _read(file: Path) -> Run:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         run = Run(**{name: data[name] for name in (f.name for f in fields(Run))})
     except (json.JSONDecodeError, KeyError) as error:
         want = f"remove the folder {file.parent}"
         raise TidemillError(Code.UNREADABLE_FILE, str(file), f"no record of a run ({error!r})", want) from error
-    if run.status == RUNNING and run.id != active:
+    if run.status == RUNNING and not _has_process(file.parent):
         run.status = INTERRUPTED
         for step in run.steps:
             if step["state"] == State.RUNNING.value:

@@ -6,6 +6,8 @@ several labels. Rows keep their order. `_SUCCESS` is written last; it lists the 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -25,6 +27,8 @@ from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.serving.scorer import Scorer
 from tidemill.steps.predict import PredictSpec
+
+_PUBLISH_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,9 @@ def _score_all(
             "files": [asdict(f) for f in files],
         }
         progress.phase("publish")
+        existing = layout.read(spec.output)
+        if existing is not None and existing["inputs"] == inputs:
+            return existing  # by another run
         _publish(partial, manifest, spec.output)
     finally:
         storage.remove_folder(partial)
@@ -168,9 +175,9 @@ def _write_shards(
     """Writes the rows in order into files whose lengths differ by at most one row. A file may be empty."""
     entries, rest, done = [], schema.empty_table(), 0
     for shard in range(shards):
-        name = layout.shard_name(shard, shards)
+        path = folder / f"shard-{shard}"
         start, end = done, (shard + 1) * rows // shards
-        with pq.ParquetWriter(folder / name, schema, compression=COMPRESSION) as writer:
+        with pq.ParquetWriter(path, schema, compression=COMPRESSION) as writer:
             while done < end:
                 size = min(ROW_GROUP_ROWS, end - done)
                 pending, pending_rows = [rest], rest.num_rows
@@ -181,22 +188,49 @@ def _write_shards(
                 writer.write_table(table.slice(0, size))
                 rest, done = table.slice(size), done + size
                 progress.rows(done, rows, "score")
+        name = layout.shard_name(shard, shards, fingerprint.of_file(path))
+        os.rename(path, folder / name)
         entries.append(FileEntry.of(folder, name, rows=end - start))
     return entries
 
 
 def _publish(folder: Path, manifest: layout.PredictionsManifest, uri: str) -> None:
-    """Moves the shards to their URI, `_SUCCESS` last. On a local disk the whole folder is renamed."""
+    """Moves the shards to their URI, in the place of what is there. On a local disk the whole folder is renamed."""
     target = storage.local_path(uri)
     if target is None:
-        storage.remove_folder(uri, first=layout.SUCCESS)
-        storage.upload_folder(folder, uri)
-        storage.write_json(storage.join(uri, layout.SUCCESS), manifest)
+        _publish_objects(folder, manifest, uri)
         return
     storage.write_json(folder / layout.SUCCESS, manifest)
-    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(folder, target)
-    storage.remove_folder(old)
+    while True:
+        try:
+            os.rename(folder, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+        with contextlib.suppress(FileNotFoundError):  # another run replaces it at the same moment
+            os.rename(target, old)
+            storage.remove_folder(old)
+
+
+def _publish_objects(folder: Path, manifest: layout.PredictionsManifest, uri: str) -> None:
+    """Uploads the shards, `_SUCCESS` last. If several runs do so at the same moment, those of the last one stay."""
+    names = [entry["name"] for entry in manifest["files"]]
+    for _ in range(_PUBLISH_ATTEMPTS):
+        storage.remove_folder(uri, first=layout.SUCCESS, keep=names)
+        storage.upload_folder(folder, uri)
+        storage.write_json(storage.join(uri, layout.SUCCESS), manifest)
+        if layout.read(uri) == manifest or not _has_success(uri, manifest):
+            return
+        # Another run has removed shards of this one, or added its own, and has not written its `_SUCCESS` yet.
+    got, want = f"{uri!r}, which other runs keep writing to", "give each run an output of its own"
+    raise TidemillError(Code.INVALID_VALUE, "output", got, want)
+
+
+def _has_success(uri: str, manifest: layout.PredictionsManifest) -> bool:
+    try:
+        return storage.read_json(storage.join(uri, layout.SUCCESS)) == manifest
+    except FileNotFoundError:
+        return False

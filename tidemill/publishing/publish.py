@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,19 +57,23 @@ def publish(
     evaluations: Sequence[str],
     *,
     root: str,
+    publisher: str | None = None,
     statistics: str | None = None,
     report: str | None = None,
 ) -> PublishSummary:
     """Publishes the best blessed member. A reader sees the whole version or none.
 
     The best member has the best objective on the valid split. If members are equal, or valid is empty, it is the first
-    of them in `models`. If this run has already published the same model, that version is returned.
+    of them in `models`. Each run publishes a version of its own. A repeated attempt of the same run returns the version
+    that an earlier attempt published.
 
     Args:
         spec: Name, run and lineage.
         models: Folders of the members' models.
         evaluations: Folders of their evaluations, in any order.
         root: URI of the folder that holds `models/`.
+        publisher: Identifies the task of the run. It is the same for all attempts, and differs between runs. Defaults
+            to a new publisher for each call.
         statistics: Folder of the train split's statistics, for later comparisons. Defaults to none.
         report: File for the leaderboard, which is also written if no member is blessed. Defaults to no page.
 
@@ -84,7 +89,10 @@ def publish(
         storage.write_text(report, leaderboard_page.render(documents, published=published))
     if best is None:
         raise _not_blessed_error(members)
-    version = _published_before(spec, best, root) or _publish(spec, best, members, root, statistics)
+    publisher = publisher or uuid.uuid4().hex
+    version = model_store.version_of(root, spec.experiment, publisher)
+    if version is None:
+        version = _publish(spec, best, members, root, publisher, statistics)
     uri = model_store.version_uri(root, spec.experiment, version)
     return PublishSummary(uri, version, best.facts.name, best.facts.family)
 
@@ -115,21 +123,13 @@ def _not_blessed_error(members: Sequence[_Member]) -> TidemillError:
     return TidemillError(Code.NOT_BLESSED, "evaluation.gates", got, want, {"reasons": reasons})
 
 
-def _published_before(spec: PublishSpec, member: _Member, root: str) -> int | None:
-    """Returns the version that this run has already published of this model."""
-    for version in reversed(model_store.versions(root, spec.experiment)):
-        lineage = model_store.lineage(model_store.version_uri(root, spec.experiment, version))
-        is_same_model = lineage["model"]["fingerprint"] == member.facts.model_fingerprint
-        if is_same_model and lineage["run_fingerprint"] == spec.run_fingerprint:
-            return version
-    return None
-
-
-def _publish(spec: PublishSpec, member: _Member, members: Sequence[_Member], root: str, statistics: str | None) -> int:
+def _publish(
+    spec: PublishSpec, member: _Member, members: Sequence[_Member], root: str, publisher: str, statistics: str | None
+) -> int:
     with tempfile.TemporaryDirectory(prefix="tidemill-publish-") as scratch:
         folder = Path(scratch) / "version"
         _assemble(spec, member, members, folder, statistics)
-        version = model_store.claim(root, spec.experiment, spec.run_fingerprint)
+        version = model_store.claim(root, spec.experiment, publisher)
         storage.publish_folder(folder, model_store.version_uri(root, spec.experiment, version))
     return version
 

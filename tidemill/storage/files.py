@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
+import logging
 import os
 import posixpath
 import shutil
@@ -189,8 +190,26 @@ def download_file(uri: str, path: str | os.PathLike[str]) -> None:
         shutil.copyfileobj(source, target, _COPY_BYTES)
 
 
+class _OncePerMessage(logging.Filter):
+    """A filter that lets each message through once. gcsfs repeats some of its warnings for every file."""
+
+    def __init__(self):
+        super().__init__()
+        self._messages: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._messages
+        self._messages.add(message)
+        return is_new
+
+
+_once_per_message = _OncePerMessage()
+
+
 def google() -> fsspec.AbstractFileSystem:
     """Returns gcsfs without its cache of listings, because other processes write to the same buckets."""
+    logging.getLogger("gcsfs").addFilter(_once_per_message)
     return fsspec.filesystem("gs", use_listings_cache=False)
 
 

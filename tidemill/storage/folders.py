@@ -6,10 +6,12 @@ manifest last, and every function that removes one from an object store can remo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 from tidemill.storage.files import download_file, exists, google
@@ -28,23 +30,25 @@ def refuse_file(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
-def remove_folder(uri: str | os.PathLike[str], first: str | None = None) -> None:
+def remove_folder(uri: str | os.PathLike[str], first: str | None = None, keep: Collection[str] = ()) -> None:
     """Removes a folder with all files below it. Does nothing if the folder does not exist.
 
     Args:
         uri: The folder.
         first: Name of the file that marks the folder as whole. In an object store it is removed before the others.
             Defaults to none.
+        keep: Names of files that stay in an object store. Defaults to none.
     """
     if (path := local_path(uri)) is not None:
         if path.is_dir():
             shutil.rmtree(path)
         return
     uri = os.fspath(uri)
-    names = _names_below(uri)
+    names = [name for name in _names_below(uri) if name not in keep]
     for batch in ([n for n in names if n == first], [n for n in names if n != first]):
         if batch:
-            google().rm([join(uri, name) for name in batch])
+            with contextlib.suppress(FileNotFoundError):  # removed at the same time
+                google().rm([join(uri, name) for name in batch])
 
 
 def upload_folder(local: str | os.PathLike[str], uri: str) -> None:
