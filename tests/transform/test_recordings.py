@@ -89,6 +89,10 @@ def assert_same_content(name: str, content: bytes, recorded: bytes) -> None:
         assert _without_annotations(content) == _without_annotations(recorded), name
     elif name.endswith(".gz"):
         assert gzip.decompress(content) == gzip.decompress(recorded), name
+    elif name.endswith("input.parquet"):
+        # Arrow stores the schema of a table that was read in other bytes. A NaN is not equal to itself, its text is.
+        table, expected = read_table(content), read_table(recorded)
+        assert table.schema == expected.schema and repr(table.to_pylist()) == repr(expected.to_pylist()), name
     elif "numbers_" not in name:
         assert content == recorded, name
 
