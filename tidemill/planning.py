@@ -33,6 +33,7 @@ from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanConte
 from tidemill.steps.core.spec import SpecWriter, StepSpec
 
 _PREVIOUS = "previous"
+_SPEC_URI_CHARS = 100
 
 
 def plan_training(experiment: Experiment, root: str, cross_validate: bool = False) -> dict[str, str]:
@@ -181,6 +182,18 @@ def _member_specs(context: TrainingPlanContext) -> Sequence[StepSpec]:
     members = [model.name for model in context.experiment.models]
     before = [ingest.plan(context), validate.plan(context), preprocess.plan(context)]
     return [*before, *train.plan(context), *(evaluate.plan(context, [member]) for member in members)]
+
+
+def check_sizes(experiment: Experiment) -> None:
+    """Rejects more folds and models than `plan_training` can list in one parameter, below a root of usual length.
+
+    Raises:
+        TidemillError: `unsupported`.
+    """
+    folds = experiment.training.folds or 0
+    members = [f"{model.name}-{fold}" for model in experiment.models for fold in range(folds)]
+    resources = placement(experiment.compute, source_bytes=0)
+    _list("training.folds", [{"name": name, "train": "x" * _SPEC_URI_CHARS} | resources for name in members])
 
 
 def _check_training(experiment: Experiment, cross_validate: bool) -> None:

@@ -6,13 +6,16 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.components.test_compiled import COMPONENTS, PIPELINES, compiled
-from tidemill.experiment import parse
+from tidemill.cli.main import main
+from tidemill.errors import Code, TidemillError
+from tidemill.experiment import load, parse
 from tidemill.local.definitions import Definition, find_pipeline
 from tidemill.planning import plan_training
 
@@ -84,19 +87,33 @@ BUCKET = "gs://a-company-data-platform-europe-west1/teams/ranking/tidemill"
 FAMILIES = ["lr", "fm", "deepfm", "wide_deep", "dcn_v2", "dlrm", "final_mlp", "gbdt"]
 
 
-def test_parameters_of_a_large_cross_validation_stay_small(tmp_path, monkeypatch):
-    """Argo keeps the parameters of all tasks in one object of at most 1 MB, compressed."""
-    (tmp_path / "t.csv").write_text("x,y\n1,0\n2,1\n")
-    experiment = {
+def large_experiment(folder: Path, folds: int) -> dict[str, Any]:
+    (folder / "t.csv").write_text("x,y\n1,0\n2,1\n")
+    return {
         "name": "large",
-        "source": {"tables": {"t": str(tmp_path / "t.csv")}},
+        "source": {"tables": {"t": str(folder / "t.csv")}},
         "label": "y",
         "features": {f"x{number}": {"kind": "numeric"} for number in range(300)},
         "models": [*({"family": family} for family in FAMILIES), {"family": "gbdt", "name": "small", "num_leaves": 7}],
-        "training": {"folds": 10},
+        "training": {"folds": folds},
         "compute": {"train": {"gpu": 1, "gpu_type": "nvidia-l4", "spot": True}},
     }
-    root = str(tmp_path / "root")
+
+
+def test_more_trainings_than_fit_into_a_parameter_are_refused(tmp_path, capsys):
+    file, root = tmp_path / "experiment.yaml", str(tmp_path / "root")
+    for folds, code in ((10, 0), (50, 2)):
+        file.write_text(yaml.safe_dump(large_experiment(tmp_path, folds)))
+        assert main(["validate", str(file)]) == code
+    assert "training.folds: got 450 trainings, whose list has" in capsys.readouterr().err
+    with pytest.raises(TidemillError, match=r"450 trainings.*use fewer folds") as error:
+        plan_training(load(file), root, cross_validate=True)
+    assert error.value.code is Code.UNSUPPORTED
+
+
+def test_parameters_of_a_large_cross_validation_stay_small(tmp_path):
+    """Argo keeps the parameters of all tasks in one object of at most 1 MB, compressed."""
+    root, experiment = str(tmp_path / "root"), large_experiment(tmp_path, folds=10)
     planned = plan_training(parse(yaml.safe_dump(experiment)), root, cross_validate=True)
     assert len(json.loads(planned["folds"])) == 90
     # The URIs' length is that of a bucket's, not of this machine's temporary folder.

@@ -13,13 +13,14 @@ from tidemill.experiment import Experiment, dump, json_schema, load
 from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
 from tidemill.experiment.placement import STEPS, placement, requests
 from tidemill.local.run_checks import check_files
-from tidemill.planning import check_supported
+from tidemill.planning import check_sizes, check_supported
 
 
 def validate(args: argparse.Namespace) -> int:
     """Checks an experiment file: its keys and values, and that the local source files exist."""
     experiment = load(args.file)
     check_supported(experiment)
+    check_sizes(experiment)
     check_files(experiment)
     print(text := dump(experiment) if args.resolved else "\n".join([_summary(experiment), *_resources(experiment)]))
     if args.resolved and (size := parameter_bytes(text)) > MAX_BYTES:
