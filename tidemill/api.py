@@ -117,6 +117,11 @@ class FinishedRun:
         return {path.stem: Report(path) for path in self._result.outputs.reports}
 
     @property
+    def quarantined(self) -> dict[str, int]:
+        """The number of malformed rows that were left out, by the file that lists them. Empty if all rows were good."""
+        return {str(path): rows for path, rows in self._result.outputs.quarantined}
+
+    @property
     def model_uri(self) -> str | None:
         """URI of the published version; None if the run published none."""
         published = self._result.outputs.published
@@ -149,6 +154,7 @@ class FinishedRun:
         lines = [f"run {run.id}: {run.experiment}, pipeline {run.pipeline}, {run.status}"]
         lines += [str(self.metrics)] if self._result.outputs.members else []
         lines += [f"{name}: {reason}" for name, reasons in self.failed_gates.items() for reason in reasons]
+        lines += [f"{rows:,} malformed rows left out, see {path}" for path, rows in self.quarantined.items()]
         lines += [f"published {self.model_uri}"] if self.model_uri else []
         lines += [f"predictions {self.predictions_uri}"] if self.predictions_uri else []
         return "\n".join(lines)

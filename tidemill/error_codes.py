@@ -141,7 +141,7 @@ class Code(enum.Enum):
     )
     EMPTY_INPUT = Explanation(
         "empty-input",
-        summary="The query returns no rows.",
+        summary="The query returns no rows to train on.",
         cause="A WHERE condition matches nothing, or the input files have only a header.",
         example="source.sql: got no rows; check the files and the query's conditions.",
         remedy="Widen the query, or check that the input files have rows.",

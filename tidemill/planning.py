@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tidemill import fingerprint, storage
-from tidemill.artifacts import model_store
+from tidemill.artifacts import model_columns, model_store
 from tidemill.data import source_record
 from tidemill.data.source_record import SourceRecord
 from tidemill.errors import Code, TidemillError
@@ -135,10 +135,12 @@ def plan_prediction(experiment: Experiment, root: str, version: str = "latest", 
     check_supported(experiment)
     source = experiment.predict.source or experiment.source
     record = _record_source(source, root)
+    model = model_store.resolve(root, experiment.name, version)
     context = PredictionPlanContext(
         experiment=experiment,
         source=source,
-        model=model_store.resolve(root, experiment.name, version),
+        model=model,
+        columns=model_columns.read(model),
         source_fingerprint=record.fingerprint,
     )
     rows = ingest.plan_prediction(context)

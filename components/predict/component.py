@@ -12,7 +12,8 @@ def predict(
     uri: dsl.OutputPath(str),
     summary: dsl.Output[dsl.Markdown],
 ):
-    """Scores raw rows with a published model, and writes the key columns and a score for each label.
+    """Scores raw rows with a published model, and writes the key columns and a score for each label. Without
+    a key, it writes all columns.
 
     Args:
         spec: URI of the spec with the model, the columns and the output folder, from `plan_prediction`.

@@ -55,7 +55,6 @@ CASES = {
     "param-missing": (GOOD, {"sql": "SELECT $late AS y FROM t"}, Code.INVALID_VALUE, ["$late", "add late"]),
     "no-rows": (GOOD, {"sql": "SELECT * FROM t WHERE id < 0"}, Code.EMPTY_INPUT, ["no rows"]),
     "header-only": ("id,x,y\n", {}, Code.EMPTY_INPUT, ["no rows"]),
-    "no-rows-to-predict": ("id,x\n", {"stage": "predict", "labels": []}, Code.EMPTY_INPUT, ["no rows"]),
     "max-rows": (GOOD, {"source": {"max_rows": 199}}, Code.OVER_BUDGET, ["source.max_rows", "200", "199"]),
     "no-label": (GOOD, {"labels": ["yy"]}, Code.MISSING_COLUMN, ["label", "'yy'", "did you mean 'y'"]),
     "no-key": (GOOD, {"key": ["idd"]}, Code.MISSING_COLUMN, ["key", "did you mean 'id'"]),

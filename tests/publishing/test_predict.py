@@ -73,7 +73,7 @@ def expected(table: pa.Table) -> np.ndarray:
     return tiny_score(table["x"].to_numpy(), table["city"].to_pylist())
 
 
-@pytest.mark.parametrize(("count", "shards"), [(1000, 1), (1000, 7), (5, 8), (1, 1)])
+@pytest.mark.parametrize(("count", "shards"), [(1000, 1), (1000, 7), (5, 8), (1, 1), (0, 2)])
 def test_rows_keep_their_order_in_shards_of_equal_size(tmp_path, model, count, shards):
     table = rows(count)
     summary = run(spec(model, tmp_path / "out", shards=shards), examples(tmp_path / "e", predict=table))
@@ -168,6 +168,23 @@ def test_a_summary_names_the_rows_and_the_folder(tmp_path, model):
     assert (tmp_path / "summary.md").read_text().startswith(f"10 rows in 1 files at `{tmp_path / 'out'}`")
 
 
+def test_without_a_key_predictions_have_all_columns(tmp_path, model):
+    table = rows(20)
+    run(spec(model, tmp_path / "out", key=[], columns=[]), examples(tmp_path / "e", predict=table))
+    assert read(tmp_path / "out").drop_columns(["score"]).equals(table)
+
+
+def test_malformed_rows_that_were_left_out_are_in_success_and_in_the_summary(tmp_path, model):
+    """A second run whose rows are equal, but from a file with other malformed rows, tells its own number."""
+    for count in (2, 3):
+        with DatasetWriter(tmp_path / "e", SCHEMA, ("predict",), {"malformed": {"clicks": count}}) as writer:
+            writer.write("predict", rows(5))
+        text = str(tmp_path / "summary.md")
+        predict(spec(model, tmp_path / "out"), str(tmp_path / "e"), progress=Progress("predict"), summary=text)
+        assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["malformed"] == {"clicks": count}
+        assert f"; {count} malformed rows of clicks are left out" in Path(text).read_text()
+
+
 def test_never_replaces_a_folder_with_other_files(tmp_path, model):
     out = tmp_path / "home"
     out.mkdir()
@@ -181,7 +198,6 @@ def test_never_replaces_a_folder_with_other_files(tmp_path, model):
 @pytest.mark.parametrize(
     ("change", "table", "code", "part"),
     [
-        ({}, rows(0), Code.EMPTY_INPUT, "no rows"),
         ({}, rows(3).drop_columns(["x", "city"]), Code.MISSING_COLUMN, "no 'city', 'x' among"),
         ({"key": ["nope"]}, rows(3), Code.MISSING_COLUMN, "'nope'"),
         ({}, rows(3).set_column(2, "x", [["a", "b", "c"]]), Code.FEATURE_TYPE, "x"),

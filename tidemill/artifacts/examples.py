@@ -26,6 +26,9 @@ SPLITS = ("train", "valid", "test")
 ROW_GROUP_ROWS = 1 << 16
 SHARD_ROWS = 1 << 20
 COMPRESSION = "zstd"
+MALFORMED = "malformed"
+"""The entry of the metadata with the number of malformed rows that were left out, by table. Without tables that have
+none."""
 
 
 def numbers_writer(path: str | os.PathLike[str], schema: pa.Schema) -> pq.ParquetWriter:

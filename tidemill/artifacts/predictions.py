@@ -28,10 +28,12 @@ class PredictionsManifest(TypedDict):
 
     format: int
     rows: int
+    malformed: dict[str, int]
+    """Number of malformed rows that were left out, by table of the source."""
     columns: dict[str, str]
     """Arrow types as text, by column."""
     inputs: str
-    """Fingerprint of the spec, the examples and the model."""
+    """Fingerprint of the spec, the examples, the counts of malformed rows and the model."""
     uri: str
     """URI of the predictions."""
     examples: str

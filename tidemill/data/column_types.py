@@ -9,7 +9,7 @@ not turn the column into text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import duckdb
 
@@ -24,6 +24,15 @@ TOLERANCE = 0.05
 
 _INT, _NUMBER, _DATE, _TIME, _BOOL, _TEXT = range(6)
 _KINDS = _TEXT + 1
+_FITTING = {
+    "BIGINT": (_INT,),
+    "DOUBLE": (_INT, _NUMBER),
+    "DATE": (_DATE,),
+    "TIMESTAMP": (_DATE, _TIME),
+    "BOOLEAN": (_BOOL,),
+    "VARCHAR": range(_KINDS),
+}
+"""The kinds of values that a type keeps."""
 _INT_PATTERN = r"\s*[+-]?[0-9]{1,18}\s*"
 _NUMBER_PATTERN = r"(?i)\s*[+-]?(([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)\s*"
 _LONG_PATTERN = r"\s*[+-]?[0-9]{19,}\s*"
@@ -61,6 +70,17 @@ def check_declared(table_name: str, types: Iterable[str], columns: Sequence[str]
             raise TidemillError(Code.MISSING_COLUMN, where, got, suggest_name(column, columns))
 
 
+def with_expected(types: dict[str, str], expected: Mapping[str, str], columns: Iterable[str]) -> dict[str, str]:
+    """Returns declared types together with the expected ones that `infer_type` never returns, such as TINYINT.
+
+    Args:
+        types: Declared types by column.
+        expected: Types that a published model knows.
+        columns: The columns of the files.
+    """
+    return {c: expected[c] for c in columns if c in expected and expected[c] not in _FITTING} | types
+
+
 def count_kinds(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[str]) -> dict[str, Counter]:
     """Counts how many values of each text column look like an integer, a number, a date, a time, a boolean or text.
 
@@ -78,13 +98,16 @@ def count_kinds(connection: duckdb.DuckDBPyConnection, relation: str, columns: l
     return {c: Counter(dict(enumerate(row[i * _KINDS : (i + 1) * _KINDS]))) for i, c in enumerate(columns)}
 
 
-def infer_type(kinds: Counter) -> str:
+def infer_type(kinds: Counter, expected: str | None = None) -> str:
     """Returns the DuckDB type of a column: BIGINT, DOUBLE, DATE, TIMESTAMP, BOOLEAN or VARCHAR.
 
     Args:
         kinds: The column's counter from `count_kinds`.
+        expected: The type that the column has if all values fit it, or if there are none. Defaults to none.
     """
     total = sum(kinds.values())
+    if expected is not None and (total == 0 or sum(kinds[kind] for kind in _FITTING.get(expected, ())) == total):
+        return expected
     least = total * (1 - TOLERANCE)
     if total == 0:
         return "VARCHAR"

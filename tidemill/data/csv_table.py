@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tidemill.data.column_types import (
     count_kinds,
     infer_type,
     partition_types,
+    with_expected,
 )
 from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
 from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files
@@ -35,6 +36,7 @@ def create_table(
     table_name: str,
     table: Table,
     types: dict[str, str],
+    expected: Mapping[str, str],
     delimiter: str,
     staged: StagedFiles,
     quarantine: Quarantine,
@@ -50,6 +52,7 @@ def create_table(
         table_name: Name of the table to create, in the schema `main`.
         table: The table's section of the experiment file.
         types: Declared DuckDB types by column. Without a header, the types of all columns in the files' order.
+        expected: Types of columns in training. A column that is not declared has it if all its values fit.
         delimiter: The separator of fields.
         staged: The files with their local paths.
         quarantine: Takes the malformed rows.
@@ -62,6 +65,7 @@ def create_table(
     partition = [key for key, _ in groups[0].partition]
     columns = list(groups[0].columns)
     check_declared(table_name, types, [*columns, *partition])
+    types = with_expected(types, expected, columns)
     reader = _CsvReader(connection, table, delimiter)
     integers = [c for c in columns if types.get(c) in INTEGERS]
     if undeclared := [c for c in columns if c not in types]:
@@ -69,7 +73,7 @@ def create_table(
         for group in groups:
             for column, kinds in count_kinds(connection, reader.text(group), undeclared).items():
                 totals[column] += kinds
-        types = types | {c: infer_type(kinds) for c, kinds in totals.items()}
+        types = types | {c: infer_type(kinds, expected.get(c)) for c, kinds in totals.items()}
     types = types | partition_types(connection, types, [dict(g.partition) for g in groups])
     shape = ", ".join(f"{quote(c)} {types[c]}" for c in [*columns, *partition])
     connection.execute(f"CREATE TABLE main.{quote(table_name)} ({shape})")

@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill import fingerprint, storage
-from tidemill.artifacts.examples import ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
-from tidemill.data import query_checks
+from tidemill.artifacts import model_columns
+from tidemill.artifacts.examples import MALFORMED, ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
+from tidemill.artifacts.model_columns import SourceColumns, TableColumns
+from tidemill.data import model_types, query_checks
 from tidemill.data.parquet_table import check_readable
 from tidemill.data.projection import Projection, check_range, project
 from tidemill.data.quarantine import QUERY, Quarantine
@@ -27,7 +29,7 @@ from tidemill.data.source_files import SourceFile
 from tidemill.data.source_record import SourceRecord, check_unchanged, load_record
 from tidemill.data.splitting import SplitExpressions, row_hash_sql, split_expressions
 from tidemill.data.staging import StagingFolder
-from tidemill.data.tables import load_table
+from tidemill.data.tables import known_types, load_table, table_columns
 from tidemill.duckdb_session import columns_of, connect, first_line, quote, restrict_access
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
@@ -107,6 +109,8 @@ class _Ingestion:
         self._quarantine_path = quarantine
         self._result = _RESULT
         self._open: dict[Path, SourceFile] = {}
+        self._tables: dict[str, TableColumns] = {}
+        self._malformed: dict[str, int] = {}
 
     def run(self, record: SourceRecord, work: Path, examples: str) -> None:
         with self._data_errors():
@@ -149,12 +153,16 @@ class _Ingestion:
         for table_name, table in source.tables.items():
             self._progress.phase(f"read {table_name}")
             files = [f for f in record.files if f.table == table_name]
-            self._open |= load_table(self._connection, table_name, table, files, staging, self._quarantine)
+            model = self._spec.model
+            known = model and model.table(table_name, len(source.tables), source.sql)
+            self._open |= load_table(self._connection, table_name, table, files, staging, self._quarantine, known)
+            self._tables[table_name] = table_columns(self._connection, table_name, table, files)
         restrict_access(self._connection, self._open)
         for table_name in source.tables:
             good = self._connection.execute(f"SELECT count(*) FROM main.{quote(table_name)}").fetchall()[0][0]
             malformed = self._quarantine.count(table_name)
             self._quarantine.check(table_name, good + malformed, source.max_bad_share)
+            self._malformed[table_name] = malformed
         return source.sql or f"SELECT * FROM main.{quote(next(iter(source.tables)))}"
 
     def _query(self, query: str) -> dict[str, str]:
@@ -165,6 +173,8 @@ class _Ingestion:
         with self._sql_errors():
             described = self._connection.execute(f"DESCRIBE {query}", params).fetchall()
         query_checks.check_columns([row[0] for row in described], self._spec)
+        if self._spec.model is not None:
+            model_types.check_inputs([row[0] for row in described], self._spec.model.inputs)
         kind = "VIEW" if self._spec.source.sql is None else "TABLE"
         with self._sql_errors():
             self._connection.execute(f"CREATE {kind} {_RESULT} AS {query}", params)
@@ -174,7 +184,7 @@ class _Ingestion:
 
     def _check_size(self) -> int:
         rows = self._connection.execute(f"SELECT count(*) FROM {self._result}").fetchall()[0][0]
-        if rows == 0:
+        if rows == 0 and self._spec.stage == "train":
             raise TidemillError(Code.EMPTY_INPUT, "source.sql", "no rows", "check the files and the query's conditions")
         limit = self._spec.source.max_rows
         if limit is not None and rows > limit:
@@ -185,9 +195,15 @@ class _Ingestion:
 
     def _project(self, columns: dict[str, str], rows: int) -> Projection:
         projection = project(columns, self._spec.schema_text)
+        if self._spec.model is not None:
+            values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
+            types = columns_of(self._connection, f"SELECT {values} FROM {_RESULT}")
+            targets = model_types.targets(self._connection, _RESULT, types, self._spec.model)
+            projection = project(columns, self._spec.schema_text, targets)
         if projection.malformed:
             self._quarantine.take(projection.quarantine_query(_RESULT, list(columns)))
             self._quarantine.check(QUERY, rows, self._spec.source.max_bad_share)
+            self._malformed[QUERY] = self._quarantine.count(QUERY)
             self._connection.execute(
                 f"CREATE VIEW tidemill.good AS SELECT * FROM {_RESULT} WHERE NOT ({projection.malformed})"
             )
@@ -224,6 +240,10 @@ class _Ingestion:
             "source_fingerprint": spec.source_fingerprint,
             "spec_fingerprint": fingerprint.of_json(spec.model_dump(mode="json", by_alias=True)),
             "code": spec.code,
+            MALFORMED: {name: count for name, count in self._malformed.items() if count},
+            model_columns.METADATA: SourceColumns(result=known_types(columns), tables=self._tables).model_dump(
+                mode="json"
+            ),
         }
         done, last = 0, None
         with DatasetWriter(examples, schema, splits, metadata) as writer:

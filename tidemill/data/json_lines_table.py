@@ -7,14 +7,14 @@ itself and parses them with DuckDB's JSON functions. Nested values become JSON t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.data.column_types import INTEGERS, check_declared, count_kinds, infer_type, partition_types
+from tidemill.data.column_types import INTEGERS, check_declared, count_kinds, infer_type, partition_types, with_expected
 from tidemill.data.quarantine import Quarantine
 from tidemill.data.source_files import StagedFiles, partition_values
 from tidemill.duckdb_session import literal, quote
@@ -26,6 +26,8 @@ def create_table(
     connection: duckdb.DuckDBPyConnection,
     table_name: str,
     types: dict[str, str],
+    expected: Mapping[str, str],
+    optional: Collection[str],
     staged: StagedFiles,
     quarantine: Quarantine,
 ) -> None:
@@ -39,6 +41,8 @@ def create_table(
         table_name: Name of the table to create, in the schema `main`.
         types: Declared DuckDB types of some columns. Rows with a value of a different type go to quarantine, and so do
             fractions in columns that are declared as integers.
+        expected: Types of columns in training. A column that is not declared has it if all its values fit.
+        optional: Columns of `expected` that no object needs to have. If there is no object, none needs to be there.
         staged: The files with their local paths.
         quarantine: Takes the malformed rows.
     """
@@ -54,15 +58,19 @@ def create_table(
     keys = [key for (key,) in connection.execute(query).fetchall()]
     partitions = [partition_values(file.uri) for _, file in staged]
     partition_keys = [key for key in partitions[0] if key not in keys]
-    check_declared(table_name, types, [*keys, *partition_keys])
+    present = [*keys, *partition_keys]
+    absent = {c: types.get(c, t) for c, t in expected.items() if c not in present and (c in optional or not keys)}
+    check_declared(table_name, types, [*present, *absent])
+    types = with_expected(types, expected, keys)
     values = _values(keys)
-    types = types | _inferred(connection, [key for key in keys if key not in types], values)
+    types = types | _inferred(connection, [key for key in keys if key not in types], values, expected)
     types = types | partition_types(connection, types, [{k: p[k] for k in partition_keys} for p in partitions])
     columns = [f"CAST({quote(k)} AS {types[k]}) AS {quote(k)}" for k in keys]
     columns += [
         f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {quote(k)}"
         for k in partition_keys
     ]
+    columns += [f"CAST(NULL AS {kind}) AS {quote(k)}" for k, kind in absent.items()]
     reason = _contradiction(keys, types)
     connection.execute(f"""CREATE TABLE main.{quote(table_name)} AS
         SELECT {", ".join(columns) or "tidemill_line"} FROM ({values}) WHERE {reason} IS NULL""")
@@ -102,7 +110,9 @@ def _values(keys: list[str]) -> str:
         FROM (SELECT *, {extracted} AS extracted FROM tidemill.lines)"""
 
 
-def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: str) -> dict[str, str]:
+def _inferred(
+    connection: duckdb.DuckDBPyConnection, keys: list[str], values: str, expected: Mapping[str, str]
+) -> dict[str, str]:
     if not keys:
         return {}
     pointers = literal(["/" + key.replace("~", "~0").replace("/", "~1") for key in keys])
@@ -110,9 +120,9 @@ def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], values: st
     query = f"SELECT {is_text} FROM (SELECT json_type(tidemill_text, {pointers}) AS kinds FROM tidemill.lines)"
     texts = connection.execute(query).fetchall()[0]
     kinds: dict[str, Counter] = count_kinds(connection, values, keys)
-    types = {key: infer_type(kinds[key]) for key in keys}
+    types = {key: infer_type(kinds[key], expected.get(key)) for key in keys}
     for key, text in zip(keys, texts, strict=True):
-        if text and types[key] in ("BIGINT", "DOUBLE", "BOOLEAN"):
+        if text and key not in expected and types[key] in ("BIGINT", "DOUBLE", "BOOLEAN"):
             types[key] = "VARCHAR"
     return types
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -40,7 +41,7 @@ class Projection:
             to_json({text})::VARCHAR AS text FROM {relation} WHERE {self.malformed}"""
 
 
-def project(columns: dict[str, str], schema_text: str | None) -> Projection:
+def project(columns: dict[str, str], schema_text: str | None, targets: Mapping[str, str] | None = None) -> Projection:
     """Chooses the types of the examples' columns.
 
     - NaN becomes null, and DECIMAL becomes double.
@@ -52,11 +53,13 @@ def project(columns: dict[str, str], schema_text: str | None) -> Projection:
     Args:
         columns: The columns of the query's result with their DuckDB types.
         schema_text: A tensorflow_metadata Schema as a text protocol buffer.
+        targets: Types that columns become as if the schema had them: BIGINT, DOUBLE or VARCHAR. Defaults to none.
 
     Raises:
         TidemillError: `unreadable-file` if the schema does not parse.
     """
     schema_types = _schema_types(schema_text) if schema_text is not None else {}
+    schema_types |= targets or {}
     expressions, malformed = {}, {}
     for column, kind in columns.items():
         quoted = quote(column)
@@ -104,6 +107,8 @@ def _plain(quoted: str, kind: str) -> str:
 
 def _cast(quoted: str, kind: str, target: str) -> tuple[str, str]:
     """Returns the cast column and the condition for values that cannot be cast. Fractions do not cast to integers."""
+    if target.endswith("[]"):  # only of a column without values
+        return f"CAST(NULL AS {target})", "false"
     if target == "VARCHAR":
         return f"CAST({quoted} AS VARCHAR)", "false"
     value = quoted if _NUMERIC.match(kind) else f"CAST({quoted} AS VARCHAR)"

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import duckdb
 
+from tidemill.artifacts.model_columns import TableColumns
 from tidemill.data import csv_table, json_lines_table, parquet_table, source_files
 from tidemill.data.quarantine import Quarantine
 from tidemill.data.source_files import SourceFile
 from tidemill.data.staging import StagingFolder
+from tidemill.duckdb_session import columns_of, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Table
 
@@ -29,6 +31,7 @@ def load_table(
     files: list[SourceFile],
     staging: StagingFolder,
     quarantine: Quarantine,
+    known: TableColumns | None = None,
 ) -> dict[Path, SourceFile]:
     """Creates a table or a view for one table of the source.
 
@@ -39,6 +42,8 @@ def load_table(
         files: The table's files from the source record.
         staging: The folder for downloaded and uncompressed files.
         quarantine: Takes the malformed rows.
+        known: The table's columns in the training of a published model. A column that is not declared has the same type
+            if all its values fit. Defaults to none.
 
     Returns:
         The files that a query over this table reads, by local path: those of a view.
@@ -47,6 +52,7 @@ def load_table(
         TidemillError: `unreadable-file`, `missing-column` for a declared column that the files do not have,
             `invalid-value` for an unknown type or files of several formats.
     """
+    known = known or TableColumns(types={})
     types = _declared(table_name, table)
     files = sorted(files, key=lambda f: (json.dumps(source_files.partition_values(f.uri)), f.version))
     kinds = {source_files.file_format(table_name, table.format, f.uri) for f in files}
@@ -60,13 +66,40 @@ def load_table(
         parquet_table.create_view(connection, table_name, types, staged, quarantine)
         return dict(staged)
     if kind == "jsonl":
-        json_lines_table.create_table(connection, table_name, types, staged, quarantine)
+        json_lines_table.create_table(connection, table_name, types, known.types, known.optional, staged, quarantine)
     else:
         delimiter = table.delimiter or ("\t" if kind == "tsv" else ",")
-        csv_table.create_table(connection, table_name, table, types, delimiter, staged, quarantine)
+        csv_table.create_table(connection, table_name, table, types, known.types, delimiter, staged, quarantine)
     for path, _ in staged:
         staging.drop(path)
     return {}
+
+
+def table_columns(
+    connection: duckdb.DuckDBPyConnection, table_name: str, table: Table, files: list[SourceFile]
+) -> TableColumns:
+    """Returns the columns of a table that `load_table` has created.
+
+    Args:
+        connection: The database.
+        table_name: The table's name.
+        table: The table's section of the experiment file.
+        files: The table's files from the source record.
+    """
+    relation = f"main.{quote(table_name)}"
+    types = known_types(columns_of(connection, relation))
+    kind = source_files.file_format(table_name, table.format, files[0].uri)
+    optional: list[str] = []
+    if kind == "jsonl" and types:
+        tests = ", ".join(f"count(*) > count({quote(c)})" for c in types)
+        missing = connection.execute(f"SELECT {tests} FROM {relation}").fetchall()[0]
+        optional = [column for column, some in zip(types, missing, strict=True) if some]
+    return TableColumns(types=types, optional=optional, null=table.null if kind in ("csv", "tsv") else None)
+
+
+def known_types(types: dict[str, str]) -> dict[str, str]:
+    """Returns DuckDB types by column without columns of the type NULL, which says nothing about later values."""
+    return {column: kind for column, kind in types.items() if kind != '"NULL"'}
 
 
 def _declared(table_name: str, table: Table) -> dict[str, str]:

@@ -62,10 +62,12 @@ class Predict(Section):
 
     source: Source | None = None
     """The rows, in the same form as the experiment's `source`: the key and all raw columns that the features need. The
-    label is not needed. Defaults to the experiment's source."""
+    label is not needed. Columns have the types that they had in the training of the published model, and tables without
+    `null` have its null words; a table is recognized by its name. Defaults to the experiment's source."""
     shards: Annotated[int, Field(gt=0, le=10_000)] = 1
     """Number of Parquet files."""
     columns: list[Column] = []
-    """Columns to copy to the predictions in addition to the key."""
+    """Columns to copy to the predictions in addition to the key. Without a key all columns are copied, because only
+    they say which row a score belongs to."""
     batch_size: PositiveInt = 8192
     """Rows per call of the model."""

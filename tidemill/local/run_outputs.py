@@ -20,6 +20,8 @@ from tidemill.local.step_states import Step
 
 _HTML = "system.HTML"
 EVALUATION = "evaluation"
+QUARANTINE = "quarantine"
+"""The output artifact of `ingest` with the malformed rows."""
 URI = "uri"
 """The output parameter that names a published version or predictions."""
 
@@ -49,6 +51,8 @@ class RunOutputs:
     """URIs of published models, each with its member's name."""
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
     """URIs of predictions, each with its number of rows."""
+    quarantined: list[tuple[Path, int]] = field(default_factory=list)
+    """Files with the malformed rows that were left out, each with its number of rows. Without empty files."""
 
 
 def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
@@ -70,6 +74,8 @@ def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
                 outputs.reports.append(copy)
             elif kind == EVALUATION and (member := read_member_result(Path(uri))):
                 outputs.members.append(member)
+            elif name == QUARANTINE and (rows := metadata.get("rows")):
+                outputs.quarantined.append((Path(uri), int(rows)))
         if isinstance(uri := step.outputs.get(URI), str):
             _add_result(outputs, uri)
     return outputs

@@ -1,7 +1,8 @@
 """The `predict` step: scores raw rows with a published model and writes Parquet shards.
 
 Each shard has the key columns, other chosen columns, and the scores as float32: `score`, or `score_<label>` for each of
-several labels. Rows keep their order. `_SUCCESS` is written last; it lists the model, the inputs and the shards.
+several labels. Without a key it has all columns, because only they say which row a score belongs to. Rows keep their
+order. `_SUCCESS` is written last; it lists the model, the inputs and the shards.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from tidemill import fingerprint, storage
 from tidemill.artifacts import predictions as layout
 from tidemill.artifacts.artifact import FileEntry
-from tidemill.artifacts.examples import COMPRESSION, ROW_GROUP_ROWS, SPLITS, Dataset
+from tidemill.artifacts.examples import COMPRESSION, MALFORMED, ROW_GROUP_ROWS, SPLITS, Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.serving.scorer import Scorer
@@ -78,7 +79,7 @@ def predict(spec: PredictSpec, examples: str, *, progress: Progress, summary: st
         summary: File for a Markdown text about the predictions. Defaults to no text.
 
     Raises:
-        TidemillError: `empty-input`, `missing-column`, `feature-type`, `no-model`; `invalid-value` if the folder holds
+        TidemillError: `missing-column`, `feature-type`, `no-model`; `invalid-value` if the folder holds
             other files or a column has the name of a score.
     """
     rows = _rows(spec, Dataset(examples))
@@ -87,24 +88,23 @@ def predict(spec: PredictSpec, examples: str, *, progress: Progress, summary: st
     with Scorer(spec.model) as scorer:
         scorer.check(list(rows.data.columns))
         _check_names(rows.columns, scorer)
-        inputs = fingerprint.of_json([json.loads(spec.model_dump_json()), rows.data.fingerprint, scorer.fingerprint])
+        settings, malformed = json.loads(spec.model_dump_json()), rows.data.metadata.get(MALFORMED, {})
+        inputs = fingerprint.of_json([settings, rows.data.fingerprint, malformed, scorer.fingerprint])
         manifest = layout.read(spec.output)
         if manifest is None or manifest["inputs"] != inputs:
             manifest = _score_all(spec, scorer, rows, inputs, progress)
     if summary is not None:
-        text = (
-            f"{manifest['rows']:,} rows in {len(manifest['files'])} files at `{spec.output}`, scored by `{spec.model}`"
-        )
-        storage.write_text(summary, text + "\n")
+        text = f"{manifest['rows']:,} rows in {len(manifest['files'])} files at `{spec.output}`"
+        counts = [f"{count:,} malformed rows of {name}" for name, count in malformed.items()]
+        left_out = f"; {', '.join(counts)} are left out" if counts else ""
+        storage.write_text(summary, f"{text}, scored by `{spec.model}`{left_out}\n")
     return PredictSummary(manifest["rows"], len(manifest["files"]), spec.output, manifest["fingerprint"])
 
 
 def _rows(spec: PredictSpec, data: Dataset) -> _PredictionRows:
     splits = ["predict"] if "predict" in data.splits else [s for s in SPLITS if s in data.splits]
     count = sum(data.rows(split) for split in splits)
-    if not count:
-        raise TidemillError(Code.EMPTY_INPUT, "predict.source", "no rows", "give at least one row to score")
-    columns = list(dict.fromkeys([*spec.key, *spec.columns]))
+    columns = list(dict.fromkeys([*spec.key, *spec.columns] if spec.key else data.columns))
     if missing := [name for name in columns if name not in data.columns]:
         got = f"{', '.join(map(repr, missing))}, not among {', '.join(data.columns)}"
         raise TidemillError(Code.MISSING_COLUMN, "predict.columns", got, "name columns that the query returns")
@@ -143,6 +143,7 @@ def _score_all(
         manifest: layout.PredictionsManifest = {
             "format": 1,
             "rows": rows.count,
+            "malformed": rows.data.metadata.get(MALFORMED, {}),
             "columns": {field.name: str(field.type) for field in schema},
             "inputs": inputs,
             "uri": spec.output,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tidemill.artifacts import model_columns
 from tidemill.artifacts.examples import Dataset
 from tidemill.artifacts.model import SERVING
 from tidemill.errors import EXIT_CODE, Code, TidemillError
@@ -49,7 +50,7 @@ def export_checked(
         export_in_subprocess(sample(model, raw, data), graph, raw, folder)
         return
     progress.phase("export")
-    exported = _export(model, graph, folder)
+    exported = _export(model, graph, raw, folder)
     progress.phase("check the export")
     replay(exported, graph, raw, sample(model, raw, data))
 
@@ -83,10 +84,11 @@ def export_in_subprocess(scored: Sample, graph: TransformGraph, raw: Dataset, fo
             raise RuntimeError(f"the process that exports the model ended with {returncode}; its log is above")
 
 
-def _export(model: Model, graph: TransformGraph, folder: Path) -> Path:
+def _export(model: Model, graph: TransformGraph, raw: Dataset, folder: Path) -> Path:
     from tidemill.serving.saved_model import write_saved_model
 
     write_saved_model(model, graph, folder / SERVING)
+    model_columns.write(folder / SERVING, raw.metadata)
     return folder / SERVING
 
 
@@ -102,7 +104,8 @@ def _main(arguments: dict[str, str]) -> int:
         model = read_model(folder)
         with np.load(arguments["sample"]) as arrays:
             scored = Sample(arguments["split"], arrays["indices"], arrays["scores"], model.layout.labels)
-        replay(_export(model, graph, folder), graph, Dataset(arguments["raw"]), scored)
+        raw = Dataset(arguments["raw"])
+        replay(_export(model, graph, raw, folder), graph, raw, scored)
     except TidemillError as error:
         content = {"code": error.code.name, "where": error.where, "got": error.got, "want": error.want}
         Path(arguments["error"]).write_text(json.dumps(content | {"details": error.details}), encoding="utf-8")

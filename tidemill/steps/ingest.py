@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tidemill.artifacts.model_columns import ModelColumns
 from tidemill.experiment.source import Source, Split
 from tidemill.section import Column
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext, without_uris
@@ -30,6 +31,8 @@ class IngestSpec(StepSpec):
     split: Split
     schema_text: str | None
     """The given schema as a text protocol buffer."""
+    model: ModelColumns | None = None
+    """For `predict`: the columns of the published model, whose types the rows get."""
 
 
 def plan(context: TrainingPlanContext) -> IngestSpec:
@@ -56,13 +59,14 @@ def plan_prediction(context: PredictionPlanContext) -> IngestSpec:
         code=CODE.fingerprint(),
         libraries=CODE.versions(),
         stage="predict",
-        source=without_uris(context.source),
+        source=without_uris(_with_null_words(context.source, context.columns)),
         source_fingerprint=context.source_fingerprint,
         labels=[],
         key=experiment.key,
         columns=experiment.predict.columns,
         split=experiment.split,
         schema_text=None,
+        model=context.columns,
     )
 
 
@@ -73,3 +77,14 @@ def _needed_columns(context: TrainingPlanContext) -> list[str] | None:
         return None
     slices = [column for columns in experiment.evaluation.slices for column in columns]
     return list(dict.fromkeys(experiment.feature_columns() + slices))
+
+
+def _with_null_words(source: Source, columns: ModelColumns) -> Source:
+    """Returns the source in which tables without `null` have the null words of training."""
+    tables = {}
+    for name, table in source.tables.items():
+        known = columns.table(name, len(source.tables), source.sql)
+        if known is not None and known.null is not None and "null" not in table.model_fields_set:
+            table = table.model_copy(update={"null": known.null})
+        tables[name] = table
+    return source.model_copy(update={"tables": tables})

@@ -40,6 +40,7 @@ class Measurements:
         distances: From `drift.compare`.
         previous: URI of the previous model, if one is compared with.
         previous_missing: Whether that model has no statistics.
+        malformed: Number of malformed rows that ingest left out, by table.
     """
 
     columns: list[ExampleColumn]
@@ -52,6 +53,7 @@ class Measurements:
     distances: list[Distance]
     previous: str | None
     previous_missing: bool
+    malformed: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
         distances=sorted(results.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
         previous=results.previous,
         previous_missing=results.previous_missing,
+        malformed=results.malformed,
         features=sorted(features, key=lambda card: -len(card.flags)),
         others=[card for card in cards if card.role != "feature"],
     )

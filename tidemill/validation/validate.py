@@ -12,7 +12,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from tidemill import fingerprint, storage
 from tidemill.artifacts import artifact
-from tidemill.artifacts.examples import Dataset
+from tidemill.artifacts.examples import MALFORMED, Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.steps.validate import ValidateSpec
@@ -149,6 +149,7 @@ def _measure(
         distances=_distances(splits, previous, features, spec),
         previous=spec.previous,
         previous_missing=bool(spec.previous) and previous is None,
+        malformed=dataset.metadata.get(MALFORMED, {}),
     )
 
 

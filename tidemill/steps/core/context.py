@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # Imported for types only, so that a step's code does not reach the whole experiment.
+    from tidemill.artifacts.model_columns import ModelColumns
     from tidemill.experiment import Experiment
     from tidemill.experiment.source import Source
 
@@ -49,6 +50,8 @@ class PredictionPlanContext:
     """Fingerprint of the source record."""
     model: str
     """URI of the published version to score with."""
+    columns: ModelColumns
+    """The columns that the version was trained on."""
 
 
 def without_uris(source: Source) -> Source:
