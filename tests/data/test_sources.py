@@ -62,6 +62,7 @@ def test_hashes_unchanged_files_once(runner, monkeypatch):
     path = runner.write("a.csv", TEXT)
     long_ago = 1_600_000_000
     os.utime(path, (long_ago, long_ago))
+    monkeypatch.setattr(source_record, "_RACY_S", 0)
     first = fingerprint(path)
     hashed = []
     real = source_record.hashlib.file_digest
@@ -76,6 +77,16 @@ def test_hashes_unchanged_files_once(runner, monkeypatch):
 
 def test_hashes_a_recently_changed_file_again(runner):
     """Two writes within one tick of the clock look alike from outside."""
+    check_notices_a_rewrite_with_the_same_size_and_time(runner)
+
+
+def test_notices_a_file_that_is_rewritten_with_the_same_size_and_time(runner, monkeypatch):
+    """The time of change tells, also if the hash is cached."""
+    monkeypatch.setattr(source_record, "_RACY_S", 0)
+    check_notices_a_rewrite_with_the_same_size_and_time(runner)
+
+
+def check_notices_a_rewrite_with_the_same_size_and_time(runner):
     path = runner.write("a.csv", TEXT)
     stat = os.stat(path)
     first = fingerprint(path)

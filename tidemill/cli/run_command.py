@@ -18,7 +18,7 @@ from tidemill.experiment import Experiment, as_parameter, dump, load
 from tidemill.local import definitions
 from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
-from tidemill.local.run_checks import check_files, check_packages, root_folder
+from tidemill.local.run_checks import check_files, check_modules, check_packages, root_folder
 from tidemill.local.run_display import Lines, LiveTable, duration
 from tidemill.local.run_outputs import MemberResult, RunOutputs
 from tidemill.local.run_record import Run
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     experiment, root, params = load(args.file), root_folder(args.root), _params(args.param)
     check_files(experiment)
+    check_modules(experiment)
     containers = _containers(args, experiment, params)
     params = absolute_output(params) if containers else params
     arguments = {"experiment": as_parameter(dump(experiment), str(root)), "root": str(root), **params}

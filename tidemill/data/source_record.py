@@ -38,7 +38,8 @@ def record(source: Source) -> SourceRecord:
     """Lists the source's files and fingerprints their content.
 
     The record's fingerprint covers the tables' names and the files' formats, partition values and bytes, but not their
-    URIs and their order. Hashes of local files are cached by path, size, modification time and inode.
+    URIs and their order. Hashes of local files are cached by path, size, inode, and the times of modification
+    and of change.
 
     Returns:
         The files, sorted by table and URI. A zip file always carries its member (`a.zip#b.csv`).
@@ -112,7 +113,8 @@ def version(info: storage.FileInfo) -> str:
     if key not in hashes:
         with path.open("rb") as file:
             hashes[key] = "md5:" + hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if time.time() - path.stat().st_mtime > _RACY_S:
+        stat = path.stat()
+        if time.time() - max(stat.st_mtime, stat.st_ctime) > _RACY_S:
             _write_hashes(hashes)
     return hashes[key]
 

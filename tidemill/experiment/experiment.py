@@ -37,7 +37,8 @@ class Experiment(Section):
     features: dict[Column, Feature] | None = None
     """Features by column name. A cross may have any name."""
     transform_module: str | None = None
-    """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text."""
+    """Instead of `features`: a Python file with a TFX-style `preprocessing_fn(inputs)`, or its text. Modules that the
+    file imports from its folder become part of the text. A `custom_config` without default is an empty dict."""
     models: Annotated[list[MemberConfig], Field(min_length=1), AfterValidator(unique_names)]
     """The members: the models to train, evaluate and compare."""
     training: Training = Training()

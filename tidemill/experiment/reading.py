@@ -6,11 +6,13 @@ The error of a mistake names its path in the file, the value and what to write i
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
+from tidemill.bundled_modules import bundle
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.experiment import Experiment
 from tidemill.experiment.parameter_text import encode, read_parameter, without_digest
@@ -22,7 +24,8 @@ def load(path: str | Path) -> Experiment:
     """Reads an experiment file and inlines the files that it names.
 
     `source.sql`, `predict.source.sql`, `transform_module` and `models.N.module` may name a file. Their paths and the
-    paths of tables are relative to the folder of the experiment file. The returned experiment has absolute paths.
+    paths of tables are relative to the folder of the experiment file. The returned experiment has absolute paths. A
+    module's text has the modules that it imports from its folder: see `tidemill.bundled_modules`.
 
     Args:
         path: The experiment file, YAML or JSON.
@@ -89,7 +92,7 @@ def _refuse_file_names(data: dict[str, Any]) -> None:
 def _inline(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = dict(data)
     if _names_module_file(module := data.get("transform_module")):
-        data["transform_module"] = _read_named_file(folder, module.strip(), "transform_module")
+        data["transform_module"] = _read_module(folder, module.strip(), "transform_module")
     if isinstance(models := data.get("models"), list):
         data["models"] = [_inline_model(model, folder, index) for index, model in enumerate(models)]
     if isinstance(source := data.get("source"), dict):
@@ -106,7 +109,7 @@ def _inline(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _inline_model(model: object, folder: Path, index: int) -> object:
     if not isinstance(model, dict) or not _names_module_file(module := model.get("module")):
         return model
-    return {**model, "module": _read_named_file(folder, module.strip(), f"models.{index}.module")}
+    return {**model, "module": _read_module(folder, module.strip(), f"models.{index}.module")}
 
 
 def _inline_source(source: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
@@ -145,9 +148,18 @@ def _read_named_file(folder: Path, name: str, where: str) -> str:
     return _read_file(folder / name, where, "name a file relative to the experiment file")
 
 
-def _read_file(path: Path, where: str, want: str) -> str:
+def _read_module(folder: Path, name: str, where: str) -> str:
+    """Returns a module's text with the modules that it imports from its folder."""
+    return _read_file(folder / name, where, "name a file relative to the experiment file", lambda p: bundle(p, where))
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _read_file(path: Path, where: str, want: str, read: Callable[[Path], str] = _read_text) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read(path)
     except UnicodeDecodeError as error:
         got = f"{str(path)!r}, which is not UTF-8 text (byte {error.start})"
         raise TidemillError(Code.UNREADABLE_FILE, where, got, "save it as UTF-8") from error

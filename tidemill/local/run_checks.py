@@ -7,10 +7,21 @@ import os
 from pathlib import Path
 
 from tidemill import storage
+from tidemill.bundled_modules import top_level_imports
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
 from tidemill.experiment.source import Source
+from tidemill.models.own import OwnFamily
 
+_NOT_IN_IMAGES = {
+    "tfx",
+    "keras_tuner",
+    "kerastuner",
+    "ml_metadata",
+    "tensorflow_data_validation",
+    "tensorflow_model_analysis",
+}
+"""Modules that pipelines of TFX import and that the steps' images do not have."""
 _STEP_PACKAGES = ("duckdb", "lightgbm", "polars", "pyarrow", "tensorflow", "tensorflow_transform")
 
 
@@ -57,6 +68,34 @@ def check_files(experiment: Experiment) -> None:
         _check_source(experiment.predict.source, "predict.source")
     if experiment.validation.schema_ is not None:
         _check_uri(experiment.validation.schema_, "validation.schema")
+
+
+def check_modules(experiment: Experiment) -> None:
+    """Checks that the user's modules import only what is installed.
+
+    Without the extra `steps`, only modules that are known to be missing in the images are refused.
+
+    Raises:
+        TidemillError: `missing-package` with the line of the import.
+    """
+    texts = {} if experiment.transform_module is None else {"transform_module": experiment.transform_module}
+    texts |= {f"models.{m.name}.module": m.module for m in experiment.models if isinstance(m, OwnFamily)}
+    complete = importlib.util.find_spec("tensorflow") is not None
+    for where, text in texts.items():
+        for name, place in _imports(text).items():
+            package = name.partition(".")[0]
+            if (complete or package in _NOT_IN_IMAGES) and importlib.util.find_spec(package) is None:
+                got = f"the import of {name!r}, which is not installed where the steps run"
+                want = "put the code that needs it into another file, or import it inside the function that needs it"
+                raise TidemillError(Code.MISSING_PACKAGE, f"{where}, {place}", got, want)
+
+
+def _imports(text: str) -> dict[str, str]:
+    """Returns what a module imports. A module that does not parse fails when it is run, with its line."""
+    try:
+        return top_level_imports(text)
+    except SyntaxError:
+        return {}
 
 
 def _check_source(source: Source, where: str) -> None:

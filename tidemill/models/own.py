@@ -23,7 +23,8 @@ class OwnFamily(Family):
     family: Literal["own"]
     name: Name = "own"
     module: str
-    """A Python file in the experiment file's folder, or its text."""
+    """A Python file in the experiment file's folder, or its text. Modules that the file imports from its folder become
+    part of the text."""
     settings: dict[str, Any] = {}
     """The hyperparameters of the module's family."""
 

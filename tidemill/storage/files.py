@@ -35,7 +35,8 @@ class FileInfo:
     """A file's URI, its size and its content version.
 
     The version changes when the bytes change. It is `md5:…` or `crc32c:…` for an object with a stored checksum, else
-    `generation:…`. For a local file it is `stat:…`, made of the modification time and the inode, so nothing is read.
+    `generation:…`. For a local file it is `stat:…`, made of the times of modification and of change and the inode, so
+    nothing is read. Programs can set the time of modification, but not that of change.
     """
 
     uri: str
@@ -237,7 +238,7 @@ def _list_local(uri: str, path: Path) -> list[FileInfo]:
 
 def _stat_info(uri: str, path: Path) -> FileInfo:
     stat = path.stat()
-    return FileInfo(uri, stat.st_size, f"stat:{stat.st_mtime_ns}:{stat.st_ino}")
+    return FileInfo(uri, stat.st_size, f"stat:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}")
 
 
 def _object(uri: str) -> dict[str, dict[str, Any]]:

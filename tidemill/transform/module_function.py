@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import linecache
+import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tidemill.bundled_modules import execute, line_of
 from tidemill.errors import Code, TidemillError
 
 if TYPE_CHECKING:
@@ -103,13 +104,21 @@ def load(text: str) -> Callable[[Mapping[str, Any]], Any]:
 
 @functools.lru_cache(maxsize=8)
 def _load(text: str) -> Callable[[Mapping[str, Any]], Any]:
-    # Tracebacks and inspect.getsource read the source from here.
-    linecache.cache[FILE_NAME] = (len(text), None, text.splitlines(keepends=True), FILE_NAME)
-    namespace = {"__name__": "transform_module", "__file__": FILE_NAME}
-    exec(compile(text, FILE_NAME, "exec"), namespace)
+    namespace: dict[str, Any] = {"__name__": "transform_module", "__file__": FILE_NAME}
+    execute(text, FILE_NAME, namespace)
     function = namespace.get(_ENTRY)
     if not callable(function):
         raise _module_error(f"a module without {_ENTRY}", f"define {_ENTRY}(inputs)")
+    return _with_custom_config(function)
+
+
+def _with_custom_config(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """Returns a function of the inputs only. A function that requires a `custom_config` gets an empty one, as from
+    TFX."""
+    with contextlib.suppress(ValueError):  # a callable without a signature
+        parameter = inspect.signature(function).parameters.get("custom_config")
+        if parameter is not None and parameter.default is parameter.empty:
+            return functools.partial(function, custom_config={})
     return function
 
 
@@ -200,7 +209,8 @@ def reason(chain: list[BaseException]) -> str:
     error = next((cause for cause in reversed(chain) if _frames(cause)), chain[-1])
     text = _FUNCTION.sub("", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(_NOISE)]
-    return _cut(f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": "))
+    below = line_of(error, FILE_NAME)
+    return _cut(f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ") + (f" ({below})" if below else ""))
 
 
 def _cut(text: str) -> str:

@@ -6,12 +6,12 @@ import contextlib
 import functools
 import hashlib
 import inspect
-import linecache
 import sys
 import traceback
 import types
 from collections.abc import Iterator
 
+from tidemill.bundled_modules import execute, line_of
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.family import Network
 from tidemill.runtime import Preempted
@@ -38,9 +38,10 @@ def user_errors(origin: str, where: str, *, only_user_lines: bool = False) -> It
         line = next((frame.lineno for frame in reversed(frames) if frame.filename == f"{origin}.py"), None)
         if line is None and isinstance(error, SyntaxError):
             line = error.lineno
-        if not origin or (line is None and only_user_lines):
+        below = line_of(error, f"{origin}.py")
+        if not origin or (line is None and only_user_lines and not below):
             raise
-        got = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON]
+        got = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON] + (f" ({below})" if below else "")
         source = where if line is None else f"{where}, line {line}"
         raise TidemillError(Code.INVALID_VALUE, source, got, "correct the module") from error
 
@@ -58,12 +59,11 @@ def load_family(text: str, where: str) -> type[Network]:
     """
     name = f"tidemill_family_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     file = f"{name}.py"
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     module = types.ModuleType(name)
     # Pydantic resolves annotations through sys.modules.
     sys.modules[name] = module
     with user_errors(name, where):
-        exec(compile(text, file, "exec"), module.__dict__)
+        execute(text, file, module.__dict__)
     family = getattr(module, "FAMILY", None)
     if not (isinstance(family, type) and issubclass(family, Network)) or inspect.isabstract(family):
         got = "no FAMILY" if family is None else f"FAMILY = {family!r}"[:_MAX_VALUE]
