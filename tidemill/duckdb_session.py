@@ -5,7 +5,7 @@ Before ingest runs a user's query, `restrict_access` takes away the session's ac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,32 @@ def literal(value: str | bool | list[Any] | dict[str, Any] | None) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
     return "'" + value.replace("'", "''") + "'"
+
+
+def parquet_sql(paths: Sequence[str], *options: str) -> str:
+    """Returns the SQL that reads Parquet files, for a FROM clause. All reading of Parquet in SQL goes through it.
+
+    Args:
+        paths: Local paths.
+        *options: Further options of `read_parquet`, such as `file_row_number = true`.
+    """
+    # Without can_have_nan DuckDB trusts the range in Parquet's metadata, which ignores NaN.
+    settings = ", ".join(["hive_partitioning = false", "can_have_nan = true", *options])
+    return f"read_parquet({literal(list(paths))}, {settings})"
+
+
+def null_for_nan(value: str, kind: str) -> str:
+    """Returns an expression for values of a DuckDB type in which NaN is null, also inside a list.
+
+    Args:
+        value: Expression of the values.
+        kind: Their type. Values of types without NaN do not change.
+    """
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END"
+    if kind in ("FLOAT[]", "DOUBLE[]"):
+        return f"list_transform({value}, lambda e: CASE WHEN isnan(e) THEN NULL ELSE e END)"
+    return value
 
 
 def first_line(error: BaseException) -> str:

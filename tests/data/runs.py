@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,12 @@ import pyarrow as pa
 from tidemill.artifacts.examples import Dataset
 from tidemill.data import source_record
 from tidemill.data.ingest import IngestSummary, ingest
-from tidemill.experiment.source import Source, Split
+from tidemill.data.quarantine import Quarantine
+from tidemill.data.source_files import SourceFile
+from tidemill.data.staging import StagingFolder
+from tidemill.data.tables import load_table
+from tidemill.duckdb_session import connect
+from tidemill.experiment.source import Source, Split, Table
 from tidemill.runtime import Progress
 from tidemill.steps.ingest import IngestSpec
 
@@ -89,3 +95,28 @@ def table(count: int) -> pa.Table:
     """Returns the same rows as an Arrow table."""
     ids = list(range(count))
     return pa.table({"id": ids, "x": [i * 0.5 for i in ids], "y": [(i * 7 // 3) % 2 for i in ids]})
+
+
+def read_table(folder: Path, files: dict[str, bytes], **options) -> tuple[pa.Table, list[dict]]:
+    """Reads files as one table without a query.
+
+    Args:
+        folder: An empty or new folder.
+        files: The bytes of each file by name, which may have partition folders.
+        **options: The table's section.
+
+    Returns:
+        The table's rows as the query sees them, and the malformed rows.
+    """
+    work = folder / "work"
+    work.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    sources = [SourceFile(table="t", uri=str(folder / n), bytes=len(c), version=n) for n, c in files.items()]
+    with contextlib.closing(connect(work)) as connection:
+        quarantine = Quarantine(connection)
+        load_table(connection, "t", Table(uri="", **options), sources, StagingFolder(work), quarantine)
+        found = connection.sql("FROM main.t").to_arrow_table()
+        quarantine.write(work / "quarantine.jsonl")
+    return found, [json.loads(line) for line in (work / "quarantine.jsonl").read_text().splitlines()]

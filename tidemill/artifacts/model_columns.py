@@ -36,7 +36,7 @@ class TableColumns(Section):
     """DuckDB types by column, declared and inferred."""
     optional: list[str] = []  # noqa: RUF012 - pydantic copies defaults
     """The columns of JSON objects that were missing or null in some rows."""
-    null: list[str] | None = None
+    null: list[str] | dict[str, list[str]] | None = None
     """The texts that mean a missing value. None for formats without such texts."""
 
 

@@ -3,39 +3,40 @@
 Types are inferred from all values, not from a sample and not by DuckDB's sniffer: the result must not depend on the
 order of the files, and one malformed row must not change the delimiter. A column gets a type if all but a share of
 `TOLERANCE` of its values have it. The remaining values count as malformed and are reported with their lines; they do
-not turn the column into text.
+not turn the column into text. Values that the type would change do: leading zeros, and integers that a column with
+fractions would round.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import duckdb
 
 from tidemill.data.source_files import SourceFile
-from tidemill.duckdb_session import literal, quote
+from tidemill.data.text_values import ISO, Kind, TextStyle, kind_sql
+from tidemill.duckdb_session import literal
 from tidemill.errors import Code, TidemillError, suggest_name
 
-INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
-"""DuckDB's integer types of up to 64 bits."""
 TOLERANCE = 0.05
 """Largest share of a column's values that may contradict its inferred type."""
 
-_INT, _NUMBER, _DATE, _TIME, _BOOL, _TEXT = range(6)
-_KINDS = _TEXT + 1
+COLUMNS_AT_ONCE = 100
+"""Number of columns that one query counts. DuckDB plans a query in a time that is quadratic in its expressions."""
+
 _FITTING = {
-    "BIGINT": (_INT,),
-    "DOUBLE": (_INT, _NUMBER),
-    "DATE": (_DATE,),
-    "TIMESTAMP": (_DATE, _TIME),
-    "BOOLEAN": (_BOOL,),
-    "VARCHAR": range(_KINDS),
+    "BIGINT": (Kind.INT, Kind.LONG, Kind.NAN),
+    "DOUBLE": (Kind.INT, Kind.NUMBER, Kind.NAN),
+    "DATE": (Kind.DATE,),
+    "TIMESTAMP": (Kind.DATE, Kind.TIME),
+    "BOOLEAN": (Kind.BOOL,),
+    "VARCHAR": tuple(Kind),
 }
 """The kinds of values that a type keeps."""
-_INT_PATTERN = r"\s*[+-]?[0-9]{1,18}\s*"
-_NUMBER_PATTERN = r"(?i)\s*[+-]?(([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)\s*"
-_LONG_PATTERN = r"\s*[+-]?[0-9]{19,}\s*"
+RENAME_PARTITION = "rename the column in the files, or the partition folder"
+"""What to do if a column of the files has the name of a partition folder."""
 
 
 def check_same_columns(
@@ -56,6 +57,30 @@ def check_same_columns(
         )
         where = f"{table_name}: {file.uri}"
         raise TidemillError(Code.UNREADABLE_FILE, where, got, f"give all files of a table the columns of {first.uri}")
+
+
+def check_names(where: str, names: Iterable[str], want: str) -> None:
+    """Checks that each name occurs once, also when the case of letters is ignored as SQL does, and is not empty.
+
+    Args:
+        where: The file, for the error.
+        names: The columns in the file's order, with those of its partition folders.
+        want: What the user can do.
+
+    Raises:
+        TidemillError: `unreadable-file`.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        if not name.strip():
+            raise TidemillError(Code.UNREADABLE_FILE, where, "a column without a name", want)
+        if name.lower() in first:
+            other = first[name.lower()]
+            got = f"the column name {name!r} twice"
+            if other != name:
+                got += f": also as {other!r}, which SQL does not distinguish"
+            raise TidemillError(Code.UNREADABLE_FILE, where, got, want)
+        first[name.lower()] = name
 
 
 def check_declared(table_name: str, types: Iterable[str], columns: Sequence[str]) -> None:
@@ -81,21 +106,32 @@ def with_expected(types: dict[str, str], expected: Mapping[str, str], columns: I
     return {c: expected[c] for c in columns if c in expected and expected[c] not in _FITTING} | types
 
 
-def count_kinds(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[str]) -> dict[str, Counter]:
-    """Counts how many values of each text column look like an integer, a number, a date, a time, a boolean or text.
+def count_kinds(
+    connection: duckdb.DuckDBPyConnection, relation: str, texts: dict[str, str], style: TextStyle = ISO
+) -> dict[str, Counter]:
+    """Counts how many values of each text column are of each kind (`text_values.Kind`).
 
     Args:
         connection: The database.
-        relation: A query whose `columns` are VARCHAR.
-        columns: The columns to count.
+        relation: A query, or the name of a table in parentheses or quotes.
+        texts: The expression of each column's text, by column. Numbers are plain (`TextStyle.plain_number_sql`).
+        style: How times are written. Defaults to ISO 8601.
 
     Returns:
         A counter for `infer_type` by column. Counters of several relations can be added. Nulls are not counted.
     """
-    kinds = ", ".join(f"{_kind(quote(c))} AS {quote(c)}" for c in columns)
-    counts = ", ".join(f"count(*) FILTER ({quote(c)} = {kind})" for c in columns for kind in range(_KINDS))
-    row = connection.execute(f"SELECT {counts} FROM (SELECT {kinds} FROM ({relation}))").fetchall()[0]
-    return {c: Counter(dict(enumerate(row[i * _KINDS : (i + 1) * _KINDS]))) for i, c in enumerate(columns)}
+    counters: dict[str, Counter] = {}
+    columns = list(texts)
+    for start in range(0, len(columns), COLUMNS_AT_ONCE):
+        some = columns[start : start + COLUMNS_AT_ONCE]
+        kinds = ", ".join(f"{kind_sql(f't{i}', style)} AS k{i}" for i in range(len(some)))
+        values = ", ".join(f"{texts[c]} AS t{i}" for i, c in enumerate(some))
+        counts = ", ".join(f"count(*) FILTER (k{i} = {kind:d})" for i in range(len(some)) for kind in Kind)
+        query = f"SELECT {counts} FROM (SELECT {kinds} FROM (SELECT {values} FROM {relation}))"
+        row = connection.execute(query).fetchall()[0]
+        for i, column in enumerate(some):
+            counters[column] = Counter(dict(enumerate(row[i * len(Kind) : (i + 1) * len(Kind)])))
+    return counters
 
 
 def infer_type(kinds: Counter, expected: str | None = None) -> str:
@@ -111,17 +147,21 @@ def infer_type(kinds: Counter, expected: str | None = None) -> str:
     least = total * (1 - TOLERANCE)
     if total == 0:
         return "VARCHAR"
-    if kinds[_INT] + kinds[_NUMBER] >= least:
-        return "DOUBLE" if kinds[_NUMBER] else "BIGINT"
-    if kinds[_DATE] + kinds[_TIME] >= least:
-        return "TIMESTAMP" if kinds[_TIME] else "DATE"
-    return "BOOLEAN" if kinds[_BOOL] >= least else "VARCHAR"
+    if sum(kinds[k] for k in (Kind.INT, Kind.LONG, Kind.PADDED, Kind.NUMBER, Kind.NAN)) >= least:
+        if kinds[Kind.PADDED] or (kinds[Kind.LONG] and kinds[Kind.NUMBER]):
+            return "VARCHAR"
+        return "BIGINT" if kinds[Kind.INT] + kinds[Kind.LONG] and not kinds[Kind.NUMBER] else "DOUBLE"
+    if kinds[Kind.DATE] + kinds[Kind.TIME] >= least:
+        return "TIMESTAMP" if kinds[Kind.TIME] else "DATE"
+    return "BOOLEAN" if kinds[Kind.BOOL] >= least else "VARCHAR"
 
 
 def partition_types(
     connection: duckdb.DuckDBPyConnection, declared: dict[str, str], values: list[dict[str, str | None]]
 ) -> dict[str, str]:
     """Infers the types of the partition columns that are not declared.
+
+    Folders such as `month=01` to `month=12`, all with two digits, are numbers. Any other leading zero makes text.
 
     Args:
         connection: The database.
@@ -131,23 +171,9 @@ def partition_types(
     types = {}
     for key in values[0]:
         if key not in declared:
-            query = f"SELECT unnest({literal([v[key] for v in values])})::VARCHAR AS {quote(key)}"
-            types[key] = infer_type(count_kinds(connection, query, [key])[key])
+            query = f"(SELECT unnest({literal([v[key] for v in values])})::VARCHAR AS text)"
+            kinds = count_kinds(connection, query, {key: "text"})[key]
+            if all(v[key] is None or re.fullmatch("[0-9]{2}", v[key] or "") for v in values):
+                kinds = Counter({Kind.INT: sum(kinds.values())})
+            types[key] = infer_type(kinds)
     return types
-
-
-def _kind(column: str) -> str:
-    """Returns an expression for the kind of a value. Cheap tests come first, because most values match one of them.
-
-    Integers of more than 18 digits stay text, which keeps them exact.
-    """
-    return f"""CASE WHEN {column} IS NULL THEN NULL
-        WHEN regexp_full_match({column}, {literal(_INT_PATTERN)}) THEN {_INT}
-        WHEN regexp_full_match({column}, {literal(_NUMBER_PATTERN)})
-            AND NOT regexp_full_match({column}, {literal(_LONG_PATTERN)}) THEN {_NUMBER}
-        WHEN {column}[5] = '-' AND {column}[8] = '-' THEN
-            CASE WHEN length({column}) = 10 AND TRY_CAST({column} AS DATE) IS NOT NULL THEN {_DATE}
-                WHEN length({column}) > 10 AND TRY_CAST({column} AS TIMESTAMP) IS NOT NULL THEN {_TIME}
-                ELSE {_TEXT} END
-        WHEN length({column}) < 6 AND lower({column}) IN ('true', 'false') THEN {_BOOL}
-        ELSE {_TEXT} END"""

@@ -1,20 +1,26 @@
-"""CSV and TSV files of a table. Only the types of undeclared columns are inferred; the dialect is fixed."""
+"""CSV and TSV files of a table. Only the types of undeclared columns are inferred; the dialect is fixed.
+
+DuckDB splits the files into fields and leaves them text. `text_values` says what a text is, and converts it only if
+nothing of it is lost.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
-from collections import Counter
+import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from tidemill.data import csv_files
 from tidemill.data.column_types import (
-    INTEGERS,
+    RENAME_PARTITION,
     check_declared,
+    check_names,
     check_same_columns,
     count_kinds,
     infer_type,
@@ -22,167 +28,275 @@ from tidemill.data.column_types import (
     with_expected,
 )
 from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
-from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files
-from tidemill.duckdb_session import literal, quote
+from tidemill.data.source_files import FileGroup, StagedFiles, group_files, partition_values
+from tidemill.data.staging import StagingFolder
+from tidemill.data.text_values import INTEGERS, TextStyle, any_of, exact_sql, malformed_sql
+from tidemill.duckdb_session import first_line, literal, quote
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment.source import Table
+from tidemill.experiment.csv_options import DEFAULT_NULLS, Csv
 
-_HEADER_BYTES = 1 << 20
-_EXACT = "DECIMAL(38,9)"
+_NO_NULLS = "\x01tidemill\x01"
+_MAX_LOCATED = 100_000
 
 
-def create_table(
-    connection: duckdb.DuckDBPyConnection,
-    table_name: str,
-    table: Table,
-    types: dict[str, str],
-    expected: Mapping[str, str],
-    delimiter: str,
-    staged: StagedFiles,
-    quarantine: Quarantine,
-) -> None:
-    """Creates a table with the rows of CSV or TSV files.
-
-    Malformed rows go to quarantine: rows with a different number of fields, a value that does not match its column's
-    type, text that is not UTF-8, or an unclosed quote. So do fractions in columns that are declared as integers, which
-    DuckDB would round.
+class CsvTable:
+    """A table of CSV or TSV files.
 
     Args:
         connection: The database.
-        table_name: Name of the table to create, in the schema `main`.
-        table: The table's section of the experiment file.
+        name: Name of the table to create, in the schema `main`.
         types: Declared DuckDB types by column. Without a header, the types of all columns in the files' order.
         expected: Types of columns in training. A column that is not declared has it if all its values fit.
+        options: How the files are written.
         delimiter: The separator of fields.
-        staged: The files with their local paths.
+        staging: The folder for copies of files.
         quarantine: Takes the malformed rows.
-
-    Raises:
-        TidemillError: `unreadable-file` for a header that is missing, is not UTF-8, or differs between files;
-            `missing-column` for a declared column that the files do not have.
     """
-    groups = _group_by_header(table_name, table, types, delimiter, staged)
-    partition = [key for key, _ in groups[0].partition]
-    columns = list(groups[0].columns)
-    check_declared(table_name, types, [*columns, *partition])
-    types = with_expected(types, expected, columns)
-    reader = _CsvReader(connection, table, delimiter)
-    integers = [c for c in columns if types.get(c) in INTEGERS]
-    if undeclared := [c for c in columns if c not in types]:
-        totals = {c: Counter() for c in undeclared}
-        for group in groups:
-            for column, kinds in count_kinds(connection, reader.text(group), undeclared).items():
-                totals[column] += kinds
-        types = types | {c: infer_type(kinds, expected.get(c)) for c, kinds in totals.items()}
-    types = types | partition_types(connection, types, [dict(g.partition) for g in groups])
-    shape = ", ".join(f"{quote(c)} {types[c]}" for c in [*columns, *partition])
-    connection.execute(f"CREATE TABLE main.{quote(table_name)} ({shape})")
-    for group in groups:
-        fractional = reader.fractional_columns(group, integers)
-        query = reader.typed(group, types | dict.fromkeys(fractional, _EXACT))
-        values = [quote(c) for c in columns]
-        values += [f"CAST({literal(dict(group.partition)[c])} AS {types[c]})" for c in partition]
-        good = " AND ".join(f"({quote(c)} IS NULL OR {quote(c)} % 1 = 0)" for c in fractional) or "true"
-        connection.execute(
-            f"INSERT INTO main.{quote(table_name)} SELECT {', '.join(values)} FROM ({query}) WHERE {good}"
-        )
-        quarantine.take_csv_rejects(table_name, group.uris)
-        if fractional:
-            for batch in reader.fractional_rows(table_name, group, fractional):
-                quarantine.insert(batch)
 
-
-class _CsvReader:
-    """DuckDB's CSV reader with the table's dialect and without detection."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, delimiter: str):
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        name: str,
+        types: dict[str, str],
+        expected: Mapping[str, str],
+        options: Csv,
+        delimiter: str,
+        staging: StagingFolder,
+        quarantine: Quarantine,
+    ):
         self._connection = connection
-        self._table = table
-        self._delimiter = delimiter
-        self._options = f"""auto_detect=false, header={literal(table.header)}, delim={literal(delimiter)}, quote='"',
-            escape='"', nullstr={literal(table.null)}, hive_partitioning=false"""
-
-    def typed(self, group: FileGroup, types: dict[str, str]) -> str:
-        """Returns a query for the group's rows. DuckDB keeps malformed rows in its rejects tables."""
-        extra = f"store_rejects=true, rejects_limit=0, rejects_line_size_limit={REJECT_CHARS}"
-        return self._query(group, {c: types[c] for c in group.columns}, extra)
-
-    def text(self, group: FileGroup) -> str:
-        """Returns a query for the group's rows as text, without malformed rows."""
-        return self._query(group, dict.fromkeys(group.columns, "VARCHAR"), "ignore_errors=true")
-
-    def _query(self, group: FileGroup, types: dict[str, str], extra: str) -> str:
-        return f"SELECT * FROM read_csv({literal(group.paths)}, columns={literal(types)}, {self._options}, {extra})"
-
-    def fractional_columns(self, group: FileGroup, columns: list[str]) -> list[str]:
-        """Returns the columns, of those declared as integers, that hold a number with a fraction."""
-        if not columns:
-            return []
-        tests = ", ".join(
-            f"count(*) FILTER (regexp_matches({quote(c)}, '[.eE]') AND TRY_CAST({quote(c)} AS {_EXACT}) % 1 != 0)"
-            for c in columns
+        self._name = name
+        self._declared = types
+        self._expected = expected
+        self._options = options
+        self._style = TextStyle(
+            options.decimal_separator, options.thousands, options.dateformat, options.timestampformat
         )
-        counts = self._connection.execute(f"SELECT {tests} FROM ({self.text(group)})").fetchall()[0]
-        return [c for c, count in zip(columns, counts, strict=True) if count]
+        self._delimiter = delimiter
+        self._staging = staging
+        self._quarantine = quarantine
 
-    def fractional_rows(self, table_name: str, group: FileGroup, columns: list[str]) -> Iterator[pa.Table]:
-        """Yields quarantine rows for fractions in the given columns. They are rare, so Python is fast enough."""
-        indexes = [(group.columns.index(c), c) for c in columns]
-        for path, file in group.files:
-            rows = []
-            with open(path, encoding="utf-8", errors="replace", newline="") as stream:
-                reader = csv.reader(stream, delimiter=self._delimiter)
-                start = 1
-                for number, row in enumerate(reader):
-                    line, start = start, reader.line_num + 1
-                    if len(row) != len(group.columns) or (self._table.header and number == 0):
-                        continue
-                    if fractional := [c for i, c in indexes if _has_fraction(row[i])]:
-                        reason = f"Column {fractional[0]} is declared as an integer"
-                        text = self._delimiter.join(row)[:MAX_TEXT_CHARS]
-                        rows.append({"line": line, "reason": reason, "text": text})
+    def create(self, staged: StagedFiles) -> StagedFiles:
+        """Creates the table with the rows of the files.
+
+        Malformed rows go to quarantine: rows with a different number of fields, a value that its column's type does not
+        hold exactly, text that is not UTF-8, or an unclosed quote.
+
+        Args:
+            staged: The files with their local paths.
+
+        Returns:
+            The files with the paths of the copies that were read.
+
+        Raises:
+            TidemillError: `unreadable-file` for a file that DuckDB cannot split into fields, or a header that is
+                missing, is not UTF-8, names a column twice, or differs between files; `missing-column` for a declared
+                column that the files do not have.
+        """
+        staged = [(csv_files.decoded(self._staging, path, file, self._options), file) for path, file in staged]
+        try:
+            self._create(self._groups(staged))
+        except duckdb.InvalidInputException:
+            # DuckDB does not read a file with line ends of two kinds.
+            self._quarantine.forget(self._name)
+            staged = [(csv_files.with_one_line_end(self._staging, path, self._options), file) for path, file in staged]
+            try:
+                self._create(self._groups(staged))
+            except duckdb.InvalidInputException as error:
+                raise self._unreadable(staged, error) from error
+        return staged
+
+    def _groups(self, staged: StagedFiles) -> list[_Scan]:
+        """Reads the headers and returns a scan for each group of files that one query can read."""
+        default = self._options.delim is None
+        headers = [csv_files.read_header(p, f, self._options, self._delimiter, default) for p, f in staged]
+        if self._options.header:
+            columns = [header.columns for header in headers]
+            for (_, file), names in zip(staged, columns, strict=True):
+                check_same_columns(self._name, file, names, staged[0][1], columns[0])
+            groups = group_files(staged, columns)
+        else:
+            partition = {key for group in group_files(staged, [()] * len(staged)) for key, _ in group.partition}
+            columns = [tuple(c for c in self._declared if c not in partition)] * len(staged)
+            groups = group_files(staged, columns)
+        by_path = {path: header for (path, _), header in zip(staged, headers, strict=True)}
+        scans = []
+        for group in groups:
+            for header, files in itertools.groupby(group.files, lambda item: by_path[item[0]]):
+                some = FileGroup(group.columns, group.partition, tuple(files))
+                scans.append(_Scan(some, header, self._query(some, header.skip)))
+        return scans
+
+    def _create(self, scans: list[_Scan]) -> None:
+        groups = [scan.group for scan in scans]
+        columns, partition = list(groups[0].columns), [key for key, _ in groups[0].partition]
+        check_declared(self._name, self._declared, [*columns, *partition])
+        where = f"{self._name}: {groups[0].files[0][1].uri}"
+        check_names(where, [*columns, *partition_values(groups[0].files[0][1].uri)], RENAME_PARTITION)
+        partitions = [dict(group.partition) for group in groups]
+        types = with_expected(self._declared, self._expected, columns)
+        types = types | partition_types(self._connection, types, partitions)
+        if undeclared := [c for c in columns if c not in types]:
+            scans = self._stored(columns, scans)
+            counters = count_kinds(
+                self._connection, "tidemill.texts", {c: self._plain(c) for c in undeclared}, self._style
+            )
+            types = types | {c: infer_type(kinds, self._expected.get(c)) for c, kinds in counters.items()}
+        texts = {c: self._text(c) if types[c] == "VARCHAR" else self._plain(c) for c in columns}
+        shape = ", ".join(f"{quote(c)} {types[c]}" for c in [*columns, *partition])
+        self._connection.execute(f"CREATE OR REPLACE TABLE main.{quote(self._name)} ({shape}, tidemill_bad BOOLEAN)")
+        for scan in scans:
+            self._insert(scan, texts, types)
+        self._connection.execute(f"ALTER TABLE main.{quote(self._name)} DROP COLUMN tidemill_bad")
+        self._connection.execute("DROP TABLE IF EXISTS tidemill.texts")
+
+    def _stored(self, columns: list[str], scans: list[_Scan]) -> list[_Scan]:
+        """Stores all texts in a table, because inference and conversion both read them."""
+        shape = ", ".join(f"{quote(c)} VARCHAR" for c in columns)
+        self._connection.execute(f"CREATE OR REPLACE TABLE tidemill.texts ({shape}, tidemill_group INTEGER)")
+        stored = []
+        for index, scan in enumerate(scans):
+            self._connection.execute(
+                f"INSERT INTO tidemill.texts BY NAME SELECT *, {index} AS tidemill_group FROM ({scan.query})"
+            )
+            self._quarantine.take_csv_rejects(self._name, scan.group.uris)
+            query = f"SELECT * EXCLUDE (tidemill_group) FROM tidemill.texts WHERE tidemill_group = {index}"
+            stored.append(replace(scan, query=query, is_stored=True))
+        return stored
+
+    def _insert(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> None:
+        """Inserts the rows of one group. Rows with a malformed value go to quarantine."""
+        table, partition = f"main.{quote(self._name)}", dict(scan.group.partition)
+        # The inner query names the texts, so that DuckDB computes the text of each value once.
+        inner = ", ".join(f"{text} AS tidemill_{i}" for i, text in enumerate(texts.values()))
+        exact = {c: exact_sql(f"tidemill_{i}", types[c], self._style) for i, c in enumerate(texts)}
+        tests = {
+            c: malformed_sql(f"tidemill_{i}", exact[c], types[c]) for i, c in enumerate(texts) if types[c] != "VARCHAR"
+        }
+        values = [f"{value} AS {quote(c)}" for c, value in exact.items()]
+        values += [f"CAST({literal(value)} AS {types[c]}) AS {quote(c)}" for c, value in partition.items()]
+        self._connection.execute(f"""INSERT INTO {table} BY NAME SELECT {", ".join(values)},
+            {any_of(list(tests.values()))} AS tidemill_bad FROM (SELECT {inner} FROM ({scan.query}))""")
+        if not scan.is_stored:
+            self._quarantine.take_csv_rejects(self._name, scan.group.uris)
+        bad = self._connection.execute(f"SELECT count(*) FILTER (tidemill_bad) FROM {table}").fetchall()[0][0]
+        if bad:
+            self._connection.execute(f"DELETE FROM {table} WHERE tidemill_bad")
+            columns = {c: types[c] for c in tests}
+            self._locate(scan, self._bad_texts(scan, texts, tests), columns, bad)
+
+    def _bad_texts(self, scan: _Scan, texts: dict[str, str], tests: dict[str, str]) -> dict[str, set[str]]:
+        """Returns the malformed fields of each column as they are written, at most `_MAX_LOCATED` of a column."""
+        inner = ", ".join(f"{text} AS tidemill_{i}" for i, text in enumerate(texts.values()))
+        found = {}
+        for column, test in tests.items():
+            query = f"""SELECT DISTINCT {quote(column)} FROM (SELECT {quote(column)}, {inner} FROM ({scan.query}))
+                WHERE {test} LIMIT {_MAX_LOCATED}"""
+            found[column] = {value for (value,) in self._connection.execute(query).fetchall()}
+            if not scan.is_stored:
+                self._quarantine.discard_csv_rejects()
+        return {column: values for column, values in found.items() if values}
+
+    def _locate(self, scan: _Scan, bad: dict[str, set[str]], types: dict[str, str], count: int) -> None:
+        """Puts the rows with a malformed field into quarantine, with their lines. They are rare, so Python is fast
+        enough."""
+        located = 0
+        for path, file in scan.group.files:
+            for rows in self._bad_rows(path, scan, bad, types):
+                located += len(rows)
+                entries = [{"table": self._name, "uri": file.uri, **row, "lost": 1} for row in rows]
+                self._quarantine.insert(pa.Table.from_pylist(entries))
+        if missing := count - located:
+            column = next(iter(bad))
+            reason = f"Column {column}: values that are not exactly of type {types[column]}"
+            uri = scan.group.files[0][1].uri
+            row = {"table": self._name, "uri": uri, "line": None, "reason": reason, "text": min(bad[column])}
+            self._quarantine.insert(pa.Table.from_pylist([{**row, "lost": missing}]))
+
+    def _bad_rows(
+        self, path: Path, scan: _Scan, bad: dict[str, set[str]], types: dict[str, str]
+    ) -> Iterator[list[dict]]:
+        columns = scan.group.columns
+        indexes = [(columns.index(c), c) for c in bad]
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            reader = csv.reader(stream, **csv_files.python_dialect(self._options, self._delimiter))
+            start, rows = 1, []
+            for row in reader:
+                line, start = start, reader.line_num + 1
+                if len(row) != len(columns) or line <= scan.header.lines:
+                    continue
+                wrong = next(((c, row[i]) for i, c in indexes if row[i] in bad[c]), None)
+                if wrong is not None and _is_utf8(row):
+                    text = self._delimiter.join(row)[:MAX_TEXT_CHARS]
+                    rows.append({"line": line, "reason": _reason(*wrong, types[wrong[0]]), "text": text})
+                    if len(rows) == 10_000:
+                        yield rows
+                        rows = []
             if rows:
-                yield pa.Table.from_pylist([{"table": table_name, "uri": file.uri, **row, "lost": 1} for row in rows])
+                yield rows
+
+    def _text(self, column: str) -> str:
+        """Returns the expression of a column's text, in which null words are null."""
+        words = self._nulls(column)
+        return f"CASE WHEN {quote(column)} IN ({', '.join(map(literal, words))}) THEN NULL ELSE {quote(column)} END"
+
+    def _plain(self, column: str) -> str:
+        """Returns the expression of a column's text, in which numbers are written as in Python."""
+        return self._style.plain_number_sql(self._text(column))
+
+    def _nulls(self, column: str) -> list[str]:
+        nulls = self._options.nullstr
+        words = nulls.get(column, DEFAULT_NULLS) if isinstance(nulls, dict) else nulls
+        return list(words) if words else [_NO_NULLS]
+
+    def _query(self, group: FileGroup, skip: int) -> str:
+        """Returns a query for the group's fields as text. DuckDB keeps rows that it cannot split in rejects tables."""
+        options = self._options
+        # A line without any character is a row if the files have one column.
+        empty_is_null = len(group.columns) == 1 and "" in self._nulls(group.columns[0])
+        settings = f"""auto_detect=false, header=false, delim={literal(self._delimiter)},
+            quote={literal(options.quote)}, escape={literal(options.escape or options.quote)},
+            nullstr={literal(["" if empty_is_null else _NO_NULLS])}, hive_partitioning=false,
+            store_rejects=true, rejects_limit=0, rejects_line_size_limit={REJECT_CHARS}"""
+        if options.comment:
+            settings += f", comment={literal(options.comment)}"
+        columns = literal(dict.fromkeys(group.columns, "VARCHAR"))
+        return f"SELECT * FROM read_csv({literal(group.paths)}, columns={columns}, skip={skip}, {settings})"
+
+    def _unreadable(self, staged: StagedFiles, error: duckdb.Error) -> TidemillError:
+        uris = {str(path): file.uri for path, file in staged}
+        uri = next((u for p, u in uris.items() if p in str(error)), staged[0][1].uri)
+        where, got = f"{self._name}: {uri}", f"a file that does not divide into fields ({first_line(error)})"
+        want = f"check the file's quotes and line ends, or set source.tables.{self._name}.csv (quote, escape, delim)"
+        return TidemillError(Code.UNREADABLE_FILE, where, got, want)
 
 
-def _has_fraction(text: str) -> bool:
+@dataclass(frozen=True)
+class _Scan:
+    """A query for the texts of files with one kind of header. `is_stored`: it reads a table and not the files."""
+
+    group: FileGroup
+    header: csv_files.Header
+    query: str
+    is_stored: bool = False
+
+
+def _reason(column: str, text: str, kind: str) -> str:
+    if kind in INTEGERS and _is_number(text):
+        return f"Column {column} is declared as an integer"
+    return f'Error when converting column "{column}". Could not convert string "{text[:80]}" to {literal(kind)}'
+
+
+def _is_number(text: str) -> bool:
     try:
-        value = Decimal(text.strip())
+        return Decimal(text.strip()) % 1 != 0
     except InvalidOperation:
         return False
-    return value.is_finite() and value % 1 != 0
 
 
-def _group_by_header(
-    table_name: str, table: Table, types: dict[str, str], delimiter: str, staged: StagedFiles
-) -> list[FileGroup]:
-    if table.header:
-        columns = [_read_header(table_name, path, file, delimiter) for path, file in staged]
-        for (_, file), names in zip(staged, columns, strict=True):
-            check_same_columns(table_name, file, names, staged[0][1], columns[0])
-        return group_files(staged, columns)
-    partition = {key for group in group_files(staged, [()] * len(staged)) for key, _ in group.partition}
-    return group_files(staged, [tuple(c for c in types if c not in partition)] * len(staged))
-
-
-def _read_header(table_name: str, path: Path, file: SourceFile, delimiter: str) -> tuple[str, ...]:
-    where = f"{table_name}: {file.uri}"
-    with path.open("rb") as stream:
-        start = stream.read(_HEADER_BYTES)
-    text = start.decode("utf-8-sig", "surrogateescape")
+def _is_utf8(row: list[str]) -> bool:
     try:
-        columns = tuple(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), ()))
-        "".join(columns).encode()
-    except (UnicodeEncodeError, csv.Error) as error:
-        want = "write the file as text in UTF-8, or set its format"
-        raise TidemillError(Code.UNREADABLE_FILE, where, "a header that is not UTF-8 text", want) from error
-    if not columns:
-        want = "write a header, or set header: false and columns"
-        raise TidemillError(Code.UNREADABLE_FILE, where, "a file without a header line", want)
-    lowered = [c.lower() for c in columns]
-    double = next((c for c in columns if lowered.count(c.lower()) > 1 or not c.strip()), None)
-    if double is not None:
-        got = f"the column name {double!r} twice" if double.strip() else "a column without a name"
-        want = "give each column a different name, or set header: false and columns"
-        raise TidemillError(Code.UNREADABLE_FILE, f"{where}, line 1", got, want)
-    return columns
+        "".join(row).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

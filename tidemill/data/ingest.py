@@ -23,7 +23,7 @@ from tidemill.artifacts.examples import MALFORMED, ROW_GROUP_ROWS, SPLITS, Datas
 from tidemill.artifacts.model_columns import SourceColumns, TableColumns
 from tidemill.data import model_types, query_checks
 from tidemill.data.parquet_table import check_readable
-from tidemill.data.projection import Projection, check_range, project
+from tidemill.data.projection import Projection, check_range, exact_types, project
 from tidemill.data.quarantine import QUERY, Quarantine
 from tidemill.data.source_files import SourceFile
 from tidemill.data.source_record import SourceRecord, check_unchanged, load_record
@@ -194,12 +194,16 @@ class _Ingestion:
         return rows
 
     def _project(self, columns: dict[str, str], rows: int) -> Projection:
-        projection = project(columns, self._spec.schema_text)
+        exact = exact_types(self._connection, self._result, columns)
+        if self._spec.stage == "train":
+            query_checks.check_features({**columns, **exact}, self._spec)
+        carried = [*self._spec.key, *((self._spec.columns or []) if self._spec.stage == "predict" else [])]
+        projection = project(columns, self._spec.schema_text, None, exact, carried)
         if self._spec.model is not None:
             values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
             types = columns_of(self._connection, f"SELECT {values} FROM {_RESULT}")
             targets = model_types.targets(self._connection, _RESULT, types, self._spec.model)
-            projection = project(columns, self._spec.schema_text, targets)
+            projection = project(columns, self._spec.schema_text, targets, exact, carried)
         if projection.malformed:
             self._quarantine.take(projection.quarantine_query(_RESULT, list(columns)))
             self._quarantine.check(QUERY, rows, self._spec.source.max_bad_share)

@@ -1,4 +1,4 @@
-"""JSON-lines files of a table: one object per line, one column for each key that occurs.
+"""JSON files of a table: one object per line, or one array of objects; one column for each key that occurs.
 
 DuckDB's own reader does not report the line numbers of rows that it skips. This module therefore splits the lines
 itself and parses them with DuckDB's JSON functions. Nested values become JSON text.
@@ -6,20 +6,33 @@ itself and parses them with DuckDB's JSON functions. Nested values become JSON t
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidemill.data.column_types import INTEGERS, check_declared, count_kinds, infer_type, partition_types, with_expected
+from tidemill.data.column_types import (
+    RENAME_PARTITION,
+    check_declared,
+    check_names,
+    count_kinds,
+    infer_type,
+    partition_types,
+    with_expected,
+)
 from tidemill.data.quarantine import Quarantine
 from tidemill.data.source_files import StagedFiles, partition_values
+from tidemill.data.text_values import exact_sql, malformed_sql
 from tidemill.duckdb_session import literal, quote
 
 _CHUNK = 16 << 20
+_ELEMENTS = 50_000
 
 
 def create_table(
@@ -31,7 +44,7 @@ def create_table(
     staged: StagedFiles,
     quarantine: Quarantine,
 ) -> None:
-    """Creates a table with the objects of JSON-lines files.
+    """Creates a table with the objects of JSON files. A file that begins with `[` is one array.
 
     A missing key is null. Types that are not declared are inferred from all values; a column with any JSON string does
     not become a number or a boolean.
@@ -45,27 +58,34 @@ def create_table(
         optional: Columns of `expected` that no object needs to have. If there is no object, none needs to be there.
         staged: The files with their local paths.
         quarantine: Takes the malformed rows.
+
+    Raises:
+        TidemillError: `unreadable-file` for keys that SQL does not distinguish, and for an empty key; `missing-column`.
     """
     _read_lines(connection, staged)
     position = f"""{literal(table_name)} AS "table", tidemill_line AS line,
         {literal([file.uri for _, file in staged])}[tidemill_file + 1] AS uri"""
     broken = """CASE WHEN NOT utf8 THEN 'Not UTF-8 text' WHEN NOT json_valid(tidemill_text) THEN 'Not valid JSON'
-        WHEN json_type(tidemill_text) != 'OBJECT' THEN 'Not a JSON object' END"""
+        WHEN json_type(tidemill_text) != 'OBJECT' THEN 'Not a JSON object'
+        WHEN len(json_keys(tidemill_text)) != len(list_distinct(json_keys(tidemill_text))) THEN 'A key twice' END"""
     quarantine.take(f"""SELECT {position}, {broken} AS reason, tidemill_text AS text
         FROM tidemill.lines WHERE {broken} IS NOT NULL""")
     connection.execute(f"DELETE FROM tidemill.lines WHERE {broken} IS NOT NULL")
     query = "SELECT DISTINCT unnest(json_keys(tidemill_text)) AS key FROM tidemill.lines ORDER BY key"
     keys = [key for (key,) in connection.execute(query).fetchall()]
     partitions = [partition_values(file.uri) for _, file in staged]
-    partition_keys = [key for key in partitions[0] if key not in keys]
+    partition_keys = list(partitions[0])
+    where = f"{table_name}: {staged[0][1].uri}" + (", …" if len(staged) > 1 else "")
+    check_names(where, keys, "give each key of the objects a different name, whatever its case")
+    check_names(where, [*keys, *partition_keys], RENAME_PARTITION)
     present = [*keys, *partition_keys]
     absent = {c: types.get(c, t) for c, t in expected.items() if c not in present and (c in optional or not keys)}
     check_declared(table_name, types, [*present, *absent])
     types = with_expected(types, expected, keys)
-    values = _values(keys)
-    types = types | _inferred(connection, [key for key in keys if key not in types], values, expected)
+    connection.execute(f"CREATE OR REPLACE TABLE tidemill.texts AS {_values(keys)}")
+    types = types | _inferred(connection, [key for key in keys if key not in types], expected)
     types = types | partition_types(connection, types, [{k: p[k] for k in partition_keys} for p in partitions])
-    columns = [f"CAST({quote(k)} AS {types[k]}) AS {quote(k)}" for k in keys]
+    columns = [f"{exact_sql(quote(k), types[k])} AS {quote(k)}" for k in keys]
     columns += [
         f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {quote(k)}"
         for k in partition_keys
@@ -73,22 +93,22 @@ def create_table(
     columns += [f"CAST(NULL AS {kind}) AS {quote(k)}" for k, kind in absent.items()]
     reason = _contradiction(keys, types)
     connection.execute(f"""CREATE TABLE main.{quote(table_name)} AS
-        SELECT {", ".join(columns) or "tidemill_line"} FROM ({values}) WHERE {reason} IS NULL""")
+        SELECT {", ".join(columns) or "tidemill_line"} FROM tidemill.texts WHERE {reason} IS NULL""")
     quarantine.take(f"""SELECT {position}, {reason} AS reason, tidemill_text AS text
-        FROM ({values}) WHERE {reason} IS NOT NULL""")
-    connection.execute("DROP TABLE tidemill.lines")
+        FROM tidemill.texts WHERE {reason} IS NOT NULL""")
+    connection.execute("DROP TABLE tidemill.lines; DROP TABLE tidemill.texts")
 
 
 def _contradiction(keys: list[str], types: dict[str, str]) -> str:
-    """Returns an expression for the first mistake among a row's values; null if there is none."""
-    cases = ""
+    """Returns an expression for the mistakes among a row's values; null if there is none."""
+    reasons = []
     for key in keys:
         value = quote(key)
-        fraction = f"coalesce(TRY_CAST({value} AS DECIMAL(38,9)) % 1 != 0, false)"
-        wrong = f"TRY_CAST({value} AS {types[key]}) IS NULL" + (f" OR {fraction}" if types[key] in INTEGERS else "")
-        text = literal(f"Could not convert {key} to {types[key]}")
-        cases += f" WHEN {value} IS NOT NULL AND ({wrong}) THEN {text}"
-    return f"CASE{cases} END" if cases else "NULL"
+        wrong = malformed_sql(value, exact_sql(value, types[key]), types[key])
+        if types[key] != "VARCHAR":
+            text = literal(f"Could not convert {key} to {types[key]}")
+            reasons.append(f"CASE WHEN {wrong} THEN {text} END")
+    return f"coalesce({', '.join(reasons)})" if reasons else "NULL"
 
 
 def _read_lines(connection: duckdb.DuckDBPyConnection, staged: StagedFiles) -> None:
@@ -110,16 +130,14 @@ def _values(keys: list[str]) -> str:
         FROM (SELECT *, {extracted} AS extracted FROM tidemill.lines)"""
 
 
-def _inferred(
-    connection: duckdb.DuckDBPyConnection, keys: list[str], values: str, expected: Mapping[str, str]
-) -> dict[str, str]:
+def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], expected: Mapping[str, str]) -> dict[str, str]:
     if not keys:
         return {}
     pointers = literal(["/" + key.replace("~", "~0").replace("/", "~1") for key in keys])
     is_text = ", ".join(f"bool_or(kinds[{i + 1}] IN ('VARCHAR', 'OBJECT', 'ARRAY'))" for i in range(len(keys)))
     query = f"SELECT {is_text} FROM (SELECT json_type(tidemill_text, {pointers}) AS kinds FROM tidemill.lines)"
     texts = connection.execute(query).fetchall()[0]
-    kinds: dict[str, Counter] = count_kinds(connection, values, keys)
+    kinds: dict[str, Counter] = count_kinds(connection, "tidemill.texts", {key: quote(key) for key in keys})
     types = {key: infer_type(kinds[key], expected.get(key)) for key in keys}
     for key, text in zip(keys, texts, strict=True):
         if text and key not in expected and types[key] in ("BIGINT", "DOUBLE", "BOOLEAN"):
@@ -128,26 +146,61 @@ def _inferred(
 
 
 def _lines(path: Path, index: int) -> Iterator[pa.Table]:
-    """Yields the file's lines with their numbers. Skips blank lines."""
+    """Yields the file's lines, or the elements of its array, with their numbers. Skips blank lines."""
     number, rest = 1, b""
     with path.open("rb") as file:
+        if file.read(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
+            yield from _elements(path, index)
+            return
+        file.seek(0)
         while chunk := file.read(_CHUNK):
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
-            yield _table(lines, index, number)
+            yield _table(lines, index, range(number, number + len(lines)))
             number += len(lines)
     if rest:
-        yield _table([rest], index, number)
+        yield _table([rest], index, [number])
 
 
-def _table(lines: list[bytes], index: int, number: int) -> pa.Table:
+def _elements(path: Path, index: int) -> Iterator[pa.Table]:
+    """Yields the texts of the elements of a file that holds one JSON array, with the lines where they begin.
+
+    What follows a mistake becomes one element, which is not valid JSON.
+    """
+    decoder, separator = json.JSONDecoder(), re.compile(r"[\s,]*")
+    text, elements, numbers, number = path.read_text("utf-8-sig", "surrogateescape"), [], [], 1
+    position, end = text.index("[") + 1, len(text.rstrip())
+    number += text.count("\n", 0, position)
+    while True:
+        start = separator.match(text, position).end()  # type: ignore[union-attr]
+        number += text.count("\n", position, start)
+        if start >= end or text[start] == "]":
+            break
+        try:
+            position = decoder.raw_decode(text, start)[1]
+        except json.JSONDecodeError:
+            position = end
+        elements.append(text[start:position].encode("utf-8", "surrogateescape"))
+        numbers.append(number)
+        number += text.count("\n", start, position)
+        if len(elements) == _ELEMENTS:
+            yield _table(elements, index, numbers)
+            elements, numbers = [], []
+    if start >= end or start + 1 < end:
+        elements.append(text[start:end].encode("utf-8", "surrogateescape") or b"(the array does not end)")
+        numbers.append(number)
+    if elements:
+        yield _table(elements, index, numbers)
+
+
+def _table(lines: list[bytes], index: int, line_numbers: Sequence[int]) -> pa.Table:
     try:
         text, whole = pa.array(lines, pa.binary()).cast(pa.string()), [True] * len(lines)
     except pa.ArrowInvalid:
         decoded = [line.decode("utf-8", "replace") for line in lines]
         whole = [text.encode() == line for text, line in zip(decoded, lines, strict=True)]
         text = pa.array(decoded, pa.string())
-    numbers = pa.array(range(number, number + len(lines)), pa.int64())
+    numbers = pa.array(line_numbers, pa.int64())
     files = pa.array([index] * len(lines), pa.int32())
     table = pa.table({"tidemill_file": files, "tidemill_line": numbers, "tidemill_text": text, "utf8": whole})
     return table.filter(pc.not_equal(pc.utf8_trim_whitespace(text), ""))

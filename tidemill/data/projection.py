@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 
 from tidemill.data.quarantine import QUERY
-from tidemill.duckdb_session import literal, quote
+from tidemill.data.text_values import exact_cast
+from tidemill.duckdb_session import literal, null_for_nan, quote
 from tidemill.errors import Code, TidemillError
 
 _KEPT = re.compile(
@@ -41,10 +42,49 @@ class Projection:
             to_json({text})::VARCHAR AS text FROM {relation} WHERE {self.malformed}"""
 
 
-def project(columns: dict[str, str], schema_text: str | None, targets: Mapping[str, str] | None = None) -> Projection:
+def exact_types(connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str]) -> dict[str, str]:
+    """Returns the types that hold the values of decimal and binary columns exactly, by column.
+
+    - DECIMAL without fraction digits: BIGINT if all values fit, else VARCHAR.
+    - DECIMAL with fraction digits: DOUBLE if all values have the same digits as a DOUBLE, else DECIMAL.
+    - BLOB: VARCHAR if all values are UTF-8, else BLOB.
+
+    Args:
+        connection: The database.
+        relation: The table or view with the query's result.
+        columns: Its columns with their DuckDB types.
+    """
+    tests, preferred = {}, {}
+    for column, kind in columns.items():
+        value = quote(column)
+        if kind.startswith("DECIMAL"):
+            preferred[column] = "BIGINT" if kind.endswith(",0)") else "DOUBLE"
+            tests[column] = f"TRY_CAST(TRY_CAST({value} AS {preferred[column]}) AS {kind}) IS NOT DISTINCT FROM {value}"
+        elif kind == "BLOB":
+            preferred[column] = "VARCHAR"
+            tests[column] = f"({value} IS NULL OR TRY(decode({value})) IS NOT NULL)"
+    if not tests:
+        return {}
+    wanted = ", ".join(f"coalesce(bool_and({test}), true)" for test in tests.values())
+    row = connection.execute(f"SELECT {wanted} FROM {relation}").fetchall()[0]
+    types = {}
+    for column, fits in zip(tests, row, strict=True):
+        fallback = "VARCHAR" if preferred[column] == "BIGINT" else columns[column]
+        types[column] = preferred[column] if fits else fallback
+    return types
+
+
+def project(
+    columns: dict[str, str],
+    schema_text: str | None,
+    targets: Mapping[str, str] | None = None,
+    exact: Mapping[str, str] | None = None,
+    key: Sequence[str] = (),
+) -> Projection:
     """Chooses the types of the examples' columns.
 
-    - NaN becomes null, and DECIMAL becomes double.
+    - NaN becomes null.
+    - DECIMAL and BLOB become what `exact_types` says. A key with fraction digits stays DECIMAL.
     - HUGEINT, UHUGEINT and UBIGINT become signed integers of 64 bits.
     - Dates, times, timestamps, lists and structs do not change.
     - ENUM, UUID, INTERVAL, BIT and all other types become strings.
@@ -54,6 +94,8 @@ def project(columns: dict[str, str], schema_text: str | None, targets: Mapping[s
         columns: The columns of the query's result with their DuckDB types.
         schema_text: A tensorflow_metadata Schema as a text protocol buffer.
         targets: Types that columns become as if the schema had them: BIGINT, DOUBLE or VARCHAR. Defaults to none.
+        exact: The types from `exact_types`. Defaults to none, if no column needs one.
+        key: Columns that later steps only carry. Defaults to none.
 
     Raises:
         TidemillError: `unreadable-file` if the schema does not parse.
@@ -63,7 +105,7 @@ def project(columns: dict[str, str], schema_text: str | None, targets: Mapping[s
     expressions, malformed = {}, {}
     for column, kind in columns.items():
         quoted = quote(column)
-        expressions[column] = _plain(quoted, kind)
+        expressions[column] = _plain(quoted, kind, (exact or {}).get(column, kind), column in key)
         if column in schema_types and schema_types[column] != kind:
             expressions[column], condition = _cast(quoted, kind, schema_types[column])
             if condition != "false":
@@ -88,38 +130,35 @@ def check_range(connection: duckdb.DuckDBPyConnection, relation: str, columns: d
     for column, count in zip(wide, lost, strict=True):
         if count:
             got = f"{count:,} integers of {column!r} that do not fit into 64 bits"
-            raise TidemillError(Code.SQL_ERROR, "source.sql", got, "cast the column to DOUBLE or VARCHAR in the query")
+            raise TidemillError(Code.SQL_ERROR, "source.sql", got, "cast the column to VARCHAR in the query")
 
 
-def _plain(quoted: str, kind: str) -> str:
-    if kind in ("FLOAT", "DOUBLE"):
-        return f"CASE WHEN isnan({quoted}) THEN NULL ELSE {quoted} END"
+def _plain(quoted: str, kind: str, exact: str, is_key: bool) -> str:
     if kind.startswith("DECIMAL"):
-        return f"CAST({quoted} AS DOUBLE)"
+        return quoted if exact == "DOUBLE" and is_key else f"CAST({quoted} AS {exact})"
+    if kind == "BLOB":
+        return quoted if exact == kind else f"decode({quoted})"
     if kind in _NARROWED:
         return f"CAST({quoted} AS BIGINT)"
     if kind == '"NULL"':
         return f"CAST({quoted} AS INTEGER)"
-    if _KEPT.fullmatch(kind) or kind.endswith("]") or kind.startswith(("STRUCT", "MAP")):
+    if kind in ("FLOAT", "DOUBLE") or kind.endswith("]") or kind.startswith(("STRUCT", "MAP")):
+        return null_for_nan(quoted, kind)
+    if _KEPT.fullmatch(kind):
         return quoted
     return f"CAST({quoted} AS VARCHAR)"
 
 
 def _cast(quoted: str, kind: str, target: str) -> tuple[str, str]:
     """Returns the cast column and the condition for values that cannot be cast. Fractions do not cast to integers."""
-    if target.endswith("[]"):  # only of a column without values
-        return f"CAST(NULL AS {target})", "false"
+    if kind == "BLOB":
+        quoted, kind = f"TRY(decode({quoted}))", "VARCHAR"
+    quoted = null_for_nan(quoted, kind)
     if target == "VARCHAR":
         return f"CAST({quoted} AS VARCHAR)", "false"
-    value = quoted if _NUMERIC.match(kind) else f"CAST({quoted} AS VARCHAR)"
-    number = f"TRY_CAST({value} AS DOUBLE)"
-    missing = f"coalesce(isnan({number}), false)"
-    if target == "DOUBLE":
-        return f"CASE WHEN {missing} THEN NULL ELSE {number} END", f"({quoted} IS NOT NULL AND {number} IS NULL)"
-    whole = f"TRY_CAST({value} AS BIGINT)"
-    exact = f"coalesce({whole} IS NOT NULL AND {number} = floor({number}), false)"
-    broken = f"({quoted} IS NOT NULL AND NOT {missing} AND NOT {exact})"
-    return f"CASE WHEN {missing} THEN NULL ELSE {whole} END", broken
+    if _NUMERIC.match(kind):
+        return exact_cast(quoted, kind, target)
+    return exact_cast(f"CAST({quoted} AS VARCHAR)", "VARCHAR", target)
 
 
 def _schema_types(text: str) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Quarantine:
             SELECT file_path, line_byte_position - 1 AS position, arg_min(csv_line, byte_position) AS text,
                 arg_min(error_message, byte_position) AS reason
             FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY ALL""")
-        self._connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+        self.discard_csv_rejects()
         cursor = self._connection.cursor()
         rejects = cursor.execute("FROM tidemill.rejects ORDER BY file_path, position")
         counter: _LineCounter | None = None
@@ -87,6 +87,15 @@ class Quarantine:
             self.insert(batch)
         cursor.close()
         self._connection.execute("DROP TABLE tidemill.rejects")
+
+    def discard_csv_rejects(self) -> None:
+        """Forgets the rows that DuckDB's CSV reader rejected in the last scan."""
+        self._connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+
+    def forget(self, table: str) -> None:
+        """Forgets all malformed rows of a table, which is going to be read again."""
+        self.discard_csv_rejects()
+        self._connection.execute('DELETE FROM tidemill.quarantine WHERE "table" = ?', [table])
 
     def insert(self, batch: pa.Table) -> None:
         """Takes rows with the columns table, uri, line, reason, text, lost."""

@@ -71,6 +71,19 @@ def check_columns(columns: list[str], spec: IngestSpec) -> None:
             raise TidemillError(Code.MISSING_COLUMN, where, got, suggest_name(column, columns))
 
 
+def check_features(types: dict[str, str], spec: IngestSpec) -> None:
+    """Checks that no feature has binary values.
+
+    Raises:
+        TidemillError: `feature-type`.
+    """
+    for column in spec.columns or ():
+        if types[column] == "BLOB":
+            where, got = "features, evaluation.slices", f"{column!r} with binary values that are not UTF-8 text"
+            want = f"make text of it in the query, such as hex({column}), or leave it out"
+            raise TidemillError(Code.FEATURE_TYPE, where, got, want, {"column": column})
+
+
 def check_label(connection: duckdb.DuckDBPyConnection, relation: str, label: str, kind: str) -> None:
     """Checks that a label is 0 and 1, or false and true, without nulls, and that both values occur.
 

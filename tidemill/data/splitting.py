@@ -20,6 +20,7 @@ from tidemill.experiment.source import Split
 _RANGE = 1 << 64
 _NESTED = ("[", "STRUCT", "MAP", "UNION")
 _TIMES = ("DATE", "TIMESTAMP", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+_UNSIGNED = ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _SIZES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 _SPANS = ("DATE", "TIMESTAMP", "VARCHAR", *(f"{sign}{size}" for sign in ("", "U") for size in _SIZES))
 _MAX_SPANS = 10_000
@@ -116,7 +117,7 @@ def _by_time(
     connection: duckdb.DuckDBPyConnection, relation: str, columns: dict[str, str], split: Split, row: str
 ) -> SplitExpressions:
     column = str(split.column)
-    if not columns[column].startswith(_TIMES):
+    if not columns[column].startswith((*_TIMES, *_UNSIGNED)):
         got, want = f"{column!r} of type {columns[column]}", "cast it to a timestamp, a date or a number in the query"
         raise TidemillError(Code.INVALID_VALUE, "split.column", got, want)
     time = quote(column)

@@ -47,12 +47,12 @@ class StagingFolder:
         if member is not None:
             path, name = self._unzip(file, member), member
         elif path is None:
-            path = self._new(name)
+            path = self.new_file(name)
             storage.download_file(uri, path)
         while source_files.compression(name) is not None:
             path, name = self._unpack(file, path, name), name.rsplit(".", 1)[0]
         if any(c in str(path) for c in _GLOB_CHARS):
-            link = self._new("file")
+            link = self.new_file("file")
             os.symlink(path.absolute(), link)
             path = link
         return path.absolute()
@@ -62,13 +62,14 @@ class StagingFolder:
         if path.parent == self._folder.absolute():
             path.unlink()
 
-    def _new(self, name: str) -> Path:
+    def new_file(self, name: str) -> Path:
+        """Returns the path of a file that does not exist yet, with the ending of `name`."""
         self._count += 1
         ending = "".join(Path(name).suffixes[-1:])
         return self._folder / f"{self._count:06d}{ending}"
 
     def _unzip(self, file: SourceFile, member: str) -> Path:
-        path = self._new("member")
+        path = self.new_file("member")
         with (
             open_archive(file.table, file.uri) as archive,
             _unreadable(file),
@@ -79,7 +80,7 @@ class StagingFolder:
         return path
 
     def _unpack(self, file: SourceFile, path: Path, name: str) -> Path:
-        plain = self._new("plain")
+        plain = self.new_file("plain")
         with _unreadable(file), plain.open("wb") as target:
             if source_files.compression(name) == ".gz":
                 with gzip.open(path) as source:

@@ -60,6 +60,9 @@ def load_table(
         where, got = f"source.tables.{table_name}", f"files of several formats ({', '.join(sorted(kinds))})"
         raise TidemillError(Code.INVALID_VALUE, where, got, "put the files of each format into a table of their own")
     kind = kinds.pop()
+    if table.csv is not None and kind not in ("csv", "tsv"):
+        where, got = f"source.tables.{table_name}.csv", f"options of CSV files for files of the format {kind}"
+        raise TidemillError(Code.INVALID_VALUE, where, got, "remove them, or set the table's format")
     _check_partitions(table_name, files)
     staged = [(staging.fetch(file), file) for file in files]
     if kind == "parquet":
@@ -68,8 +71,10 @@ def load_table(
     if kind == "jsonl":
         json_lines_table.create_table(connection, table_name, types, known.types, known.optional, staged, quarantine)
     else:
-        delimiter = table.delimiter or ("\t" if kind == "tsv" else ",")
-        csv_table.create_table(connection, table_name, table, types, known.types, delimiter, staged, quarantine)
+        options = table.csv_options
+        delimiter = options.delim or ("\t" if kind == "tsv" else ",")
+        reader = csv_table.CsvTable(connection, table_name, types, known.types, options, delimiter, staging, quarantine)
+        staged = reader.create(staged)
     for path, _ in staged:
         staging.drop(path)
     return {}
@@ -94,7 +99,9 @@ def table_columns(
         tests = ", ".join(f"count(*) > count({quote(c)})" for c in types)
         missing = connection.execute(f"SELECT {tests} FROM {relation}").fetchall()[0]
         optional = [column for column, some in zip(types, missing, strict=True) if some]
-    return TableColumns(types=types, optional=optional, null=table.null if kind in ("csv", "tsv") else None)
+    return TableColumns(
+        types=types, optional=optional, null=table.csv_options.nullstr if kind in ("csv", "tsv") else None
+    )
 
 
 def known_types(types: dict[str, str]) -> dict[str, str]:

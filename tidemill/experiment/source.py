@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tidemill.experiment.csv_options import DEFAULT_NULLS, Csv
 from tidemill.section import Bytes, Column, Fraction, Section, Seed
 
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
@@ -21,21 +22,47 @@ class Table(Section):
     several members."""
     format: Format = "auto"
     """`auto` uses the file name's ending, without the ending of a compression (`.gz`, `.zip`, `.zst`)."""
-    header: bool = True
-    """Whether the first line of a CSV or TSV file has the column names. `false` requires `columns`."""
+    header: bool | None = None
+    """Short for `csv.header`. Whether the first line of a CSV or TSV file has the column names. `false` requires
+    `columns`. Defaults to true."""
     columns: dict[Column, str] | None = None
     """Column names with their DuckDB types (`label: TINYINT`). Without a header it lists all columns in the file's
     order; with a header it sets the types of the columns that it names. Defaults to inferred types."""
     delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')] | None = None
-    """Field separator, one character. Defaults to a comma for `csv` and a tab for `tsv`."""
-    null: list[str] = ["", "NA"]
-    """The strings that mean a missing value in CSV and TSV files."""
+    """Short for `csv.delim`. Field separator, one character. Defaults to a comma for `csv` and a tab for `tsv`."""
+    null: list[str] | dict[Column, list[str]] | None = None
+    """Short for `csv.nullstr`. The strings that mean a missing value in CSV and TSV files. Defaults to `["", "NA"]`."""
+    csv: Csv | None = None
+    """How CSV and TSV files are written. Defaults to RFC 4180: UTF-8, fields quoted with `"`, quotes doubled."""
 
     @model_validator(mode="after")
     def _headerless_needs_columns(self) -> Table:
-        if not self.header and not self.columns:
+        if not self.csv_options.header and not self.columns:
             raise ValueError("header: false needs columns, the names and types in the order of the file")
         return self
+
+    @model_validator(mode="after")
+    def _given_once(self) -> Table:
+        given = self.csv or Csv()
+        for short, name in (("delimiter", "delim"), ("header", "header"), ("null", "nullstr")):
+            if getattr(self, short) is not None and getattr(given, name) is not None:
+                raise ValueError(f"{short} and csv.{name} mean the same; keep one of them")
+        return self
+
+    @property
+    def names_null_words(self) -> bool:
+        """Whether the experiment names null words for this table."""
+        return self.null is not None or (self.csv is not None and self.csv.nullstr is not None)
+
+    @property
+    def csv_options(self) -> Csv:
+        """The options of CSV and TSV files, with the short forms merged and `header` and `nullstr` filled in."""
+        given = self.csv or Csv()
+        header = next((h for h in (self.header, given.header) if h is not None), True)
+        words = next((n for n in (self.null, given.nullstr) if n is not None), list(DEFAULT_NULLS))
+        return given.model_copy(
+            update={"delim": self.delimiter or given.delim, "header": header, "nullstr": words},
+        )
 
 
 class Source(Section):

@@ -84,7 +84,7 @@ def _with_null_words(source: Source, columns: ModelColumns) -> Source:
     tables = {}
     for name, table in source.tables.items():
         known = columns.table(name, len(source.tables), source.sql)
-        if known is not None and known.null is not None and "null" not in table.model_fields_set:
+        if known is not None and known.null is not None and not table.names_null_words:
             table = table.model_copy(update={"null": known.null})
         tables[name] = table
     return source.model_copy(update={"tables": tables})

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from tidemill.artifacts.examples import Dataset
-from tidemill.duckdb_session import MEMORY_LIMIT, literal
+from tidemill.duckdb_session import MEMORY_LIMIT, parquet_sql
 
 
 @contextlib.contextmanager
@@ -35,7 +35,5 @@ def table_of(dataset: Dataset, split: str, *, row_number: bool = False) -> str:
         split: A split with at least one shard.
         row_number: Whether to add the column `file_row_number`, the row's number in its shard.
     """
-    files = literal([str(path) for path in dataset.files(split)])
-    # Without can_have_nan DuckDB trusts the range in Parquet's metadata, which ignores NaN.
-    options = "hive_partitioning = false, can_have_nan = true" + (", file_row_number = true" if row_number else "")
-    return f"read_parquet({files}, {options})"
+    options = ("file_row_number = true",) if row_number else ()
+    return parquet_sql([str(path) for path in dataset.files(split)], *options)

@@ -19,7 +19,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
-from tidemill.duckdb_session import first_line, literal
+from tidemill.duckdb_session import first_line, parquet_sql
 from tidemill.errors import Code, TidemillError
 
 STREAM_ROWS = 1 << 16
@@ -213,7 +213,7 @@ class CountStore:
         except OSError:
             # The folder is on another file system, or on one without links.
             shutil.copyfile(path, held)
-        return f"read_parquet({literal(str(held))})"
+        return parquet_sql([str(held)])
 
     def drop(self, table: str) -> None:
         """Drops a table. Does nothing after `close`."""

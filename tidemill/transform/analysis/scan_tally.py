@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tidemill.duckdb_session import literal, quote
+from tidemill.duckdb_session import literal, parquet_sql, quote
 from tidemill.transform.analysis.count_store import STATE_FILE, CountStore
 from tidemill.transform.analysis.partial_counts import PartialCounts
 from tidemill.transform.analysis.tallies import Tally
@@ -170,7 +170,7 @@ class ScanTally(Tally):
 def grouped(scan: Scan, files: Sequence[int]) -> str:
     """Returns SQL of a column's distinct values in files, unchanged, and the number of rows of each."""
     column = quote(scan.column)
-    source = f"read_parquet({literal([scan.files[file] for file in files])}, hive_partitioning = false)"
+    source = parquet_sql([scan.files[file] for file in files])
     return f"SELECT {column}, count(*) AS {_count_column(scan)} FROM {source} GROUP BY {column}"
 
 
