@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.data.text_values import ISO, Kind, TextStyle, exact_sql, kind_sql, malformed_sql
+from tidemill.data.text_values import ISO, TextKind, TextStyle, exact_sql, kind_sql, malformed_sql
 
 UTC = dt.UTC
 
@@ -95,7 +95,7 @@ RESTS = st.sampled_from(
     separator=st.sampled_from([" ", "T"]),
     rest=RESTS,
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_instants_are_what_pandas_reads(database, instants, clock, separator, rest):
     texts = [instant.strftime(f"%Y-%m-%d{separator}{clock}") + rest for instant in instants]
     for text, (found, malformed) in zip(texts, exact(database, texts, "TIMESTAMP"), strict=True):
@@ -126,7 +126,7 @@ def as_decimal(text):
 
 
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("kind", ["TINYINT", "BIGINT", "UBIGINT", "HUGEINT", "DECIMAL(12,3)"])
 def test_numbers_keep_all_their_digits(database, texts, kind):
     for text, (found, _) in zip(texts, exact(database, texts, kind), strict=True):
@@ -138,7 +138,7 @@ def test_numbers_keep_all_their_digits(database, texts, kind):
 
 
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_floats_are_the_nearest_numbers(database, texts):
     for text, (found, _) in zip(texts, exact(database, texts, "DOUBLE"), strict=True):
         if found is not None and text not in ("inf", "nan"):
@@ -147,17 +147,17 @@ def test_floats_are_the_nearest_numbers(database, texts):
 
 
 KINDS = {
-    "5": Kind.INT, "-12": Kind.INT, "0": Kind.INT, "9007199254740993": Kind.LONG, "9007199254740992": Kind.INT,
-    "9223372036854775807": Kind.LONG, "9223372036854775808": Kind.TEXT, "007": Kind.PADDED, "00": Kind.PADDED,
-    "01.5": Kind.PADDED, "0.5": Kind.NUMBER, "1e3": Kind.NUMBER, "inf": Kind.NUMBER, "nan": Kind.NAN,
-    "12345678901234567.0": Kind.TEXT, "2024-02-29": Kind.DATE, "2023-02-29": Kind.TEXT,
-    "2024-02-29 10:00 PM": Kind.TIME, "2024-02-29 10:00 noon": Kind.TEXT, "True": Kind.BOOL, "yes": Kind.TEXT,
+    "5": TextKind.INT, "-12": TextKind.INT, "0": TextKind.INT, "9007199254740993": TextKind.LONG, "9007199254740992": TextKind.INT,
+    "9223372036854775807": TextKind.LONG, "9223372036854775808": TextKind.TEXT, "007": TextKind.PADDED, "00": TextKind.PADDED,
+    "01.5": TextKind.PADDED, "0.5": TextKind.NUMBER, "1e3": TextKind.NUMBER, "inf": TextKind.NUMBER, "nan": TextKind.NAN,
+    "12345678901234567.0": TextKind.TEXT, "2024-02-29": TextKind.DATE, "2023-02-29": TextKind.TEXT,
+    "2024-02-29 10:00 PM": TextKind.TIME, "2024-02-29 10:00 noon": TextKind.TEXT, "True": TextKind.BOOL, "yes": TextKind.TEXT,
 }  # fmt: skip
 
 
 def test_tells_the_kinds_of_texts_apart(database):
     found = evaluate(database, KINDS, kind_sql("t"))
-    assert {text: Kind(kind) for text, (kind,) in zip(KINDS, found, strict=True)} == KINDS
+    assert {text: TextKind(kind) for text, (kind,) in zip(KINDS, found, strict=True)} == KINDS
 
 
 STYLES = [
@@ -176,7 +176,7 @@ def test_reads_numbers_in_the_declared_style(database, style, values):
 
 
 @given(number=st.floats(-1e12, 1e12, allow_nan=False).map(lambda x: round(x, 3)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_german_number_is_the_same_number(database, number):
     german = f"{number:,.3f}".translate(str.maketrans(",.", ".,"))
     plain = TextStyle(decimal=",", thousands=".").plain_number_sql("t")
@@ -191,4 +191,4 @@ def test_reads_times_in_the_declared_format(database):
     ]  # fmt: skip
     assert exact(database, ["01/02/2024 10:00 +02:00"], "TIMESTAMP", style)[0][0] == dt.datetime(2024, 2, 1, 8)
     kinds = evaluate(database, ["01/02/2024", "01/02/2024 10:00 +02:00", "2024-02-01"], kind_sql("t", style))
-    assert [kind for (kind,) in kinds] == [Kind.DATE, Kind.TIME, Kind.TEXT]
+    assert [kind for (kind,) in kinds] == [TextKind.DATE, TextKind.TIME, TextKind.TEXT]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 
 from tidemill.data.source_files import SourceFile
-from tidemill.data.text_values import ISO, Kind, TextStyle, kind_sql
+from tidemill.data.text_values import ISO, TextKind, TextStyle, kind_sql
 from tidemill.duckdb_session import literal
 from tidemill.errors import Code, TidemillError, suggest_name
 
@@ -27,12 +27,12 @@ COLUMNS_AT_ONCE = 100
 """Number of columns that one query counts. DuckDB plans a query in a time that is quadratic in its expressions."""
 
 _FITTING = {
-    "BIGINT": (Kind.INT, Kind.LONG, Kind.NAN),
-    "DOUBLE": (Kind.INT, Kind.NUMBER, Kind.NAN),
-    "DATE": (Kind.DATE,),
-    "TIMESTAMP": (Kind.DATE, Kind.TIME),
-    "BOOLEAN": (Kind.BOOL,),
-    "VARCHAR": tuple(Kind),
+    "BIGINT": (TextKind.INT, TextKind.LONG, TextKind.NAN),
+    "DOUBLE": (TextKind.INT, TextKind.NUMBER, TextKind.NAN),
+    "DATE": (TextKind.DATE,),
+    "TIMESTAMP": (TextKind.DATE, TextKind.TIME),
+    "BOOLEAN": (TextKind.BOOL,),
+    "VARCHAR": tuple(TextKind),
 }
 """The kinds of values that a type keeps."""
 RENAME_PARTITION = "rename the column in the files, or the partition folder"
@@ -109,7 +109,7 @@ def with_expected(types: dict[str, str], expected: Mapping[str, str], columns: I
 def count_kinds(
     connection: duckdb.DuckDBPyConnection, relation: str, texts: dict[str, str], style: TextStyle = ISO
 ) -> dict[str, Counter]:
-    """Counts how many values of each text column are of each kind (`text_values.Kind`).
+    """Counts how many values of each text column are of each kind (`text_values.TextKind`).
 
     Args:
         connection: The database.
@@ -126,11 +126,11 @@ def count_kinds(
         some = columns[start : start + COLUMNS_AT_ONCE]
         kinds = ", ".join(f"{kind_sql(f't{i}', style)} AS k{i}" for i in range(len(some)))
         values = ", ".join(f"{texts[c]} AS t{i}" for i, c in enumerate(some))
-        counts = ", ".join(f"count(*) FILTER (k{i} = {kind:d})" for i in range(len(some)) for kind in Kind)
+        counts = ", ".join(f"count(*) FILTER (k{i} = {kind:d})" for i in range(len(some)) for kind in TextKind)
         query = f"SELECT {counts} FROM (SELECT {kinds} FROM (SELECT {values} FROM {relation}))"
         row = connection.execute(query).fetchall()[0]
         for i, column in enumerate(some):
-            counters[column] = Counter(dict(enumerate(row[i * len(Kind) : (i + 1) * len(Kind)])))
+            counters[column] = Counter(dict(enumerate(row[i * len(TextKind) : (i + 1) * len(TextKind)])))
     return counters
 
 
@@ -147,13 +147,13 @@ def infer_type(kinds: Counter, expected: str | None = None) -> str:
     least = total * (1 - TOLERANCE)
     if total == 0:
         return "VARCHAR"
-    if sum(kinds[k] for k in (Kind.INT, Kind.LONG, Kind.PADDED, Kind.NUMBER, Kind.NAN)) >= least:
-        if kinds[Kind.PADDED] or (kinds[Kind.LONG] and kinds[Kind.NUMBER]):
+    if sum(kinds[k] for k in (TextKind.INT, TextKind.LONG, TextKind.PADDED, TextKind.NUMBER, TextKind.NAN)) >= least:
+        if kinds[TextKind.PADDED] or (kinds[TextKind.LONG] and kinds[TextKind.NUMBER]):
             return "VARCHAR"
-        return "BIGINT" if kinds[Kind.INT] + kinds[Kind.LONG] and not kinds[Kind.NUMBER] else "DOUBLE"
-    if kinds[Kind.DATE] + kinds[Kind.TIME] >= least:
-        return "TIMESTAMP" if kinds[Kind.TIME] else "DATE"
-    return "BOOLEAN" if kinds[Kind.BOOL] >= least else "VARCHAR"
+        return "BIGINT" if kinds[TextKind.INT] + kinds[TextKind.LONG] and not kinds[TextKind.NUMBER] else "DOUBLE"
+    if kinds[TextKind.DATE] + kinds[TextKind.TIME] >= least:
+        return "TIMESTAMP" if kinds[TextKind.TIME] else "DATE"
+    return "BOOLEAN" if kinds[TextKind.BOOL] >= least else "VARCHAR"
 
 
 def partition_types(
@@ -174,6 +174,6 @@ def partition_types(
             query = f"(SELECT unnest({literal([v[key] for v in values])})::VARCHAR AS text)"
             kinds = count_kinds(connection, query, {key: "text"})[key]
             if all(v[key] is None or re.fullmatch("[0-9]{2}", v[key] or "") for v in values):
-                kinds = Counter({Kind.INT: sum(kinds.values())})
+                kinds = Counter({TextKind.INT: sum(kinds.values())})
             types[key] = infer_type(kinds)
     return types

@@ -171,22 +171,23 @@ def _elements(path: Path, index: int) -> Iterator[pa.Table]:
     text, elements, numbers, number = path.read_text("utf-8-sig", "surrogateescape"), [], [], 1
     position, end = text.index("[") + 1, len(text.rstrip())
     number += text.count("\n", 0, position)
+    broken = False
     while True:
         start = separator.match(text, position).end()  # type: ignore[union-attr]
         number += text.count("\n", position, start)
-        if start >= end or text[start] == "]":
+        if broken or start >= end or text[start] == "]":
             break
         try:
             position = decoder.raw_decode(text, start)[1]
         except json.JSONDecodeError:
-            position = end
+            position, broken = end, True
         elements.append(text[start:position].encode("utf-8", "surrogateescape"))
         numbers.append(number)
         number += text.count("\n", start, position)
         if len(elements) == _ELEMENTS:
             yield _table(elements, index, numbers)
             elements, numbers = [], []
-    if start >= end or start + 1 < end:
+    if not broken and (start >= end or start + 1 < end):
         elements.append(text[start:end].encode("utf-8", "surrogateescape") or b"(the array does not end)")
         numbers.append(number)
     if elements:

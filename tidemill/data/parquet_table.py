@@ -55,7 +55,7 @@ def create_view(
         check_names(where, [*columns, *partition_values(file.uri)], RENAME_PARTITION)
         check_same_columns(table_name, file, columns, staged[0][1], names[0])
     groups = [
-        _Group(FileGroup(group.columns, group.partition, tuple(files)), connection)
+        _ParquetGroup(FileGroup(group.columns, group.partition, tuple(files)), connection)
         for group in group_files(staged, names)
         for _, files in itertools.groupby(group.files, lambda item: str(schemas[item[0]].types))
     ]
@@ -72,7 +72,7 @@ def create_view(
             quarantine.take(group.malformed_rows(table_name, casts, texts))
 
 
-class _Group:
+class _ParquetGroup:
     """Files with the same columns of the same types."""
 
     def __init__(self, files: FileGroup, connection: duckdb.DuckDBPyConnection):
@@ -115,7 +115,7 @@ class _Group:
 
 
 def _common_types(
-    connection: duckdb.DuckDBPyConnection, table_name: str, groups: list[_Group], columns: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, table_name: str, groups: list[_ParquetGroup], columns: Sequence[str]
 ) -> dict[str, str]:
     """Returns the types of the columns that are integers or decimals in some files and floats in others.
 
@@ -144,7 +144,7 @@ def _common_types(
     return common
 
 
-def _all_exact(connection: duckdb.DuckDBPyConnection, groups: list[_Group], column: str, target: str) -> bool:
+def _all_exact(connection: duckdb.DuckDBPyConnection, groups: list[_ParquetGroup], column: str, target: str) -> bool:
     for group in groups:
         value, kind = group.value(column, set())
         cast = f"TRY_CAST({value} AS {target})"
@@ -158,7 +158,7 @@ def _all_exact(connection: duckdb.DuckDBPyConnection, groups: list[_Group], colu
     return True
 
 
-def _text_columns(connection: duckdb.DuckDBPyConnection, groups: list[_Group]) -> set[str]:
+def _text_columns(connection: duckdb.DuckDBPyConnection, groups: list[_ParquetGroup]) -> set[str]:
     """Returns the binary columns whose values are all UTF-8. Writers without a type for text leave them binary."""
     texts = {c for g in groups for c, kind in g.types.items() if kind == "BLOB"}
     for group in groups:

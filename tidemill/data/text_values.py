@@ -77,7 +77,7 @@ ISO = TextStyle()
 """The style of files without options."""
 
 
-class Kind(IntEnum):
+class TextKind(IntEnum):
     """What a text looks like."""
 
     INT = 0
@@ -96,7 +96,7 @@ class Kind(IntEnum):
 
 
 def kind_sql(text: str, style: TextStyle = ISO) -> str:
-    """Returns an expression for the `Kind` of a text; null for null.
+    """Returns an expression for the `TextKind` of a text; null for null.
 
     Cheap tests come first, because most values match one of them.
 
@@ -109,20 +109,20 @@ def kind_sql(text: str, style: TextStyle = ISO) -> str:
     for kind, written in (("DATE", style.date_format), ("TIMESTAMP", style.instant_format)):
         if written is not None:
             is_it = f"{exact_sql(text, kind, style)} IS NOT NULL"
-            formats += f" WHEN {is_it} THEN {Kind.DATE if kind == 'DATE' else Kind.TIME:d}"
+            formats += f" WHEN {is_it} THEN {TextKind.DATE if kind == 'DATE' else TextKind.TIME:d}"
     return f"""CASE WHEN {text} IS NULL THEN NULL{formats}
-        WHEN {_matches(text, _SMALL_INT)} THEN {Kind.INT:d}
+        WHEN {_matches(text, _SMALL_INT)} THEN {TextKind.INT:d}
         WHEN {_matches(text, _LONG_INT)} AND {integer} IS NOT NULL THEN
-            CASE WHEN {integer}::DOUBLE::HUGEINT = {integer} THEN {Kind.INT:d} ELSE {Kind.LONG:d} END
-        WHEN {_matches(text, _LEADING_ZERO)} THEN {Kind.PADDED:d}
-        WHEN {_matches(text, _NUMBER)} AND NOT {_matches(text, _LONG_WHOLE)} THEN {Kind.NUMBER:d}
+            CASE WHEN {integer}::DOUBLE::HUGEINT = {integer} THEN {TextKind.INT:d} ELSE {TextKind.LONG:d} END
+        WHEN {_matches(text, _LEADING_ZERO)} THEN {TextKind.PADDED:d}
+        WHEN {_matches(text, _NUMBER)} AND NOT {_matches(text, _LONG_WHOLE)} THEN {TextKind.NUMBER:d}
         WHEN {text}[5] = '-' AND {text}[8] = '-' THEN
-            CASE WHEN length({text}) = 10 AND {exact_sql(text, "DATE", style)} IS NOT NULL THEN {Kind.DATE:d}
-                WHEN length({text}) > 10 AND {exact_sql(text, "TIMESTAMP", style)} IS NOT NULL THEN {Kind.TIME:d}
-                ELSE {Kind.TEXT:d} END
-        WHEN length({text}) < 6 AND lower({text}) IN ('true', 'false') THEN {Kind.BOOL:d}
-        WHEN {_matches(text, _NAN)} THEN {Kind.NAN:d}
-        ELSE {Kind.TEXT:d} END"""
+            CASE WHEN length({text}) = 10 AND {exact_sql(text, "DATE", style)} IS NOT NULL THEN {TextKind.DATE:d}
+                WHEN length({text}) > 10 AND {exact_sql(text, "TIMESTAMP", style)} IS NOT NULL THEN {TextKind.TIME:d}
+                ELSE {TextKind.TEXT:d} END
+        WHEN length({text}) < 6 AND lower({text}) IN ('true', 'false') THEN {TextKind.BOOL:d}
+        WHEN {_matches(text, _NAN)} THEN {TextKind.NAN:d}
+        ELSE {TextKind.TEXT:d} END"""
 
 
 def exact_sql(text: str, kind: str, style: TextStyle = ISO) -> str:
