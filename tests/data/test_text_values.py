@@ -147,17 +147,21 @@ def test_floats_are_the_nearest_numbers(database, texts):
 
 
 KINDS = {
-    "5": TextKind.INT, "-12": TextKind.INT, "0": TextKind.INT, "9007199254740993": TextKind.LONG, "9007199254740992": TextKind.INT,
-    "9223372036854775807": TextKind.LONG, "9223372036854775808": TextKind.TEXT, "007": TextKind.PADDED, "00": TextKind.PADDED,
-    "01.5": TextKind.PADDED, "0.5": TextKind.NUMBER, "1e3": TextKind.NUMBER, "inf": TextKind.NUMBER, "nan": TextKind.NAN,
-    "12345678901234567.0": TextKind.TEXT, "2024-02-29": TextKind.DATE, "2023-02-29": TextKind.TEXT,
-    "2024-02-29 10:00 PM": TextKind.TIME, "2024-02-29 10:00 noon": TextKind.TEXT, "True": TextKind.BOOL, "yes": TextKind.TEXT,
-}  # fmt: skip
+    TextKind.INT: ["5", "-12", "0", "9007199254740992"],
+    TextKind.LONG: ["9007199254740993", "9223372036854775807"],
+    TextKind.PADDED: ["007", "00", "01.5"],
+    TextKind.NUMBER: ["0.5", "1e3", "inf"],
+    TextKind.NAN: ["nan"],
+    TextKind.DATE: ["2024-02-29"],
+    TextKind.TIME: ["2024-02-29 10:00 PM"],
+    TextKind.BOOL: ["True"],
+    TextKind.TEXT: ["9223372036854775808", "12345678901234567.0", "2023-02-29", "2024-02-29 10:00 noon", "yes"],
+}
 
 
 def test_tells_the_kinds_of_texts_apart(database):
-    found = evaluate(database, KINDS, kind_sql("t"))
-    assert {text: TextKind(kind) for text, (kind,) in zip(KINDS, found, strict=True)} == KINDS
+    for kind, texts in KINDS.items():
+        assert {TextKind(found) for (found,) in evaluate(database, texts, kind_sql("t"))} == {kind}
 
 
 STYLES = [
