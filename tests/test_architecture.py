@@ -25,7 +25,7 @@ LAYERS = [
     "artifacts duckdb_session",
     "runtime",
     "failure_record",
-    "bundled_modules frames section storage",
+    "bundled_modules frames given_schema section storage",
     "auc_and_log_loss cpus distributions errors fingerprint metric_definitions",
     "error_codes version",
 ]

@@ -21,8 +21,8 @@ def validate(
         root: URI of the folder for records of failures. A failed gate leaves the page and the anomalies there.
         examples: The examples of `ingest`.
         statistics: `Split-*/FeatureStats.pb` in the format of TensorFlow Data Validation.
-        schema: `schema.pbtxt`: the given schema, or the schema inferred from the train split.
-        anomalies: `SchemaDiff.pb` and a readable `anomalies.json`.
+        schema: Only `schema.pbtxt`: the given schema, or the schema inferred from the train split.
+        anomalies: `Split-*/SchemaDiff.pb` in the format of TensorFlow Data Validation, and a readable `anomalies.json`.
         report: HTML page with the distributions.
     """
     from tidemill.runtime import step

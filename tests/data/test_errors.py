@@ -134,7 +134,7 @@ CASES = {
                                 "labels": ["zz"]}, Code.MISSING_COLUMN, ["'zz'"],
     ),
     "schema-int-with-fractions": (GOOD, {"schema_text": SCHEMA}, Code.MALFORMED_ROWS, ["100 of 200", "x to BIGINT"]),
-    "schema-broken": (GOOD, {"schema_text": "feature {"}, Code.UNREADABLE_FILE, ["validation.schema"]),
+    "schema-broken": (GOOD, {"schema_text": "feature {"}, Code.INVALID_VALUE, ["validation.schema"]),
     "header-twice": ("id,x,X,y\n1,2,3,0\n", {}, Code.UNREADABLE_FILE, ["a.csv, line 1", "twice"]),
     "header-empty-name": ("id,,y\n1,2,0\n", {}, Code.UNREADABLE_FILE, ["without a name"]),
     "empty-file": ("", {}, Code.UNREADABLE_FILE, ["a.csv", "header"]),

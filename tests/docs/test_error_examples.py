@@ -150,8 +150,9 @@ def leakage(folder: Path, fixed: bool) -> None:
 
 def schema_anomaly(folder: Path, fixed: bool) -> None:
     largest = 100 if fixed else 3
+    types = {"price": "FLOAT", "site": "BYTES"}
     names = "id price site hour member at bought"
-    others = "".join(f'feature {{ name: "{name}" presence {{ min_count: 1 }} }}\n' for name in names.split())
+    others = "".join(f'feature {{ name: "{n}" type: {types.get(n, "INT")} }}\n' for n in names.split())
     bound = f'feature {{ name: "visits" type: INT int_domain {{ min: 0 max: {largest} }} }}'
     validation(folder, schema_text=others + bound)
 

@@ -46,7 +46,7 @@ CASES = {
         'feature { name: "price" type: FLOAT domain: "prices" } float_domain { name: "prices" min: 100 }',
         "FLOAT_TYPE_SMALL_FLOAT",
     ),
-    "not boolean": ("visits", 'feature { name: "visits" type: INT bool_domain {} }', "INT_TYPE_BIG_INT"),
+    "not boolean": ("visits", 'feature { name: "visits" type: INT bool_domain {} }', "BOOL_TYPE_BIG_INT"),
     "missing column": (
         "weight",
         'feature { name: "weight" type: FLOAT presence { min_count: 1 } }',
@@ -77,7 +77,9 @@ def test_each_anomaly_fails_with_a_given_schema(tmp_path, column, text, kind):
     assert raised.value.code is Code.SCHEMA_ANOMALY
     outputs = Outputs(tmp_path / "out")
     assert [(a["column"], a["type"], a["severity"]) for a in outputs.anomalies] == [(column, kind, "ERROR")]
-    proto = anomalies_pb2.Anomalies.FromString((tmp_path / "out" / "anomalies" / "SchemaDiff.pb").read_bytes())
+    proto = anomalies_pb2.Anomalies.FromString(
+        (tmp_path / "out" / "anomalies" / "Split-train" / "SchemaDiff.pb").read_bytes()
+    )
     info = proto.anomaly_info[column]
     assert info.severity == anomalies_pb2.AnomalyInfo.ERROR
     assert [anomalies_pb2.AnomalyInfo.Type.Name(r.type) for r in info.reason] == [kind]

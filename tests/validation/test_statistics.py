@@ -11,6 +11,7 @@ from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.validation import columns, scan, statistics
+from tidemill.validation.domain_counts import DomainRequests
 from tidemill.validation.statistics import ExtraCounts, SplitStatistics
 
 FLOAT, INT, STRING = (statistics_pb2.FeatureNameStatistics.Type.Value(t) for t in ("FLOAT", "INT", "STRING"))
@@ -109,7 +110,8 @@ def test_finds_nan_that_parquet_metadata_ignores(tmp_path):
 
 def test_counts_values_outside_a_domain(tmp_path):
     table = shop(4).set_column(3, "site", pa.array(["a", "b", "b", None]))
-    outside = compute(tmp_path, {"train": table}, ExtraCounts(domains={"site": ["a"]})).out_of_domain["site"]
+    asked = DomainRequests(strings={"site": ["a"]})
+    outside = compute(tmp_path, {"train": table}, ExtraCounts(domains=asked)).domains.outside["site"]
     assert (outside.rows, outside.values) == (2, ["b"])
 
 
@@ -146,7 +148,7 @@ def test_describes_unusual_types(tmp_path):
     assert features["decimal"].num_stats.mean == 2
     blob = features["blob"].bytes_stats
     assert (blob.avg_num_bytes, blob.min_num_bytes, blob.max_num_bytes) == (3, 2, 4)
-    assert features["list"].struct_stats.common_stats.num_missing == 1
+    assert features["list"].num_stats.common_stats.num_missing == 1
     assert features["day"].num_stats.max == 2 * 86400
     assert features["big"].num_stats.max == pytest.approx(2.0**64)
     assert features["nothing"].struct_stats.common_stats.num_non_missing == 0

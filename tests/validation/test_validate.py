@@ -24,8 +24,9 @@ def code_of(folder, table: pa.Table, **changes) -> Code:
 
 
 def check_whole(folder) -> None:
-    for name in ("statistics", "schema", "anomalies"):
+    for name in ("statistics", "anomalies"):
         artifact.open_folder(folder / "out" / name, deep=True)
+    assert [path.name for path in (folder / "out" / "schema").iterdir()] == ["schema.pbtxt"]
     assert (folder / "out" / "report.html").is_file()
     assert not list(folder.rglob("*.partial"))
     assert not list(folder.rglob("validate-spill-*"))

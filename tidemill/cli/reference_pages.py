@@ -1,4 +1,4 @@
-"""The generated pages of `docs/`: the error reference and the configuration reference.
+"""The generated pages of `docs/`: the references of errors, of the configuration and of a given schema's fields.
 
 The error reference is made from `tidemill.error_codes`, the configuration reference from the JSON Schema of the
 experiment file. The examples of keys are taken from the experiments in `docs/examples/`, which the tests read.
@@ -17,6 +17,7 @@ import yaml
 import tidemill
 from tidemill.errors import Code
 from tidemill.experiment import json_schema
+from tidemill.given_schema.field_table import FIELDS
 from tidemill.models import families
 from tidemill.section import Section
 
@@ -38,7 +39,11 @@ def pages() -> dict[Path, str]:
     """Returns the text of each generated page by path; nothing if Tidemill is not installed from a checkout."""
     if not (REPOSITORY / "mkdocs.yml").is_file():
         return {}
-    return {_DOCS / "errors.md": error_page(), _DOCS / "configuration.md": configuration_page()}
+    return {
+        _DOCS / "errors.md": error_page(),
+        _DOCS / "configuration.md": configuration_page(),
+        _DOCS / "schema.md": schema_page(),
+    }
 
 
 def error_page() -> str:
@@ -63,6 +68,38 @@ def error_page() -> str:
             f"```text\nerror [{about.code}] {about.example}\n```",
             f"**Remedy.** {about.remedy}",
         ]
+    return "\n\n".join(lines) + "\n"
+
+
+def schema_page() -> str:
+    """Returns the reference of a given schema's fields as Markdown."""
+    lines = [
+        "# A given schema",
+        _NOTE.format(source="tidemill/given_schema/field_table.py"),
+        "`validation.schema` names a `schema.pbtxt` of TensorFlow Metadata: from an earlier run, from TFX, or written "
+        "by hand. `ingest` converts the columns to its types, and `validate` checks each split against it. A violation "
+        "is an anomaly with the name and the meaning that it has in TensorFlow Data Validation, and stops the run "
+        "with [`schema-anomaly`](errors.md#schema-anomaly). The counts are exact, where TFDV reads them from "
+        "histograms.",
+        "Each field is obeyed or refused. The tables list all fields of the messages:\n\n"
+        "- *checked*: data that violates it gives one of the anomalies;\n"
+        "- *used*: it decides how another field or the column is read;\n"
+        "- *refused*: a schema with it stops the run with [`unsupported`](errors.md#unsupported);\n"
+        "- *ignored*: it says nothing about the data.",
+        "The examples are checked in one environment, `validation.environment`. If the schema names no environment, "
+        "all features are expected. Anomalies are written to `anomalies/Split-NAME/SchemaDiff.pb`, and the schema to "
+        "`schema/schema.pbtxt`, in the layout of TFX.",
+    ]
+    for message, fields in FIELDS.items():
+        lines.append(f"## {message}")
+        if not fields:
+            lines.append("No fields.")
+            continue
+        rows = ["| Field | Effect | Anomalies | Meaning |", "| --- | --- | --- | --- |"]
+        for name, rule in fields.items():
+            anomalies = "<br>".join(f"`{kind}`" for kind in rule.anomalies)
+            rows.append(f"| `{name}` | {rule.effect} | {anomalies} | {_cell(rule.text)} |")
+        lines.append("\n".join(rows))
     return "\n\n".join(lines) + "\n"
 
 

@@ -71,8 +71,9 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
 
     Raises:
         TidemillError: one of `missing-file`, `source-changed`, `over-budget`, `unreadable-file`,
-            `malformed-rows`, `sql-error`, `invalid-value`, `missing-column`, `empty-input`, `label-null`, `label-type`,
-            `label-one-class`, `duplicate-key`, `empty-split`, `feature-all-null`. Then no examples are written.
+            `malformed-rows`, `sql-error`, `invalid-value`, `unsupported`, `missing-column`, `empty-input`,
+            `label-null`, `label-type`, `label-one-class`, `duplicate-key`, `empty-split`, `feature-all-null`. Then no
+            examples are written.
     """
     record = load_record(root, spec.source_fingerprint)
     bytes_read = _check_files(record)

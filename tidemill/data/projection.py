@@ -18,6 +18,8 @@ _KEPT = re.compile(
     r"|TIMESTAMP WITH TIME ZONE"
 )
 _NUMERIC = re.compile(r"U?(BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)$|FLOAT|DOUBLE|DECIMAL")
+_TIME = re.compile(r"DATE|TIME|INTERVAL")
+_NESTED = re.compile(r"STRUCT|MAP|UNION")
 _NARROWED = ("HUGEINT", "UHUGEINT", "UBIGINT")
 
 
@@ -88,7 +90,9 @@ def project(
     - HUGEINT, UHUGEINT and UBIGINT become signed integers of 64 bits.
     - Dates, times, timestamps, lists and structs do not change.
     - ENUM, UUID, INTERVAL, BIT and all other types become strings.
-    - A column that the schema names becomes int64 (INT), double (FLOAT) or string (BYTES).
+    - A column that the schema names becomes int64 (INT), double (FLOAT) or string (BYTES), and a list becomes a list of
+      them. Types that have no such value (times as numbers, binary values, structs) do not change; `validate` reports
+      them.
 
     Args:
         columns: The columns of the query's result with their DuckDB types.
@@ -98,7 +102,7 @@ def project(
         key: Columns that later steps only carry. Defaults to none.
 
     Raises:
-        TidemillError: `unreadable-file` if the schema does not parse.
+        TidemillError: `invalid-value` if the schema does not parse, `unsupported` if it has a field that is not obeyed.
     """
     schema_types = _schema_types(schema_text) if schema_text is not None else {}
     schema_types |= targets or {}
@@ -106,7 +110,7 @@ def project(
     for column, kind in columns.items():
         quoted = quote(column)
         expressions[column] = _plain(quoted, kind, (exact or {}).get(column, kind), column in key)
-        if column in schema_types and schema_types[column] != kind:
+        if column in schema_types and schema_types[column] != kind and not _stays(kind, schema_types[column]):
             expressions[column], condition = _cast(quoted, kind, schema_types[column])
             if condition != "false":
                 malformed[column] = condition
@@ -149,26 +153,55 @@ def _plain(quoted: str, kind: str, exact: str, is_key: bool) -> str:
     return f"CAST({quoted} AS VARCHAR)"
 
 
+def _stays(kind: str, target: str) -> bool:
+    """Returns whether a type has no values of the target type: structs, times as numbers, binary values as text."""
+    element = kind.split("[")[0]
+    if element == "BLOB":
+        return target == "VARCHAR" or kind != element
+    return _NESTED.match(kind) is not None or (_TIME.match(element) is not None and target != "VARCHAR")
+
+
 def _cast(quoted: str, kind: str, target: str) -> tuple[str, str]:
     """Returns the cast column and the condition for values that cannot be cast. Fractions do not cast to integers."""
+    base, levels = target.rstrip("[]"), kind.count("[") if kind.endswith("]") else 0
+    if not levels:
+        if base != target:
+            return f"CAST(NULL AS {target})", f"({quoted} IS NOT NULL)"
+        return _cast_value(quoted, kind, target)
+    element = kind.split("[")[0]
+    _, condition = _cast_value("tidemill_0", element, base)
+    values = _cast_list(quoted, levels, element, base)
+    if condition == "false":
+        return values, condition
+    flat = "flatten(" * (levels - 1) + quoted + ")" * (levels - 1)
+    return values, f"coalesce(list_bool_or(list_transform({flat}, lambda tidemill_0: {condition})), false)"
+
+
+def _cast_list(value: str, levels: int, kind: str, target: str) -> str:
+    """Returns an expression that casts the values of a list, or of lists in lists."""
+    if not levels:
+        return _cast_value(value, kind, target)[0]
+    inner = _cast_list(f"tidemill_{levels - 1}", levels - 1, kind, target)
+    return f"list_transform({value}, lambda tidemill_{levels - 1}: {inner})"
+
+
+def _cast_value(value: str, kind: str, target: str) -> tuple[str, str]:
     if kind == "BLOB":
-        quoted, kind = f"TRY(decode({quoted}))", "VARCHAR"
-    quoted = null_for_nan(quoted, kind)
+        value, kind = f"TRY(decode({value}))", "VARCHAR"
+    value = null_for_nan(value, kind)
     if target == "VARCHAR":
-        return f"CAST({quoted} AS VARCHAR)", "false"
+        return f"CAST({value} AS VARCHAR)", "false"
     if _NUMERIC.match(kind):
-        return exact_cast(quoted, kind, target)
-    return exact_cast(f"CAST({quoted} AS VARCHAR)", "VARCHAR", target)
+        return exact_cast(value, kind, target)
+    return exact_cast(f"CAST({value} AS VARCHAR)", "VARCHAR", target)
 
 
 def _schema_types(text: str) -> dict[str, str]:
-    from google.protobuf import text_format
+    """Returns the DuckDB types of the columns that a given schema describes."""
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    try:
-        schema = text_format.Parse(text, schema_pb2.Schema())
-    except text_format.ParseError as error:
-        got, want = f"text that does not parse as a Schema ({error})", "write a schema.pbtxt of tensorflow_metadata"
-        raise TidemillError(Code.UNREADABLE_FILE, "validation.schema", got, want) from error
+    from tidemill.given_schema import schema_text
+
     types = {schema_pb2.INT: "BIGINT", schema_pb2.FLOAT: "DOUBLE", schema_pb2.BYTES: "VARCHAR"}
-    return {feature.name: types[feature.type] for feature in schema.feature if feature.type in types}
+    checked = [feature for feature in schema_text.parse(text).feature if schema_text.is_checked(feature)]
+    return {feature.name: types[feature.type] for feature in checked if feature.type in types}

@@ -180,5 +180,8 @@ class Validation(Section):
     schema_: Annotated[str | None, Field(alias="schema")] = None
     """URI or path of a `schema.pbtxt` (tensorflow_metadata). `ingest` takes the columns' types from it, and `validate`
     stops the run if the data contradicts it. Defaults to a schema inferred from train."""
+    environment: str = "TRAINING"
+    """The environment of the given schema in which the examples are checked. Without environments in the schema, all of
+    its features are expected."""
     drift: Drift = Drift()
     leakage: Leakage = Leakage()

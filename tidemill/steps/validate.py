@@ -25,16 +25,20 @@ class ValidateSpec(StepSpec):
     split_column: Column | None
     schema_text: str | None
     """The given schema as a text protocol buffer. None: the step infers one."""
+    environment: str = "TRAINING"
+    """The environment of the given schema in which the data is checked."""
     drift: Drift
     leakage: Leakage
     previous: str | None
-    """URI of the published model whose statistics `drift.between: [previous]` compares with."""
+    """URI of the published model whose statistics `drift.between: [previous]` and a `drift_comparator` of the given
+    schema compare with."""
 
 
 def plan(context: TrainingPlanContext) -> ValidateSpec:
     """Plans the step."""
     experiment = context.experiment
     drift = experiment.validation.drift
+    compares = "previous" in drift.between or "drift_comparator" in (context.schema_text or "")
     return ValidateSpec(
         code=CODE.fingerprint(),
         libraries=CODE.versions(),
@@ -44,7 +48,8 @@ def plan(context: TrainingPlanContext) -> ValidateSpec:
         feature_columns=experiment.feature_columns() or None,
         split_column=experiment.split.column,
         schema_text=context.schema_text,
+        environment=experiment.validation.environment,
         drift=drift,
         leakage=experiment.validation.leakage,
-        previous=context.baseline if "previous" in drift.between else None,
+        previous=context.baseline if compares else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
@@ -27,12 +27,14 @@ class ExampleColumn:
         name: Its name.
         role: `feature` (models may use it), `label`, `key`, or `other` (such as the split's column or a timestamp).
         view: What is computed: `number` (a distribution), `category` (counts of values), `bytes` (only lengths) or
-            `opaque` (only presence; lists and structs).
+            `opaque` (only presence; structs). For a list it applies to the values in the list.
         type: Its type in `FeatureNameStatistics.Type`.
         sql: DuckDB expression of its values. It returns a DOUBLE or BIGINT for `number` (NULL and NaN are missing), a
-            VARCHAR for `category`, and the unchanged column for other views.
+            VARCHAR for `category`, and the unchanged column for other views. For a list, an expression of one value,
+            which has the column's name.
         is_bool: Whether the values are booleans (counted as 0 and 1).
         is_time: Whether the values are instants (counted in whole seconds since 1970; UTC if they have no time zone).
+        levels: 0 if a row has one value, 1 if it has a list of values, 2 for lists in lists, and so on.
     """
 
     name: str
@@ -42,6 +44,19 @@ class ExampleColumn:
     sql: str
     is_bool: bool = False
     is_time: bool = False
+    levels: int = 0
+
+    def values(self, table: str) -> str:
+        """Returns a query for all values of the column, as the column `v`: one for each row, or those of all lists."""
+        if not self.levels:
+            return f"SELECT {self.sql} AS v FROM {table}"
+        return (
+            f"SELECT {self.sql} AS v FROM (SELECT unnest({self.lists(self.levels)}) AS {quote(self.name)} FROM {table})"
+        )
+
+    def lists(self, level: int) -> str:
+        """Returns the expression of a list column whose elements are those of the given level, from 1."""
+        return "flatten(" * (level - 1) + quote(self.name) + ")" * (level - 1)
 
     @property
     def is_float(self) -> bool:
@@ -53,7 +68,7 @@ def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | Non
     """Returns the columns of the examples in the order of their Arrow schema.
 
     A column is a category if it contains strings, if its feature is `categorical`, or if only crosses read it. Without
-    `features`, an integer column is a category if the given schema says so.
+    `features`, a column of numbers is a category if the given schema says so. A list is what its values are.
 
     Args:
         spec: The step's spec.
@@ -94,7 +109,9 @@ def _categories(spec: ValidateSpec, given: schema_pb2.Schema | None) -> set[str]
         crossed = {c for f in spec.features.values() if isinstance(f, Cross) for c in f.of}
         single = {name: f for name, f in spec.features.items() if not isinstance(f, Cross)}
         return {n for n, f in single.items() if isinstance(f, Categorical)} | (crossed - set(single))
-    return {f.name for f in given.feature if f.int_domain.is_categorical} if given is not None else set()
+    if given is None:
+        return set()
+    return {f.name for f in given.feature if f.int_domain.is_categorical or f.float_domain.is_categorical}
 
 
 def _role(spec: ValidateSpec, name: str, features: set[str]) -> Role:
@@ -106,7 +123,14 @@ def _role(spec: ValidateSpec, name: str, features: set[str]) -> Role:
 
 
 def _column(field: pa.Field, role: Role, category: bool) -> ExampleColumn:
-    name, kind = quote(field.name), field.type
+    kind, levels = field.type, 0
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind, levels = kind.value_type, levels + 1
+    return replace(_value_column(field.name, kind, role, category), levels=levels)
+
+
+def _value_column(column: str, kind: pa.DataType, role: Role, category: bool) -> ExampleColumn:
+    name = quote(column)
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     is_bool = pa.types.is_boolean(kind)
@@ -114,15 +138,17 @@ def _column(field: pa.Field, role: Role, category: bool) -> ExampleColumn:
     if pa.types.is_integer(kind) or is_bool:
         sql = f"CAST({name} AS {'DOUBLE' if kind == pa.uint64() else 'BIGINT'})"
         if category and role == "feature":
-            return ExampleColumn(field.name, role, "category", _Types.INT, f"CAST({sql} AS VARCHAR)", is_bool)
-        return ExampleColumn(field.name, role, "number", _Types.INT, sql, is_bool)
+            return ExampleColumn(column, role, "category", _Types.INT, f"CAST({sql} AS VARCHAR)", is_bool)
+        return ExampleColumn(column, role, "number", _Types.INT, sql, is_bool)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return ExampleColumn(field.name, role, "number", _Types.FLOAT, f"CAST({name} AS DOUBLE)")
+        if category and role == "feature":
+            return ExampleColumn(column, role, "category", _Types.FLOAT, f"CAST(CAST({name} AS DOUBLE) AS VARCHAR)")
+        return ExampleColumn(column, role, "number", _Types.FLOAT, f"CAST({name} AS DOUBLE)")
     if is_time:
         sql = f"CAST(floor(epoch(CAST({name} AS TIMESTAMP))) AS BIGINT)"
-        return ExampleColumn(field.name, role, "number", _Types.INT, sql, is_time=True)
+        return ExampleColumn(column, role, "number", _Types.INT, sql, is_time=True)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return ExampleColumn(field.name, role, "category", _Types.STRING, f"CAST({name} AS VARCHAR)")
+        return ExampleColumn(column, role, "category", _Types.STRING, f"CAST({name} AS VARCHAR)")
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return ExampleColumn(field.name, role, "bytes", _Types.BYTES, name)
-    return ExampleColumn(field.name, role, "opaque", _Types.STRUCT, name)
+        return ExampleColumn(column, role, "bytes", _Types.BYTES, name)
+    return ExampleColumn(column, role, "opaque", _Types.STRUCT, name)

@@ -222,7 +222,7 @@ def _numeric(
 
 def _presence_counts(stats: statistics_pb2.FeatureNameStatistics) -> np.ndarray:
     common = stats.num_stats.common_stats
-    return np.array([common.num_non_missing, common.num_missing])
+    return np.array([common.tot_num_values, common.num_missing])
 
 
 def _categorical(
@@ -242,7 +242,8 @@ def _shares(stats: statistics_pb2.FeatureNameStatistics) -> dict[str | None, flo
     A rarer value counts as absent, which changes a distance by less than 0.001.
     """
     common = stats.string_stats.common_stats
-    rows = common.num_non_missing + common.num_missing
+    # A missing list counts as one missing value.
+    rows = common.tot_num_values + common.num_missing
     shares: dict[str | None, float] = {
         b.label: b.sample_count / rows for b in stats.string_stats.rank_histogram.buckets
     }

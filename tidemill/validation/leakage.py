@@ -139,8 +139,12 @@ def measure(
 
 
 def _is_category(column: ExampleColumn) -> bool:
-    """Returns whether the values have no order. Integers have an order, also those that are categories."""
-    return column.type not in (statistics_pb2.FeatureNameStatistics.INT, statistics_pb2.FeatureNameStatistics.FLOAT)
+    """Returns whether the values have no order. Integers have an order, also those that are categories; lists have
+    none."""
+    return column.levels > 0 or column.type not in (
+        statistics_pb2.FeatureNameStatistics.INT,
+        statistics_pb2.FeatureNameStatistics.FLOAT,
+    )
 
 
 def _sample(
@@ -160,10 +164,10 @@ def _sample(
     selected = [f"CAST({label.sql} AS DOUBLE) AS label", "hash(file_row_number) AS row"]
     selected.append(f"hash({quote(split_column)}) AS part" if split_column else "hash(file_row_number, 1) AS part")
     for index, column in enumerate(features):
-        sql = column.sql
+        sql = quote(column.name) if column.levels else column.sql
         if not _is_category(column):
             selected.append(f"CAST({sql} AS DOUBLE) AS f{index}")
-        elif column.view == "category":
+        elif column.view == "category" and not column.levels:
             selected.append(f"{sql} AS f{index}")
         else:
             selected.append(f"CASE WHEN {sql} IS NOT NULL THEN CAST(hash({sql}) AS VARCHAR) END AS f{index}")

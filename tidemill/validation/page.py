@@ -17,6 +17,7 @@ from tidemill.validation import charts, statistics
 from tidemill.validation.anomalies import Anomaly
 from tidemill.validation.charts import Bar, number, percent
 from tidemill.validation.columns import ExampleColumn
+from tidemill.validation.comparators import Comparison
 from tidemill.validation.drift import Distance
 from tidemill.validation.leakage import LeakageReport
 from tidemill.validation.statistics import SplitStatistics
@@ -38,6 +39,7 @@ class Measurements:
         anomalies: From `anomalies.find`.
         leakage: Leakage reports by label.
         distances: From `drift.compare`.
+        comparisons: From `comparators.compare`.
         previous: URI of the previous model, if one is compared with.
         previous_missing: Whether that model has no statistics.
         malformed: Number of malformed rows that ingest left out, by table.
@@ -51,6 +53,7 @@ class Measurements:
     anomalies: list[Anomaly]
     leakage: dict[str, LeakageReport]
     distances: list[Distance]
+    comparisons: list[Comparison]
     previous: str | None
     previous_missing: bool
     malformed: dict[str, int]
@@ -156,12 +159,16 @@ def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
     elif column.view == "category":
         ranks = {name: s.string_stats.rank_histogram.buckets for name, s in stats.items()}
         ranked = {name: {b.label: int(b.sample_count) for b in buckets} for name, buckets in ranks.items()}
-        rows = {name: split.proto.num_examples for name, split in filled.items()}
+        rows = {name: c.tot_num_values + c.num_missing for name, c in common.items()}
         bars = charts.top_bars(ranked, rows, {n: c.num_missing for n, c in common.items()}, first.string_stats.unique)
         facts = [
             ("distinct", f"{first.string_stats.unique:,}"),
             ("mean length", f"{first.string_stats.avg_length:.1f}"),
         ]
+    if column.levels and common:
+        first_common = next(iter(common.values()))
+        counts = [first_common.min_num_values, first_common.avg_num_values, first_common.max_num_values]
+        facts = [("values in a row (min, mean, max)", ", ".join(map(number, counts))), *facts]
     return ColumnCard(
         name=column.name,
         kind=_kind(column),
@@ -185,12 +192,16 @@ def _number_facts(stats: statistics_pb2.NumericStatistics, column: ExampleColumn
     facts = [(name, number(value, is_time=column.is_time)) for name, value in values]
     if not column.is_time:
         facts.insert(3, ("std", number(stats.std_dev)))
-        rows = stats.common_stats.num_non_missing
+        rows = stats.common_stats.tot_num_values
         facts.append(("zeros", percent(stats.num_zeros / rows)))
     return facts
 
 
 def _kind(column: ExampleColumn) -> str:
+    return "list of " * column.levels + _value_kind(column)
+
+
+def _value_kind(column: ExampleColumn) -> str:
     if column.is_bool:
         return "boolean"
     if column.is_time:

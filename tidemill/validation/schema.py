@@ -1,21 +1,20 @@
-"""Schema of the examples: read from a text protocol buffer, or inferred from the train split as TFDV does."""
+"""Schema of the examples, inferred from the train split as TFDV does."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from tidemill.artifacts import artifact
-from tidemill.errors import Code, TidemillError
+from tidemill import storage
 from tidemill.validation import statistics
 from tidemill.validation.columns import ExampleColumn
 
 FILE = "schema.pbtxt"
 MAX_DOMAIN_VALUES = 100
-_WHERE = "validation.schema"
 _Types = statistics_pb2.FeatureNameStatistics
 TYPES = {
     _Types.INT: schema_pb2.INT,
@@ -26,37 +25,13 @@ TYPES = {
 }
 
 
-def parse(text: str) -> schema_pb2.Schema:
-    """Parses a schema from a text protocol buffer.
-
-    Raises:
-        TidemillError: `invalid-value` if the text does not parse, describes a column twice, or has a feature without a
-            name or with an unknown domain.
-    """
-    try:
-        schema = text_format.Parse(text, schema_pb2.Schema())
-    except text_format.ParseError as error:
-        want = "write a tensorflow_metadata Schema as text, such as the schema.pbtxt of an earlier run"
-        raise TidemillError(Code.INVALID_VALUE, _WHERE, f"a schema that does not parse ({error})", want) from error
-    names = [feature.name for feature in schema.feature]
-    if "" in names:
-        raise TidemillError(Code.INVALID_VALUE, _WHERE, "a feature without a name", "give each feature a name")
-    if double := sorted({name for name in names if names.count(name) > 1}):
-        raise TidemillError(Code.INVALID_VALUE, _WHERE, f"feature {double[0]!r} twice", "describe each column once")
-    domains = {d.name for d in [*schema.string_domain, *schema.int_domain, *schema.float_domain]}
-    for feature in schema.feature:
-        if feature.domain and feature.domain not in domains:
-            got = f"feature {feature.name!r} with the domain {feature.domain!r}, which the schema does not define"
-            raise TidemillError(Code.INVALID_VALUE, _WHERE, got, "add the domain, or name another")
-    return schema
-
-
 def infer(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[ExampleColumn]) -> schema_pb2.Schema:
     """Infers a schema from the train split.
 
-    A column without missing values is required (`min_fraction: 1`) and has shape [1]. Any other column must have at
-    least one value, unless train has none. The domain of a string column is its values if there are at most 100, each
-    occurring twice on average. Booleans and the label have the range 0 to 1. Instants are seconds since 1970.
+    A column without missing values is required (`min_fraction: 1`) and has shape [1], or the shape of its lists if all
+    have the same length. Any other column must have at least one value, unless train has none. The domain of a string
+    column is its values if there are at most 100, each occurring twice on average. Booleans and the label have the
+    range 0 to 1. Instants are seconds since 1970.
 
     Args:
         train: Statistics of train.
@@ -72,11 +47,28 @@ def infer(train: statistics_pb2.DatasetFeatureStatistics, columns: Sequence[Exam
             feature.presence.min_count = 1
         if common.num_non_missing and not common.num_missing:
             feature.presence.min_fraction = 1.0
-            feature.shape.dim.add(size=1)
-        else:
-            feature.value_count.min = feature.value_count.max = 1
+        _infer_counts(feature, column, common)
         _infer_domain(schema, feature, column, measured, common.num_non_missing)
     return schema
+
+
+def _infer_counts(feature: schema_pb2.Feature, column: ExampleColumn, common: statistics_pb2.CommonStatistics) -> None:
+    """Infers the shape, or else the number of values in a row, as TFDV does."""
+    nested = list(common.presence_and_valency_stats)
+    counts = [(s.min_num_values, s.max_num_values, s.num_missing) for s in nested]
+    counts = counts or [(common.min_num_values, common.max_num_values, common.num_missing)]
+    if not column.levels and not common.num_non_missing:
+        counts = [(1, 1, common.num_missing)]
+    if all(low == high > 0 and not missing for low, high, missing in counts):
+        for low, _, _ in counts:
+            feature.shape.dim.add(size=low)
+        return
+    for low, high, _ in counts:
+        count = feature.value_counts.value_count.add() if nested else feature.value_count
+        if low == high > 0:
+            count.min = count.max = low
+        elif low > 0:
+            count.min = 1
 
 
 def _infer_domain(
@@ -95,25 +87,22 @@ def _infer_domain(
     if column.type == _Types.INT:
         feature.int_domain.is_categorical = True
         return
+    if column.type == _Types.FLOAT:
+        feature.float_domain.is_categorical = True
+        return
     values = [bucket.label for bucket in measured.string_stats.rank_histogram.buckets]
     if 0 < measured.string_stats.unique <= MAX_DOMAIN_VALUES and 2 * measured.string_stats.unique <= present:
         schema.string_domain.add(name=column.name, value=sorted(values))
         feature.domain = column.name
 
 
-def string_domains(schema: schema_pb2.Schema) -> dict[str, list[str]]:
-    """Returns the allowed values of each string column that has a domain."""
-    shared = {domain.name: list(domain.value) for domain in schema.string_domain}
-    domains: dict[str, list[str]] = {}
-    for feature in schema.feature:
-        if feature.WhichOneof("domain_info") == "string_domain":
-            domains[feature.name] = list(feature.string_domain.value)
-        elif feature.domain in shared:
-            domains[feature.name] = shared[feature.domain]
-    return domains
-
-
 def write(path: str | os.PathLike, schema: schema_pb2.Schema) -> None:
-    """Writes a sealed folder with `schema.pbtxt`."""
-    with artifact.write_folder(path) as root:
-        (root / FILE).write_text(text_format.MessageToString(schema, as_utf8=True), encoding="utf-8")
+    """Writes a folder with only `schema.pbtxt`: TFX reads the single file of a schema artifact."""
+    target = Path(path)
+    storage.refuse_file(target)
+    partial = target.with_name(target.name + ".partial")
+    storage.remove_folder(partial)
+    partial.mkdir(parents=True)
+    (partial / FILE).write_text(text_format.MessageToString(schema, as_utf8=True), encoding="utf-8")
+    storage.remove_folder(target)
+    os.replace(partial, target)

@@ -24,8 +24,9 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
-from tidemill.validation import distribution
+from tidemill.validation import distribution, domain_counts, list_lengths
 from tidemill.validation.columns import ExampleColumn
+from tidemill.validation.domain_counts import DomainCounts, DomainRequests
 from tidemill.validation.scan import table_of
 
 TOP_VALUES = 20
@@ -33,19 +34,7 @@ RANKED_VALUES = 1000
 FILE = "FeatureStats.pb"
 _BATCH = 1 << 16
 _CHART_BARS = 30
-
-
-@dataclass(frozen=True)
-class OutOfDomain:
-    """The values of a column outside its string domain.
-
-    Attributes:
-        rows: Number of rows with such a value.
-        values: The most frequent of these values, at most five.
-    """
-
-    rows: int
-    values: list[str]
+_KINDS = {"number": "num_stats", "category": "string_stats", "bytes": "bytes_stats", "opaque": "struct_stats"}
 
 
 @dataclass(frozen=True)
@@ -57,18 +46,18 @@ class SplitStatistics:
         bin_counts: For each number and each name in `ExtraCounts.bin_edges`, the rows in each bin, int64 [edges + 1]
             (`distribution.bins`).
         chart_counts: For each number, the rows in each bin of its chart, int64 [edges + 1].
-        out_of_domain: For each column with a string domain, the values outside it.
+        domains: The counts for the schema's domains.
         infinite: For each number that has infinite values, how many. They count as present, and no other number
             includes them.
-        not_binary: For each label, the rows with a value other than 0 and 1.
+        ranges: For each number that has values, the smallest and the largest exactly, infinities included.
     """
 
     proto: statistics_pb2.DatasetFeatureStatistics
     bin_counts: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     chart_counts: dict[str, np.ndarray] = field(default_factory=dict)
-    out_of_domain: dict[str, OutOfDomain] = field(default_factory=dict)
+    domains: DomainCounts = field(default_factory=DomainCounts)
     infinite: dict[str, int] = field(default_factory=dict)
-    not_binary: dict[str, int] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def features(self) -> dict[str, statistics_pb2.FeatureNameStatistics]:
@@ -83,12 +72,12 @@ class ExtraCounts:
     Attributes:
         bin_edges: For each number, named arrays of ascending edges, float64 [edges].
         chart_edges: For each number, the edges of its chart, float64 [edges]. `compute` adds those that are missing.
-        domains: The string domain of each column that has one.
+        domains: What to count for the schema's domains.
     """
 
     bin_edges: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     chart_edges: dict[str, np.ndarray] = field(default_factory=dict)
-    domains: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    domains: DomainRequests = field(default_factory=DomainRequests)
 
 
 def compute(
@@ -113,25 +102,34 @@ def compute(
         progress: Reports the number of columns that are done.
     """
     proto = statistics_pb2.DatasetFeatureStatistics(name=split, num_examples=dataset.rows(split))
-    totals = _totals(connection, dataset, split, columns)
-    labels = [c.name for c in columns if c.role == "label"]
-    result = SplitStatistics(proto, not_binary={name: int(totals[name].get("not_binary", 0)) for name in labels})
+    totals = _totals(connection, dataset, split, columns, extra.domains)
+    binary = {name: int(total["not_binary"]) for name, total in totals.items() if "not_binary" in total}
+    result = SplitStatistics(proto, domains=DomainCounts(not_binary=binary))
     for done, column in enumerate(columns):
         progress.rows(done, len(columns), f"columns of {split}")
         feature = proto.features.add(type=column.type)
         feature.path.step.append(column.name)
         present = int(totals[column.name]["present"])
-        if present and column.view in ("number", "category"):
+        is_image = column.view == "bytes" and column.name in extra.domains.images
+        counted = is_image or column.view in ("number", "category")
+        if present and counted:
             _count_values(connection, dataset, split, column)
         if column.view == "number":
             _add_number(connection, feature, column, totals[column.name], extra, result)
         elif column.view == "category":
-            _add_category(connection, feature, column, present, extra, result)
-        _add_common(feature, column, present, proto.num_examples)
+            _add_category(connection, feature, present)
         if column.view == "bytes" and present:
             sizes = totals[column.name]
             feature.bytes_stats.avg_num_bytes = sizes["bytes"] / present
             feature.bytes_stats.min_num_bytes, feature.bytes_stats.max_num_bytes = sizes["low"], sizes["high"]
+            feature.bytes_stats.max_num_bytes_int = int(sizes["high"])
+        if present and counted:
+            domain_counts.count(connection, column.name, column.view, extra.domains, result.domains)
+        common_stats = getattr(feature, _KINDS[column.view]).common_stats
+        if column.levels and proto.num_examples:
+            list_lengths.add(connection, common_stats, column, table_of(dataset, split))
+        else:
+            _add_common(common_stats, present, proto.num_examples)
     progress.rows(len(columns), len(columns), f"columns of {split}")
     return result
 
@@ -186,16 +184,29 @@ def read(folder: str | os.PathLike, split: str) -> statistics_pb2.DatasetFeature
 
 
 def _totals(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, split: str, columns: Sequence[ExampleColumn]
+    connection: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    split: str,
+    columns: Sequence[ExampleColumn],
+    domains: DomainRequests,
 ) -> dict[str, dict[str, float | int]]:
-    """Computes the counts and ranges of all columns in one pass."""
-    expressions = {c.name: _total_expressions(c, f"c{i}") for i, c in enumerate(columns)}
+    """Computes the counts and ranges of all columns in one pass, and those of the values in lists in one for each."""
+    binary = {c.name for c in columns if c.role == "label"} | set(domains.binary)
+    expressions = {c.name: _total_expressions(c, f"c{i}", c.name in binary) for i, c in enumerate(columns)}
     if not dataset.rows(split):
         return {name: dict.fromkeys(aggregates, 0) for name, aggregates in expressions.items()}
-    values = ", ".join(f"{c.sql} AS c{i}" for i, c in enumerate(columns))
-    selected = ", ".join(sql for aggregates in expressions.values() for sql in aggregates.values())
-    row = iter(_one_row(connection, f"SELECT {selected} FROM (SELECT {values} FROM {table_of(dataset, split)})"))
-    return {name: {aggregate: next(row) for aggregate in aggregates} for name, aggregates in expressions.items()}
+    table = table_of(dataset, split)
+    scalars = {f"c{i}": c for i, c in enumerate(columns) if not c.levels}
+    lists = {f"c{i}": c for i, c in enumerate(columns) if c.levels}
+    queries = [f"SELECT {', '.join(f'{c.sql} AS {at}' for at, c in scalars.items())} FROM {table}"] if scalars else []
+    queries += [f"SELECT v AS {at} FROM ({c.values(table)})" for at, c in lists.items()]
+    groups = ([list(scalars.values())] if scalars else []) + [[c] for c in lists.values()]
+    totals: dict[str, dict[str, float | int]] = {}
+    for query, group in zip(queries, groups, strict=True):
+        selected = ", ".join(sql for column in group for sql in expressions[column.name].values())
+        row = iter(_one_row(connection, f"SELECT {selected} FROM ({query})"))
+        totals |= {c.name: {aggregate: next(row) for aggregate in expressions[c.name]} for c in group}
+    return totals
 
 
 def _one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
@@ -204,7 +215,7 @@ def _one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ..
     return row
 
 
-def _total_expressions(column: ExampleColumn, value: str) -> dict[str, str]:
+def _total_expressions(column: ExampleColumn, value: str, binary: bool) -> dict[str, str]:
     """Returns the SQL aggregates of one column by name."""
     if column.view == "bytes":
         size = f"octet_length({value})"
@@ -221,7 +232,10 @@ def _total_expressions(column: ExampleColumn, value: str) -> dict[str, str]:
     totals["present"] = f"count({value}) FILTER (NOT isnan({value}))" if column.is_float else f"count({value})"
     totals["nan"] = f"count({value}) FILTER (isnan({value}))" if column.is_float else "0"
     totals["zeros"] = f"count({value}) FILTER ({value} = 0)"
-    if column.role == "label":
+    if column.is_float:
+        totals["smallest"] = f"min({value}) FILTER (NOT isnan({value}))"
+        totals["largest"] = f"max({value}) FILTER (NOT isnan({value}))"
+    if binary:
         nan = f" AND NOT isnan({value})" if column.is_float else ""
         totals["not_binary"] = f"count({value}) FILTER ({value} NOT IN (0, 1){nan})"
     return totals
@@ -232,10 +246,10 @@ def _count_values(connection: duckdb.DuckDBPyConnection, dataset: Dataset, split
 
     Missing values are left out, and so are infinite numbers.
     """
-    kept = "isfinite(v)" if column.is_float else "v IS NOT NULL"
+    kept = "isfinite(v)" if column.is_float and column.view == "number" else "v IS NOT NULL"
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE counts AS SELECT v, count(*)::BIGINT AS n "
-        f"FROM (SELECT {column.sql} AS v FROM {table_of(dataset, split)}) WHERE {kept} GROUP BY v"
+        f"FROM ({column.values(table_of(dataset, split))}) WHERE {kept} GROUP BY v"
     )
 
 
@@ -258,6 +272,9 @@ def _add_number(
     infinite = int(totals["present"]) - finite
     if infinite:
         result.infinite[column.name] = infinite
+    if totals["present"]:
+        ends = ("smallest", "largest") if column.is_float else ("low", "high")
+        result.ranges[column.name] = totals[ends[0]], totals[ends[1]]
     bin_edges = dict(extra.bin_edges.get(column.name, {}))
     nan = int(totals["nan"])
     if finite:
@@ -320,12 +337,7 @@ def _chart_edges(column: ExampleColumn, summary: distribution.NumberSummary, low
 
 
 def _add_category(
-    connection: duckdb.DuckDBPyConnection,
-    feature: statistics_pb2.FeatureNameStatistics,
-    column: ExampleColumn,
-    present: int,
-    extra: ExtraCounts,
-    result: SplitStatistics,
+    connection: duckdb.DuckDBPyConnection, feature: statistics_pb2.FeatureNameStatistics, present: int
 ) -> None:
     stats = feature.string_stats
     if not present:
@@ -338,18 +350,9 @@ def _add_category(
         if rank < TOP_VALUES:
             stats.top_values.add(value=value, frequency=count)
         stats.rank_histogram.buckets.add(low_rank=rank, high_rank=rank, label=value, sample_count=count)
-    domain = extra.domains.get(column.name)
-    if domain is not None:
-        connection.execute("CREATE OR REPLACE TEMP TABLE domain AS SELECT unnest($1::VARCHAR[]) AS v", [list(domain)])
-        outside = "FROM counts WHERE v NOT IN (SELECT v FROM domain)"
-        (rows,) = _one_row(connection, f"SELECT coalesce(sum(n), 0)::BIGINT {outside}")
-        values = connection.execute(f"SELECT v {outside} ORDER BY n DESC, v LIMIT 5").fetchall()
-        result.out_of_domain[column.name] = OutOfDomain(rows, [v for (v,) in values])
 
 
-def _add_common(feature: statistics_pb2.FeatureNameStatistics, column: ExampleColumn, present: int, rows: int) -> None:
-    fields = {"number": "num_stats", "category": "string_stats", "bytes": "bytes_stats", "opaque": "struct_stats"}
-    stats = getattr(feature, fields[column.view]).common_stats
+def _add_common(stats: statistics_pb2.CommonStatistics, present: int, rows: int) -> None:
     stats.num_non_missing, stats.num_missing, stats.tot_num_values = present, rows - present, present
     if present:
         stats.min_num_values = stats.max_num_values = 1

@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from tidemill import fingerprint, storage
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import MALFORMED, Dataset
 from tidemill.errors import Code, TidemillError
+from tidemill.given_schema import schema_text
 from tidemill.runtime import Progress
 from tidemill.steps.validate import ValidateSpec
 from tidemill.validation import anomalies as anomalies_
 from tidemill.validation import columns as columns_
-from tidemill.validation import drift, failures, leakage, page, scan
+from tidemill.validation import comparators, domain_counts, drift, failures, leakage, page, scan
 from tidemill.validation import schema as schemas
 from tidemill.validation import statistics as stats
 from tidemill.validation.columns import ExampleColumn
+from tidemill.validation.domain_counts import DomainRequests
 from tidemill.validation.drift import Distance
 from tidemill.validation.statistics import ExtraCounts, SplitStatistics
 
@@ -61,30 +63,33 @@ def validate(
         spec: The step's spec.
         examples: Folder of a `Dataset` with the split train and any others.
         statistics: Folder to write: `Split-<name>/FeatureStats.pb`.
-        schema: Folder to write: `schema.pbtxt`, the given or the inferred schema.
-        anomalies: Folder to write: `SchemaDiff.pb` and `anomalies.json`.
+        schema: Folder to write: only `schema.pbtxt`, the given or the inferred schema.
+        anomalies: Folder to write: `Split-<name>/SchemaDiff.pb` and `anomalies.json`.
         report: HTML file to write.
         progress: Reports the progress.
 
     Raises:
-        TidemillError: `incomplete-artifact`, `empty-split` (train), `missing-column`, `invalid-value` (the schema) or
-            `unreadable-file` (the previous model's statistics) before anything is written. Afterwards the first of
-            `label-type`, `label-null`, `label-one-class`, `feature-all-null`, `leakage`, `schema-anomaly` and `drift`.
+        TidemillError: `incomplete-artifact`, `empty-split` (train), `missing-column`, `invalid-value` or `unsupported`
+            (the schema), or `unreadable-file` (the previous model's statistics) before anything is written. Afterwards
+            the first of `label-type`, `label-null`, `label-one-class`, `feature-all-null`, `leakage`, `schema-anomaly`
+            and `drift`.
     """
     dataset = Dataset(examples)
     if not dataset.rows("train"):
         want = "select more rows in the source, or change split.fractions"
         raise TidemillError(Code.EMPTY_SPLIT, "split", "no rows in train", want, {"split": "train"})
-    given = schemas.parse(spec.schema_text) if spec.schema_text is not None else None
+    given = schema_text.parse(spec.schema_text) if spec.schema_text is not None else None
+    environment = schema_text.environment(given, spec.environment) if given is not None else None
     columns = columns_.resolve(spec, dataset.schema(), given)
     scratch = Path(statistics).absolute().parent
     scratch.mkdir(parents=True, exist_ok=True)
     with scan.connect(scratch) as connection:
-        results = _measure(connection, dataset, spec, columns, given, progress)
+        results = _measure(connection, dataset, spec, columns, given, environment, progress)
     progress.phase("report")
     stats.write(statistics, results.splits)
     schemas.write(schema, results.schema)
-    anomalies_.write(anomalies, results.anomalies, results.schema, drift.to_proto(results.distances))
+    measured = {name: _measured(name, results) for name in results.splits}
+    anomalies_.write(anomalies, results.splits, results.anomalies, results.schema, measured)
     errors = failures.find(
         results.splits["train"].proto, columns, results.anomalies, results.leakage, results.distances
     )
@@ -96,7 +101,11 @@ def validate(
         drifted=sorted({d.feature for d in results.distances if d.is_notable}),
         strongest=_strongest(results.leakage.values()),
         fingerprint=fingerprint.of_json(
-            [artifact.read_manifest(p)["fingerprint"] for p in (statistics, schema, anomalies)]
+            [
+                artifact.read_manifest(statistics)["fingerprint"],
+                fingerprint.of_file(Path(schema) / schemas.FILE),
+                artifact.read_manifest(anomalies)["fingerprint"],
+            ]
         ),
     )
 
@@ -107,6 +116,7 @@ def _measure(
     spec: ValidateSpec,
     columns: list[ExampleColumn],
     given: schema_pb2.Schema | None,
+    environment: str | None,
     progress: Progress,
 ) -> page.Measurements:
     """Computes statistics, schema, anomalies, drift and leakage. Checks no gate."""
@@ -115,7 +125,7 @@ def _measure(
     previous_edges = drift.bin_edges(previous, features) if previous else {}
     extra = ExtraCounts(
         {name: {drift.PREVIOUS: edges} for name, edges in previous_edges.items()},
-        domains=schemas.string_domains(given) if given is not None else {},
+        domains=domain_counts.requests(given) if given is not None else DomainRequests(),
     )
     train = stats.compute(connection, dataset, "train", columns, extra, progress)
     schema = given if given is not None else schemas.infer(train.proto, columns)
@@ -123,13 +133,23 @@ def _measure(
     extra = ExtraCounts(
         {name: {drift.TRAIN_BINS: edges} for name, edges in train_edges.items()},
         extra.chart_edges,
-        schemas.string_domains(schema),
+        domain_counts.requests(schema),
     )
     splits = {"train": train}
     for name in dataset.splits:
         if name != "train":
             splits[name] = stats.compute(connection, dataset, name, columns, extra, progress)
-    anomalies = anomalies_.find(splits, schema, columns, given=given is not None)
+    protos = {name: split.proto for name, split in splits.items()}
+    comparisons = comparators.compare(given, environment, protos, previous) if given is not None else []
+    anomalies = anomalies_.find(
+        splits,
+        schema,
+        columns,
+        given=given is not None,
+        environment=environment,
+        previous=previous,
+        comparisons=comparisons,
+    )
     broken = {a.column for a in anomalies if a.severity == "ERROR"}
     reports = {}
     for label in (column for column in columns if column.role == "label"):
@@ -147,10 +167,18 @@ def _measure(
         anomalies=anomalies,
         leakage=reports,
         distances=_distances(splits, previous, features, spec),
+        comparisons=comparisons,
         previous=spec.previous,
         previous_missing=bool(spec.previous) and previous is None,
         malformed=dataset.metadata.get(MALFORMED, {}),
     )
+
+
+def _measured(split: str, results: page.Measurements) -> list[anomalies_pb2.DriftSkewInfo]:
+    """Returns the distances of one split in TFX's form. Those from the previous model belong to train."""
+    other = drift.PREVIOUS if split == "train" else split
+    infos = drift.to_proto([d for d in results.distances if d.other == other])
+    return infos + comparators.to_proto([c for c in results.comparisons if c.other == other])
 
 
 def _strongest(reports: Iterable[leakage.LeakageReport]) -> dict[str, float]:
