@@ -95,10 +95,12 @@ def spec(**changes: object) -> PreprocessSpec:
     return PreprocessSpec(**(fields | changes))
 
 
-def run(folder: Path, splits: dict[str, pa.Table], **changes: object) -> Run:
-    """Writes examples and a schema to a folder and preprocesses them there."""
+def run(folder: Path, splits: dict[str, pa.Table], schema_text: str | None = None, **changes: object) -> Run:
+    """Writes examples and a schema to a folder and preprocesses them there. `schema_text` replaces the schema."""
     examples = write_examples(folder / "examples", splits)
     schema = write_schema(folder / "schema", next(iter(splits.values())).schema)
+    if schema_text is not None:
+        (folder / "schema" / "schema.pbtxt").write_text(schema_text, encoding="utf-8")
     summary = preprocess(
         spec(**changes),
         examples,

@@ -202,3 +202,45 @@ def test_lists_from_parquet_to_a_served_model(tmp_path: Path, engine: str):
     listed = json.loads((tmp_path / "model" / "Format-Serving" / "assets.extra" / "raw_columns.json").read_text())
     assert {"name": "tags", "dtype": "string", "is_list": True} in listed
     assert {"name": "x", "dtype": "float32"} in listed
+
+
+DENSE_MODULE = """
+import tensorflow as tf
+import tensorflow_transform as tft
+
+
+def preprocessing_fn(inputs):
+    assert inputs["x"].shape.as_list() == [None] and inputs["hours"].shape.as_list() == [None, 2]
+    assert inputs["grid"].shape.as_list() == [None, 2, 2]
+    return {
+        "x": inputs["x"] - tft.mean(inputs["x"]),
+        "last": tf.cast(inputs["hours"][:, 1], tf.float32),
+        "corner": inputs["grid"][:, 1, 0],
+        "word": tft.compute_and_apply_vocabulary(inputs["word"], vocab_filename="word"),
+    }
+"""
+DENSE_SCHEMA = """
+feature { name: "x" type: FLOAT shape {} }
+feature { name: "hours" type: INT shape { dim { size: 2 } } }
+feature { name: "grid" type: FLOAT shape { dim { size: 2 } dim { size: 2 } } }
+feature { name: "word" type: BYTES shape {} }
+"""
+
+
+def test_a_shape_in_a_given_schema_makes_dense_tensors(tmp_path: Path):
+    """The transform module of TFX reads such columns as FixedLenFeature."""
+    table = rows(200, 7).select(["key", "y", "hours", "x"])
+    grid = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
+    table = table.append_column("grid", pa.array(grid.tolist(), pa.list_(pa.float32())))
+    table = table.append_column("word", pa.array(["a", "b", "b", "c"] * 50))
+    given = run(tmp_path, {"train": table}, schema_text=DENSE_SCHEMA, transform_module=DENSE_MODULE, schema_given=True)
+    x = table["x"].to_numpy().astype(np.float32)
+    np.testing.assert_allclose(given.transformed_column("train", "x"), x - x.mean(), rtol=1e-4, atol=1e-5)
+    assert given.transformed_column("train", "last").tolist() == [hours[1] for hours in table["hours"].to_pylist()]
+    np.testing.assert_array_equal(given.transformed_column("train", "corner"), grid[:, 2])
+    assert given.transformed_column("train", "word").tolist() == [1, 0, 0, 2] * 50
+    # A row with fewer values fails, in serving too, instead of moving values between rows.
+    short = table.slice(0, 2).set_column(2, "hours", pa.array([[1], [2, 3, 4]], pa.list_(pa.int32())))
+    tensors = _tensors(short.combine_chunks().to_batches()[0], given)
+    with pytest.raises(Exception, match=r"out of bounds|valid"):
+        given.graph.dense_function().concrete()(tensors)

@@ -35,6 +35,9 @@ class PreprocessSpec(StepSpec, TransformEngine):
     transform_module: str | None
     """Text of the transform module."""
     split_column: Column | None
+    schema_given: bool = False
+    """Whether the transform module receives columns with a shape in the schema as dense tensors. True if the user gives
+    the schema."""
 
 
 def plan(context: TrainingPlanContext) -> PreprocessSpec:
@@ -49,5 +52,6 @@ def plan(context: TrainingPlanContext) -> PreprocessSpec:
         features=experiment.features,
         transform_module=experiment.transform_module,
         split_column=experiment.split.column,
+        schema_given=context.schema_text is not None and experiment.transform_module is not None,
         **engine,
     )

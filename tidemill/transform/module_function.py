@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tidemill.bundled_modules import execute, line_of
@@ -39,9 +40,12 @@ class ModuleFunction:
 
     Args:
         text: The module's source.
+        shapes: The shape of a row for each raw column that the function receives as a dense tensor `[batch, *shape]`.
+            Defaults to none: it receives sparse tensors.
     """
 
     text: str
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __call__(self, inputs: Mapping[str, tf.SparseTensor]) -> dict[str, Any]:
         """Returns the outputs of the user's function, checked to be dense with one value per row.
@@ -50,7 +54,9 @@ class ModuleFunction:
             TidemillError: `transform-failed` or `unsupported`.
         """
         try:
-            outputs = _load(self.text)(dict(inputs))
+            outputs = _load(self.text)(
+                {name: _dense(x, self.shapes[name]) if name in self.shapes else x for name, x in inputs.items()}
+            )
         except KeyError as error:
             want = _cut(f"fix the transform module; inputs has {', '.join(inputs)}")
             raise _module_error(reason([error]), want, _line([error], self.text)) from error
@@ -63,6 +69,17 @@ class ModuleFunction:
             _check_output(name, tensor)
         _refuse_shared_files(self.text)
         return outputs
+
+
+def _dense(column: tf.SparseTensor, shape: Sequence[int]) -> tf.Tensor:
+    """Returns a column as a dense tensor `[batch, *shape]`. The graph fails on a row with more or fewer values."""
+    import tensorflow as tf
+
+    rows, size = column.dense_shape[0], math.prod(shape)
+    # The first reshape checks the number of values, and to_dense that no row has more than its share.
+    values = tf.reshape(column.values, tf.stack([rows * size]))
+    full = tf.SparseTensor(column.indices, values, tf.stack([rows, tf.constant(size, tf.int64)]))
+    return tf.reshape(tf.sparse.to_dense(full), tf.concat([[rows], tf.constant(shape, tf.int64, [len(shape)])], 0))
 
 
 @contextlib.contextmanager

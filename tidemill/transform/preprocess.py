@@ -14,6 +14,7 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset, finish_dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.features import raw_column_names
+from tidemill.given_schema import schema_text
 from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.transform import module_function
@@ -72,7 +73,7 @@ def preprocess(
     if data.rows("train") == 0:
         raise TidemillError(Code.EMPTY_SPLIT, "train", "no rows", "change the split so that train has rows")
     raw_schema = _read_schema(schema)
-    function, columns, order = _preprocessing_fn(spec, data)
+    function, columns, order = _preprocessing_fn(spec, data, raw_schema)
     folders = _write_both(transform_graph, transformed)
     user_errors = module_function.user_errors(spec.transform_module, data.check_bytes)
     with _analyzer_cache(spec, data, root) as analyzer_cache, folders as (graph_folder, rows_folder), user_errors:
@@ -97,13 +98,16 @@ def preprocess(
     return PreprocessSummary(rows, len(graph.features), fingerprint)
 
 
-def _preprocessing_fn(spec: PreprocessSpec, data: Dataset) -> tuple[PreprocessingFn, list[RawColumn], list[str] | None]:
+def _preprocessing_fn(
+    spec: PreprocessSpec, data: Dataset, raw_schema: schema_pb2.Schema
+) -> tuple[PreprocessingFn, list[RawColumn], list[str] | None]:
     """Returns the preprocessing_fn, its raw columns, and the features' order if it is known."""
     schema = data.schema()
     if spec.transform_module is not None:
         module_function.load(spec.transform_module)
-        function = module_function.ModuleFunction(spec.transform_module)
-        return function, raw_columns(schema, exclude=spec.key), None
+        columns = raw_columns(schema, exclude=spec.key)
+        shapes = _shapes(raw_schema, columns) if spec.schema_given else {}
+        return module_function.ModuleFunction(spec.transform_module, shapes), columns, None
     features = spec.features or {}
     _refuse_unknown_labels(spec.labels, data)
     if label := next((label for label in spec.labels if label in features), None):
@@ -113,6 +117,14 @@ def _preprocessing_fn(spec: PreprocessSpec, data: Dataset) -> tuple[Preprocessin
     names = raw_column_names(features)
     _refuse_all_null(data, [name for name in names if name in schema.names])
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
+
+
+def _shapes(schema: schema_pb2.Schema, columns: Sequence[RawColumn]) -> dict[str, list[int]]:
+    """Returns the shape of a row for each raw column that has one in the schema."""
+    names = {column.name for column in columns}
+    features = [feature for feature in schema.feature if feature.name in names and schema_text.is_checked(feature)]
+    shapes = {feature.name: schema_text.shape_of(feature) for feature in features}
+    return {name: list(shape) for name, shape in shapes.items() if shape is not None}
 
 
 def _analyzer_cache(
