@@ -255,6 +255,23 @@ class Code(enum.Enum):
             "`validation.drift`."
         ),
     )
+    UNSEEN_VALUES = Explanation(
+        "unseen-values",
+        summary="Too many rows have a value of a categorical feature that train does not contain.",
+        cause=(
+            "A feature such as a user or an order takes new values all the time, and the split by time puts them into "
+            "the newer rows. Models can learn nothing about them."
+        ),
+        example=(
+            "validation.unseen: got features with values that train does not contain: site in valid (100 % of the "
+            "rows, above 50.0 %, such as 'elsewhere'); site in test (100 % of the rows, above 50.0 %, such as "
+            "'elsewhere'); remove them, split the rows in another way, train on newer rows, or raise the threshold."
+        ),
+        remedy=(
+            "Look at the feature in the report of `validate`. Remove it, replace it with what is known about a new "
+            "value, or raise `validation.unseen`."
+        ),
+    )
     TRANSFORM_FAILED = Explanation(
         "transform-failed",
         summary="The preprocessing_fn cannot be loaded, traced or run.",

@@ -14,7 +14,7 @@ def validate(
     anomalies: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ):
-    """Computes statistics of every split, and fails on schema anomalies, drift and leakage.
+    """Computes statistics of every split, and fails on schema anomalies, leakage, drift and unseen values.
 
     Args:
         spec: URI of the spec with the checks, from `plan_training`.
@@ -42,3 +42,4 @@ def validate(
         )
     schema.metadata.update(fingerprint=summary.fingerprint)
     anomalies.metadata.update(count=summary.anomalies, drifted=summary.drifted, strongest=summary.strongest)
+    anomalies.metadata.update(unseen=summary.unseen, outliers=summary.outliers)

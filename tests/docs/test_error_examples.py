@@ -165,6 +165,14 @@ def drift(folder: Path, fixed: bool) -> None:
     validation(folder, dearer, drift={"numeric": 0.5 if fixed else 0.05})
 
 
+def unseen_values(folder: Path, fixed: bool) -> None:
+    def moved(table: pa.Table) -> pa.Table:
+        new = table.num_rows < 3000 and not fixed
+        return table.set_column(3, "site", pa.array(["elsewhere"] * table.num_rows)) if new else table
+
+    validation(folder, moved, unseen={"max": 0.5})
+
+
 def transform_failed(folder: Path, fixed: bool) -> None:
     name = "print" if fixed else "pint"
     module_function.load(f"def preprocessing_fn(inputs):\n    return inputs\n\n\n{name}()\n")

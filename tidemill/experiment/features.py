@@ -17,14 +17,32 @@ class Bucketize(Section):
     """Number of buckets."""
 
 
+class Clip(Section):
+    """Quantiles at which a number is cut off before it is scaled, so that outliers do not squeeze all other values."""
+
+    clip: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+    """Shares of train's rows, low and high: smaller and larger numbers become these quantiles of train, which are exact
+    to a tenth of a percent of the rows. 0 and 1 do not clip."""
+    then: Literal["zscore", "minmax", "log", "none"] = "zscore"
+    """The transform of the clipped number. Its mean, variance and range are those of the clipped numbers of train."""
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Clip:
+        if self.clip[0] >= self.clip[1]:
+            raise ValueError(f"clip is {self.clip}; the first share must be less than the second")
+        return self
+
+
 class Numeric(Section):
     """A number."""
 
     kind: Literal["numeric"]
-    transform: Literal["zscore", "minmax", "log", "none", "log2_squared"] | Bucketize = "zscore"
+    transform: Literal["zscore", "minmax", "log", "quantile", "none", "log2_squared"] | Bucketize | Clip = "zscore"
     """`zscore`: mean 0 and variance 1 on train. `minmax`: 0 to 1 on train. `log`: sign(x) * ln(1 + |x|). `none`:
     unchanged. `log2_squared`: the id floor(log2(x)^2), as the winners of Criteo's competition used it.
-    `{bucketize: N}`: the id of one of N quantile buckets."""
+    `quantile`: the share of train's rows with a smaller number, 0 to 1 in steps of a thousandth, whatever the outliers.
+    `{bucketize: N}`: the id of one of N quantile buckets. `{clip: [LOW, HIGH]}`: cut off at two quantiles, then
+    `zscore`."""
     missing: Literal["mean", "zero"] | float = "mean"
     """Replaces missing values: the mean of train, 0 (`zero`) or a number. `bucketize` and `log2_squared` give missing
     values an id of their own, unless this is a number."""

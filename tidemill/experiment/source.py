@@ -174,6 +174,17 @@ class Leakage(Section):
     """Features that are known before the label, however strong. They are not judged."""
 
 
+class Unseen(Section):
+    """The gate for unseen values: which share of the rows of another split may have a value of a categorical feature
+    that train does not contain. A model knows nothing of such a value, and gives it the id of all rare values. Missing
+    values do not count. Without a threshold the shares are only reported."""
+
+    max: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest share of the rows of valid and of test, for each categorical feature."""
+    columns: dict[Column, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Largest shares of single features, instead of `max`."""
+
+
 class Validation(Section):
     """What the examples must satisfy."""
 
@@ -185,3 +196,4 @@ class Validation(Section):
     its features are expected."""
     drift: Drift = Drift()
     leakage: Leakage = Leakage()
+    unseen: Unseen = Unseen()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tidemill.experiment.features import Feature
-from tidemill.experiment.source import Drift, Leakage
+from tidemill.experiment.source import Drift, Leakage, Unseen
 from tidemill.section import Column, Labels
 from tidemill.steps.core.context import TrainingPlanContext
 from tidemill.steps.core.spec import StepCode, StepSpec
@@ -29,6 +29,7 @@ class ValidateSpec(StepSpec):
     """The environment of the given schema in which the data is checked."""
     drift: Drift
     leakage: Leakage
+    unseen: Unseen = Unseen()
     previous: str | None
     """URI of the published model whose statistics `drift.between: [previous]` and a `drift_comparator` of the given
     schema compare with."""
@@ -51,5 +52,6 @@ def plan(context: TrainingPlanContext) -> ValidateSpec:
         environment=experiment.validation.environment,
         drift=drift,
         leakage=experiment.validation.leakage,
+        unseen=experiment.validation.unseen,
         previous=context.baseline if compares else None,
     )

@@ -2,20 +2,29 @@
 
 Statistics (mean, variance, minimum, maximum, quantiles, vocabularies) come from the present values of the train split.
 The value that replaces a missing number goes through the same transform as a present number. All analyzers depend only
-on raw columns, so one pass over the data serves them all.
+on raw columns, so one pass over the data serves them all; only the scaling of clipped numbers needs a second one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment.features import Bucketize, Categorical, Cross, Feature, Numeric, Vocabulary, raw_column_names
+from tidemill.experiment.features import (
+    Bucketize,
+    Categorical,
+    Clip,
+    Cross,
+    Feature,
+    Numeric,
+    Vocabulary,
+    raw_column_names,
+)
 from tidemill.transform.raw import RawColumn, raw_columns
 
 if TYPE_CHECKING:
@@ -28,6 +37,7 @@ LOG2_IDS = 2 - LOG2_SMALLEST + 2 + LOG2_LARGEST
 above 2, where k = floor(log2(x)^2) is 1 to 63^2. The largest int64 has k = 63^2, which larger floats share."""
 _LOG2_ROUNDING = 1e-9
 _QUANTILE_ERROR = 0.1
+_QUANTILES = 1000
 _EMPTY = b"\x00"
 """Stands for the empty string in a vocabulary, whose text file cannot hold it. As a raw value it means `missing`."""
 _SEPARATOR = "\x1f"
@@ -99,18 +109,67 @@ def _numeric(column: tf.SparseTensor, feature: Numeric) -> tf.Tensor:
         return _bucketize(column, feature.transform.bucketize, number)
     if feature.transform == "log2_squared":
         return _log2_squared(column, number)
-    if feature.transform == "zscore":
-        mean, deviation = tft.mean(values), tf.sqrt(tft.var(values))
-        apply = lambda x: tf.math.divide_no_nan(x - mean, deviation)  # noqa: E731
-    elif feature.transform == "minmax":
-        low, high = tft.min(values), tft.max(values)
-        apply = lambda x: tf.math.divide_no_nan(x - low, high - low)  # noqa: E731
-    elif feature.transform == "log":
-        apply = lambda x: tf.sign(x) * tf.math.log1p(tf.abs(x))  # noqa: E731
-    else:
-        apply = tf.identity
     fill = tft.mean(values) if number is None else tf.constant(number, tf.float64)
+    transform: str
+    if isinstance(feature.transform, Clip):
+        transform = feature.transform.then
+        cut = _cut(values, feature.transform.clip[0], feature.transform.clip[1])
+        values, fill = cut(values), cut(fill)
+    else:
+        transform = feature.transform
+    apply = _scaling(values, transform)
     return tf.cast(_dense(column, apply(values), apply(fill)), tf.float32)
+
+
+def _scaling(values: tf.Tensor, transform: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function of a scaling transform, with what it needs to know of train's values, float64 [values]."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    if transform == "zscore":
+        mean, deviation = tft.mean(values), tf.sqrt(tft.var(values))
+        return lambda x: tf.math.divide_no_nan(x - mean, deviation)
+    if transform == "minmax":
+        low, high = tft.min(values), tft.max(values)
+        return lambda x: tf.math.divide_no_nan(x - low, high - low)
+    if transform == "log":
+        return lambda x: tf.sign(x) * tf.math.log1p(tf.abs(x))
+    if transform == "quantile":
+        boundaries = _quantiles(values)
+        return lambda x: _rank(tf.cast(x, tf.float32), boundaries)
+    return tf.identity
+
+
+def _cut(values: tf.Tensor, low: float, high: float) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function that clips numbers, float64, at two quantiles of `values`."""
+    import tensorflow as tf
+
+    boundaries = tf.cast(_quantiles(values), tf.float64)
+    first, last = round(low * _QUANTILES) - 1, round(high * _QUANTILES) - 1
+
+    def cut(x: tf.Tensor) -> tf.Tensor:
+        if first >= 0:
+            x = tf.maximum(x, boundaries[first])
+        return tf.minimum(x, boundaries[min(last, _QUANTILES - 2)]) if last < _QUANTILES - 1 else x
+
+    return cut
+
+
+def _quantiles(values: tf.Tensor) -> tf.Tensor:
+    """Returns the inner boundaries of 1,000 quantile buckets of train, float32 [999]."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    return tft.quantiles(tf.cast(values, tf.float32), _QUANTILES, epsilon=_QUANTILE_ERROR / _QUANTILES)[0]
+
+
+def _rank(x: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+    """Returns the share of boundaries below each number, float64, where equal ones count half."""
+    import tensorflow as tf
+
+    flat = tf.reshape(x, [-1])
+    below = tf.searchsorted(boundaries, flat, side="left") + tf.searchsorted(boundaries, flat, side="right")
+    return tf.reshape(tf.cast(below, tf.float64) / (2 * (_QUANTILES - 1)), tf.shape(x))
 
 
 def _bucketize(column: tf.SparseTensor, buckets: int, number: float | None) -> tf.Tensor:

@@ -172,7 +172,7 @@ def _distance(
             return l_infinity({k: n / total for k, n in one.items()}, {k: n / total for k, n in two.items()})
         if kind == "infinity_norm":
             return l_infinity(_shares(one), _shares(two))
-        names = sorted({*one, *two})
+        names = list(dict.fromkeys([*one, *two]))
         return jensen_shannon(*(np.array([side.get(n, 0.0) for n in names]) for side in (one, two))), None
     if kind != "jensen_shannon_divergence":
         return None

@@ -12,6 +12,7 @@ from tidemill.validation.anomalies import Anomaly
 from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.drift import Distance
 from tidemill.validation.leakage import LeakageReport
+from tidemill.validation.unseen import UnseenShare
 
 _SHOWN = 5
 
@@ -22,10 +23,11 @@ def find(
     anomalies: Sequence[Anomaly],
     leakage: Mapping[str, LeakageReport],
     distances: Sequence[Distance],
+    unseen: Sequence[UnseenShare],
 ) -> list[TidemillError]:
     """Returns the errors of all gates that fail, in the order in which a user should correct them.
 
-    The order is: labels, features without values, leakage, schema, drift.
+    The order is: labels, features without values, leakage, schema, drift, unseen values.
 
     Args:
         train: Statistics of train.
@@ -33,6 +35,7 @@ def find(
         anomalies: From `anomalies.find`.
         leakage: Leakage reports by label.
         distances: From `drift.compare`.
+        unseen: From `unseen.measure`.
     """
     return [
         *_broken_labels(columns, anomalies),
@@ -40,6 +43,7 @@ def find(
         *_leakage(leakage),
         *_schema_anomalies(anomalies),
         *_drift(distances),
+        *_unseen(unseen),
     ]
 
 
@@ -99,3 +103,11 @@ def _drift(distances: Sequence[Distance]) -> Iterator[TidemillError]:
             {"feature": d.feature, "other": d.other, "distance": d.distance, "threshold": d.threshold} for d in drifted
         ]
         yield TidemillError(Code.DRIFT, "validation.drift", got, want, {"drifted": details})
+
+
+def _unseen(shares: Sequence[UnseenShare]) -> Iterator[TidemillError]:
+    if over := [share for share in shares if share.exceeds_threshold]:
+        got = f"features with values that train does not contain: {'; '.join(map(str, over))}"
+        want = "remove them, split the rows in another way, train on newer rows, or raise the threshold"
+        details = [{"feature": u.feature, "split": u.split, "share": u.share, "threshold": u.threshold} for u in over]
+        yield TidemillError(Code.UNSEEN_VALUES, "validation.unseen", got, want, {"unseen": details})

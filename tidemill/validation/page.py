@@ -20,7 +20,9 @@ from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.comparators import Comparison
 from tidemill.validation.drift import Distance
 from tidemill.validation.leakage import LeakageReport
+from tidemill.validation.outliers import Outliers
 from tidemill.validation.statistics import SplitStatistics
+from tidemill.validation.unseen import UnseenShare
 
 _LISTED = 10
 _MAX_ANOMALIES = 200
@@ -40,6 +42,8 @@ class Measurements:
         leakage: Leakage reports by label.
         distances: From `drift.compare`.
         comparisons: From `comparators.compare`.
+        unseen: From `unseen.measure`.
+        outliers: From `outliers.find`.
         previous: URI of the previous model, if one is compared with.
         previous_missing: Whether that model has no statistics.
         malformed: Number of malformed rows that ingest left out, by table.
@@ -54,6 +58,8 @@ class Measurements:
     leakage: dict[str, LeakageReport]
     distances: list[Distance]
     comparisons: list[Comparison]
+    unseen: list[UnseenShare]
+    outliers: list[Outliers]
     previous: str | None
     previous_missing: bool
     malformed: dict[str, int]
@@ -73,6 +79,7 @@ class ColumnCard:
     axis: tuple[str, str]
     bars: list[Bar]
     distances: list[Distance]
+    unseen: list[UnseenShare]
     strengths: list[str]
 
 
@@ -98,6 +105,8 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
         leakage={label: (report, _strengths(report)) for label, report in results.leakage.items()},
         limit=spec.leakage.max_strength,
         distances=sorted(results.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
+        unseen=[u for u in results.unseen if u.rows or u.threshold is not None][:_LISTED],
+        outliers=results.outliers,
         previous=results.previous,
         previous_missing=results.previous_missing,
         malformed=results.malformed,
@@ -144,6 +153,9 @@ def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
     leaks = [s for report in reports for s in report.leaks if s.feature == column.name]
     flags = ["leakage"] if leaks else []
     flags += ["drift"] if any(d.exceeds_threshold for d in distances) else []
+    unseen = [u for u in results.unseen if u.feature == column.name and u.split in filled]
+    flags += ["unseen values"] if any(u.is_notable for u in unseen) else []
+    flags += ["outliers"] if any(each.feature == column.name for each in results.outliers) else []
     flags += sorted({a.short for a in results.anomalies if a.column == column.name})
     chart, axis, bars, facts = Markup(""), ("", ""), [], []
     if column.view == "number":
@@ -180,6 +192,7 @@ def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
         axis=axis,
         bars=bars,
         distances=distances,
+        unseen=unseen,
         strengths=[f"{s.auc:.3f} with {s.partner}" for s in leaks if s.partner]
         + [f"{s.auc:.3f} alone" for report in reports for s in report.alone if s.feature == column.name],
     )

@@ -49,6 +49,8 @@ class SplitStatistics:
         domains: The counts for the schema's domains.
         infinite: For each number that has infinite values, how many. They count as present, and no other number
             includes them.
+        unseen: For each categorical feature, the rows with a value that train does not contain, and the most frequent
+            of these values. Empty for train.
         ranges: For each number that has values, the smallest and the largest exactly, infinities included.
     """
 
@@ -58,6 +60,7 @@ class SplitStatistics:
     domains: DomainCounts = field(default_factory=DomainCounts)
     infinite: dict[str, int] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    unseen: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def features(self) -> dict[str, statistics_pb2.FeatureNameStatistics]:
@@ -73,11 +76,14 @@ class ExtraCounts:
         bin_edges: For each number, named arrays of ascending edges, float64 [edges].
         chart_edges: For each number, the edges of its chart, float64 [edges]. `compute` adds those that are missing.
         domains: What to count for the schema's domains.
+        train_values: For each categorical feature, the table with the values of train. `compute` of the split train
+            adds them.
     """
 
     bin_edges: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     chart_edges: dict[str, np.ndarray] = field(default_factory=dict)
     domains: DomainRequests = field(default_factory=DomainRequests)
+    train_values: dict[str, str] = field(default_factory=dict)
 
 
 def compute(
@@ -98,7 +104,8 @@ def compute(
         dataset: The examples.
         split: Name of the split, which may have no rows.
         columns: From `columns.resolve`.
-        extra: The additional counts. Edges of charts that are missing in `chart_edges` are added to it.
+        extra: The additional counts. Edges of charts that are missing in `chart_edges` are added to it, and for train
+            the tables of values.
         progress: Reports the number of columns that are done.
     """
     proto = statistics_pb2.DatasetFeatureStatistics(name=split, num_examples=dataset.rows(split))
@@ -118,6 +125,8 @@ def compute(
             _add_number(connection, feature, column, totals[column.name], extra, result)
         elif column.view == "category":
             _add_category(connection, feature, present)
+            if column.role == "feature":
+                _compare_with_train(connection, split, column.name, present, extra, result)
         if column.view == "bytes" and present:
             sizes = totals[column.name]
             feature.bytes_stats.avg_num_bytes = sizes["bytes"] / present
@@ -350,6 +359,26 @@ def _add_category(
         if rank < TOP_VALUES:
             stats.top_values.add(value=value, frequency=count)
         stats.rank_histogram.buckets.add(low_rank=rank, high_rank=rank, label=value, sample_count=count)
+
+
+def _compare_with_train(
+    connection: duckdb.DuckDBPyConnection,
+    split: str,
+    column: str,
+    present: int,
+    extra: ExtraCounts,
+    result: SplitStatistics,
+) -> None:
+    """Keeps the values of train, or counts the rows of another split whose values are not among them."""
+    if split == "train":
+        table = f"train_values_{len(extra.train_values)}"
+        values = "SELECT v FROM counts" if present else "SELECT NULL::VARCHAR AS v LIMIT 0"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {values}")
+        extra.train_values[column] = table
+    elif column in extra.train_values:
+        unseen = f"FROM counts ANTI JOIN {extra.train_values[column]} USING (v)"
+        query = f"SELECT coalesce(sum(n), 0)::BIGINT, coalesce(arg_max(v, n), '') {unseen}"
+        result.unseen[column] = _one_row(connection, query) if present else (0, "")
 
 
 def _add_common(stats: statistics_pb2.CommonStatistics, present: int, rows: int) -> None:

@@ -19,7 +19,7 @@ from tidemill.runtime import Progress
 from tidemill.steps.validate import ValidateSpec
 from tidemill.validation import anomalies as anomalies_
 from tidemill.validation import columns as columns_
-from tidemill.validation import comparators, domain_counts, drift, failures, leakage, page, scan
+from tidemill.validation import comparators, domain_counts, drift, failures, leakage, outliers, page, scan, unseen
 from tidemill.validation import schema as schemas
 from tidemill.validation import statistics as stats
 from tidemill.validation.columns import ExampleColumn
@@ -34,12 +34,16 @@ class ValidationSummary:
 
     Attributes:
         anomalies: Number of anomalies, all of them warnings.
+        unseen: The largest share of rows with a value that train does not contain, by feature, if it is notable.
+        outliers: Features whose outliers squeeze their other values.
         drifted: Features whose distance exceeds the threshold of `validation.drift`, or 0.1 without a threshold.
         strongest: Area under the ROC curve of the ten features that predict a label best by themselves, the best first.
         fingerprint: Fingerprint of the statistics, the schema and the anomalies.
     """
 
     anomalies: int
+    unseen: dict[str, float]
+    outliers: list[str]
     drifted: list[str]
     strongest: dict[str, float]
     fingerprint: str
@@ -71,8 +75,8 @@ def validate(
     Raises:
         TidemillError: `incomplete-artifact`, `empty-split` (train), `missing-column`, `invalid-value` or `unsupported`
             (the schema), or `unreadable-file` (the previous model's statistics) before anything is written. Afterwards
-            the first of `label-type`, `label-null`, `label-one-class`, `feature-all-null`, `leakage`, `schema-anomaly`
-            and `drift`.
+            the first of `label-type`, `label-null`, `label-one-class`, `feature-all-null`, `leakage`, `schema-anomaly`,
+            `drift` and `unseen-values`.
     """
     dataset = Dataset(examples)
     if not dataset.rows("train"):
@@ -91,13 +95,20 @@ def validate(
     measured = {name: _measured(name, results) for name in results.splits}
     anomalies_.write(anomalies, results.splits, results.anomalies, results.schema, measured)
     errors = failures.find(
-        results.splits["train"].proto, columns, results.anomalies, results.leakage, results.distances
+        results.splits["train"].proto,
+        columns,
+        results.anomalies,
+        results.leakage,
+        results.distances,
+        results.unseen,
     )
     storage.write_text(report, page.render(results, spec, errors))
     if errors:
         raise errors[0]
     return ValidationSummary(
         anomalies=len(results.anomalies),
+        unseen={u.feature: u.share for u in reversed(results.unseen) if u.is_notable},
+        outliers=[each.feature for each in results.outliers],
         drifted=sorted({d.feature for d in results.distances if d.is_notable}),
         strongest=_strongest(results.leakage.values()),
         fingerprint=fingerprint.of_json(
@@ -134,6 +145,7 @@ def _measure(
         {name: {drift.TRAIN_BINS: edges} for name, edges in train_edges.items()},
         extra.chart_edges,
         domain_counts.requests(schema),
+        extra.train_values,
     )
     splits = {"train": train}
     for name in dataset.splits:
@@ -168,6 +180,8 @@ def _measure(
         leakage=reports,
         distances=_distances(splits, previous, features, spec),
         comparisons=comparisons,
+        unseen=unseen.measure(splits, columns, spec.unseen),
+        outliers=outliers.find(train.proto, columns, spec.features),
         previous=spec.previous,
         previous_missing=bool(spec.previous) and previous is None,
         malformed=dataset.metadata.get(MALFORMED, {}),
