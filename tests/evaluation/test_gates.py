@@ -129,3 +129,60 @@ def test_every_condition_is_checked():
 
 def test_without_gates_there_are_no_checks():
     assert run({}) == []
+
+
+def sliced(values: dict[str, tuple[float | None, int]], **kwargs) -> list[dict]:
+    """Slices by `site`: the AUC and the rows of each."""
+    slices = []
+    for name, (auc, rows) in values.items():
+        part = result({**OWN, "auc": auc or 0.0}, **kwargs)
+        if auc is None:
+            part["metrics"]["auc"] = {"value": None, "low": None, "high": None, "reason": "one class"}
+        slices.append({"name": f"site={name}", "values": [name], "rows": rows, **part})
+    return [{"columns": ["site"], "slices": slices}]
+
+
+SLICES = {"a": (0.62, 900), "b": (0.55, 400), "c": (0.41, 300), "d": (0.3, 99), "e": (None, 500)}
+
+
+@pytest.mark.parametrize(
+    ("gate", "holds", "text"),
+    [
+        ({"min": 0.4}, True, "AUC: all 3 slices by site meet min 0.4"),
+        ({"min": 0.6}, False, "slice site=c: AUC 0.4100 is below 0.6; slice site=b: AUC 0.5500 is below 0.6"),
+        ({"max": 0.6, "columns": ["site"]}, False, "slice site=a: AUC 0.6200 is above 0.6"),
+        ({"min": 0.4, "min_rows": 99}, False, "slice site=d: AUC 0.3000 is below 0.4"),
+        ({"min": 0.6, "min_rows": 1000}, True, "AUC: no slice by site has a value and at least 1,000 rows"),
+    ],
+)
+def test_gates_of_slices(gate, holds, text):
+    settings = Evaluation.model_validate({"slices": [["site"]], "gates": {"auc": {"slices": [gate]}}})
+    (check,) = check_gates(settings.gates, result(), sliced(SLICES))
+    assert (check["holds"], check["text"]) == (holds, text)
+
+
+def test_gates_of_slices_compare_with_the_published_model():
+    gates = {"auc": {"min": 0.6, "slices": [{"better_than_baseline": 0.0}]}}
+    settings = Evaluation.model_validate({"slices": [["site"]], "gates": gates})
+    whole, part = check_gates(settings.gates, result(baseline=WORSE), sliced(SLICES, baseline=BETTER))
+    assert whole["holds"]
+    assert not part["holds"]
+    assert part["condition"] == "better_than_baseline by site"
+    assert part["text"].startswith("slice site=c: AUC 0.4100, published model 0.7100")
+    _, part = check_gates(settings.gates, result(baseline={"uri": "u", "skipped": "it broke"}), sliced(SLICES))
+    assert not part["holds"]
+    assert "it broke" in part["text"]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        ({"gates": {"auc": {"slices": [{"min": 0.5}]}}}, "evaluation.slices, which is empty"),
+        ({"slices": [["a"]], "gates": {"auc": {"slices": [{"min": 0.5, "columns": ["b"]}]}}}, "not an entry of slices"),
+        ({"slices": [["a"]], "gates": {"auc": {"slices": [{"columns": ["a"]}]}}}, "give min, max or"),
+        ({"gates": {"auc": {}}}, "better_than_baseline or slices"),
+    ],
+)
+def test_rejects_gates_of_slices_that_cannot_be_checked(evaluation, said):
+    with pytest.raises(ValueError, match=said):
+        Evaluation.model_validate(evaluation)

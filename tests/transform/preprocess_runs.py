@@ -25,6 +25,8 @@ FEATURES = {
     "minmax": {"kind": "numeric", "transform": "minmax"},
     "log": {"kind": "numeric", "transform": "log", "missing": "zero"},
     "none": {"kind": "numeric", "transform": "none"},
+    "quantile": {"kind": "numeric", "transform": "quantile"},
+    "clipped": {"kind": "numeric", "transform": {"clip": [0.05, 0.9]}},
     "constant": {"kind": "numeric"},
     "constant_minmax": {"kind": "numeric", "transform": "minmax"},
     "flag": {"kind": "numeric", "transform": "none", "missing": 0.5},
@@ -145,7 +147,9 @@ def example_table(rows: int, seed: int, shift: float) -> pa.Table:
     columns = {
         "key": pa.array([f"{seed}-{i}" for i in range(rows)]),
         "y": pa.array(rng.integers(0, 2, rows), pa.int8()),
-        **dict.fromkeys(("zscore", "zscore_zero", "zscore_number", "minmax", "log", "none"), floats),
+        **dict.fromkeys(
+            ("zscore", "zscore_zero", "zscore_number", "minmax", "log", "none", "quantile", "clipped"), floats
+        ),
         "constant": with_nulls(np.full(rows, 4), pa.int32()),
         "constant_minmax": with_nulls(np.full(rows, 4.5), pa.float32()),
         "flag": with_nulls(rng.random(rows) < 0.5, pa.bool_()),

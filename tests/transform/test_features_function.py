@@ -60,6 +60,31 @@ def test_minmax_log_none(all_kinds: Run, split: str):
 
 
 @pytest.mark.parametrize("split", SPLITS)
+def test_quantile(all_kinds: Run, split: str):
+    train, x = numbers(all_kinds, "train", "quantile"), numbers(all_kinds, split, "quantile")
+    filled, known = np.where(np.isnan(x), np.nanmean(train), x), np.sort(train[~np.isnan(train)])
+    below = np.searchsorted(known, filled, "left") + np.searchsorted(known, filled, "right")
+    ranks = all_kinds.transformed_column(split, "quantile")
+    np.testing.assert_allclose(ranks, below / (2 * len(known)), atol=0.002)
+    assert 0 <= ranks.min() <= ranks.max() <= 1
+
+
+def test_clip(all_kinds: Run):
+    x, made = numbers(all_kinds, "train", "clipped"), all_kinds.transformed_column("train", "clipped")
+    x, made = x[~np.isnan(x)], made[~np.isnan(x)].astype(np.float64)
+    low, high = np.quantile(x, [0.05, 0.9])
+    assert np.mean(made == made.min()) == pytest.approx(0.05, abs=0.003)
+    assert np.mean(made == made.max()) == pytest.approx(0.1, abs=0.003)
+    clipped = np.clip(x, low, high)
+    np.testing.assert_allclose(made, (clipped - clipped.mean()) / clipped.std(), atol=0.02)
+    assert (abs(made.mean()), made.std()) == (pytest.approx(0, abs=1e-5), pytest.approx(1, abs=1e-5))
+    valid, x = all_kinds.transformed_column("valid", "clipped"), numbers(all_kinds, "valid", "clipped")
+    assert (valid.min(), valid.max()) == (np.float32(made.min()), np.float32(made.max()))
+    inside = (x > low + 0.1) & (x < high - 0.1)
+    np.testing.assert_allclose(valid[inside], (x[inside] - clipped.mean()) / clipped.std(), atol=0.02)
+
+
+@pytest.mark.parametrize("split", SPLITS)
 def test_constants_and_booleans(all_kinds: Run, split: str):
     assert_close(all_kinds, split, "constant", np.zeros(all_kinds.examples.rows(split)))
     assert_close(all_kinds, split, "constant_minmax", np.zeros(all_kinds.examples.rows(split)))

@@ -5,20 +5,31 @@ Each condition of `evaluation.gates` becomes one `GateCheck`, whose text states 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
-from tidemill.artifacts.evaluation_artifact import ComparedMetrics, Estimate, GateCheck
-from tidemill.experiment.evaluation import Gate
+from tidemill.artifacts.evaluation_artifact import (
+    ComparedMetrics,
+    Comparison,
+    Estimate,
+    GateCheck,
+    SliceMetrics,
+    Slicing,
+)
+from tidemill.experiment.evaluation import Bounds, Gate, SliceGate
 from tidemill.metric_definitions import Metric, name_of
 
 NO_BASELINE = "no published model predicts this label"
 TOLERANCE = 1e-6
 """A gain may miss its limit by this much: published models return float32 scores, and an equal model must pass."""
+_LISTED_SLICES = 3
 _BOUND_TEXTS = {"min": ("is below", "is at least"), "max": ("is above", "is at most")}
 
 
-def check_gates(gates: Mapping[Metric, Gate], result: ComparedMetrics) -> list[GateCheck]:
-    """Checks all gates against the metrics of the test split.
+def check_gates(
+    gates: Mapping[Metric, Gate], result: ComparedMetrics, slicings: Sequence[Slicing] = ()
+) -> list[GateCheck]:
+    """Checks all gates against the metrics of the test split and of its slices.
 
     If no published model predicts the label, `better_than_baseline` passes. If the published model was skipped, it
     fails.
@@ -26,18 +37,66 @@ def check_gates(gates: Mapping[Metric, Gate], result: ComparedMetrics) -> list[G
     Args:
         gates: Gates by metric.
         result: The `test` entry of `metrics.json`.
+        slicings: The `slices` entry of `metrics.json`. Defaults to none.
 
     Returns:
-        One check for each condition, in the order of the experiment file. The model is blessed if all pass.
+        One check for each condition, in the order of the experiment file; a condition on slices has one check for all
+        slices of one slicing. The model is blessed if all pass.
     """
-    checks = []
+    checks: list[GateCheck] = []
+    baseline = result.get("baseline")
+    skipped = baseline if baseline is not None and "skipped" in baseline else None
     for metric, gate in gates.items():
-        if gate.min is not None:
-            checks.append(_check_bound(metric, "min", gate.min, result["metrics"][metric]))
-        if gate.max is not None:
-            checks.append(_check_bound(metric, "max", gate.max, result["metrics"][metric]))
-        if gate.better_than_baseline is not None:
-            checks.append(_check_gain(metric, gate.better_than_baseline, result))
+        checks += _check_bounds(metric, gate, result)
+        for slice_gate in gate.slices:
+            for slicing in slicings:
+                if slice_gate.columns in (None, slicing["columns"]):
+                    checks += _check_slices(metric, slice_gate, slicing, skipped)
+    return checks
+
+
+def _check_bounds(metric: Metric, bounds: Bounds, result: ComparedMetrics) -> list[GateCheck]:
+    checks = []
+    if bounds.min is not None:
+        checks.append(_check_bound(metric, "min", bounds.min, result["metrics"][metric]))
+    if bounds.max is not None:
+        checks.append(_check_bound(metric, "max", bounds.max, result["metrics"][metric]))
+    if bounds.better_than_baseline is not None:
+        checks.append(_check_gain(metric, bounds.better_than_baseline, result))
+    return checks
+
+
+def _check_slices(metric: Metric, gate: SliceGate, slicing: Slicing, skipped: Comparison | None) -> list[GateCheck]:
+    """Returns one check for each condition: the slices that fail, the worst first, or the number of those that pass.
+
+    Args:
+        metric: The metric.
+        gate: The conditions.
+        slicing: The slices.
+        skipped: Why the published model was not scored, if so.
+    """
+    columns, name = "/".join(slicing["columns"]), name_of(metric)
+    judged = [s for s in slicing["slices"] if s["rows"] >= gate.min_rows and s["metrics"][metric]["value"] is not None]
+    if not judged:
+        text = f"{name}: no slice by {columns} has a value and at least {gate.min_rows:,} rows"
+        condition = f"slices by {columns}"
+        return [{"metric": metric, "condition": condition, "wanted": 0.0, "value": None, "holds": True, "text": text}]
+    if skipped is not None:
+        judged = [cast(SliceMetrics, {**each, "baseline": skipped}) for each in judged]
+    by_slice = [_check_bounds(metric, gate, each) for each in judged]
+    checks: list[GateCheck] = []
+    for same in zip(*by_slice, strict=True):
+        sign = -1 if same[0]["condition"] == "max" else 1
+        failed = [(each["name"], check) for each, check in zip(judged, same, strict=True) if not check["holds"]]
+        failed.sort(key=lambda item: sign * (item[1]["value"] or 0.0))
+        first = failed[0][1] if failed else same[0]
+        text = f"{name}: all {len(same)} slices by {columns} meet {first['condition']} {first['wanted']:g}"
+        if failed:
+            text = "; ".join(f"slice {slice_}: {check['text']}" for slice_, check in failed[:_LISTED_SLICES])
+        if len(failed) > _LISTED_SLICES:
+            text += f"; and {len(failed) - _LISTED_SLICES} more slices by {columns}"
+        condition = f"{first['condition']} by {columns}"
+        checks.append({**first, "condition": condition, "holds": not failed, "text": text})
     return checks
 
 

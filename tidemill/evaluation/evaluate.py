@@ -218,7 +218,7 @@ def _measure_label(
         "slices": measured,
         "confusion": metric_values.confusion(y, p, settings.threshold),
         "curves": {"model": _curves(y, p), "baseline": published_curves},
-        "gates": check_gates(settings.gates, test),
+        "gates": check_gates(settings.gates, test, measured),
     }
 
 

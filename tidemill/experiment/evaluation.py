@@ -11,8 +11,8 @@ from tidemill.metric_definitions import Metric
 from tidemill.section import Column, PositiveInt, Section, Seed
 
 
-class Gate(Section):
-    """A condition on one metric of the test split. A model must meet every bound that is given."""
+class Bounds(Section):
+    """Bounds of one metric. A model must meet every bound that is given."""
 
     min: float | None = None
     """Smallest value."""
@@ -22,10 +22,37 @@ class Gate(Section):
     """By how much the metric must be better than the baseline's, the published model's on the same rows; 0.0 means not
     worse. If no published model predicts the label, the gate passes."""
 
+    def is_empty(self) -> bool:
+        """Whether no bound is given."""
+        return self.min is None and self.max is None and self.better_than_baseline is None
+
+
+class SliceGate(Bounds):
+    """A condition on one metric of each slice of the test split."""
+
+    columns: Annotated[list[Column], Field(min_length=1)] | None = None
+    """The entry of `evaluation.slices` whose slices are judged. Defaults to all entries."""
+    min_rows: PositiveInt = 100
+    """Slices with fewer rows are not judged, because chance decides their metrics."""
+
+    @model_validator(mode="after")
+    def _some_condition(self) -> SliceGate:
+        if self.is_empty():
+            raise ValueError("give min, max or better_than_baseline")
+        return self
+
+
+class Gate(Bounds):
+    """A condition on one metric of the test split, and of its slices."""
+
+    slices: list[SliceGate] = []
+    """Conditions that each slice must meet. A slice in which the metric has no value, such as one with a single class,
+    is not judged."""
+
     @model_validator(mode="after")
     def _some_condition(self) -> Gate:
-        if self.min is None and self.max is None and self.better_than_baseline is None:
-            raise ValueError("give min, max or better_than_baseline")
+        if self.is_empty() and not self.slices:
+            raise ValueError("give min, max, better_than_baseline or slices")
         return self
 
 
@@ -55,6 +82,19 @@ class Evaluation(Section):
     gates: dict[Metric, Gate] = {}
     """Conditions by metric. A model that meets all of them, for every label, is blessed. Without gates every model is
     blessed."""
+
+    @model_validator(mode="after")
+    def _known_slices(self) -> Evaluation:
+        for metric, gate in self.gates.items():
+            for each in gate.slices:
+                if not self.slices:
+                    raise ValueError(f"gates.{metric}.slices needs evaluation.slices, which is empty")
+                if each.columns is not None and each.columns not in self.slices:
+                    have = ", ".join(map(str, self.slices))
+                    raise ValueError(
+                        f"gates.{metric}.slices: {each.columns} is not an entry of slices, which are {have}"
+                    )
+        return self
 
 
 class Predict(Section):
