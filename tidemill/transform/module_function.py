@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import inspect
+import math
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
