@@ -79,7 +79,7 @@ def test_clip(all_kinds: Run):
     np.testing.assert_allclose(made, (clipped - clipped.mean()) / clipped.std(), atol=0.02)
     assert (abs(made.mean()), made.std()) == (pytest.approx(0, abs=1e-5), pytest.approx(1, abs=1e-5))
     valid, x = all_kinds.transformed_column("valid", "clipped"), numbers(all_kinds, "valid", "clipped")
-    assert (valid.min(), valid.max()) == (np.float32(made.min()), np.float32(made.max()))
+    assert np.float32(made.min()) <= valid.min() <= valid.max() == np.float32(made.max())
     inside = (x > low + 0.1) & (x < high - 0.1)
     np.testing.assert_allclose(valid[inside], (x[inside] - clipped.mean()) / clipped.std(), atol=0.02)
 

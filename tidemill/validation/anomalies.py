@@ -14,7 +14,7 @@ from tidemill.artifacts import artifact
 from tidemill.given_schema import schema_text
 from tidemill.validation import contradictions, specification
 from tidemill.validation.columns import ExampleColumn
-from tidemill.validation.comparators import Comparison
+from tidemill.validation.comparators import ComparatorResult
 from tidemill.validation.drift import PREVIOUS
 from tidemill.validation.specification import Contradiction
 from tidemill.validation.statistics import SplitStatistics
@@ -59,7 +59,7 @@ def find(
     given: bool,
     environment: str | None = None,
     previous: statistics_pb2.DatasetFeatureStatistics | None = None,
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[ComparatorResult] = (),
 ) -> list[Anomaly]:
     """Compares all splits with the schema.
 

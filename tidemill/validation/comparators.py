@@ -25,8 +25,8 @@ _Selection = schema_pb2.HistogramSelection
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One comparison that a schema asks for.
+class ComparatorResult:
+    """The result of one comparison that a schema asks for.
 
     Attributes:
         feature: The feature.
@@ -50,7 +50,7 @@ def compare(
     environment: str | None,
     splits: Mapping[str, statistics_pb2.DatasetFeatureStatistics],
     previous: statistics_pb2.DatasetFeatureStatistics | None,
-) -> list[Comparison]:
+) -> list[ComparatorResult]:
     """Returns all comparisons that a schema asks for, in its order.
 
     Args:
@@ -62,7 +62,7 @@ def compare(
     sides = {name: statistics.by_name(proto) for name, proto in splits.items() if proto.num_examples}
     train = sides.pop("train", {})
     control = statistics.by_name(previous) if previous is not None else None
-    results: list[Comparison] = []
+    results: list[ComparatorResult] = []
     for feature in schema.feature:
         if not schema_text.is_checked(feature) or feature.name not in train:
             continue
@@ -78,7 +78,7 @@ def compare(
     return results
 
 
-def to_proto(comparisons: Sequence[Comparison]) -> list[anomalies_pb2.DriftSkewInfo]:
+def to_proto(comparisons: Sequence[ComparatorResult]) -> list[anomalies_pb2.DriftSkewInfo]:
     """Returns the measurements in TFDV's form."""
     infos: dict[str, anomalies_pb2.DriftSkewInfo] = {}
     for comparison in comparisons:
@@ -118,11 +118,11 @@ def standard_divergence(one: statistics_pb2.Histogram, two: statistics_pb2.Histo
 
 def _compare(
     name: str, comparator: schema_pb2.FeatureComparator, other: str, train: _Features, control: _Features
-) -> Iterator[Comparison]:
+) -> Iterator[ComparatorResult]:
     wanted = [kind.name for kind, _ in comparator.ListFields()]
     if name not in control or not statistics.common(control[name]).num_non_missing:
         text = f"{other} has no values to compare train with"
-        yield Comparison(name, other, "COMPARATOR_CONTROL_DATA_MISSING", "no data to compare", text, None)
+        yield ComparatorResult(name, other, "COMPARATOR_CONTROL_DATA_MISSING", "no data to compare", text, None)
         return
     for kind in wanted:
         part = getattr(comparator, kind)
@@ -131,16 +131,16 @@ def _compare(
         measured = _distance(kind, comparator, train[name], control[name])
         if measured is None:
             text = f"{kind} cannot be measured between train and {other} for this kind of column"
-            yield Comparison(name, other, "INVALID_SCHEMA_SPECIFICATION", "invalid comparator", text, None)
+            yield ComparatorResult(name, other, "INVALID_SCHEMA_SPECIFICATION", "invalid comparator", text, None)
             continue
         distance, at = measured
         measurement = _Measurement(type=_TYPES[kind][0], value=distance, threshold=part.threshold)
         if distance <= part.threshold:
-            yield Comparison(name, other, "", "", "", measurement)
+            yield ComparatorResult(name, other, "", "", "", measurement)
             continue
         where = f" at {at!r}" if at is not None else ""
         text = f"{_TYPES[kind][2]} between train and {other} is {distance:.4f}{where}, above {part.threshold:g}"
-        yield Comparison(name, other, _TYPES[kind][1], "distribution differs", text, measurement)
+        yield ComparatorResult(name, other, _TYPES[kind][1], "distribution differs", text, measurement)
 
 
 _TYPES: dict[str, tuple[_Measurement.Type, str, str]] = {

@@ -17,7 +17,7 @@ from tidemill.validation import charts, statistics
 from tidemill.validation.anomalies import Anomaly
 from tidemill.validation.charts import Bar, number, percent
 from tidemill.validation.columns import ExampleColumn
-from tidemill.validation.comparators import Comparison
+from tidemill.validation.comparators import ComparatorResult
 from tidemill.validation.drift import Distance
 from tidemill.validation.leakage import LeakageReport
 from tidemill.validation.outliers import Outliers
@@ -57,7 +57,7 @@ class Measurements:
     anomalies: list[Anomaly]
     leakage: dict[str, LeakageReport]
     distances: list[Distance]
-    comparisons: list[Comparison]
+    comparisons: list[ComparatorResult]
     unseen: list[UnseenShare]
     outliers: list[Outliers]
     previous: str | None
