@@ -45,7 +45,7 @@ def run_as_script(path: Path) -> tuple[dict, set[str]]:
         new = {name: sys.modules.pop(name) for name in set(sys.modules) - before}
     finally:
         sys.path.remove(str(path.parent))
-    paths = [Path(m.__file__) for m in new.values() if getattr(m, "__file__", None)]
+    paths = [Path(file) for m in new.values() if (file := getattr(m, "__file__", None))]
     return namespace, {p.relative_to(path.parent).as_posix() for p in paths if path.parent in p.parents}
 
 

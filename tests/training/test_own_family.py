@@ -11,7 +11,9 @@ import pytest
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load
+from tidemill.failure_record import FailureRecord
 from tidemill.models import load_model
+from tidemill.runtime import Progress
 
 pytestmark = pytest.mark.tensorflow
 TEXT = '''
@@ -85,6 +87,27 @@ def test_reports_mistakes_with_their_line(shop, changed, where):
     assert error.value.code is Code.INVALID_VALUE
     assert error.value.where == where
     assert not (shop.folder / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "decorator", "where", "reason"),
+    [
+        ("x + tf.reshape(tf.gather(x, [10**6]), (1, -1))", "@register", ", line 10", "InvalidArgumentError: indices"),
+        ("2 * x", "", "", "TypeError: the layer class Doubled is not registered"),
+    ],
+    ids=["an op that fails", "a layer that cannot be read"],
+)
+def test_what_fails_in_training_is_tried_once(shop, tmp_path, call, decorator, where, reason):
+    text = (
+        TEXT.replace("return 2 * x", f"return {call}")
+        .replace("@register", decorator)
+        .replace("keras\n", "keras, tensorflow as tf\n", 1)
+    )
+    failures = FailureRecord(str(tmp_path), "train", "model")
+    with pytest.raises(TidemillError) as error:
+        shop.train(OWN | {"module": text}, progress=Progress("train", failures))
+    assert error.value.where == f"models.own.module{where}" and error.value.got.startswith(reason)
+    assert not (tmp_path / "failures").exists()
 
 
 @pytest.mark.process

@@ -49,7 +49,7 @@ def fit_network(model: NeuralModel, context: FitContext) -> int:
     model.network = model.build(sizes, shift, training.precision)
     if training.warm_start is not None:
         _warm_start(model, training.warm_start, context)
-    with user_errors(model.config.origin, f"models.{model.name}.module", only_user_lines=True):
+    with user_errors(model.config.origin, f"models.{model.name}.module"):
         stepper = stepper_class(
             logits_of(model.network), tables_of(model.network), model.layout, training, loop.count_steps(context)
         )

@@ -153,10 +153,21 @@ def build_network(
         shifted = keras.layers.Rescaling(1.0, offset=shift, dtype="float32", name=_SHIFTED_LOGIT)(logit)
         score = keras.layers.Activation("sigmoid", dtype="float32", name="score")(shifted)
         network = keras.Model(inputs, score, name=config.family)
+        _check_registered(network)
     for layer in embeddings_of(network):
         if layer.num_ids:
             layer.slots.assign(np.concatenate(sizes.slots))
     return network
+
+
+def _check_registered(network: keras.Model) -> None:
+    """Checks that Keras can read the network's layers back, which is otherwise found only after training."""
+    for layer in network._flatten_layers():
+        kind = type(layer)
+        name = keras.saving.get_registered_name(kind)
+        if not kind.__module__.startswith(("keras.", "tidemill.")) and keras.saving.get_registered_object(name) is None:
+            want = "decorate it with @register of tidemill.models.core.layers"
+            raise TypeError(f"the layer class {kind.__name__} is not registered, so Keras cannot read it back; {want}")
 
 
 def logits_of(network: keras.Model) -> keras.Model:

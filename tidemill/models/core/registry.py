@@ -122,7 +122,7 @@ def read_weights(config: Family, folder: Path, layout: Layout) -> Model:
     if isinstance(family, Network):
         from tidemill.models.core.neural import NeuralModel
 
-        with user_errors(family.origin, f"models.{family.name}.module", only_user_lines=True):
+        with user_errors(family.origin, f"models.{family.name}.module"):
             model = NeuralModel.load(folder, family, layout)
     elif isinstance(family, Gbdt):
         from tidemill.models.core.booster import GbdtModel

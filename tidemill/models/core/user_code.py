@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import inspect
+import re
 import sys
 import traceback
 import types
@@ -18,16 +19,30 @@ from tidemill.runtime import Preempted
 
 _MAX_REASON = 300
 _MAX_VALUE = 200
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_GRAPH_ERROR = "Graph execution error:"
+_STACK = (_GRAPH_ERROR, "Detected at node", "File ", "<stack traces", "[[{{node", "Traceback")
+_MACHINE_ERRORS = (
+    "ResourceExhausted",
+    "RESOURCE_EXHAUSTED",
+    "UnavailableError",
+    "AbortedError",
+    "InternalError",
+    "INTERNAL:",
+)
+"""Names and codes of TensorFlow's and JAX's errors that the code did not cause."""
 
 
 @contextlib.contextmanager
-def user_errors(origin: str, where: str, *, only_user_lines: bool = False) -> Iterator[None]:
-    """Turns errors of the user's code into `invalid-value` with the line that failed.
+def user_errors(origin: str, where: str) -> Iterator[None]:
+    """Turns errors of the user's code into `invalid-value`, with the line that failed if the traceback has it.
+
+    What fails while a user's network is built, trained or read is the user's error, because a graph that TensorFlow
+    runs has no lines of the module. Errors of the machine pass unchanged: of files, of memory and of devices.
 
     Args:
         origin: The name of the user's module. If it is empty, there is no user code and errors pass unchanged.
         where: The setting in the experiment that holds the module.
-        only_user_lines: Whether to pass on errors whose traceback has no line of the module. Defaults to False.
     """
     try:
         yield
@@ -38,12 +53,29 @@ def user_errors(origin: str, where: str, *, only_user_lines: bool = False) -> It
         line = next((frame.lineno for frame in reversed(frames) if frame.filename == f"{origin}.py"), None)
         if line is None and isinstance(error, SyntaxError):
             line = error.lineno
-        below = line_of(error, f"{origin}.py")
-        if not origin or (line is None and only_user_lines and not below):
+        text = _ESCAPE.sub("", str(error))
+        if line is None and (traced := re.findall(rf'File "{origin}\.py", line (\d+)', text)):
+            line = int(traced[-1])  # of an op, in TensorFlow's message
+        if not origin or (line is None and _is_machine_error(error)):
             raise
-        got = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON] + (f" ({below})" if below else "")
+        below = line_of(error, f"{origin}.py")
+        got = f"{type(error).__name__}: {_reason(text)}"[:_MAX_REASON] + (f" ({below})" if below else "")
         source = where if line is None else f"{where}, line {line}"
         raise TidemillError(Code.INVALID_VALUE, source, got, "correct the module") from error
+
+
+def _reason(text: str) -> str:
+    """Returns an error's text as one line, without the stack that TensorFlow shows of the failed op."""
+    lines = [line.strip() for line in text.splitlines()]
+    if _GRAPH_ERROR in lines[:1]:
+        lines = [line for line in lines if line and not line.startswith(_STACK)][:1]
+    return " ".join(" ".join(lines).split())
+
+
+def _is_machine_error(error: BaseException) -> bool:
+    """Returns whether an error may disappear when the same code runs again. Imports no framework."""
+    text = f"{type(error).__name__} {str(error)[:_MAX_REASON]}"
+    return isinstance(error, OSError | MemoryError) or any(word in text for word in _MACHINE_ERRORS)
 
 
 @functools.lru_cache(maxsize=8)
