@@ -165,6 +165,5 @@ def _numbers(connection: duckdb.DuckDBPyConnection, *, whole: bool) -> TextNumbe
 
 
 def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    row = connection.execute(query).fetchone()
-    assert row is not None  # an aggregate without GROUP BY always returns a row
+    (row,) = connection.execute(query).fetchall()  # fetchone would leave the result open
     return row

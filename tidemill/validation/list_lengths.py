@@ -53,10 +53,9 @@ def _level(
         query = f"SELECT unnest({column.lists(level - 1)}) AS e FROM {table}"
     length = "list_count(e)" if innermost else "len(e)"
     shares = [share / _BUCKETS for share in range(_BUCKETS + 1)]
-    row = connection.execute(
+    (row,) = connection.execute(
         f"""SELECT count(e), count(*) - count(e), coalesce(min(k), 0), coalesce(max(k), 0),
             coalesce(sum(k), 0)::BIGINT, coalesce(quantile_disc(k, {shares}), [])
         FROM (SELECT e, CASE WHEN e IS NOT NULL THEN {length} END AS k FROM ({query}))"""
-    ).fetchone()
-    assert row is not None  # an aggregate without GROUP BY always returns a row
+    ).fetchall()
     return row

@@ -219,8 +219,7 @@ def _totals(
 
 
 def _one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    row = connection.execute(query).fetchone()
-    assert row is not None  # an aggregate without GROUP BY always returns a row
+    (row,) = connection.execute(query).fetchall()  # fetchone would leave the result open
     return row
 
 
