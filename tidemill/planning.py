@@ -239,10 +239,15 @@ def _schema_text(experiment: Experiment) -> str | None:
         got = f"{uri!r}, which does not exist"
         raise TidemillError(Code.MISSING_FILE, "validation.schema", got, "name a schema.pbtxt")
     try:
-        return storage.read_text(uri)
+        text = storage.read_text(uri)
     except UnicodeDecodeError as error:
         got, want = f"{uri!r}, which is not UTF-8 text (byte {error.start})", "name a schema.pbtxt, not a binary schema"
         raise TidemillError(Code.UNREADABLE_FILE, "validation.schema", got, want) from error
+    # Mistakes in the schema are reported before a step starts. The import is slow.
+    from tidemill.given_schema import schema_text
+
+    schema_text.environment(schema_text.parse(text), experiment.validation.environment)
+    return text
 
 
 def _network(baseline: str | None) -> str | None:

@@ -49,6 +49,27 @@ def test_rejects_a_schema_that_is_not_text(tmp_path):
     assert caught.value.code is Code.UNREADABLE_FILE
 
 
+@pytest.mark.parametrize(
+    ("text", "environment", "code", "said"),
+    [
+        ("feature {", "TRAINING", Code.INVALID_VALUE, "does not parse"),
+        ('sparse_feature { name: "s" }', "TRAINING", Code.UNSUPPORTED, "sparse_feature 's', which Tidemill does not"),
+        ('default_environment: "TRAIN"', "TRAINING", Code.INVALID_VALUE, "the schema names 'TRAIN'"),
+        ('default_environment: "TRAIN" feature { name: "x" type: INT drift_comparator {} }', "TRAIN", None, ""),
+    ],
+)
+def test_reports_mistakes_in_a_schema_before_a_step_starts(tmp_path, text, environment, code, said):
+    (tmp_path / "schema.pbtxt").write_text(text)
+    validation = {"schema": str(tmp_path / "schema.pbtxt"), "environment": environment}
+    if code is None:
+        spec = spec_document(plan(tmp_path, validation=validation)["validate"])
+        assert (spec["schema_text"], spec["environment"]) == (text, environment)
+        return
+    with pytest.raises(TidemillError, match=said) as caught:
+        plan(tmp_path, validation=validation)
+    assert caught.value.code is code
+
+
 def test_settings_of_the_engine_reach_preprocess(tmp_path):
     settings = {"runner": "flink", "options": ["--temp_location=gs://b/t"], "local_limit": "2GiB"}
     spec = spec_document(plan(tmp_path, compute={"preprocess": settings | {"cpu": "8"}})["preprocess"])
