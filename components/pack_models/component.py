@@ -11,6 +11,7 @@ def pack_models(
     spec: str,
     root: str,
     models: dsl.Input[List[dsl.Model]],  # noqa: UP006
+    schema: dsl.Input[dsl.Artifact],
     packed: dsl.Output[dsl.Artifact],
 ):
     """Copies the models of a loop into one artifact, without their exports for serving.
@@ -21,6 +22,8 @@ def pack_models(
         spec: URI of the spec, from `plan_training`. It holds only the code's fingerprint.
         root: URI of the folder for records of failures.
         models: The models of `train`, in any order.
+        schema: The schema of `validate`. Kubeflow needs it to find models of earlier runs, because in a list it looks
+            only at the first artifact. The step does not read it.
         packed: The models, each in a folder of its own with weights, `model.json`, history and out-of-fold scores.
     """
     from tidemill.ensembling.pack import pack_models as run

@@ -50,9 +50,12 @@ def cross_validate(experiment: str, root: str) -> CrossValidate:
             tolerations=item.tolerations,
             node_affinity=item.node_affinity,
         )
-    # Of a list of artifacts only one reaches a loop on a cluster.
+    # Of a list of artifacts only one reaches a loop on a cluster. If a model comes from the cache, so does the schema.
     packed = pack_models(
-        spec=data.plan.outputs["pack_models"], root=root, models=dsl.Collected(trained.outputs["model"])
+        spec=data.plan.outputs["pack_models"],
+        root=root,
+        models=dsl.Collected(trained.outputs["model"]),
+        schema=data.validate.outputs["schema"],
     )
     set_small_requests(packed.set_display_name("Pack models"))
     ensembles = fan_out(items=data.plan.outputs["ensembles"]).set_display_name("Ensembles")
