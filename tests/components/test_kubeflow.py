@@ -16,6 +16,7 @@ from tests.components.test_compiled import COMPONENTS, PIPELINES, compiled
 from tidemill.cli.main import main
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load, parse
+from tidemill.experiment.parameter_text import MAX_BYTES
 from tidemill.local.definitions import Definition, find_pipeline
 from tidemill.planning import plan_training
 
@@ -106,6 +107,22 @@ def test_a_component_records_its_failures_below_the_root(component):
     # An exit code other than 1 is lost, and outputs of a failed step are not uploaded.
     source = (component.folder / "component.py").read_text(encoding="utf-8")
     assert component.name == "fan_out" or re.search(r"with step\(\s*\"\w+\", root=root, output=\w+\.uri", source)
+
+
+ARGO_VARIABLE_BYTES = 131_072
+"""The largest variable in which Argo describes a pod."""
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_the_longest_parameter_fits_into_a_pod_with_the_code_of_its_step(component):
+    spec = compiled(component)
+    definition = next(iter(spec["components"].values()))
+    if {"experiment", "items"}.isdisjoint(definition["inputDefinitions"]["parameters"]):
+        return
+    container = spec["deploymentSpec"]["executors"][definition["executorLabel"]]["container"]
+    pod = json.dumps({"container": container, "component": json.dumps(definition)})
+    others = 8_000  # The launcher's arguments, the URIs of outputs, and what Argo adds.
+    assert len(json.dumps(pod)) + others + MAX_BYTES < ARGO_VARIABLE_BYTES
 
 
 BUCKET = "gs://a-company-data-platform-europe-west1/teams/ranking/tidemill"

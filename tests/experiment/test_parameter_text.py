@@ -24,6 +24,14 @@ ENVIRONMENT = {"HOME": "/root", "KFP_POD_NAME": "pod", "x": "1"}
 ARGO = {"workflow.name": "run-1", "workflow.uid": "u", "inputs.parameters.x": "7", "pod.name": "p", "retries": "0"}
 
 
+MACROS = {"RunUUID": "u", "CurrentTime": "20261129000000", "CurrentTime.2006": "2026"}
+
+
+def kubeflow(text: str) -> str:
+    """Replaces the macros of Kubeflow's API server."""
+    return re.sub(r"\[\[(.*?)\]\]", lambda match: MACROS.get(match[1], match[0]), text)
+
+
 def kubernetes(argument: str) -> str:
     """Expands a container's argument as Kubernetes documents it: `$(NAME)` if NAME is defined, and `$$` to `$`."""
     return re.sub(
@@ -40,7 +48,7 @@ def argo(text: str) -> str:
 
 def carried(text: str) -> str:
     """Carries a parameter's value to a step: as JSON in Argo's workflow, then as JSON in a container's argument."""
-    workflow = argo(json.dumps({"parameters": {"experiment": text}}))
+    workflow = argo(json.dumps({"parameters": {"experiment": kubeflow(text)}}))
     executor_input = json.dumps({"inputs": {"parameterValues": json.loads(workflow)["parameters"]}})
     argument = kubernetes(json.loads(argo(json.dumps([executor_input])))[0])
     return json.loads(argument)["inputs"]["parameterValues"]["experiment"]
@@ -48,6 +56,7 @@ def carried(text: str) -> str:
 
 PIECES = st.sampled_from(
     ["$", "$$", "$(HOME)", "$(x)", "$(nowhere)", "{{", "}}", "{{workflow.name}}", "{{=retries}}", "{{{pod.name}}}", "%"]
+    + ["[[", "[[[", "]]", "[[RunUUID]]", "[[CurrentTime]]", "[[CurrentTime.2006]]"]
     + [
         "'",
         '"',
@@ -71,14 +80,14 @@ TEXTS = st.one_of(st.lists(PIECES, max_size=30).map("".join), st.text(max_size=6
 @hypothesis.settings(max_examples=400, deadline=None)
 @hypothesis.given(sql=TEXTS, key=TEXTS)
 def test_any_text_arrives_as_it_was_written(sql, key):
-    data = {"name": "x", "source": {"sql": sql, "parameters": {key: sql}}}
+    data = {"name": "x", "source": {"sql": sql, "parameters": {key: sql}}, "nested": [[[sql], []]]}
     text = carried(encode(data))
     assert without_digest(json.loads(text)) == data
 
 
-def test_the_models_of_kubernetes_and_argo_change_a_text_that_is_not_encoded():
-    text = json.dumps({"sql": "$$ $(HOME) {{workflow.name}} $(nowhere) {{nothing}}"})
-    assert json.loads(carried(text)) == {"sql": "$ /root run-1 $(nowhere) {{nothing}}"}
+def test_the_models_of_kubeflow_argo_and_kubernetes_change_a_text_that_is_not_encoded():
+    text = json.dumps({"sql": "$$ $(HOME) {{workflow.name}} [[RunUUID]] $(nowhere) {{nothing}} [[nothing]]"})
+    assert json.loads(carried(text)) == {"sql": "$ /root run-1 u $(nowhere) {{nothing}} [[nothing]]"}
 
 
 def test_the_text_stays_readable():
@@ -101,12 +110,17 @@ def test_a_text_of_500_kb_travels_as_the_uri_of_a_file(tmp_path):
     sql = "select x, y from t where x <> '$(HOME) {{workflow.name}} $$'\n" * 8000
     experiment = parse(json.dumps(EXPERIMENT | {"source": EXPERIMENT["source"] | {"sql": sql}}))
     text = dump(experiment)
-    assert parameter_bytes(text) > 500_000
+    assert len(text) > 500_000
     value = as_parameter(text, str(tmp_path))
     assert len(value) < 200 and value.startswith(f"{tmp_path}/experiments/")
     assert parse(carried(value)) == experiment
     small = dump(parse(json.dumps(EXPERIMENT)))
     assert as_parameter(small, str(tmp_path)) == small and len(small) < MAX_BYTES
+
+
+def test_the_size_of_a_text_counts_three_levels_of_json():
+    # Go's JSON writes <, > and & as escape sequences.
+    assert [parameter_bytes(text) - parameter_bytes("") for text in ("x", '"', "\n", "<", "é")] == [1, 8, 5, 7, 2]
 
 
 def test_a_uri_that_cannot_be_read_is_a_mistake(tmp_path):

@@ -26,7 +26,7 @@ def validate(args: argparse.Namespace) -> int:
     print(text := dump(experiment) if args.resolved else "\n".join([_summary(experiment), *_resources(experiment)]))
     if args.resolved and (size := parameter_bytes(text)) > MAX_BYTES:
         hint = "write it to a file that the steps can read, and give the file's URI as the parameter experiment"
-        print(f"the text has {size:,} bytes, more than Kubernetes passes on; {hint}", file=sys.stderr)
+        print(f"the text takes {size:,} bytes of a pod, more than {MAX_BYTES:,}; {hint}", file=sys.stderr)
     return 0
 
 

@@ -1,9 +1,10 @@
 r"""The experiment as a parameter of a pipeline: a text that arrives as it was written.
 
-On the way to a step Kubernetes replaces `$$` by `$` and expands `$(NAME)` in a container's arguments, Argo replaces
-`{{workflow.name}}` and the like, and an argument of more than 128 KiB fails. So the text is JSON in which the first
-character of such a sequence is written as `\u0024` or `\u007b`; a long text is kept below the root and travels as its
-URI; and a digest of the content shows whether the text arrived unchanged. A text without a digest is accepted.
+On the way to a step Kubeflow replaces `[[CurrentTime]]` and the like, Argo `{{workflow.name}}` and the like, and
+Kubernetes `$$` by `$` and `$(NAME)` by a variable in a container's arguments. A pod whose description has more than
+128 KiB fails. So the text is JSON in which the first character of such a sequence is written as `\u005b`, `\u007b` or
+`\u0024`; a long text is kept below the root and travels as its URI; and a digest of the content shows whether the text
+arrived unchanged. A text without a digest is accepted.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from tidemill import fingerprint, storage
 from tidemill.errors import Code, TidemillError
 
 DIGEST = "digest"
-MAX_BYTES = 100_000
-"""Longest text that travels as a parameter, in bytes as a JSON string. Kubernetes takes 128 KiB for the text together
-with the other parameters of its step."""
+MAX_BYTES = 115_000
+"""Longest text that travels as a parameter, in the bytes of `parameter_bytes`. A pod has its own description, with its
+code and its parameters, in a variable of at most 128 KiB. Argo would move a longer one to a ConfigMap, which Kubeflow's
+role for Argo does not allow."""
 FOLDER = "experiments"
-_SUBSTITUTED = re.compile(r"\$(?=[$(])|\{(?=\{)")
+_SUBSTITUTED = re.compile(r"\$(?=[$(])|\{(?=\{)|\[(?=\[)")
+_ESCAPED_BY_GO = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 _URI = re.compile(r"(gs://|file://|/)\S+")
 
 
@@ -31,7 +34,8 @@ def encode(data: dict[str, Any]) -> str:
         data: JSON-serializable data of an experiment with all files inlined.
     """
     text = json.dumps({DIGEST: fingerprint.of_json(data), **data}, indent=1, ensure_ascii=False)
-    # These characters occur only inside of strings, where an escape sequence stands for the same character.
+    # These sequences occur only inside of strings, where an escape sequence stands for the same character. A list that
+    # starts with a list has a line break after its first bracket.
     return _SUBSTITUTED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -50,8 +54,13 @@ def as_parameter(text: str, root: str) -> str:
 
 
 def parameter_bytes(text: str) -> int:
-    """Returns the size of a text as a JSON string, in bytes."""
-    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    """Returns the size of a text in the description of a step's pod.
+
+    It is a JSON string there, inside of one with the launcher's command, inside of one with the patch of the pod. Each
+    level doubles the backslashes of the level before.
+    """
+    command = json.dumps(json.dumps(text, ensure_ascii=False), ensure_ascii=False).translate(_ESCAPED_BY_GO)
+    return len(json.dumps(command, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def read_parameter(value: str) -> str:
