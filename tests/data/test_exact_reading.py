@@ -223,7 +223,7 @@ def test_binary_columns_are_text_if_they_are_utf8():
 
 def test_refuses_binary_features(runner):
     sink = io.BytesIO()
-    pq.write_table(pa.table({"b": [b"\xff", b"a"] * 100, "y": [0, 1] * 100}), sink)
+    pq.write_table(pa.table({"i": range(200), "b": [b"\xff", b"a"] * 100, "y": [0, 1] * 100}), sink)
     with pytest.raises(TidemillError) as error:
         runner.run({"t": runner.write("a.parquet", sink.getvalue())}, columns=["b"])
     assert error.value.code is Code.FEATURE_TYPE
@@ -288,6 +288,18 @@ def test_lines_of_malformed_rows_count_skipped_lines_and_comments():
     table, malformed = read(text, csv={"comment": "#", "skip": 1})
     assert [(bad["line"], bad["text"]) for bad in malformed] == [(55, "ten,b"), (56, "k,v"), (57, "7,c,d")]
     assert table["k"].to_pylist() == list(range(50))
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_reads_wide_files(declared):
+    """More columns than one query converts."""
+    names = [f"c{i}" for i in range(250)]
+    rows = [[i * j for j in range(250)] for i in range(40)]
+    rows[20][240], rows[30][3] = "ten", "1.5.5"
+    text = "\n".join(",".join(map(str, row)) for row in [names, *rows]) + "\n"
+    table, malformed = read(text, columns=dict.fromkeys(names, "BIGINT") if declared else None)
+    assert [bad["line"] for bad in malformed] == [22, 32]
+    assert table.to_pylist() == [dict(zip(names, row, strict=True)) for i, row in enumerate(rows) if i not in (20, 30)]
 
 
 REFUSED = {

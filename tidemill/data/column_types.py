@@ -23,9 +23,6 @@ from tidemill.errors import Code, TidemillError, suggest_name
 TOLERANCE = 0.05
 """Largest share of a column's values that may contradict its inferred type."""
 
-COLUMNS_AT_ONCE = 100
-"""Number of columns that one query counts. DuckDB plans a query in a time that is quadratic in its expressions."""
-
 _FITTING = {
     "BIGINT": (TextKind.INT, TextKind.LONG, TextKind.NAN),
     "DOUBLE": (TextKind.INT, TextKind.NUMBER, TextKind.NAN),
@@ -120,17 +117,16 @@ def count_kinds(
     Returns:
         A counter for `infer_type` by column. Counters of several relations can be added. Nulls are not counted.
     """
-    counters: dict[str, Counter] = {}
-    columns = list(texts)
-    for start in range(0, len(columns), COLUMNS_AT_ONCE):
-        some = columns[start : start + COLUMNS_AT_ONCE]
-        kinds = ", ".join(f"{kind_sql(f't{i}', style)} AS k{i}" for i in range(len(some)))
-        values = ", ".join(f"{texts[c]} AS t{i}" for i, c in enumerate(some))
-        counts = ", ".join(f"count(*) FILTER (k{i} = {kind:d})" for i in range(len(some)) for kind in TextKind)
-        query = f"SELECT {counts} FROM (SELECT {kinds} FROM (SELECT {values} FROM {relation}))"
-        row = connection.execute(query).fetchall()[0]
-        for i, column in enumerate(some):
-            counters[column] = Counter(dict(enumerate(row[i * len(TextKind) : (i + 1) * len(TextKind)])))
+    counters = {column: Counter() for column in texts}
+    if texts:
+        # One expression for all columns: DuckDB plans a query in a time that is quadratic in its expressions.
+        values = f"unnest([{', '.join(texts.values())}])"
+        query = f"""SELECT index, {kind_sql("text", style)} AS kind, count(*) FROM (
+            SELECT unnest(range({len(texts)})) AS index, {values} AS text FROM {relation}) GROUP BY ALL"""
+        columns = list(texts)
+        for index, kind, count in connection.execute(query).fetchall():
+            if kind is not None:
+                counters[columns[index]][kind] = count
     return counters
 
 

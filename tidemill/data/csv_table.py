@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -37,6 +37,8 @@ from tidemill.experiment.csv_options import DEFAULT_NULLS, Csv
 
 _NO_NULLS = "\x01tidemill\x01"
 _MAX_LOCATED = 100_000
+_COLUMNS_AT_ONCE = 100
+_PART = "tidemill_part_"
 
 
 class CsvTable:
@@ -136,8 +138,10 @@ class CsvTable:
         partitions = [dict(group.partition) for group in groups]
         types = with_expected(self._declared, self._expected, columns)
         types = types | partition_types(self._connection, types, partitions)
-        if undeclared := [c for c in columns if c not in types]:
+        undeclared = [c for c in columns if c not in types]
+        if undeclared or len(columns) > _COLUMNS_AT_ONCE:
             scans = self._stored(columns, scans)
+        if undeclared:
             counters = count_kinds(
                 self._connection, "tidemill.texts", {c: self._plain(c) for c in undeclared}, self._style
             )
@@ -167,35 +171,77 @@ class CsvTable:
     def _insert(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> None:
         """Inserts the rows of one group. Rows with a malformed value go to quarantine."""
         table, partition = f"main.{quote(self._name)}", dict(scan.group.partition)
-        # The inner query names the texts, so that DuckDB computes the text of each value once.
-        inner = ", ".join(f"{text} AS tidemill_{i}" for i, text in enumerate(texts.values()))
-        exact = {c: exact_sql(f"tidemill_{i}", types[c], self._style) for i, c in enumerate(texts)}
-        tests = {
-            c: malformed_sql(f"tidemill_{i}", exact[c], types[c]) for i, c in enumerate(texts) if types[c] != "VARCHAR"
-        }
-        values = [f"{value} AS {quote(c)}" for c, value in exact.items()]
+        values = [quote(c) for c in texts]
         values += [f"CAST({literal(value)} AS {types[c]}) AS {quote(c)}" for c, value in partition.items()]
-        self._connection.execute(f"""INSERT INTO {table} BY NAME SELECT {", ".join(values)},
-            {any_of(list(tests.values()))} AS tidemill_bad FROM (SELECT {inner} FROM ({scan.query}))""")
+        source, is_bad = self._converted(scan, texts, types)
+        self._connection.execute(
+            f"INSERT INTO {table} BY NAME SELECT {', '.join(values)}, {is_bad} AS tidemill_bad FROM {source}"
+        )
+        for index in range(0, len(texts), _COLUMNS_AT_ONCE):
+            self._connection.execute(f"DROP TABLE IF EXISTS temp.{_PART}{index}")
         if not scan.is_stored:
             self._quarantine.take_csv_rejects(self._name, scan.group.uris)
         bad = self._connection.execute(f"SELECT count(*) FILTER (tidemill_bad) FROM {table}").fetchall()[0][0]
         if bad:
             self._connection.execute(f"DELETE FROM {table} WHERE tidemill_bad")
-            columns = {c: types[c] for c in tests}
-            self._locate(scan, self._bad_texts(scan, texts, tests), columns, bad)
+            self._locate(scan, self._bad_texts(scan, texts, types), types, bad)
 
-    def _bad_texts(self, scan: _Scan, texts: dict[str, str], tests: dict[str, str]) -> dict[str, set[str]]:
+    def _converted(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> tuple[str, str]:
+        """Returns a relation with the values of all columns, and the condition for rows with a malformed one.
+
+        DuckDB plans a query in a time that is quadratic in its expressions. So it converts wide tables in parts.
+        """
+        parts = [list(texts)[i : i + _COLUMNS_AT_ONCE] for i in range(0, len(texts), _COLUMNS_AT_ONCE)]
+        queries = []
+        for index, columns in enumerate(parts):
+            # The inner query names the texts, so that DuckDB computes the text of each value once.
+            inner = ", ".join(f"{texts[c]} AS tidemill_{i}" for i, c in enumerate(columns))
+            exact = {c: exact_sql(f"tidemill_{i}", types[c], self._style) for i, c in enumerate(columns)}
+            values = [f"{value} AS {quote(c)}" for c, value in exact.items()]
+            tests = self._tests(columns, exact, types).values()
+            values.append(f"{any_of(list(tests))} AS tidemill_bad_{index}")
+            queries.append(f"(SELECT {', '.join(values)} FROM (SELECT {inner} FROM ({scan.query})))")
+        is_bad = any_of([f"tidemill_bad_{index}" for index in range(len(parts))])
+        if len(parts) == 1:
+            return queries[0], is_bad
+        names = [f"temp.{_PART}{index * _COLUMNS_AT_ONCE}" for index in range(len(parts))]
+        for name, query in zip(names, queries, strict=True):
+            self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {query}")
+        return " POSITIONAL JOIN ".join(names), is_bad
+
+    def _tests(self, columns: Sequence[str], exact: dict[str, str], types: dict[str, str]) -> dict[str, str]:
+        """Returns the conditions for malformed values, of the texts `tidemill_0` and so on."""
+        return {
+            c: malformed_sql(f"tidemill_{i}", exact[c], types[c])
+            for i, c in enumerate(columns)
+            if types[c] != "VARCHAR"
+        }
+
+    def _bad_texts(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> dict[str, set[str]]:
         """Returns the malformed fields of each column as they are written, at most `_MAX_LOCATED` of a column."""
-        inner = ", ".join(f"{text} AS tidemill_{i}" for i, text in enumerate(texts.values()))
-        found = {}
-        for column, test in tests.items():
-            query = f"""SELECT DISTINCT {quote(column)} FROM (SELECT {quote(column)}, {inner} FROM ({scan.query}))
-                WHERE {test} LIMIT {_MAX_LOCATED}"""
-            found[column] = {value for (value,) in self._connection.execute(query).fetchall()}
-            if not scan.is_stored:
-                self._quarantine.discard_csv_rejects()
-        return {column: values for column, values in found.items() if values}
+        parts = [list(texts)[i : i + _COLUMNS_AT_ONCE] for i in range(0, len(texts), _COLUMNS_AT_ONCE)]
+        found: dict[str, set[str]] = {}
+        for columns in parts:
+            exact = {c: exact_sql(f"tidemill_{i}", types[c], self._style) for i, c in enumerate(columns)}
+            tests = self._tests(columns, exact, types)
+            inner = ", ".join(f"{texts[c]} AS tidemill_{i}" for i, c in enumerate(columns))
+            counts = ", ".join(f"count(*) FILTER ({test})" for test in tests.values())
+            if not tests:
+                continue
+            row = self._fields(f"SELECT {counts} FROM (SELECT {inner} FROM ({scan.query}))", scan)[0]
+            for column in [c for c, count in zip(tests, row, strict=True) if count]:
+                text = f"{texts[column]} AS tidemill_{columns.index(column)}"
+                query = f"""SELECT DISTINCT {quote(column)} FROM (SELECT {quote(column)}, {text} FROM ({scan.query}))
+                    WHERE {tests[column]} LIMIT {_MAX_LOCATED}"""
+                found[column] = {value for (value,) in self._fields(query, scan)}
+        return found
+
+    def _fields(self, query: str, scan: _Scan) -> list[tuple]:
+        """Returns the rows of a query that reads the files a second time."""
+        rows = self._connection.execute(query).fetchall()
+        if not scan.is_stored:
+            self._quarantine.discard_csv_rejects()
+        return rows
 
     def _locate(self, scan: _Scan, bad: dict[str, set[str]], types: dict[str, str], count: int) -> None:
         """Puts the rows with a malformed field into quarantine, with their lines. They are rare, so Python is fast
