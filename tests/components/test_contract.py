@@ -82,4 +82,4 @@ def test_every_step_accepts_or_rejects_degenerate_data(tmp_path):
     assert rejected["one class", "ingest"] is Code.LABEL_ONE_CLASS
     assert rejected["all null", "preprocess"] is Code.FEATURE_ALL_NULL
     assert rejected["one class", "train_gbdt"] is rejected["one class", "train_dcn_v2"] is Code.LABEL_ONE_CLASS
-    assert rejected["empty", "predict"] is Code.EMPTY_INPUT
+    assert ("empty", "predict") not in rejected  # a day without rows has predictions without rows

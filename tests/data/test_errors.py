@@ -30,6 +30,7 @@ def constant(column_y):
 
 
 # Content of a.csv, fields of the spec, the code, and texts of the message.
+BY_ID = {"by": "time", "column": "id"}
 CASES = {
     "sql-syntax": (GOOD, {"sql": "SELEC * FROM t"}, Code.SQL_ERROR, ["source.sql", "syntax error"]),
     "sql-unknown-table": (GOOD, {"sql": "SELECT * FROM u"}, Code.SQL_ERROR, ["'u'|name u", "correct"]),
@@ -72,6 +73,12 @@ CASES = {
     "label-one-class": (constant([1] * 50), {}, Code.LABEL_ONE_CLASS, ["single value 1"]),
     "label-one-class-in-train": (
         constant([0] * 40 + [1] * 10), {"split": {"by": "time", "column": "id"}}, Code.LABEL_ONE_CLASS, ["in train"],
+    ),
+    "label-one-class-in-valid": (
+        constant([0, 1] * 20 + [0] * 5 + [0, 1] * 3),
+        {"split": BY_ID | {"fractions": {"train": 0.78, "valid": 0.1, "test": 0.12}}, "both_classes": ["valid"]},
+        Code.LABEL_ONE_CLASS,
+        ["'y' in valid", "value 0 in all 5 rows", "train 20 of 40, valid 0 of 5, test 3 of 6", "split.by: random"],
     ),
     "label-three-values": (constant([0, 1, 2] * 9), {}, Code.LABEL_TYPE, ["label 'y'", "the value 2"]),
     "label-fraction": (constant([0, 1, 0.5] * 9), {}, Code.LABEL_TYPE, ["0.5"]),

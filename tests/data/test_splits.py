@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.data.runs import Runner
 from tidemill.artifacts.examples import Dataset
+from tidemill.errors import Code, TidemillError
 
 COUNT = 2000
 FRACTIONS = {"train": 0.7, "valid": 0.2, "test": 0.1}
@@ -216,3 +217,14 @@ def test_keeps_any_rows_in_any_order(tmp_path_factory, rows, seed):
         results.append(bytes_of(runner.examples))
     assert results[0] == results[1]
     assert Dataset(runner.examples).rows("train") > 0
+
+
+@pytest.mark.parametrize("by", ["time", "hash"])
+def test_names_the_value_that_leaves_a_split_empty_and_its_advice_works(runner, by):
+    lines = [f"{i},{'2024-01-01' if i % 3 else '2024-01-02'},{i // 2 % 2}" for i in range(60)]
+    uri = runner.write("ties.csv", "\n".join(["id,t,y", *lines]) + "\n")
+    with pytest.raises(TidemillError) as error:
+        runner.run({"t": uri}, split={"by": by, "column": "t"})
+    assert error.value.code is Code.EMPTY_SPLIT
+    assert "rows of one 't' stay together, and 2024-01-01 has 40 of them; use split.by: random" in str(error.value)
+    assert sum(runner.run({"t": uri}, split={"by": "random"}).summary.rows.values()) == 60

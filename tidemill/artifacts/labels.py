@@ -32,7 +32,10 @@ def label_error(
         details: Numbers that programs read. Defaults to none.
     """
     where = f"label {label!r}" + (f" in {split}" if split else "")
-    return TidemillError(code, where, got, _REMEDIES[code], details)
+    want = _REMEDIES[code]
+    if code is Code.LABEL_ONE_CLASS and split is not None:
+        want = "select more rows of both classes, or split them with split.by: random or other split.fractions"
+    return TidemillError(code, where, got, want, details)
 
 
 def count_ones(label: str, values: pa.Array | np.ndarray, *, split: str | None = None) -> int:

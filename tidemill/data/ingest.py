@@ -238,7 +238,7 @@ class _Ingestion:
             f"FROM (SELECT {values}, {keys} FROM {self._result}) ORDER BY {order}"
         ).to_arrow_reader(ROW_GROUP_ROWS)
         schema = pa.schema([field for field in reader.schema if field.name not in (_SPLIT, _SPAN)])
-        checks = query_checks.SplitChecks(spec)
+        checks = query_checks.SplitChecks(spec, self._largest_group)
         metadata = {
             "labels": spec.labels,
             "key": spec.key,
@@ -262,6 +262,12 @@ class _Ingestion:
                 done += batch.num_rows
                 self._progress.rows(done, total, "write")
             checks.check()
+
+    def _largest_group(self, column: str) -> tuple[object, int]:
+        counts = (
+            f"SELECT {quote(column)}::VARCHAR, count(*) FROM {self._result} GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 1"
+        )
+        return self._connection.execute(counts).fetchall()[0]
 
 
 def _consecutive_rows(batch: pa.RecordBatch) -> Iterator[tuple[int, object, pa.RecordBatch]]:

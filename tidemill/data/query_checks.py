@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -140,14 +143,20 @@ def check_key(connection: duckdb.DuckDBPyConnection, relation: str, key: list[st
 class SplitChecks:
     """Checks of the splits, counted while the rows are written.
 
-    Each split must have rows; in train, each needed column must have a value and each label both classes.
+    Each split must have rows, and in those that `spec.both_classes` names each label both classes. In train, each
+    needed column must have a value.
+
+    Args:
+        spec: The step's spec.
+        largest_group: Returns a value of the split's column and its number of rows, the value with the most rows.
     """
 
-    def __init__(self, spec: IngestSpec):
+    def __init__(self, spec: IngestSpec, largest_group: Callable[[str], tuple[object, int]]):
         self._spec = spec
+        self._largest_group = largest_group
         self._rows: dict[str, int] = {}
         self._present: dict[str, int] = dict.fromkeys(spec.columns or (), 0)
-        self._classes: dict[str, set[float]] = {label: set() for label in spec.labels}
+        self._classes: dict[str, dict[str, Counter[float]]] = {label: {} for label in spec.labels}
 
     def add(self, split: str, rows: pa.RecordBatch) -> None:
         """Counts rows of a split."""
@@ -156,8 +165,10 @@ class SplitChecks:
             for column in self._present:
                 values = rows.column(column)
                 self._present[column] += len(values) - values.null_count
-            for label, classes in self._classes.items():
-                classes |= {float(v) for v in pc.unique(rows.column(label)).to_pylist()}
+        for label, splits in self._classes.items():
+            counts = splits.setdefault(split, Counter())
+            for each in pc.value_counts(rows.column(label)):
+                counts[float(each["values"].as_py())] += each["counts"].as_py()
 
     def check(self) -> None:
         """Checks all rows that were added. Does nothing for the stage `predict`.
@@ -171,15 +182,30 @@ class SplitChecks:
         for split in SPLITS:
             must_have_rows = split == "train" or by == "column" or getattr(fractions, split) > 0
             if must_have_rows and not self._rows.get(split):
-                rows = sum(self._rows.values())
-                got = f"no rows for {split} of {rows:,} in total"
-                want = "give the split a larger fraction or more rows, or choose another split.by"
-                raise TidemillError(Code.EMPTY_SPLIT, f"split by {by}", got, want, {"rows": self._rows})
-        for label, classes in self._classes.items():
-            if len(classes) == 1:
-                got = f"the single value {classes.pop():g} in all rows"
-                raise label_error(Code.LABEL_ONE_CLASS, label, got, split="train")
+                raise self._empty_split(split)
+        for label, splits in self._classes.items():
+            for split in self._spec.both_classes:
+                if len(counts := splits.get(split, Counter())) == 1:
+                    raise _one_class(label, split, splits, next(iter(counts)))
         if empty := [column for column, present in self._present.items() if present == 0]:
             got = f"no value in {self._rows['train']:,} rows of train for {', '.join(empty)}"
             want = "leave out these columns, or correct the query or the files' columns"
             raise TidemillError(Code.FEATURE_ALL_NULL, "features, evaluation.slices", got, want, {"columns": empty})
+
+    def _empty_split(self, split: str) -> TidemillError:
+        by, column = self._spec.split.by, self._spec.split.column
+        counts = ", ".join(f"{name} {self._rows.get(name, 0):,}" for name in SPLITS)
+        got = f"no rows for {split} of {sum(self._rows.values()):,} in total ({counts})"
+        want = "give the split a larger fraction or more rows, or choose another split.by"
+        if by in ("time", "hash") and column is not None:
+            value, rows = self._largest_group(column)
+            got += f"; rows of one {column!r} stay together, and {value} has {rows:,} of them"
+            want = "use split.by: random, or a column with more distinct values"
+        return TidemillError(Code.EMPTY_SPLIT, f"split by {by}", got, want, {"rows": self._rows})
+
+
+def _one_class(label: str, split: str, splits: Mapping[str, Counter[float]], value: float) -> TidemillError:
+    counts = [f"{name} {splits[name][1.0]:,} of {splits[name].total():,}" for name in SPLITS if name in splits]
+    got = f"the single value {value:g} in all {splits[split].total():,} rows; rows with 1: {', '.join(counts)}"
+    details = {"split": split, "ones": {name: int(each[1.0]) for name, each in splits.items()}}
+    return label_error(Code.LABEL_ONE_CLASS, label, got, split=split, details=details)

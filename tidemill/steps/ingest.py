@@ -10,6 +10,9 @@ from tidemill.section import Column
 from tidemill.steps.core.context import PredictionPlanContext, TrainingPlanContext, without_uris
 from tidemill.steps.core.spec import StepCode, StepSpec
 
+_RANKING_METRICS = {"auc", "pr_auc"}
+"""Metrics that compare rows of both classes."""
+
 CODE = StepCode("ingest", libraries=("duckdb", "numpy", "pyarrow", "tensorflow-metadata"))
 
 
@@ -31,6 +34,8 @@ class IngestSpec(StepSpec):
     split: Split
     schema_text: str | None
     """The given schema as a text protocol buffer."""
+    both_classes: list[str] = ["train"]  # noqa: RUF012 - pydantic copies defaults
+    """The splits in which each label needs both classes."""
     model: ModelColumns | None = None
     """For `predict`: the columns of the published model, whose types the rows get."""
 
@@ -49,6 +54,7 @@ def plan(context: TrainingPlanContext) -> IngestSpec:
         columns=_needed_columns(context),
         split=experiment.split,
         schema_text=context.schema_text,
+        both_classes=_splits_of_both_classes(context),
     )
 
 
@@ -68,6 +74,14 @@ def plan_prediction(context: PredictionPlanContext) -> IngestSpec:
         schema_text=None,
         model=context.columns,
     )
+
+
+def _splits_of_both_classes(context: TrainingPlanContext) -> list[str]:
+    """Returns the splits without whose both classes training or a gate would fail later."""
+    experiment = context.experiment
+    stops_early = experiment.training.early_stopping is not None
+    gated = bool(_RANKING_METRICS & set(experiment.evaluation.gates))
+    return ["train", *["valid"] * stops_early, *["test"] * gated]
 
 
 def _needed_columns(context: TrainingPlanContext) -> list[str] | None:
