@@ -228,9 +228,8 @@ def test_refuses_binary_features(runner):
         runner.run({"t": runner.write("a.parquet", sink.getvalue())}, columns=["b"])
     assert error.value.code is Code.FEATURE_TYPE
     assert "hex(b)" in str(error.value)
-    found = runner.run(
-        {"t": runner.write("a.parquet", sink.getvalue())}, columns=["h"], sql="SELECT hex(b) h, y FROM t"
-    )
+    path = runner.write("a.parquet", sink.getvalue())
+    found = runner.run({"t": path}, columns=["h"], sql="SELECT i, hex(b) AS h, y FROM t")
     assert {row["h"] for row in found.rows()} == {"FF", "61"}
 
 
