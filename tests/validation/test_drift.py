@@ -101,6 +101,13 @@ def test_thresholds_apply_only_to_the_named_splits(tmp_path):
     assert summary.drifted == ["price"]
 
 
+def test_one_feature_has_a_threshold_of_its_own(tmp_path):
+    splits = {"train": shop(1000), "valid": moved(**CASES["shifted number"][0])}
+    run(tmp_path / "1", splits, drift={"numeric": 0.1, "columns": {"price": 0.99}})
+    with pytest.raises(TidemillError, match="price against valid"):
+        run(tmp_path / "2", splits, drift={"columns": {"price": 0.1}})
+
+
 def published(folder, table: pa.Table) -> str:
     """Publishes a model with the statistics of the table and returns its URI."""
     run(folder / "earlier", {"train": table})

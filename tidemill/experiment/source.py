@@ -158,6 +158,8 @@ class Drift(Section):
     """Largest Jensen-Shannon divergence (base 2, 0 to 1) of a numeric feature."""
     categorical: Annotated[float, Field(gt=0, le=1)] | None = None
     """Largest L-infinity distance of the value shares (0 to 1) of a categorical feature."""
+    columns: dict[Column, Annotated[float, Field(gt=0, le=1)]] = {}
+    """Largest distances of single features, instead of `numeric` and `categorical`."""
     between: list[Literal["valid", "test", "previous"]] = ["valid", "test"]
     """What train is compared with: other splits, or the train split of the model that is published now (`previous`)."""
 

@@ -170,6 +170,7 @@ def compare(
             continue
         measure = "jensen_shannon" if column.view == "number" else "l_infinity"
         threshold = settings.numeric if column.view == "number" else settings.categorical
+        threshold = settings.columns.get(column.name, threshold)
         distances.append(Distance(column.name, other, distance, measure, threshold if gated else None, reason))
     return sorted(distances, key=lambda d: (-d.distance, d.feature))
 
