@@ -142,6 +142,9 @@ def test_examples_are_valid():
         ("training.seed", 2**32, "training.seed", "4294967296", "use less than 4294967296"),
         ("models.1.dropout", 1.0, "models.1.dropout", "1.0", "use less than 1"),
         ("features.age.transform.bucketize", 1, "features.age.transform.bucketize", "1", "use 2 or more"),
+        ("features.age.transform", {"clip": [0.1]}, "features.age.transform.clip", "[0.1]", "name at least 2"),
+        ("features.age.transform", {"clip": [0.1, 2]}, "features.age.transform.clip.1", "2", "use 1.0 or less"),
+        ("features.age.transform", {"clip": [0.9, 0.1]}, "features.age.transform", "[0.9, 0.1]", "less than"),
         ("features.price.missing", "median", "features.price.missing", "'median'", "or write a number"),
         ("models", [], "models", "[]", "name at least 1"),
         ("labels", [], "labels", "[]", "name at least 1"),
@@ -163,7 +166,7 @@ def test_examples_are_valid():
         ("features.clicked", {"kind": "numeric"}, "experiment", "features", "the label 'clicked' is also used"),
         ("models", [{"family": "gbdt"}] * 2, "models", "gbdt", "two members have the name 'gbdt'"),
         ("source.sql", None, "source", "tables", "several tables need sql"),
-        ("evaluation.gates.auc", {}, "evaluation.gates.auc", "{}", "give min, max or better_than_baseline"),
+        ("evaluation.gates.auc", {}, "evaluation.gates.auc", "{}", "give min, max, better_than_baseline or slices"),
         # A text cannot name files.
         ("source.sql", "query.sql", "source.sql", "the file name 'query.sql'", "--resolved"),
     ],

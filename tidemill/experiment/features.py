@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic.config import JsonDict
 
 from tidemill.section import Column, PositiveInt, Section
 
@@ -33,11 +34,29 @@ class Clip(Section):
         return self
 
 
+def _transform_tag(value: object) -> str:
+    """Returns which kind of transform a value is meant to be, so that a mistake in it is reported for this kind."""
+    if isinstance(value, Clip) or (isinstance(value, dict) and "clip" in value):
+        return "Clip"
+    return "Bucketize" if isinstance(value, Bucketize | dict) else "name"
+
+
+def _as_any_of(schema: JsonDict) -> None:
+    """Describes the alternatives in a JSON Schema as those of other keys."""
+    schema["anyOf"] = schema.pop("oneOf")
+
+
 class Numeric(Section):
     """A number."""
 
     kind: Literal["numeric"]
-    transform: Literal["zscore", "minmax", "log", "quantile", "none", "log2_squared"] | Bucketize | Clip = "zscore"
+    transform: Annotated[
+        Annotated[Literal["zscore", "minmax", "log", "quantile", "none", "log2_squared"], Tag("name")]
+        | Annotated[Bucketize, Tag("Bucketize")]
+        | Annotated[Clip, Tag("Clip")],
+        Discriminator(_transform_tag),
+        Field(json_schema_extra=_as_any_of),
+    ] = "zscore"
     """`zscore`: mean 0 and variance 1 on train. `minmax`: 0 to 1 on train. `log`: sign(x) * ln(1 + |x|). `none`:
     unchanged. `log2_squared`: the id floor(log2(x)^2), as the winners of Criteo's competition used it.
     `quantile`: the share of train's rows with a smaller number, 0 to 1 in steps of a thousandth, whatever the outliers.
