@@ -272,6 +272,16 @@ class Code(enum.Enum):
             "value, or raise `validation.unseen`."
         ),
     )
+    DROPPED_TOKENS = Explanation(
+        "dropped-tokens",
+        summary="A vocabulary would drop too many values of a categorical feature.",
+        cause="A vocabulary has a token in each line, so that TensorFlow Transform drops values with a line break.",
+        example=(
+            "validation.max_dropped_tokens: got features with line breaks, whose tokens a vocabulary drops: site (100 "
+            "% of its values); replace the line breaks in the query: replace(site, chr(10), ' ')."
+        ),
+        remedy="Replace line breaks in the query, or raise `validation.max_dropped_tokens`.",
+    )
     TRANSFORM_FAILED = Explanation(
         "transform-failed",
         summary="The preprocessing_fn cannot be loaded, traced or run.",

@@ -173,6 +173,14 @@ def unseen_values(folder: Path, fixed: bool) -> None:
     validation(folder, moved, unseen={"max": 0.5})
 
 
+def dropped_tokens(folder: Path, fixed: bool) -> None:
+    def broken(table: pa.Table) -> pa.Table:
+        sites = pa.array([f"{site}{' ' if fixed else chr(10)}" for site in table["site"].to_pylist()])
+        return table.set_column(3, "site", sites)
+
+    validation(folder, broken)
+
+
 def transform_failed(folder: Path, fixed: bool) -> None:
     name = "print" if fixed else "pint"
     module_function.load(f"def preprocessing_fn(inputs):\n    return inputs\n\n\n{name}()\n")

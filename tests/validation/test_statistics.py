@@ -98,8 +98,16 @@ def test_nan_is_missing_and_infinity_is_present(tmp_path):
     result = compute(tmp_path, {"train": table})
     stats = result.features["price"].num_stats
     assert (stats.common_stats.num_non_missing, stats.common_stats.num_missing) == (4, 2)
-    assert (stats.min, stats.max, stats.mean) == (1, 3, 2)
-    assert (stats.histograms[0].num_nan, result.infinite["price"]) == (1, 1)
+    assert (stats.min, stats.max, stats.mean) == (1, float("inf"), 2)
+    assert (result.nan["price"], stats.histograms[0].num_nan, result.infinite["price"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(("values", "mean"), [([np.inf, np.inf], np.inf), ([-np.inf, np.inf], np.nan)])
+def test_statistics_of_infinities_say_so(tmp_path, values, mean):
+    table = shop(2).set_column(1, "price", pa.array(values))
+    stats = compute(tmp_path, {"train": table}).features["price"].num_stats
+    assert (stats.min, stats.max) == (min(values), max(values))
+    np.testing.assert_equal([stats.mean, stats.median], [mean, mean])
 
 
 def test_finds_nan_that_parquet_metadata_ignores(tmp_path):

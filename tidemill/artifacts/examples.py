@@ -26,6 +26,9 @@ SPLITS = ("train", "valid", "test")
 ROW_GROUP_ROWS = 1 << 16
 SHARD_ROWS = 1 << 20
 COMPRESSION = "zstd"
+NULL_WORDS = "null_words"
+"""The entry of the metadata with the share of the rows of a text column that are a default null word, by table, column
+and word. Only shares of at least 1 %."""
 MALFORMED = "malformed"
 """The entry of the metadata with the number of malformed rows that were left out, by table. Without tables that have
 none."""

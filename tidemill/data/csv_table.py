@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from tidemill.data import csv_files
+from tidemill.data import csv_files, null_words
 from tidemill.data.column_types import (
     RENAME_PARTITION,
     check_declared,
@@ -38,6 +38,7 @@ from tidemill.experiment.csv_options import DEFAULT_NULLS, Csv
 _NO_NULLS = "\x01tidemill\x01"
 _MAX_LOCATED = 100_000
 _COLUMNS_AT_ONCE = 100
+_COUNTED_ROWS = 100_000
 _PART = "tidemill_part_"
 
 
@@ -51,6 +52,7 @@ class CsvTable:
         expected: Types of columns in training. A column that is not declared has it if all its values fit.
         options: How the files are written.
         delimiter: The separator of fields.
+        default_nulls: Whether the experiment names no null words, so that those in text columns are counted.
         staging: The folder for copies of files.
         quarantine: Takes the malformed rows.
     """
@@ -63,6 +65,7 @@ class CsvTable:
         expected: Mapping[str, str],
         options: Csv,
         delimiter: str,
+        default_nulls: bool,
         staging: StagingFolder,
         quarantine: Quarantine,
     ):
@@ -75,6 +78,7 @@ class CsvTable:
             options.decimal_separator, options.thousands, options.dateformat, options.timestampformat
         )
         self._delimiter = delimiter
+        self._default_nulls = default_nulls
         self._staging = staging
         self._quarantine = quarantine
 
@@ -151,6 +155,8 @@ class CsvTable:
         self._connection.execute(f"CREATE OR REPLACE TABLE main.{quote(self._name)} ({shape}, tidemill_bad BOOLEAN)")
         for scan in scans:
             self._insert(scan, texts, types)
+        if self._default_nulls:
+            self._count_nulls(scans, [c for c in columns if types[c] == "VARCHAR"])
         self._connection.execute(f"ALTER TABLE main.{quote(self._name)} DROP COLUMN tidemill_bad")
         self._connection.execute("DROP TABLE IF EXISTS tidemill.texts")
 
@@ -167,6 +173,12 @@ class CsvTable:
             query = f"SELECT * EXCLUDE (tidemill_group) FROM tidemill.texts WHERE tidemill_group = {index}"
             stored.append(replace(scan, query=query, is_stored=True))
         return stored
+
+    def _count_nulls(self, scans: list[_Scan], columns: list[str]) -> None:
+        """Counts null words in text columns: in all rows if they are stored, else in the first rows of the files."""
+        source = "tidemill.texts" if scans[0].is_stored else f"({scans[0].query} LIMIT {_COUNTED_ROWS})"
+        null_words.count(self._connection, self._name, source, {c: quote(c) for c in columns}, list(DEFAULT_NULLS))
+        self._quarantine.discard_csv_rejects()
 
     def _insert(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> None:
         """Inserts the rows of one group. Rows with a malformed value go to quarantine."""

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from tidemill import fingerprint, storage
 from tidemill.artifacts import model_columns
-from tidemill.artifacts.examples import MALFORMED, ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
+from tidemill.artifacts.examples import MALFORMED, NULL_WORDS, ROW_GROUP_ROWS, SPLITS, Dataset, DatasetWriter
 from tidemill.artifacts.model_columns import SourceColumns, TableColumns
-from tidemill.data import model_types, query_checks
+from tidemill.data import model_types, null_words, query_checks
 from tidemill.data.parquet_table import check_readable
 from tidemill.data.projection import Projection, check_range, exact_types, project
 from tidemill.data.quarantine import QUERY, Quarantine
@@ -112,6 +112,7 @@ class _Ingestion:
         self._open: dict[Path, SourceFile] = {}
         self._tables: dict[str, TableColumns] = {}
         self._malformed: dict[str, int] = {}
+        self._null_words: dict[str, dict[str, dict[str, float]]] = {}
 
     def run(self, record: SourceRecord, work: Path, examples: str) -> None:
         with self._data_errors():
@@ -158,6 +159,7 @@ class _Ingestion:
             known = model and model.table(table_name, len(source.tables), source.sql)
             self._open |= load_table(self._connection, table_name, table, files, staging, self._quarantine, known)
             self._tables[table_name] = table_columns(self._connection, table_name, table, files)
+        self._null_words = null_words.read(self._connection)
         restrict_access(self._connection, self._open)
         for table_name in source.tables:
             good = self._connection.execute(f"SELECT count(*) FROM main.{quote(table_name)}").fetchall()[0][0]
@@ -245,6 +247,7 @@ class _Ingestion:
             "source_fingerprint": spec.source_fingerprint,
             "spec_fingerprint": fingerprint.of_json(spec.model_dump(mode="json", by_alias=True)),
             "code": spec.code,
+            NULL_WORDS: self._null_words,
             MALFORMED: {name: count for name, count in self._malformed.items() if count},
             model_columns.METADATA: SourceColumns(result=known_types(columns), tables=self._tables).model_dump(
                 mode="json"

@@ -73,7 +73,10 @@ def load_table(
     else:
         options = table.csv_options
         delimiter = options.delim or ("\t" if kind == "tsv" else ",")
-        reader = csv_table.CsvTable(connection, table_name, types, known.types, options, delimiter, staging, quarantine)
+        default_nulls = not table.names_null_words
+        reader = csv_table.CsvTable(
+            connection, table_name, types, known.types, options, delimiter, default_nulls, staging, quarantine
+        )
         staged = reader.create(staged)
     for path, _ in staged:
         staging.drop(path)

@@ -199,3 +199,6 @@ class Validation(Section):
     drift: Drift = Drift()
     leakage: Leakage = Leakage()
     unseen: Unseen = Unseen()
+    max_dropped_tokens: Fraction = 0.05
+    """Largest share of the values of a categorical feature, in train, that a vocabulary drops because they contain a
+    line break. Smaller shares are reported."""

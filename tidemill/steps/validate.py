@@ -6,7 +6,7 @@ from typing import Literal
 
 from tidemill.experiment.features import Feature
 from tidemill.experiment.source import Drift, Leakage, Unseen
-from tidemill.section import Column, Labels
+from tidemill.section import Column, Fraction, Labels
 from tidemill.steps.core.context import TrainingPlanContext
 from tidemill.steps.core.spec import StepCode, StepSpec
 
@@ -30,6 +30,7 @@ class ValidateSpec(StepSpec):
     drift: Drift
     leakage: Leakage
     unseen: Unseen = Unseen()
+    max_dropped_tokens: Fraction = 0.05
     previous: str | None
     """URI of the published model whose statistics `drift.between: [previous]` and a `drift_comparator` of the given
     schema compare with."""
@@ -53,5 +54,6 @@ def plan(context: TrainingPlanContext) -> ValidateSpec:
         drift=drift,
         leakage=experiment.validation.leakage,
         unseen=experiment.validation.unseen,
+        max_dropped_tokens=experiment.validation.max_dropped_tokens,
         previous=context.baseline if compares else None,
     )

@@ -139,7 +139,7 @@ def _domain(
         yield from _string_domain(feature, counts.outside[column.name], statistics.common(stats).tot_num_values)
     if column.view == "number":
         yield from _range(feature, schema, column, split)
-        yield from _not_finite(feature, stats.num_stats, split.infinite.get(column.name, 0))
+        yield from _not_finite(feature, split.nan.get(column.name, 0), split.infinite.get(column.name, 0))
     if column.name in counts.numbers and kind in ("int_domain", "float_domain"):
         yield from _text_numbers(feature, counts.numbers[column.name])
     if feature.HasField("image_domain"):
@@ -189,12 +189,9 @@ def _range(
         yield f"{prefix}_BIG_{kind}", "values too large", f"the largest value is {largest:g}, above {high:g}"
 
 
-def _not_finite(
-    feature: schema_pb2.Feature, stats: statistics_pb2.NumericStatistics, infinite: int
-) -> Iterator[Contradiction]:
+def _not_finite(feature: schema_pb2.Feature, nan: int, infinite: int) -> Iterator[Contradiction]:
     if feature.float_domain.disallow_inf and infinite:
         yield "FLOAT_TYPE_HAS_INF", "infinite values", f"{infinite:,} values are infinite"
-    nan = stats.histograms[0].num_nan if stats.histograms else 0
     if feature.float_domain.disallow_nan and nan:
         yield "FLOAT_TYPE_HAS_NAN", "NaN values", f"{nan:g} values are NaN"
 

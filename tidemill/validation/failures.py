@@ -9,9 +9,11 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tidemill.errors import Code, TidemillError
 from tidemill.validation import statistics
 from tidemill.validation.anomalies import Anomaly
+from tidemill.validation.charts import percent
 from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.drift import Distance
 from tidemill.validation.leakage import LeakageReport
+from tidemill.validation.lost_values import LostValues
 from tidemill.validation.unseen import UnseenShare
 
 _SHOWN = 5
@@ -24,10 +26,11 @@ def find(
     leakage: Mapping[str, LeakageReport],
     distances: Sequence[Distance],
     unseen: Sequence[UnseenShare],
+    dropped: Sequence[LostValues],
 ) -> list[TidemillError]:
     """Returns the errors of all gates that fail, in the order in which a user should correct them.
 
-    The order is: labels, features without values, leakage, schema, drift, unseen values.
+    The order is: labels, features without values, leakage, schema, drift, unseen values, dropped tokens.
 
     Args:
         train: Statistics of train.
@@ -36,6 +39,7 @@ def find(
         leakage: Leakage reports by label.
         distances: From `drift.compare`.
         unseen: From `unseen.measure`.
+        dropped: The features of which a vocabulary drops more tokens than is tolerated.
     """
     return [
         *_broken_labels(columns, anomalies),
@@ -44,6 +48,7 @@ def find(
         *_schema_anomalies(anomalies),
         *_drift(distances),
         *_unseen(unseen),
+        *_dropped(dropped),
     ]
 
 
@@ -111,3 +116,12 @@ def _unseen(shares: Sequence[UnseenShare]) -> Iterator[TidemillError]:
         want = "remove them, split the rows in another way, train on newer rows, or raise the threshold"
         details = [{"feature": u.feature, "split": u.split, "share": u.share, "threshold": u.threshold} for u in over]
         yield TidemillError(Code.UNSEEN_VALUES, "validation.unseen", got, want, {"unseen": details})
+
+
+def _dropped(features: Sequence[LostValues]) -> Iterator[TidemillError]:
+    if features:
+        shares = ", ".join(f"{each.column} ({percent(each.share)} of its values)" for each in features)
+        got = f"features with line breaks, whose tokens a vocabulary drops: {shares}"
+        want = f"replace the line breaks in the query: replace({features[0].column}, chr(10), ' ')"
+        details = {"features": {each.column: each.share for each in features}}
+        yield TidemillError(Code.DROPPED_TOKENS, "validation.max_dropped_tokens", got, want, details)

@@ -20,6 +20,7 @@ from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.comparators import ComparatorResult
 from tidemill.validation.drift import Distance
 from tidemill.validation.leakage import LeakageReport
+from tidemill.validation.lost_values import LostValues
 from tidemill.validation.outliers import Outliers
 from tidemill.validation.statistics import SplitStatistics
 from tidemill.validation.unseen import UnseenShare
@@ -44,6 +45,7 @@ class Measurements:
         comparisons: From `comparators.compare`.
         unseen: From `unseen.measure`.
         outliers: From `outliers.find`.
+        lost: From `lost_values.find`.
         previous: URI of the previous model, if one is compared with.
         previous_missing: Whether that model has no statistics.
         malformed: Number of malformed rows that ingest left out, by table.
@@ -60,6 +62,7 @@ class Measurements:
     comparisons: list[ComparatorResult]
     unseen: list[UnseenShare]
     outliers: list[Outliers]
+    lost: list[LostValues]
     previous: str | None
     previous_missing: bool
     malformed: dict[str, int]
@@ -107,6 +110,7 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
         distances=sorted(results.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
         unseen=[u for u in results.unseen if u.rows or u.threshold is not None][:_LISTED],
         outliers=results.outliers,
+        lost=results.lost,
         previous=results.previous,
         previous_missing=results.previous_missing,
         malformed=results.malformed,
@@ -156,6 +160,7 @@ def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
     unseen = [u for u in results.unseen if u.feature == column.name and u.split in filled]
     flags += ["unseen values"] if any(u.is_notable for u in unseen) else []
     flags += ["outliers"] if any(each.feature == column.name for each in results.outliers) else []
+    flags += sorted({each.reason for each in results.lost if each.column == column.name})
     flags += sorted({a.short for a in results.anomalies if a.column == column.name})
     chart, axis, bars, facts = Markup(""), ("", ""), [], []
     if column.view == "number":
@@ -165,9 +170,12 @@ def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
             counts = {name: split.chart_counts[column.name] for name, split in filled.items()}
             chart = charts.histogram(counts, edges, is_time=column.is_time, unit_bars=unit)
             with_values = [s.num_stats for s in stats.values() if s.num_stats.histograms]
-            low, high = min(s.min for s in with_values), max(s.max for s in with_values)
+            lows = [bucket.low_value for s in with_values for bucket in s.histograms[0].buckets]
+            highs = [bucket.high_value for s in with_values for bucket in s.histograms[0].buckets]
+            low, high = min(lows), max(highs)
             axis = charts.axis(edges, low, high, is_time=column.is_time)
         facts = _number_facts(first.num_stats, column)
+        facts += [("infinite", f"{n:,}") for n in [next(iter(filled.values())).infinite.get(column.name)] if n]
     elif column.view == "category":
         ranks = {name: s.string_stats.rank_histogram.buckets for name, s in stats.items()}
         ranked = {name: {b.label: int(b.sample_count) for b in buckets} for name, buckets in ranks.items()}
@@ -199,7 +207,7 @@ def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
 
 
 def _number_facts(stats: statistics_pb2.NumericStatistics, column: ExampleColumn) -> list[tuple[str, str]]:
-    if not stats.histograms:
+    if not stats.common_stats.num_non_missing:
         return []
     values = [("min", stats.min), ("median", stats.median), ("mean", stats.mean), ("max", stats.max)]
     facts = [(name, number(value, is_time=column.is_time)) for name, value in values]

@@ -24,7 +24,7 @@ from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
-from tidemill.validation import distribution, domain_counts, list_lengths
+from tidemill.validation import distribution, domain_counts, list_lengths, lost_values
 from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.domain_counts import DomainCounts, DomainRequests
 from tidemill.validation.scan import table_of
@@ -49,6 +49,8 @@ class SplitStatistics:
         domains: The counts for the schema's domains.
         infinite: For each number that has infinite values, how many. They count as present, and no other number
             includes them.
+        nan: For each number that has NaN, how many. They count as missing, and no other number includes them.
+        lost: For each feature of train, the share of its values that a model does not get (`lost_values.count`).
         unseen: For each categorical feature, the rows with a value that train does not contain, and the most frequent
             of these values. Empty for train.
         ranges: For each number that has values, the smallest and the largest exactly, infinities included.
@@ -59,6 +61,8 @@ class SplitStatistics:
     chart_counts: dict[str, np.ndarray] = field(default_factory=dict)
     domains: DomainCounts = field(default_factory=DomainCounts)
     infinite: dict[str, int] = field(default_factory=dict)
+    nan: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, float] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     unseen: dict[str, tuple[int, str]] = field(default_factory=dict)
 
@@ -132,6 +136,9 @@ def compute(
             feature.bytes_stats.avg_num_bytes = sizes["bytes"] / present
             feature.bytes_stats.min_num_bytes, feature.bytes_stats.max_num_bytes = sizes["low"], sizes["high"]
             feature.bytes_stats.max_num_bytes_int = int(sizes["high"])
+        if present and counted and split == "train" and column.role == "feature" and not is_image:
+            ends = (float(totals[column.name].get(end) or 0) for end in ("low", "high"))
+            result.lost[column.name] = lost_values.count(connection, column, *ends)
         if present and counted:
             domain_counts.count(connection, column.name, column.view, extra.domains, result.domains)
         common_stats = getattr(feature, _KINDS[column.view]).common_stats
@@ -283,19 +290,25 @@ def _add_number(
     if totals["present"]:
         ends = ("smallest", "largest") if column.is_float else ("low", "high")
         result.ranges[column.name] = totals[ends[0]], totals[ends[1]]
+        stats.min, stats.max = map(float, result.ranges[column.name])
+        if not finite:
+            # As in TFDV: of plus and minus infinity, neither the mean nor the median is a number.
+            stats.mean = stats.median = stats.min if stats.min == stats.max else math.nan
+            stats.std_dev = math.nan
     bin_edges = dict(extra.bin_edges.get(column.name, {}))
-    nan = int(totals["nan"])
+    if totals["nan"]:
+        result.nan[column.name] = int(totals["nan"])
     if finite:
         low, high = float(totals["low"]), float(totals["high"])
         summary = distribution.summarize(_scan(connection), finite)
         stats.mean, stats.std_dev, stats.median = summary.mean, summary.std_dev, summary.median
-        stats.min, stats.max, stats.num_zeros = low, high, int(totals["zeros"])
+        stats.num_zeros = int(totals["zeros"])
         chart_edges = extra.chart_edges.setdefault(column.name, _chart_edges(column, summary, low, high))
         standard = distribution.equal_edges(low, high)
         edge_sets = [standard, chart_edges, *bin_edges.values()]
         below = distribution.count_below(_scan(connection), edge_sets)
-        _add_histogram(stats, "STANDARD", standard, below[0], finite, nan, infinite)
-        _add_histogram(stats, "QUANTILES", summary.edges, summary.below, finite, nan, infinite, point=True)
+        _add_histogram(stats, "STANDARD", standard, below[0], finite, infinite)
+        _add_histogram(stats, "QUANTILES", summary.edges, summary.below, finite, infinite, point=True)
         counts = [distribution.bins(b, finite) for b in below[1:]]
     else:
         sizes = [len(extra.chart_edges.get(column.name, ())), *map(len, bin_edges.values())]
@@ -310,14 +323,13 @@ def _add_histogram(
     edges: np.ndarray,
     below: np.ndarray,
     total: int,
-    nan: int,
     infinite: int,
     *,
     point: bool = False,
 ) -> None:
     """Adds a histogram of half-open buckets. The last bucket is closed. With `point` it holds only the last edge."""
     kinds = statistics_pb2.Histogram.HistogramType
-    histogram = stats.histograms.add(type=kinds.Value(kind), num_nan=nan, num_undefined=infinite)
+    histogram = stats.histograms.add(type=kinds.Value(kind), num_undefined=infinite)
     counts = distribution.bins(below, total)[1:].tolist()
     if not point and len(edges) > 1:
         counts[-2:] = [counts[-2] + counts[-1]]

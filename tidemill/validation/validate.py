@@ -12,14 +12,25 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 
 from tidemill import fingerprint, storage
 from tidemill.artifacts import artifact
-from tidemill.artifacts.examples import MALFORMED, Dataset
+from tidemill.artifacts.examples import MALFORMED, NULL_WORDS, Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.given_schema import schema_text
 from tidemill.runtime import Progress
 from tidemill.steps.validate import ValidateSpec
 from tidemill.validation import anomalies as anomalies_
 from tidemill.validation import columns as columns_
-from tidemill.validation import comparators, domain_counts, drift, failures, leakage, outliers, page, scan, unseen
+from tidemill.validation import (
+    comparators,
+    domain_counts,
+    drift,
+    failures,
+    leakage,
+    lost_values,
+    outliers,
+    page,
+    scan,
+    unseen,
+)
 from tidemill.validation import schema as schemas
 from tidemill.validation import statistics as stats
 from tidemill.validation.columns import ExampleColumn
@@ -36,6 +47,7 @@ class ValidationSummary:
         anomalies: Number of anomalies, all of them warnings.
         unseen: The largest share of rows with a value that train does not contain, by feature, if it is notable.
         outliers: Features whose outliers squeeze their other values.
+        lost: What a model does not get of the values of a column, as a sentence, by column.
         drifted: Features whose distance exceeds the threshold of `validation.drift`, or 0.1 without a threshold.
         strongest: Area under the ROC curve of the ten features that predict a label best by themselves, the best first.
         fingerprint: Fingerprint of the statistics, the schema and the anomalies.
@@ -44,6 +56,7 @@ class ValidationSummary:
     anomalies: int
     unseen: dict[str, float]
     outliers: list[str]
+    lost: dict[str, str]
     drifted: list[str]
     strongest: dict[str, float]
     fingerprint: str
@@ -76,7 +89,7 @@ def validate(
         TidemillError: `incomplete-artifact`, `empty-split` (train), `missing-column`, `invalid-value` or `unsupported`
             (the schema), or `unreadable-file` (the previous model's statistics) before anything is written. Afterwards
             the first of `label-type`, `label-null`, `label-one-class`, `feature-all-null`, `leakage`, `schema-anomaly`,
-            `drift` and `unseen-values`.
+            `drift`, `unseen-values` and `dropped-tokens`.
     """
     dataset = Dataset(examples)
     if not dataset.rows("train"):
@@ -101,6 +114,7 @@ def validate(
         results.leakage,
         results.distances,
         results.unseen,
+        [each for each in results.lost if each.is_dropped and each.share > spec.max_dropped_tokens],
     )
     storage.write_text(report, page.render(results, spec, errors))
     if errors:
@@ -109,6 +123,7 @@ def validate(
         anomalies=len(results.anomalies),
         unseen={u.feature: u.share for u in reversed(results.unseen) if u.is_notable},
         outliers=[each.feature for each in results.outliers],
+        lost={each.column: each.text for each in results.lost},
         drifted=sorted({d.feature for d in results.distances if d.is_notable}),
         strongest=_strongest(results.leakage.values()),
         fingerprint=fingerprint.of_json(
@@ -182,6 +197,7 @@ def _measure(
         comparisons=comparisons,
         unseen=unseen.measure(splits, columns, spec.unseen),
         outliers=outliers.find(train.proto, columns, spec.features),
+        lost=lost_values.find(train.lost, columns, spec.features, dataset.metadata.get(NULL_WORDS, {})),
         previous=spec.previous,
         previous_missing=bool(spec.previous) and previous is None,
         malformed=dataset.metadata.get(MALFORMED, {}),
