@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -59,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
                 on_start=on_start,
             )
         except Stopped as stopped:
-            stack.close()
-            _print_error(f"{stopped}: finished steps are kept; the same command resumes after them")
+            with _broken_pipes_ignored():
+                stack.close()
+                _print_error(f"{stopped}: finished steps are kept; the same command resumes after them")
             return 128 + stopped.signum
     if not result.succeeded:
         return _print_failure(result)
@@ -68,6 +70,17 @@ def run(args: argparse.Namespace) -> int:
     cached = "every step was cached; " if result.run.every_step_cached else ""
     _print(f"{cached}{duration(time.monotonic() - started)}")
     return 0
+
+
+@contextlib.contextmanager
+def _broken_pipes_ignored() -> Iterator[None]:
+    """Lets a run that Ctrl-C has ended exit with its code, although the same Ctrl-C ended the reader of its output."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # SystemExit is rich's
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def metrics_table(members: list[MemberResult]) -> str:

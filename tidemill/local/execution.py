@@ -196,7 +196,12 @@ def _run_unless_stopped(runner: PipelineRunner, compiled: Path, pipeline_spec: d
         while not concurrent.futures.wait([future], timeout=_POLL_S).done:
             if received:
                 runner.stop()
-        future.result()
+        try:
+            future.result()
+        except (Exception, SystemExit):
+            # Ctrl-C also ends the reader of a pipe, such as `tee`. Then printing fails, for which rich exits.
+            if not received:
+                raise
     if received:
         raise Stopped(received[0])
 
