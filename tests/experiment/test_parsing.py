@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import dump, json_schema, load, parse
+from tidemill.experiment.unused import unused_settings
 
 _FLIGHTS = Path(__file__).parents[2] / "examples" / "flights" / "experiment.yaml"
 
@@ -398,3 +399,54 @@ def test_json_schema_describes_each_key():
     sections = [schema, *schema["$defs"].values()]
     assert all(section.get("additionalProperties") is False for section in sections if section.get("type") == "object")
     assert "schema" in schema["$defs"]["Validation"]["properties"]
+
+
+def _aliases(first: str, step: str, levels: int = 7) -> str:
+    lines = [first, *(step.replace("%p", f"*a{i}").replace("%n", f"&a{i + 1}") for i in range(levels))]
+    return "\n".join(f"k{i}: {line}" for i, line in enumerate(lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _aliases("&a0 [1,2,3,4,5,6,7,8,9,0]", "%n [%p, %p, %p, %p, %p, %p, %p, %p, %p, %p]"),
+        _aliases("&a0 {a: 1, b: 2}", "%n {" + ", ".join(f"c{i}: %p" for i in range(10)) + "}"),
+        _aliases("&a0 {a: 1, b: 2}", "%n {<<: [%p, %p, %p, %p, %p, %p, %p, %p, %p, %p]}"),
+        "k0: &a " + "x" * 100_000 + "\nk1: [" + ", ".join(["*a"] * 2000) + "]",
+    ],
+    ids=["lists", "mappings", "merge keys", "a long text"],
+)
+def test_refuses_aliases_that_expand_to_millions_of_values(text):
+    found = mistake(text)
+    assert found.code is Code.INVALID_VALUE and "values when its aliases are replaced" in str(found)
+
+
+def test_aliases_and_merge_keys_of_a_normal_file_are_read():
+    text = yaml.safe_dump({**VALID, "features": None}).replace(
+        "features: null", "features: {a: &n {kind: numeric}, b: *n, c: {<<: *n, transform: log}}"
+    )
+    assert parse(text).features["c"].transform == "log"
+
+
+@pytest.mark.parametrize(
+    ("changes", "unused"),
+    [
+        ({}, ["tuning"]),
+        (
+            {"tuning": None, "split": {"by": "column", "column": "s", "fractions": {}, "seed": 3}},
+            ["split.fractions", "split.seed"],
+        ),
+        ({"tuning": None, "split": {"by": "random", "column": "user"}}, ["split.column"]),
+        (
+            {"tuning": None, "models": [{"family": "gbdt"}]},
+            ["training.epochs", "training.optimizer", "compute.train.gpu"],
+        ),
+        ({"tuning": None, "evaluation": {"bootstrap": {"resamples": 0, "seed": 1}}}, ["evaluation.bootstrap.seed"]),
+        (
+            {"tuning": None, "source": {"tables": {"t": {"uri": "a", "format": "parquet", "null": ["x"]}}}},
+            ["source.tables.t.null"],
+        ),
+    ],
+)
+def test_lists_settings_that_nothing_uses(changes, unused):
+    assert list(unused_settings(parse(yaml.safe_dump(VALID | {"split": {}} | changes)))) == unused

@@ -12,6 +12,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, json_schema, load
 from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
 from tidemill.experiment.placement import STEPS, placement, requests
+from tidemill.experiment.unused import unused_settings
 from tidemill.local.run_checks import check_files, check_modules
 from tidemill.planning import check_sizes, check_supported
 
@@ -24,6 +25,8 @@ def validate(args: argparse.Namespace) -> int:
     check_files(experiment)
     check_modules(experiment)
     print(text := dump(experiment) if args.resolved else "\n".join([_summary(experiment), *_resources(experiment)]))
+    for setting, why in unused_settings(experiment).items():
+        print(f"warning  {setting} has no effect: {why}", file=sys.stderr)
     if args.resolved and (size := parameter_bytes(text)) > MAX_BYTES:
         hint = "write it to a file that the steps can read, and give the file's URI as the parameter experiment"
         print(f"the text takes {size:,} bytes of a pod, more than {MAX_BYTES:,}; {hint}", file=sys.stderr)

@@ -15,6 +15,9 @@ import yaml
 
 from tidemill.errors import Code, TidemillError
 
+_MAX_SIZE = 1_000_000
+"""Most values that an experiment may have when its aliases are replaced."""
+
 
 def read_mapping(text: str, where: str) -> dict[str, Any]:
     """Parses a text that contains one mapping.
@@ -73,7 +76,11 @@ def _read_yaml(text: str, where: str) -> object:
     try:
         loader = _Loader(text)
         loader.where = where
-        data = loader.get_single_data()
+        node = loader.get_single_node()
+        if node is not None and (size := _expanded_size(node, {})) > _MAX_SIZE:
+            got = f"{size:,} values when its aliases are replaced, more than {_MAX_SIZE:,}"
+            raise TidemillError(Code.INVALID_VALUE, where, got, "remove aliases (*name) of lists of aliases")
+        data = None if node is None else loader.construct_document(node)
         json.dumps(data)  # refuses aliases that form a circle
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -82,6 +89,24 @@ def _read_yaml(text: str, where: str) -> object:
         got = f"YAML that does not parse ({problem})"
         raise TidemillError(Code.UNREADABLE_FILE, line, got, "correct the YAML") from error
     return data
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Returns how many values a node stands for. A text of 100 characters counts as one more value.
+
+    Args:
+        node: The node, whose aliases refer to the same child several times.
+        sizes: The sizes of nodes that are known; nodes inside themselves count once.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = 1
+        if isinstance(node, yaml.ScalarNode):
+            sizes[id(node)] += len(node.value) // 100
+        elif isinstance(node, yaml.MappingNode):
+            sizes[id(node)] += sum(_expanded_size(each, sizes) for pair in node.value for each in pair)
+        else:
+            sizes[id(node)] += sum(_expanded_size(each, sizes) for each in node.value)
+    return sizes[id(node)]
 
 
 def _duplicate_key_error(where: str, key: str) -> TidemillError:
