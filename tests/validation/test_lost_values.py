@@ -66,12 +66,27 @@ def test_default_null_words_of_text_columns_are_counted(tmp_path):
 
 
 def test_says_what_to_do():
-    columns = columns_.resolve(spec(), shop(40).schema, None)
-    lost = lost_values.find({"price": 0.5, "site": 0.1, "visits": 0.01}, columns, {}, {"t": {"site": {"NA": 0.25}}})
+    given = spec()
+    columns = columns_.resolve(given, shop(40).schema, None)
+    shares = {"price": 0.5, "visits": 0.5, "site": 0.1}
+    lost = lost_values.find(shares, columns, given.features, {"t": {"site": {"NA": 0.25}}})
     assert [(each.column, each.reason, each.share, each.is_dropped) for each in lost] == [
         ("price", "float32", 0.5, False),
         ("site", "line break", 0.1, True),
         ("site", "null word", 0.25, False),
     ]
     assert "source.tables.t.csv.nullstr" in lost[2].text
-    assert "transform module" in lost_values.find({"price": 0.5}, columns, None, {})[0].text
+    without = lost_values.find(shares, columns, None, {})
+    assert [each.column for each in without] == ["price", "visits", "site"]
+    assert all("transform module" in each.text and not each.is_dropped for each in without)
+
+
+def test_hashed_features_and_unscaled_integers():
+    features = {
+        "site": {"kind": "categorical", "hash": {"buckets": 9}},
+        "visits": {"kind": "numeric", "transform": "none"},
+    }
+    given = spec(features=features, feature_columns=list(features))
+    columns = columns_.resolve(given, shop(40).schema, None)
+    lost = lost_values.find({"visits": 0.5, "site": 0.1}, columns, given.features, {})
+    assert [(each.column, each.is_dropped) for each in lost] == [("visits", False), ("site", False)]

@@ -136,6 +136,8 @@ class Quarantine:
         share = malformed / rows
         got = f"{malformed:,} of {rows:,} rows ({share:.3%}) malformed; the first: {reason} in {text[:80]!r}"
         want = f"fix the rows, declare the column's type, or raise source.max_bad_share above {max_share:g}"
+        if "quote" in reason:
+            want = f"say with csv.quote and csv.escape of the table how quotes are written, {want}"
         details = {"table": table, "uri": uri, "line": line, "rows": rows, "bad_rows": malformed, "share": share}
         raise TidemillError(Code.MALFORMED_ROWS, where, got, want, details)
 

@@ -17,7 +17,7 @@ from tidemill.experiment.features import raw_column_names
 from tidemill.given_schema import schema_text
 from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
-from tidemill.transform import module_function
+from tidemill.transform import module_function, text_numbers
 from tidemill.transform.engine import Engine, open_engine, uses_beam
 from tidemill.transform.features_function import FeaturesFunction, feature_columns
 from tidemill.transform.graph import TRANSFORM_FN, TransformGraph
@@ -116,6 +116,7 @@ def _preprocessing_fn(
         )
     names = raw_column_names(features)
     _refuse_all_null(data, [name for name in names if name in schema.names])
+    text_numbers.check(features, schema, data)
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
 
 

@@ -92,7 +92,10 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
             )
         column = raw_column(schema.field(name))
         if column is None:
-            raise _type_error(name, schema.field(name).type, "a number, a string or a boolean, or a list of them")
+            want = "a number, a string or a boolean, or a list of them"
+            if pa.types.is_temporal(schema.field(name).type):
+                want += f"; the query makes one of a time: dayofweek({name}), hour({name}) or epoch({name})"
+            raise _type_error(name, schema.field(name).type, want)
         columns.append(column)
     return columns
 

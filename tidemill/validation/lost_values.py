@@ -13,7 +13,7 @@ from typing import Literal
 
 import duckdb
 
-from tidemill.experiment.features import Feature
+from tidemill.experiment.features import Categorical, Feature, Numeric
 from tidemill.validation.charts import percent
 from tidemill.validation.columns import ExampleColumn
 
@@ -84,10 +84,12 @@ def find(
     lost = []
     for column in columns:
         share = shares.get(column.name, 0.0)
-        if column.view == "number" and share > NOTABLE_SHARE:
+        feature = features.get(column.name) if features is not None else None
+        if column.view == "number" and share > NOTABLE_SHARE and not _is_exact(column, feature):
             text = (
                 f"{column.name}: {percent(share)} of its distinct values become equal to others as float32, which is "
-                f"what models read{unless}. Subtract a constant in the query, divide, or make it categorical."
+                f"what models read{unless}. Cast it to BIGINT, which zscore, minmax and quantile read exactly, or "
+                f"subtract a constant in the query."
             )
             lost.append(LostValues(column.name, "float32", share, text))
         elif column.view == "category" and share > 0:
@@ -95,7 +97,7 @@ def find(
                 f"{column.name}: {percent(share)} of its values contain a line break, and a vocabulary drops "
                 f"such tokens{unless}. Replace line breaks in the query, such as replace({column.name}, chr(10), ' ')."
             )
-            lost.append(LostValues(column.name, "line break", share, text, is_dropped=features is not None))
+            lost.append(LostValues(column.name, "line break", share, text, is_dropped=_has_vocabulary(feature)))
     names = {column.name for column in columns}
     for table, found in null_words.items():
         for name, words in found.items():
@@ -109,3 +111,12 @@ def find(
                 if name in names:
                     lost.append(LostValues(name, "null word", share, text))
     return lost
+
+
+def _is_exact(column: ExampleColumn, feature: Feature | None) -> bool:
+    """Returns whether a feature's transform computes with an integer's own digits before the result is a float32."""
+    return not column.is_float and isinstance(feature, Numeric) and feature.transform not in ("none", "log")
+
+
+def _has_vocabulary(feature: Feature | None) -> bool:
+    return isinstance(feature, Categorical) and feature.hash is None
