@@ -95,8 +95,15 @@ def _check_slices(metric: Metric, gate: SliceGate, slicing: Slicing, skipped: Co
             text = "; ".join(f"slice {slice_}: {check['text']}" for slice_, check in failed[:_LISTED_SLICES])
         if len(failed) > _LISTED_SLICES:
             text += f"; and {len(failed) - _LISTED_SLICES} more slices by {columns}"
-        condition = f"{first['condition']} by {columns}"
-        checks.append({**first, "condition": condition, "holds": not failed, "text": text})
+        check: GateCheck = {
+            "metric": metric,
+            "condition": f"{first['condition']} by {columns}",
+            "wanted": first["wanted"],
+            "value": first["value"],
+            "holds": not failed,
+            "text": text,
+        }
+        checks.append(check)
     return checks
 
 
