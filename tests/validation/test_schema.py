@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import duckdb
+import pyarrow as pa
 import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from tests.validation.shop_data import run, shop
+from tidemill.data.projection import project
+from tidemill.duckdb_session import quote
 from tidemill.errors import Code, TidemillError
 from tidemill.given_schema import schema_text
 from tidemill.validation.domain_counts import string_domains
@@ -80,3 +84,29 @@ def test_rejects_broken_schemas(text, said):
 
 def test_parses_the_text_of_a_schema(inferred):
     assert schema_text.parse(text_format.MessageToString(inferred)) == inferred
+
+
+def test_the_schema_of_a_run_accepts_the_same_data(tmp_path):
+    """Given back, an inferred schema changes no value in `ingest` and gives no anomaly in `validate`."""
+    table = shop(300)
+    lists = {
+        "tags": pa.array([["a"], [], None] * 100, pa.list_(pa.string())),
+        "vector": pa.array([[0.5, 1.5]] * 300),
+        "grid": pa.array([[[1], [2, 3]]] * 300, pa.list_(pa.list_(pa.int64()))),
+        "blob": pa.array([b"\xff\x00"] * 300),
+        "day": pa.array([19_000] * 300, pa.date32()),
+    }
+    for name, values in lists.items():
+        table = table.append_column(name, values)
+    _, outputs = run(tmp_path / "1", {"train": table})
+    text = (outputs.folder / "schema" / "schema.pbtxt").read_text(encoding="utf-8")
+    summary, _ = run(tmp_path / "2", {"train": table, "valid": table.slice(0, 50)}, schema_text=text)
+    assert summary.anomalies == 0
+    connection = duckdb.connect()
+    connection.register("rows", table)
+    columns = dict(connection.execute("SELECT column_name, column_type FROM (DESCRIBE rows)").fetchall())
+    projection = project(columns, text)
+    selected = ", ".join(f"{sql} AS {quote(column)}" for column, sql in projection.columns.items())
+    made = connection.sql(f"SELECT {selected} FROM rows").to_arrow_table()
+    assert connection.execute(f"SELECT count(*) FROM rows WHERE {projection.malformed or 'false'}").fetchall() == [(0,)]
+    assert made.to_pylist() == table.to_pylist()
