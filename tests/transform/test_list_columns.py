@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tests.transform.preprocess_runs import Run, run
+from tidemill.artifacts import artifact
 from tidemill.data.ingest import ingest
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import parse
@@ -173,16 +175,19 @@ def _tensors(batch: pa.RecordBatch, lists: Run) -> dict:
 
 @pytest.mark.parametrize("engine", ["local", BEAM])
 def test_lists_from_parquet_to_a_served_model(tmp_path: Path, engine: str):
-    """Training replays rows through both signatures of the model that it exports."""
+    """Training replays rows through both signatures of the model that it exports. One column has a shape."""
+    from tidemill.serving.scorer import Scorer
     from tidemill.training.train import train
 
     pq.write_table(rows(ROWS, 5), tmp_path / "rows.parquet")
+    (tmp_path / "schema.pbtxt").write_text(GIVEN_SCHEMA)
     experiment = {
         "name": "lists",
         "source": {"tables": {"t": str(tmp_path / "rows.parquet")}},
         "label": "y",
         "key": ["key"],
-        "transform_module": MODULE,
+        "transform_module": MODULE.replace('total(inputs["hours"])', 'tf.reduce_sum(inputs["hours"], axis=1)'),
+        "validation": {"schema": str(tmp_path / "schema.pbtxt")},
         "models": [{"family": "gbdt", "rounds": 5, "min_data_in_leaf": 5}],
         "compute": {"preprocess": {"engine": engine}},
     }
@@ -202,8 +207,22 @@ def test_lists_from_parquet_to_a_served_model(tmp_path: Path, engine: str):
     listed = json.loads((tmp_path / "model" / "Format-Serving" / "assets.extra" / "raw_columns.json").read_text())
     assert {"name": "tags", "dtype": "string", "is_list": True} in listed
     assert {"name": "x", "dtype": "float32"} in listed
+    table = rows(3, 6)
+    shutil.copytree(tmp_path / "model" / "Format-Serving", tmp_path / "published")
+    artifact.seal(tmp_path / "published")
+    with Scorer(str(tmp_path / "published")) as scorer:
+        assert scorer.score_table(table).shape == (3, 1)
+        short = table.set_column(4, "hours", pa.array([[1, 2], [3], [4, 5, 6]], pa.list_(pa.int32())))
+        with pytest.raises(TidemillError, match="column with a shape") as raised:
+            scorer.score_table(short)
+        assert raised.value.code is Code.TRANSFORM_FAILED
 
 
+GIVEN_SCHEMA = """
+feature { name: "key" type: BYTES } feature { name: "y" type: INT bool_domain {} } feature { name: "x" type: FLOAT }
+feature { name: "tags" type: BYTES value_count { min: 0 max: 4 } } feature { name: "scores" type: FLOAT }
+feature { name: "hours" type: INT shape { dim { size: 2 } } int_domain { min: 0 max: 23 } }
+"""
 DENSE_MODULE = """
 import tensorflow as tf
 import tensorflow_transform as tft

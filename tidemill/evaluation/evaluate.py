@@ -36,7 +36,7 @@ from tidemill.reports import evaluation_page
 from tidemill.runtime import Progress
 from tidemill.steps.evaluate import EvaluateSpec
 
-_NOT_COMPARABLE = (Code.MISSING_COLUMN, Code.FEATURE_TYPE)
+_NOT_COMPARABLE = (Code.MISSING_COLUMN, Code.FEATURE_TYPE, Code.TRANSFORM_FAILED)
 
 
 @dataclass(frozen=True)

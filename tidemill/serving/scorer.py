@@ -89,13 +89,19 @@ class Scorer:
             batch: Rows with at least the raw columns. Missing values are nulls.
 
         Raises:
-            TidemillError: `missing-column`, or `feature-type` for a column of another type than in training.
+            TidemillError: `missing-column`, `feature-type` for a column of another type than in training, or
+                `transform-failed` if the graph refuses a row, such as one with too few values for a column's shape.
         """
         if not batch.num_rows:
             return np.empty((0, len(self.outputs)), np.float32)
         dense = to_dense(batch, self.raw_columns)
         tensors = {self._inputs[c.name]: self._tf.constant(dense[c.name], c.dtype) for c in self.raw_columns}
-        scores = self._score(**tensors)
+        try:
+            scores = self._score(**tensors)
+        except self._tf.errors.InvalidArgumentError as error:
+            got = f"rows that the model's transform refuses ({str(error).splitlines()[-1][:200]})"
+            want = "give each column as many values as in training; a column with a shape has no missing value"
+            raise TidemillError(Code.TRANSFORM_FAILED, "examples", got, want) from error
         return np.stack([scores[name].numpy().reshape(-1) for name in self.outputs], axis=1)
 
     def score_table(self, table: pa.Table, batch_rows: int = BATCH_ROWS) -> np.ndarray:
