@@ -33,6 +33,9 @@ def tables() -> dict[str, pa.Table]:
         "tags": pa.array([["a"], ["a", "b"], ["b", "c", "d"], ["a"]] * 2),
         "vec": pa.array([[1.0, 2.0, 3.0]] * 8),
         "nested": pa.array([[[1, 2], [3]], [[4]]] * 4, pa.list_(pa.list_(pa.int64()))),
+        "struct": pa.array(
+            [{"a": 1, "b": {"t": ["x", "y"]}}, {"a": 3, "b": {"t": []}}, {"a": None, "b": {"t": ["x"]}}, None] * 2
+        ),
         "image": pa.array([png, b"no image"] * 4),
     }
     train = pa.table(columns)
@@ -57,6 +60,12 @@ def _env(text: str) -> str:
 
 def _skew(name: str, kind: str, text: str) -> str:
     return feature(name, kind, f"skew_comparator {{ {text} }}")
+
+
+def _struct(fields: str, text: str = "") -> str:
+    described = "" if 'name: "a"' in fields else feature("a", "INT")
+    described += "" if 'name: "b"' in fields else feature("b", "STRUCT")
+    return feature("struct", "STRUCT", f"struct_domain {{ {fields} {described} }} {text}")
 
 
 _LOW_PRESENT = feature("gap", "BYTES", "presence { min_fraction: 0.6 }")
@@ -191,7 +200,11 @@ CASES: dict[str, list[tuple[str, set[str] | str]]] = {
         (_bool("two", "INT"), {"BOOL_TYPE_BIG_INT"}),
         (_bool("f", "FLOAT"), {"BOOL_TYPE_UNEXPECTED_FLOAT"}),
     ],
-    "Feature.struct_domain": [(feature("n", "STRUCT", "struct_domain {}"), REFUSED)],
+    "Feature.struct_domain": [
+        (feature("n", "INT", "struct_domain {}"), _MISFIT),
+        (feature("struct", "STRUCT", "struct_domain { " + feature("a", "BYTES") + feature("b", "STRUCT") + "}"),
+         {"UNEXPECTED_DATA_TYPE"}),
+    ],
     "Feature.natural_language_domain": [(feature("f", "FLOAT", "natural_language_domain {}"), _MISFIT)],
     "Feature.image_domain": [(feature("n", "INT", "image_domain {}"), _MISFIT)],
     "Feature.audio_domain": [(feature("image", "BYTES", "audio_domain {}"), {*_UNKNOWN, *_MISFIT})],
@@ -351,7 +364,18 @@ CASES: dict[str, list[tuple[str, set[str] | str]]] = {
     "BoolDomain.name": [(_bool("yes", "BYTES", 'name: "x" true_value: "yes" false_value: "no"'), set())],
     "BoolDomain.true_value": _TRUE_FALSE,
     "BoolDomain.false_value": _TRUE_FALSE,
-    "StructDomain.feature": [(feature("n", "STRUCT", 'struct_domain { feature { name: "x" } }'), REFUSED)],
+    "StructDomain.feature": [
+        (_struct(feature("a", "INT", "int_domain { max: 2 }")), {"INT_TYPE_BIG_INT"}),
+        (_struct(feature("c", "INT", "presence { min_count: 1 }")), {"SCHEMA_MISSING_COLUMN"}),
+        (_struct(feature("a", "INT", "presence { min_fraction: 0.7 }")), {"FEATURE_TYPE_LOW_FRACTION_PRESENT"}),
+        (_struct(feature("a", "INT", "presence { min_fraction: 0.5 } int_domain { min: 1 max: 3 }")), set()),
+        (_struct(feature("b", "STRUCT", "struct_domain { " + feature("t", "BYTES", "value_count { max: 1 }") + "}")),
+         _HIGH_VALUES),
+        (_struct(feature("b", "STRUCT", "struct_domain { " + feature("t", "BYTES", "value_count { max: 2 }") + "}")),
+         set()),
+        (_struct(feature("a", "BYTES", "lifecycle_stage: PLANNED")), set()),
+        (_struct(feature("a", "BYTES"), "lifecycle_stage: PLANNED"), set()),
+    ],
     "StructDomain.sparse_feature": [(feature("n", "STRUCT", 'struct_domain { sparse_feature {} }'), REFUSED)],
     "NaturalLanguageDomain.vocabulary": [
         (feature("s", "BYTES", 'natural_language_domain { vocabulary: "x" }'), set())

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from tests.validation.shop_data import run, shop, spec, write
+from tests.validation.shop_data import Outputs, run, shop, spec, write
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.given_schema import schema_text
@@ -89,3 +89,24 @@ def test_the_page_shows_lists_and_a_label_cannot_be_one(tmp_path):
     with pytest.raises(TidemillError, match="lists of INT") as raised:
         run(tmp_path / "2", {"train": table}, **options)
     assert raised.value.code is Code.LABEL_TYPE
+
+
+def test_fields_of_a_struct_are_checked_if_the_schema_describes_them(tmp_path):
+    table = shop(40).append_column("struct", pa.array([{"a": 1, "tags": ["x"]}, {"a": 7, "tags": []}, None, None] * 10))
+    fields = 'feature { name: "a" type: INT int_domain { max: 5 } } feature { name: "tags" type: BYTES }'
+    text = f'feature {{ name: "struct" type: STRUCT struct_domain {{ {fields} }} }}'
+    options = {"features": None, "feature_columns": ["struct"], "schema_text": text}
+    with pytest.raises(TidemillError, match=r"struct\.a in train: the largest value is 7, above 5"):
+        run(tmp_path, {"train": table}, **options)
+    outputs = Outputs(tmp_path / "out")
+    proto = anomalies_pb2.Anomalies.FromString((tmp_path / "out/anomalies/Split-train/SchemaDiff.pb").read_bytes())
+    assert list(proto.anomaly_info["struct.a"].path.step) == ["struct", "a"]
+    assert proto.baseline == schema_text.parse(text)
+    stats = statistics.by_name(statistics.read(tmp_path / "out" / "statistics", "train"))
+    assert stats["struct.tags"].string_stats.common_stats.avg_num_values == 0.5
+    assert stats["struct.a"].num_stats.common_stats.num_missing == 0
+    assert "struct.tags" in outputs.page
+    lists = table.set_column(table.column_names.index("struct"), "struct", pa.array([[{"a": 1}]] * 40))
+    with pytest.raises(TidemillError, match="a list of structs") as raised:
+        run(tmp_path / "2", {"train": lists}, **options)
+    assert raised.value.code is Code.UNSUPPORTED

@@ -46,11 +46,12 @@ def found(text: str, data) -> set[str] | str:
     try:
         schema = schema_text.parse(text)
         environment = schema_text.environment(schema, "TRAINING")
+        schema = schema_text.flatten(schema, environment)
     except TidemillError as error:
         return error.code.code
     named = {feature.name for feature in schema.feature} | set(re.findall(r"# (\w+)", text))
     everything = spec(labels=["label"], features=None, feature_columns=dataset.schema().names[1:])
-    used = [c for c in columns.resolve(everything, dataset.schema(), schema) if c.name in named]
+    used = [c for c in columns.resolve(everything, dataset.schema(), schema) if c.steps[0] in named]
     extra = statistics.ExtraCounts(domains=domain_counts.requests(schema))
     splits = {n: statistics.compute(connection, dataset, n, used, extra, Progress("t")) for n in dataset.splits}
     protos = {name: split.proto for name, split in splits.items()}

@@ -107,7 +107,10 @@ _FEATURE = {
         "BOOL_TYPE_SMALL_INT BOOL_TYPE_BIG_INT BOOL_TYPE_UNEXPECTED_FLOAT",
         "See `BoolDomain`. For INT and FLOAT the values are 0 and 1.",
     ),
-    "struct_domain": _refused("Select the fields of a struct as columns in the query."),
+    "struct_domain": _checked(
+        "UNEXPECTED_DATA_TYPE DOMAIN_INVALID_FOR_TYPE",
+        "See `StructDomain`. For STRUCT. For lists of structs it is refused; select their fields in the query.",
+    ),
     "natural_language_domain": _checked("DOMAIN_INVALID_FOR_TYPE", "See `NaturalLanguageDomain`. For BYTES and INT."),
     "image_domain": _checked("DOMAIN_INVALID_FOR_TYPE", "See `ImageDomain`. For BYTES."),
     "audio_domain": _checked("INVALID_DOMAIN_SPECIFICATION", _UNKNOWN_DOMAIN),
@@ -242,7 +245,13 @@ _DOMAINS = {
             "BOOL_TYPE_UNEXPECTED_STRING BOOL_TYPE_INVALID_CONFIG INVALID_DOMAIN_SPECIFICATION", "For BYTES."
         ),
     },
-    "StructDomain": {"feature": _refused("See `Feature.struct_domain`."), "sparse_feature": _refused("See there.")},
+    "StructDomain": {
+        "feature": _checked(
+            "SCHEMA_MISSING_COLUMN FEATURE_TYPE_LOW_FRACTION_PRESENT INT_TYPE_BIG_INT FEATURE_TYPE_HIGH_NUMBER_VALUES",
+            "The fields of a struct, checked as columns are. Presence counts the rows that have the struct.",
+        ),
+        "sparse_feature": _refused("Use a transform module that takes several columns."),
+    },
     "NaturalLanguageDomain": {
         "vocabulary": _ignored(),
         "coverage": _checked("STATS_NOT_AVAILABLE", "Statistics of tokens are not computed."),

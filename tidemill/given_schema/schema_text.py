@@ -5,7 +5,7 @@ A given schema is obeyed or refused, never ignored in part. `field_table` lists 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -34,16 +34,38 @@ def parse(text: str) -> schema_pb2.Schema:
     except text_format.ParseError as error:
         want = "write a tensorflow_metadata Schema as text, such as the schema.pbtxt of an earlier run"
         raise TidemillError(Code.INVALID_VALUE, WHERE, f"a schema that does not parse ({error})", want) from error
-    names = [feature.name for feature in schema.feature]
-    if "" in names:
+    described = list(_with_children(schema.feature))
+    names = [name for name, _ in described]
+    if any(not feature.name for _, feature in described):
         raise TidemillError(Code.INVALID_VALUE, WHERE, "a feature without a name", "give each feature a name")
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise TidemillError(Code.INVALID_VALUE, WHERE, f"feature {double[0]!r} twice", "describe each column once")
-    if refused := list(dict.fromkeys([*_refused_of_schema(schema), *_refused_of_features(schema)])):
+    checked = [(name, feature) for name, feature in described if is_checked(feature)]
+    if refused := list(dict.fromkeys([*_refused_of_schema(schema), *_refused_of_features(checked)])):
         want = "remove them from the schema, or check them in the query" if len(refused) > 1 else "remove it"
         got = f"{', '.join(refused)}, which Tidemill does not check"
         raise TidemillError(Code.UNSUPPORTED, WHERE, got, want, {"fields": refused})
     return schema
+
+
+def flatten(schema: schema_pb2.Schema, environment: str | None) -> schema_pb2.Schema:
+    """Returns a schema in which the features of structs are features of their own, with names such as `struct.field`.
+
+    The fields of a struct that is not checked, or not expected in the environment, are left out.
+    """
+    flat = schema_pb2.Schema()
+    flat.CopyFrom(schema)
+    del flat.feature[:]
+    left_out: list[str] = []
+    for name, feature in _with_children(schema.feature):
+        if any(name.startswith(f"{parent}.") for parent in left_out):
+            continue
+        if not is_checked(feature) or not in_environment(feature, schema, environment):
+            left_out.append(name)
+        copy = flat.feature.add()
+        copy.CopyFrom(feature)
+        copy.name = name
+    return flat
 
 
 def is_checked(feature: schema_pb2.Feature) -> bool:
@@ -65,7 +87,7 @@ def environment(schema: schema_pb2.Schema, name: str) -> str | None:
         TidemillError: `invalid-value` if the schema names environments, but not this one.
     """
     named = set(schema.default_environment)
-    for feature in schema.feature:
+    for _, feature in _with_children(schema.feature):
         named |= {*feature.in_environment, *feature.not_in_environment}
     if not named:
         return None
@@ -101,12 +123,22 @@ def _refused_of_schema(schema: schema_pb2.Schema) -> Iterator[str]:
         yield "dataset_constraints.num_examples_version_comparator"
 
 
-def _refused_of_features(schema: schema_pb2.Schema) -> Iterator[str]:
-    for feature in schema.feature:
-        if not is_checked(feature):
-            continue
-        for field in ("group_presence", "struct_domain", "validation_derived_source", "sequence_metadata"):
+def _refused_of_features(features: Sequence[tuple[str, schema_pb2.Feature]]) -> Iterator[str]:
+    for name, feature in features:
+        for field in ("group_presence", "validation_derived_source", "sequence_metadata"):
             if feature.HasField(field):
-                yield f"{field} of feature {feature.name!r}"
+                yield f"{field} of feature {name!r}"
+        if feature.struct_domain.sparse_feature:
+            yield f"sparse_feature in struct_domain of feature {name!r}"
         if feature.lifecycle_stage == schema_pb2.VALIDATION_DERIVED:
-            yield f"lifecycle_stage VALIDATION_DERIVED of feature {feature.name!r}"
+            yield f"lifecycle_stage VALIDATION_DERIVED of feature {name!r}"
+
+
+def _with_children(
+    features: Iterable[schema_pb2.Feature], prefix: str = ""
+) -> Iterator[tuple[str, schema_pb2.Feature]]:
+    """Yields all features with their names, those of a struct after it."""
+    for feature in features:
+        name = prefix + feature.name
+        yield name, feature
+        yield from _with_children(feature.struct_domain.feature, f"{name}.")

@@ -122,6 +122,7 @@ def write(
     anomalies: Sequence[Anomaly],
     schema: schema_pb2.Schema,
     drift: Mapping[str, Sequence[anomalies_pb2.DriftSkewInfo]],
+    paths: Mapping[str, Sequence[str]],
 ) -> None:
     """Writes a sealed folder with `Split-<name>/SchemaDiff.pb` (`Anomalies`, with the schema as its baseline) for each
     split, as TFX does, and `anomalies.json`.
@@ -132,6 +133,7 @@ def write(
         anomalies: The anomalies. Those of no split are in the file of each.
         schema: The schema.
         drift: Measured distances by split.
+        paths: Paths of the columns by name.
     """
     with artifact.write_folder(path, {"anomalies": len(anomalies)}) as root:
         for name in splits:
@@ -140,16 +142,16 @@ def write(
             proto = anomalies_pb2.Anomalies(baseline=schema, drift_skew_info=drift.get(name, ()))
             for anomaly in anomalies:
                 if anomaly.split in ("", name):
-                    _add(proto, anomaly)
+                    _add(proto, anomaly, paths)
             (folder / FILE).write_bytes(proto.SerializeToString(deterministic=True))
         storage.write_json(root / READABLE, [asdict(anomaly) for anomaly in anomalies])
 
 
-def _add(proto: anomalies_pb2.Anomalies, anomaly: Anomaly) -> None:
+def _add(proto: anomalies_pb2.Anomalies, anomaly: Anomaly, paths: Mapping[str, Sequence[str]]) -> None:
     info = proto.anomaly_info[anomaly.column] if anomaly.column else proto.dataset_anomaly_info
     first = not info.reason
     if anomaly.column:
-        info.path.step[:] = [anomaly.column]
+        info.path.step[:] = paths.get(anomaly.column, (anomaly.column,))
     info.severity = max(info.severity, _Info.Severity.Value(anomaly.severity))
     reason = info.reason.add(type=_Info.Type.Value(anomaly.type), short_description=anomaly.short)
     reason.description = anomaly.description

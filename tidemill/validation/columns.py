@@ -17,6 +17,7 @@ from tidemill.steps.validate import ValidateSpec
 Role = Literal["feature", "label", "key", "other"]
 View = Literal["number", "category", "bytes", "opaque"]
 _Types = statistics_pb2.FeatureNameStatistics
+_VALUE = "tidemill_value"
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class ExampleColumn:
         type: Its type in `FeatureNameStatistics.Type`.
         sql: DuckDB expression of its values. It returns a DOUBLE or BIGINT for `number` (NULL and NaN are missing), a
             VARCHAR for `category`, and the unchanged column for other views. For a list, an expression of one value,
-            which has the column's name.
+            `tidemill_value`.
         is_bool: Whether the values are booleans (counted as 0 and 1).
         is_time: Whether the values are instants (counted in whole seconds since 1970; UTC if they have no time zone).
         levels: 0 if a row has one value, 1 if it has a list of values, 2 for lists in lists, and so on.
+        path: The names from the column to a field of a struct. Empty for a column, whose path is its name.
     """
 
     name: str
@@ -45,18 +47,22 @@ class ExampleColumn:
     is_bool: bool = False
     is_time: bool = False
     levels: int = 0
+    path: tuple[str, ...] = ()
 
     def values(self, table: str) -> str:
         """Returns a query for all values of the column, as the column `v`: one for each row, or those of all lists."""
         if not self.levels:
             return f"SELECT {self.sql} AS v FROM {table}"
-        return (
-            f"SELECT {self.sql} AS v FROM (SELECT unnest({self.lists(self.levels)}) AS {quote(self.name)} FROM {table})"
-        )
+        return f"SELECT {self.sql} AS v FROM (SELECT unnest({self.lists(self.levels)}) AS {_VALUE} FROM {table})"
 
     def lists(self, level: int) -> str:
         """Returns the expression of a list column whose elements are those of the given level, from 1."""
-        return "flatten(" * (level - 1) + quote(self.name) + ")" * (level - 1)
+        return "flatten(" * (level - 1) + field_sql(self.steps) + ")" * (level - 1)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The path of the column or field."""
+        return self.path or (self.name,)
 
     @property
     def is_float(self) -> bool:
@@ -64,24 +70,36 @@ class ExampleColumn:
         return self.type == _Types.FLOAT
 
 
+def field_sql(path: Sequence[str]) -> str:
+    """Returns the expression of a column, or of a field of a struct."""
+    return ".".join(map(quote, path))
+
+
 def resolve(spec: ValidateSpec, arrow: pa.Schema, given: schema_pb2.Schema | None) -> list[ExampleColumn]:
     """Returns the columns of the examples in the order of their Arrow schema.
 
     A column is a category if it contains strings, if its feature is `categorical`, or if only crosses read it. Without
-    `features`, a column of numbers is a category if the given schema says so. A list is what its values are.
+    `features`, a column of numbers is a category if the given schema says so. A list is what its values are. The fields
+    of a struct follow it if the given schema describes them.
 
     Args:
         spec: The step's spec.
         arrow: The Arrow schema of the examples.
-        given: The given schema, if any.
+        given: The given schema, if any, from `schema_text.flatten`.
 
     Raises:
-        TidemillError: `missing-column` if a label or a feature's column does not exist.
+        TidemillError: `missing-column` if a label or a feature's column does not exist, `unsupported` if the schema
+            describes the fields of lists of structs.
     """
     _check_present(spec, arrow.names)
     features = set(candidates(spec, arrow))
     categories = _categories(spec, given)
-    return [_column(field, _role(spec, field.name, features), field.name in categories) for field in arrow]
+    structs = {f.name for f in given.feature if f.HasField("struct_domain")} if given is not None else set()
+    columns: list[ExampleColumn] = []
+    for field in arrow:
+        columns.append(_column(field, (field.name,), _role(spec, field.name, features), field.name in categories))
+        columns += _fields(field, (field.name,), structs)
+    return columns
 
 
 def candidates(spec: ValidateSpec, arrow: pa.Schema) -> list[str]:
@@ -122,15 +140,34 @@ def _role(spec: ValidateSpec, name: str, features: set[str]) -> Role:
     return "key" if name in spec.key else "other"
 
 
-def _column(field: pa.Field, role: Role, category: bool) -> ExampleColumn:
+def _fields(struct: pa.Field, path: tuple[str, ...], structs: set[str]) -> list[ExampleColumn]:
+    """Returns the fields of a struct that the schema describes, and those of structs in it."""
+    if ".".join(path) not in structs:
+        return []
+    if _is_list(struct.type) and pa.types.is_nested(struct.type.value_type):
+        got, want = f"struct_domain of feature {'.'.join(path)!r}, a list of structs", "select its fields in the query"
+        raise TidemillError(Code.UNSUPPORTED, "validation.schema", got, want)
+    columns: list[ExampleColumn] = []
+    for field in struct.type if pa.types.is_struct(struct.type) else []:
+        below = (*path, field.name)
+        columns.append(_column(field, below, "other", False))
+        columns += _fields(field, below, structs)
+    return columns
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _column(field: pa.Field, path: tuple[str, ...], role: Role, category: bool) -> ExampleColumn:
     kind, levels = field.type, 0
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    while _is_list(kind):
         kind, levels = kind.value_type, levels + 1
-    return replace(_value_column(field.name, kind, role, category), levels=levels)
+    column = _value_column(".".join(path), _VALUE if levels else field_sql(path), kind, role, category)
+    return replace(column, levels=levels, path=path if len(path) > 1 else ())
 
 
-def _value_column(column: str, kind: pa.DataType, role: Role, category: bool) -> ExampleColumn:
-    name = quote(column)
+def _value_column(column: str, name: str, kind: pa.DataType, role: Role, category: bool) -> ExampleColumn:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     is_bool = pa.types.is_boolean(kind)

@@ -36,7 +36,7 @@ def contradictions(
     if not common.num_non_missing and required:
         yield "FEATURE_TYPE_NOT_PRESENT", "no value", "no row has a value, and the schema requires the column"
         return
-    yield from _presence(feature, common, split.proto.num_examples)
+    yield from _presence(feature, common)
     if not common.num_non_missing:
         return
     yield from _value_counts(feature, common)
@@ -66,14 +66,13 @@ def limits(feature: schema_pb2.Feature, schema: schema_pb2.Schema) -> tuple[floa
     return (domain.min if domain.HasField("min") else None, domain.max if domain.HasField("max") else None)
 
 
-def _presence(
-    feature: schema_pb2.Feature, common: statistics_pb2.CommonStatistics, rows: int
-) -> Iterator[Contradiction]:
+def _presence(feature: schema_pb2.Feature, common: statistics_pb2.CommonStatistics) -> Iterator[Contradiction]:
     present, presence = common.num_non_missing, feature.presence
+    rows = present + common.num_missing
     if present < presence.min_count:
         text = f"{present:,} rows have a value, and the schema requires at least {presence.min_count:,}"
         yield "FEATURE_TYPE_LOW_NUMBER_PRESENT", "too few values", text
-    if present / rows < presence.min_fraction:
+    if rows and present / rows < presence.min_fraction:
         share, wanted = percent(present / rows), percent(presence.min_fraction)
         text = f"{share} of the rows have a value, and the schema requires {wanted}"
         yield "FEATURE_TYPE_LOW_FRACTION_PRESENT", "too many values missing", text

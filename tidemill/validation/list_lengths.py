@@ -7,7 +7,7 @@ import itertools
 import duckdb
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from tidemill.validation.columns import ExampleColumn
+from tidemill.validation.columns import ExampleColumn, field_sql
 
 _BUCKETS = 10
 
@@ -48,7 +48,8 @@ def _level(
     number of values, and the deciles of the number."""
     innermost = level == column.levels
     if level == 1:
-        query = f"SELECT {column.lists(1)} AS e FROM {table}"
+        parent = f" WHERE {field_sql(column.path[:-1])} IS NOT NULL" if column.path else ""
+        query = f"SELECT {column.lists(1)} AS e FROM {table}{parent}"
     else:
         query = f"SELECT unnest({column.lists(level - 1)}) AS e FROM {table}"
     length = "list_count(e)" if innermost else "len(e)"

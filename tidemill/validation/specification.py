@@ -18,6 +18,7 @@ _TYPES = {
     "float_domain": (_FLOAT, _BYTES),
     "natural_language_domain": (_BYTES, _INT),
     "image_domain": (_BYTES,),
+    "struct_domain": (schema_pb2.STRUCT,),
     "mid_domain": (_BYTES,),
     "url_domain": (_BYTES,),
     "time_domain": (_INT, _BYTES),

@@ -119,7 +119,7 @@ def compute(
     for done, column in enumerate(columns):
         progress.rows(done, len(columns), f"columns of {split}")
         feature = proto.features.add(type=column.type)
-        feature.path.step.append(column.name)
+        feature.path.step.extend(column.steps)
         present = int(totals[column.name]["present"])
         is_image = column.view == "bytes" and column.name in extra.domains.images
         counted = is_image or column.view in ("number", "category")
@@ -145,7 +145,9 @@ def compute(
         if column.levels and proto.num_examples:
             list_lengths.add(connection, common_stats, column, table_of(dataset, split))
         else:
-            _add_common(common_stats, present, proto.num_examples)
+            # A field of a missing struct is not missing.
+            parent = totals.get(".".join(column.path[:-1]))
+            _add_common(common_stats, present, proto.num_examples if parent is None else int(parent["present"]))
     progress.rows(len(columns), len(columns), f"columns of {split}")
     return result
 
@@ -157,8 +159,8 @@ def common(feature: statistics_pb2.FeatureNameStatistics) -> statistics_pb2.Comm
 
 
 def by_name(proto: statistics_pb2.DatasetFeatureStatistics) -> dict[str, statistics_pb2.FeatureNameStatistics]:
-    """Returns a split's statistics by column."""
-    return {f.path.step[0] if f.path.step else f.name: f for f in proto.features}
+    """Returns a split's statistics by column. The name of a field of a struct is `struct.field`."""
+    return {".".join(f.path.step) or f.name: f for f in proto.features}
 
 
 def write(path: str | os.PathLike, splits: Mapping[str, SplitStatistics]) -> None:

@@ -97,16 +97,18 @@ def validate(
         raise TidemillError(Code.EMPTY_SPLIT, "split", "no rows in train", want, {"split": "train"})
     given = schema_text.parse(spec.schema_text) if spec.schema_text is not None else None
     environment = schema_text.environment(given, spec.environment) if given is not None else None
-    columns = columns_.resolve(spec, dataset.schema(), given)
+    flat = schema_text.flatten(given, environment) if given is not None else None
+    columns = columns_.resolve(spec, dataset.schema(), flat)
     scratch = Path(statistics).absolute().parent
     scratch.mkdir(parents=True, exist_ok=True)
     with scan.connect(scratch) as connection:
-        results = _measure(connection, dataset, spec, columns, given, environment, progress)
+        results = _measure(connection, dataset, spec, columns, flat, environment, progress)
     progress.phase("report")
     stats.write(statistics, results.splits)
-    schemas.write(schema, results.schema)
+    schemas.write(schema, given or results.schema)
     measured = {name: _measured(name, results) for name in results.splits}
-    anomalies_.write(anomalies, results.splits, results.anomalies, results.schema, measured)
+    paths = {column.name: column.steps for column in columns}
+    anomalies_.write(anomalies, results.splits, results.anomalies, given or results.schema, measured, paths)
     errors = failures.find(
         results.splits["train"].proto,
         columns,
