@@ -22,6 +22,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
 from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
 from tidemill.experiment.placement import placement, requests, without_gpus
+from tidemill.experiment.schema_file import read_schema
 from tidemill.experiment.source import Source
 from tidemill.models import parse_config
 from tidemill.models.core.family import Network
@@ -62,7 +63,7 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
     context = TrainingPlanContext(
         experiment=experiment,
         source_fingerprint=source.fingerprint,
-        schema_text=_schema_text(experiment),
+        schema_text=read_schema(experiment.validation),
         # The run's fingerprint names the models that it starts from, whichever they are.
         baseline=_PREVIOUS,
         warm_start=_PREVIOUS,
@@ -229,25 +230,6 @@ def _record_source(source: Source, root: str) -> SourceRecord:
     record = source_record.record(source)
     source_record.save_record(root, record)
     return record
-
-
-def _schema_text(experiment: Experiment) -> str | None:
-    uri = experiment.validation.schema_
-    if uri is None:
-        return None
-    if not storage.exists(uri):
-        got = f"{uri!r}, which does not exist"
-        raise TidemillError(Code.MISSING_FILE, "validation.schema", got, "name a schema.pbtxt")
-    try:
-        text = storage.read_text(uri)
-    except UnicodeDecodeError as error:
-        got, want = f"{uri!r}, which is not UTF-8 text (byte {error.start})", "name a schema.pbtxt, not a binary schema"
-        raise TidemillError(Code.UNREADABLE_FILE, "validation.schema", got, want) from error
-    # Mistakes in the schema are reported before a step starts. The import is slow.
-    from tidemill.given_schema import schema_text
-
-    schema_text.environment(schema_text.parse(text), experiment.validation.environment)
-    return text
 
 
 def _network(baseline: str | None) -> str | None:

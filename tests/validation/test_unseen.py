@@ -39,6 +39,12 @@ def test_reports_without_a_threshold(tmp_path):
     run(tmp_path / "own", {"train": train, "valid": valid}, unseen={"max": 0.1, "columns": {"site": 0.25}})
 
 
+def test_a_threshold_of_a_column_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(TidemillError, match=r"validation\.unseen\.columns\.sites: got 'sites'") as raised:
+        run(tmp_path, {"train": shop(50)}, unseen={"columns": {"sites": 0.1}})
+    assert raised.value.code is Code.MISSING_COLUMN
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     train=st.lists(st.one_of(st.none(), st.sampled_from(["", "a", "b", "é", "c"])), min_size=1, max_size=12),

@@ -106,6 +106,14 @@ class Experiment(Section):
                 raise ValueError(f"the model {model.name!r} embeds {unknown!r}, which is not a feature")
         return self
 
+    @model_validator(mode="after")
+    def _thresholds_are_of_features(self) -> Experiment:
+        used = self.feature_columns()
+        for gate, columns in (("drift", self.validation.drift.columns), ("unseen", self.validation.unseen.columns)):
+            if unknown := next((name for name in columns if used and name not in used), None):
+                raise ValueError(f"validation.{gate}.columns names {unknown!r}, which no feature reads")
+        return self
+
     def label_columns(self) -> list[str]:
         """Returns the columns to predict: `labels`, or `label` as the only one."""
         return [self.label] if self.label is not None else list(self.labels or [])

@@ -10,6 +10,7 @@ from tidemill import storage
 from tidemill.bundled_modules import top_level_imports
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
+from tidemill.experiment.schema_file import read_schema
 from tidemill.experiment.source import Source
 from tidemill.models.own import OwnFamily
 
@@ -58,16 +59,19 @@ def check_packages() -> None:
 
 
 def check_files(experiment: Experiment) -> None:
-    """Checks that the local files that the experiment names exist.
+    """Checks that the local files that the experiment names exist, and that a given schema can be obeyed.
 
     Raises:
-        TidemillError: `missing-file`, or `missing-package` for a `pkg://` URI of a package that is not installed.
+        TidemillError: `missing-file`, or `missing-package` for a `pkg://` URI of a package that is not installed;
+            `invalid-value` or `unsupported` for a schema, unless this is an installation without the extra `steps`.
     """
     _check_source(experiment.source, "source")
     if experiment.predict.source is not None:
         _check_source(experiment.predict.source, "predict.source")
     if experiment.validation.schema_ is not None:
         _check_uri(experiment.validation.schema_, "validation.schema")
+        if storage.local_path(experiment.validation.schema_) and importlib.util.find_spec("tensorflow_metadata"):
+            read_schema(experiment.validation)
 
 
 def check_modules(experiment: Experiment) -> None:

@@ -114,6 +114,8 @@ def candidates(spec: ValidateSpec, arrow: pa.Schema) -> list[str]:
 def _check_present(spec: ValidateSpec, names: Sequence[str]) -> None:
     required = [("label" if len(spec.labels) == 1 else "labels", label) for label in spec.labels]
     required += [(f"features.{name}", name) for name in spec.feature_columns or []]
+    for gate, columns in (("drift", spec.drift.columns), ("unseen", spec.unseen.columns)):
+        required += [(f"validation.{gate}.columns.{name}", name) for name in columns]
     for where, name in required:
         if name not in names:
             got = f"{name!r}, which is not among the columns {', '.join(names)}"
