@@ -7,7 +7,8 @@ import re
 import pytest
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from tests.validation.schema_cases import CASES, INVALID, PREVIOUS_ROWS, REFUSED, tables
+from tests.validation.schema_cases import CASES, INVALID, REFUSED
+from tests.validation.schema_tables import PREVIOUS_ROWS, tables
 from tests.validation.shop_data import spec, write
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import TidemillError
