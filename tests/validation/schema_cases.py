@@ -1,4 +1,4 @@
-"""For each field of schema.proto: schemas that the data of `tables` violates, and the types of the anomalies."""
+"""For each field of schema.proto: schemas that the data of `schema_tables` violates, and the types of the anomalies."""
 
 from __future__ import annotations
 
