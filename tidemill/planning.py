@@ -116,6 +116,23 @@ def plan_training(experiment: Experiment, root: str, cross_validate: bool = Fals
     return outputs | {"summary": plan_summary.render(title, files, steps)}
 
 
+def plan_ingest(experiment: Experiment) -> tuple[ingest.IngestSpec, SourceRecord]:
+    """Returns the spec of `ingest` for training and the source record, without writing anything.
+
+    Raises:
+        TidemillError: As for `plan_training`.
+    """
+    record = source_record.record(experiment.source)
+    context = TrainingPlanContext(
+        experiment=experiment,
+        source_fingerprint=record.fingerprint,
+        schema_text=read_schema(experiment.validation),
+        baseline=None,
+        warm_start=None,
+    )
+    return ingest.plan(context), record
+
+
 def plan_prediction(experiment: Experiment, root: str, version: str = "latest", output: str = "") -> dict[str, str]:
     """Plans the `batch_predict` pipeline.
 

@@ -39,6 +39,34 @@ class TestValidate:
         assert [line.split()[0] for line in steps] == list(STEPS)
         assert "  train      cpu 1, memory 4Gi (limits: cpu 1, memory 8Gi)" in steps
 
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({}, "  x   DOUBLE      numeric feature\n"),
+            ({"sql": "SELECT *, if(id >= 0, error('it ran'), 1) AS z FROM d"}, "  z   "),
+            ({"sql": "SELECT id, y, length(c) AS x, xx FROM d"}, "error [sql-error] source.sql: got Binder Error"),
+            (
+                {"feature": "cc"},
+                "error [missing-column] features, evaluation.slices: got 'cc', which the query does not",
+            ),
+            (
+                {"feature": "c"},
+                "error [feature-type] features.c: got column 'c' of type string; a numeric feature takes",
+            ),
+            ({"key": "y"}, "error [duplicate-key] key y: got 2 values that occur more than once"),
+            ({"label": "c"}, "error [label-type] label 'c': got a column of type VARCHAR"),
+        ],
+    )
+    def test_data_reads_the_tables_and_does_not_run_the_query(self, tmp_path, capsys, changes, expected):
+        (tmp_path / "d.csv").write_text("id,x,c,y\n" + "".join(f"{i},{i / 2},w{i},{i % 2}\n" for i in range(8)))
+        source = {"tables": {"d": "d.csv"}} | {key: changes[key] for key in ("sql",) if key in changes}
+        content = {"name": "d", "source": source, "label": changes.get("label", "y"), "key": [changes.get("key", "id")]}
+        content["features"] = {changes.get("feature", "x"): {"kind": "numeric"}}
+        (tmp_path / "e.yaml").write_text(json.dumps(content | {"models": [{"family": "gbdt"}]}))
+        code = main(["validate", "--data", str(tmp_path / "e.yaml")])
+        out, err = capsys.readouterr()
+        assert (code, expected in out + err) == (2 if expected.startswith("error") else 0, True), out + err
+
     def test_a_mistake_exits_with_2_and_one_line(self, tmp_path, capsys):
         file = write(tmp_path, "a")
         Path(file).write_text(Path(file).read_text().replace("label", "lable"))

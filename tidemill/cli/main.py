@@ -84,6 +84,11 @@ def _add_validate(commands: _Commands) -> None:
         action="store_true",
         help="print the experiment as one JSON text with SQL and transform module inline, as a pipeline takes it",
     )
+    parser.add_argument(
+        "--data",
+        action="store_true",
+        help="read the tables, bind the query without running it, check and print the columns with their types",
+    )
 
 
 def _add_schema(commands: _Commands) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,38 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
     return IngestSummary(rows, quarantined, bytes_read, written.fingerprint)
 
 
+@dataclass(frozen=True)
+class ResultColumns:
+    """The columns that ingest would write.
+
+    Attributes:
+        types: DuckDB types of the query's result by column.
+        schema: The Arrow schema of the examples.
+        malformed: Number of malformed rows by table, without tables that have none.
+    """
+
+    types: dict[str, str]
+    schema: pa.Schema
+    malformed: dict[str, int]
+
+
+def inspect(spec: IngestSpec, record: SourceRecord, progress: Progress) -> ResultColumns:
+    """Reads the tables as `ingest` does, and binds the query without running it. Without a query, checks label and key.
+
+    Args:
+        spec: The settings.
+        record: The source record.
+        progress: Receives phases.
+
+    Raises:
+        TidemillError: As `ingest`, without what only the query's result shows.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-inspect-")))
+        connection = stack.enter_context(contextlib.closing(connect(folder)))
+        return _Ingestion(connection, spec, progress, str(folder / "quarantine")).inspect(record, folder)
+
+
 def _check_files(record: SourceRecord) -> int:
     """Checks that the files have not changed since planning. Returns their size in bytes."""
     for file in record.files:
@@ -127,6 +160,22 @@ class _Ingestion:
                 query_checks.check_label(self._connection, self._result, label, columns[label])
             query_checks.check_key(self._connection, self._result, self._spec.key)
             self._write(columns, projection, examples)
+
+    def inspect(self, record: SourceRecord, work: Path) -> ResultColumns:
+        with self._data_errors():
+            query, params, columns = self._bind(self._load(record, work))
+            for label in self._spec.labels:
+                query_checks.check_label_type(label, columns[label])
+            if self._spec.source.sql is None:  # Then the rows are there already.
+                for label in self._spec.labels:
+                    query_checks.check_label(self._connection, f"({query})", label, columns[label])
+                query_checks.check_key(self._connection, f"({query})", self._spec.key)
+            projection = project(columns, self._spec.schema_text)
+            values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
+            with self._sql_errors():
+                rows = self._connection.sql(f"SELECT {values} FROM ({query}) LIMIT 0", params=params)
+        malformed = {name: count for name, count in self._malformed.items() if count}
+        return ResultColumns(columns, rows.to_arrow_reader(1).schema, malformed)
 
     @contextlib.contextmanager
     def _data_errors(self) -> Iterator[None]:
@@ -168,9 +217,8 @@ class _Ingestion:
             self._malformed[table_name] = malformed
         return source.sql or f"SELECT * FROM main.{quote(next(iter(source.tables)))}"
 
-    def _query(self, query: str) -> dict[str, str]:
-        """Runs the query into a table. Returns its columns with their types."""
-        self._progress.phase("query")
+    def _bind(self, query: str) -> tuple[str, dict, dict[str, str]]:
+        """Checks the query and its columns. Returns the query, its parameters and its columns with their types."""
         with self._sql_errors():
             query, params = query_checks.check_statement(self._connection, query, self._spec.source)
         with self._sql_errors():
@@ -178,6 +226,12 @@ class _Ingestion:
         query_checks.check_columns([row[0] for row in described], self._spec)
         if self._spec.model is not None:
             model_types.check_inputs([row[0] for row in described], self._spec.model.inputs)
+        return query, params, {row[0]: row[1] for row in described}
+
+    def _query(self, query: str) -> dict[str, str]:
+        """Runs the query into a table. Returns its columns with their types."""
+        self._progress.phase("query")
+        query, params, _ = self._bind(query)
         kind = "VIEW" if self._spec.source.sql is None else "TABLE"
         with self._sql_errors():
             self._connection.execute(f"CREATE {kind} {_RESULT} AS {query}", params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -87,6 +87,22 @@ def check_features(types: dict[str, str], spec: IngestSpec) -> None:
             raise TidemillError(Code.FEATURE_TYPE, where, got, want, {"column": column})
 
 
+def check_label_type(label: str, kind: str, values: Sequence[str] = ()) -> None:
+    """Checks that a label's DuckDB type is boolean or a number.
+
+    Args:
+        label: The label's column.
+        kind: The column's DuckDB type.
+        values: Some of its values, for the error. Defaults to none.
+
+    Raises:
+        TidemillError: `label-type`.
+    """
+    if kind != "BOOLEAN" and not kind.removeprefix("U").startswith(_NUMBERS):
+        examples = f", with values such as {', '.join(map(repr, values))}" if values else ""
+        raise label_error(Code.LABEL_TYPE, label, f"a column of type {kind}{examples}")
+
+
 def check_label(connection: duckdb.DuckDBPyConnection, relation: str, label: str, kind: str) -> None:
     """Checks that a label is 0 and 1, or false and true, without nulls, and that both values occur.
 
@@ -106,9 +122,7 @@ def check_label(connection: duckdb.DuckDBPyConnection, relation: str, label: str
     nulls = connection.execute(f"SELECT count(*) FROM {relation} WHERE {test}").fetchall()[0][0]
     if nulls:
         raise label_error(Code.LABEL_NULL, label, f"{nulls:,} nulls", details={"nulls": nulls})
-    if kind != "BOOLEAN" and not kind.removeprefix("U").startswith(_NUMBERS):
-        got = f"a column of type {kind}, with values such as {', '.join(repr(v) for v, _ in values[:3])}"
-        raise label_error(Code.LABEL_TYPE, label, got)
+    check_label_type(label, kind, [value for value, _ in values[:3]])
     if kind != "BOOLEAN" and (other := [v for v, _ in values if float(v) not in (0.0, 1.0)]):
         raise label_error(Code.LABEL_TYPE, label, f"the value {other[0]}")
     if len(values) == 1:
