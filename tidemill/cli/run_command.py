@@ -129,6 +129,8 @@ def _print_outputs(outputs: RunOutputs) -> None:
         _print(f"report       {_shown(report)}")
     for path, rows in outputs.quarantined:
         _print(f"quarantine   {_shown(path)} ({rows:,} malformed {'row' if rows == 1 else 'rows'} left out)")
+    for text in outputs.lost:
+        _print(f"lost values  {text}")
     for uri, member in outputs.published:
         _print(f"published    {_shown(uri)} ({member})")
     for uri, rows in outputs.predictions:

@@ -24,14 +24,18 @@ def count(
     """
     connection.execute("""CREATE TABLE IF NOT EXISTS tidemill.null_words
         ("table" VARCHAR, "column" VARCHAR, word VARCHAR, share DOUBLE)""")
-    if columns:
-        values = f"unnest([{', '.join(columns.values())}])"
-        connection.execute(f"""INSERT INTO tidemill.null_words
-            SELECT {literal(table)}, {literal(list(columns))}[index + 1], text, n / rows FROM (
-                SELECT index, text, count(*) AS n, sum(count(*)) OVER (PARTITION BY index) AS rows FROM (
-                    SELECT unnest(range({len(columns)})) AS index, {values} AS text FROM {relation}
-                ) GROUP BY index, text)
-            WHERE text IN ({", ".join(map(literal, words))}) AND n >= {FREQUENT} * rows""")
+    if not columns:
+        return
+    counts = ", ".join(f"count(*) FILTER (text = {literal(word)})" for word in words)
+    query = f"""SELECT index, count(*), {counts} FROM (
+        SELECT unnest(range({len(columns)})) AS index, unnest([{", ".join(columns.values())}]) AS text FROM {relation})
+        GROUP BY index"""
+    names = list(columns)
+    for index, rows, *found in connection.execute(query).fetchall():
+        for word, number in zip(words, found, strict=True):
+            if number >= FREQUENT * rows:
+                values = [table, names[index], word, number / rows]
+                connection.execute("INSERT INTO tidemill.null_words VALUES (?, ?, ?, ?)", values)
 
 
 def read(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, dict[str, float]]]:

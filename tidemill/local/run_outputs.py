@@ -22,6 +22,8 @@ _HTML = "system.HTML"
 EVALUATION = "evaluation"
 QUARANTINE = "quarantine"
 """The output artifact of `ingest` with the malformed rows."""
+LOST = "lost"
+"""The entry of the metadata of `validate` with what a model does not get, by column."""
 URI = "uri"
 """The output parameter that names a published version or predictions."""
 
@@ -53,6 +55,8 @@ class RunOutputs:
     """URIs of predictions, each with its number of rows."""
     quarantined: list[tuple[Path, int]] = field(default_factory=list)
     """Files with the malformed rows that were left out, each with its number of rows. Without empty files."""
+    lost: list[str] = field(default_factory=list)
+    """What a model does not get of the values of a column: one sentence each."""
 
 
 def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
@@ -67,6 +71,7 @@ def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
         for name, output in _artifacts(step):
             uri, metadata = output["uri"], output["metadata"]
             kind = metadata.get("kind")
+            outputs.lost += metadata.get(LOST, {}).values()
             if output["type"] == _HTML and Path(uri).is_file():
                 reports.mkdir(exist_ok=True)
                 copy = reports / f"{step.name}-{name}.html"
