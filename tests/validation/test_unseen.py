@@ -89,6 +89,9 @@ def test_flags_outliers_that_squeeze_a_zscore(tmp_path):
     )
     low, high = quantiles.fetchall()[0][0]
     assert f"90 % of the rows lie between {low} and {high}" in outputs.page
+    infinite = table.set_column(2, "visits", pa.array([float("inf"), *range(18, 90)] * 27 + [20.0] * 29))
+    summary, _ = run(tmp_path / "3", {"train": infinite}, features=features, feature_columns=list(features))
+    assert summary.outliers == []  # the transform takes infinities for missing values
     clipped = {**features, "visits": {"kind": "numeric", "transform": {"clip": [0.01, 0.99]}}}
     summary, _ = run(tmp_path / "2", {"train": table}, features=clipped, feature_columns=list(features))
     assert summary.outliers == []

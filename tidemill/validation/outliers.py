@@ -69,18 +69,19 @@ def find(
         if not isinstance(transform, str) or transform not in NARROW:
             continue
         numbers = stats[column.name].num_stats
-        ends = _middle(numbers)
-        scale = numbers.std_dev if transform == "zscore" else numbers.max - numbers.min
-        if ends is None or ends[0] == ends[1] or not scale > 0:
+        quantiles = _quantiles(numbers)
+        if quantiles is None:
             continue
-        width = (ends[1] - ends[0]) / scale
-        if width < NARROW[transform]:
-            found.append(Outliers(column.name, transform, *ends, numbers.min, numbers.max, width))
+        smallest, low, high, largest = quantiles
+        scale = numbers.std_dev if transform == "zscore" else largest - smallest
+        width = (high - low) / scale if scale > 0 else 0.0
+        if 0 < width < NARROW[transform]:
+            found.append(Outliers(column.name, transform, low, high, smallest, largest, width))
     return found
 
 
-def _middle(numbers: statistics_pb2.NumericStatistics) -> tuple[float, float] | None:
-    """Returns the quantiles 0.05 and 0.95; None without values."""
+def _quantiles(numbers: statistics_pb2.NumericStatistics) -> tuple[float, float, float, float] | None:
+    """Returns the finite numbers' quantiles 0, 0.05, 0.95 and 1; None without one."""
     kind = statistics_pb2.Histogram.QUANTILES
     buckets = next((list(h.buckets) for h in numbers.histograms if h.type == kind), [])
     total = sum(bucket.sample_count for bucket in buckets)
@@ -93,4 +94,4 @@ def _middle(numbers: statistics_pb2.NumericStatistics) -> tuple[float, float] | 
         if below < (1 - _TAIL) * total:
             high = bucket.low_value
         below += bucket.sample_count
-    return None if low is None or high is None else (low, high)
+    return None if low is None or high is None else (buckets[0].low_value, low, high, buckets[-1].high_value)

@@ -27,13 +27,13 @@ from tidemill.runtime import Progress
 from tidemill.validation import distribution, domain_counts, list_lengths, lost_values
 from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.domain_counts import DomainCounts, DomainRequests
+from tidemill.validation.number_histograms import add_histogram, chart_edges_of
 from tidemill.validation.scan import table_of
 
 TOP_VALUES = 20
 RANKED_VALUES = 1000
 FILE = "FeatureStats.pb"
 _BATCH = 1 << 16
-_CHART_BARS = 30
 _KINDS = {"number": "num_stats", "category": "string_stats", "bytes": "bytes_stats", "opaque": "struct_stats"}
 
 
@@ -305,57 +305,18 @@ def _add_number(
         summary = distribution.summarize(_scan(connection), finite)
         stats.mean, stats.std_dev, stats.median = summary.mean, summary.std_dev, summary.median
         stats.num_zeros = int(totals["zeros"])
-        chart_edges = extra.chart_edges.setdefault(column.name, _chart_edges(column, summary, low, high))
+        chart_edges = extra.chart_edges.setdefault(column.name, chart_edges_of(column, summary, low, high))
         standard = distribution.equal_edges(low, high)
         edge_sets = [standard, chart_edges, *bin_edges.values()]
         below = distribution.count_below(_scan(connection), edge_sets)
-        _add_histogram(stats, "STANDARD", standard, below[0], finite, infinite)
-        _add_histogram(stats, "QUANTILES", summary.edges, summary.below, finite, infinite, point=True)
+        add_histogram(stats, "STANDARD", standard, below[0], finite, infinite)
+        add_histogram(stats, "QUANTILES", summary.edges, summary.below, finite, infinite, point=True)
         counts = [distribution.bins(b, finite) for b in below[1:]]
     else:
         sizes = [len(extra.chart_edges.get(column.name, ())), *map(len, bin_edges.values())]
         counts = [np.zeros(size + 1, dtype=np.int64) for size in sizes]
     result.chart_counts[column.name] = counts[0]
     result.bin_counts[column.name] = dict(zip(bin_edges, counts[1:], strict=True))
-
-
-def _add_histogram(
-    stats: statistics_pb2.NumericStatistics,
-    kind: str,
-    edges: np.ndarray,
-    below: np.ndarray,
-    total: int,
-    infinite: int,
-    *,
-    point: bool = False,
-) -> None:
-    """Adds a histogram of half-open buckets. The last bucket is closed. With `point` it holds only the last edge."""
-    kinds = statistics_pb2.Histogram.HistogramType
-    histogram = stats.histograms.add(type=kinds.Value(kind), num_undefined=infinite)
-    counts = distribution.bins(below, total)[1:].tolist()
-    if not point and len(edges) > 1:
-        counts[-2:] = [counts[-2] + counts[-1]]
-    highs = [*edges[1:].tolist(), float(edges[-1])]
-    for low, high, count in zip(edges.tolist(), highs, counts, strict=False):
-        histogram.buckets.add(low_value=low, high_value=high, sample_count=count)
-
-
-def _chart_edges(column: ExampleColumn, summary: distribution.NumberSummary, low: float, high: float) -> np.ndarray:
-    """Returns the edges of a number's chart: bars of equal width over the middle 90 % of the rows.
-
-    The range is widened by half of its width on each side, but not beyond the values. The outer bars include all values
-    beyond the edges. The width of integers' bars is a whole number.
-    """
-    if high - low >= _CHART_BARS or column.is_float:
-        inner = summary.edges[1:-1] if len(summary.edges) > 2 else summary.edges
-        spread = (inner[-1] - inner[0]) / 2
-        if spread > 0:
-            low, high = max(low, inner[0] - spread), min(high, inner[-1] + spread)
-    if column.is_float:
-        return distribution.equal_edges(low, high, _CHART_BARS)
-    low = math.floor(low)
-    width = math.ceil((high - low + 1) / _CHART_BARS)
-    return np.unique(low + width * np.arange(math.ceil((high - low + 1) / width) + 1, dtype=np.float64))
 
 
 def _add_category(
