@@ -302,6 +302,7 @@ def run(
                 root=folder,
                 containers=containers,
                 use_cache=use_cache,
+                where="parameters",
                 on_start=on_start,
             )
         except Stopped as stopped:

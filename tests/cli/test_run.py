@@ -37,6 +37,7 @@ def test_runs_again_from_the_cache_or_without_it(toy, capfd):
     assert main(["run", file, "--param", "rows=4"]) == 0
     out = capfd.readouterr().out
     assert re.search(r"^plan +checked", out, re.M) and re.search(r"^ingest +cached$", out, re.M)
+    assert re.search(r"^published +\.tidemill/models/toy \(aa, by an earlier run\)$", out, re.M)
     assert re.search(r"^every step was cached; \d+\.\d s$", out, re.M)
     assert main(["run", file, "--param", "rows=4", "--no-cache"]) == 0
     assert "cached" not in capfd.readouterr().out

@@ -11,6 +11,7 @@ from kfp.local.orchestrator import task_executor
 from tests.local.toy_pipelines import TOY
 from tidemill.errors import Code, TidemillError
 from tidemill.local import definitions, pipeline_runner, run_record
+from tidemill.local.execution import typed_arguments
 from tidemill.local.progress_reader import PhaseProgress, ProgressReader
 from tidemill.local.step_states import State, Steps, iteration_label
 
@@ -169,3 +170,18 @@ def test_light_commands_import_nothing_heavy():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     heavy = {"kfp", "tensorflow", "duckdb", "numpy", "pyarrow", "gcsfs", "rich", "jinja2"}
     assert not heavy & set(eval(loaded))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rows": "2", "rowz": "1"}, "parameters: got the unknown parameter 'rowz'; did you mean 'rows'."),
+        ({"rows": "many"}, "parameters rows: got 'many'; give an integer."),
+        ({}, "parameters: got no value of 'rows'; give rows a value."),
+    ],
+)
+def test_mistakes_in_arguments_name_where_they_were_given(arguments, message):
+    spec = {"root": {"inputDefinitions": {"parameters": {"rows": {"parameterType": "NUMBER_INTEGER"}}}}}
+    with pytest.raises(TidemillError) as error:
+        typed_arguments(spec, arguments, "parameters")
+    assert str(error.value) == message

@@ -132,7 +132,7 @@ def _print_outputs(outputs: RunOutputs) -> None:
     for text in outputs.lost:
         _print(f"lost values  {text}")
     for uri, member in outputs.published:
-        _print(f"published    {_shown(uri)} ({member})")
+        _print(f"published    {_shown(uri)} ({member}{', by an earlier run' if uri in outputs.from_cache else ''})")
     for uri, rows in outputs.predictions:
         _print(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
 

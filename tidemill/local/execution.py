@@ -72,6 +72,7 @@ def run_pipeline(
     root: Path,
     containers: ContainerSettings | None = None,
     use_cache: bool = True,
+    where: str = "--param",
     on_start: Callable[[Run, Steps], None] | None = None,
     on_change: Callable[[Step], None] | None = None,
 ) -> RunResult:
@@ -86,6 +87,7 @@ def run_pipeline(
         root: Folder of artifacts, cache, runs and models.
         containers: Runs each step in a container of its image. Defaults to none: in processes of this machine.
         use_cache: Whether results of earlier runs are used.
+        where: The name of the option or parameter with the arguments, for errors. Defaults to `--param`.
         on_start: Called with the run and its steps before the first step starts.
         on_change: Called after each change of a step's state, from the thread that the step runs on.
 
@@ -112,7 +114,7 @@ def run_pipeline(
         if containers:
             containers.images.write_into(compiled)
         pipeline_spec = next(yaml.load_all(compiled.read_text(encoding="utf-8"), Loader=_fast_loader()))
-        values = typed_arguments(pipeline_spec, arguments)
+        values = typed_arguments(pipeline_spec, arguments, where)
         steps = Steps(pipeline_spec, run.folder / "steps")
         steps.observe(lambda step: run.update_steps(steps))
         if on_change:
@@ -145,12 +147,13 @@ def run_pipeline(
         return RunResult(run, steps, outputs)
 
 
-def typed_arguments(pipeline_spec: dict, arguments: dict[str, str]) -> dict[str, Any]:
+def typed_arguments(pipeline_spec: dict, arguments: dict[str, str], where: str = "--param") -> dict[str, Any]:
     """Parses the arguments of a pipeline by the types of its parameters.
 
     Args:
         pipeline_spec: The compiled pipeline.
         arguments: Texts by parameter name.
+        where: The name of the option or parameter with the arguments, for errors. Defaults to `--param`.
 
     Raises:
         TidemillError: `unknown-key` for a parameter that the pipeline does not have, `invalid-value` for a text that is
@@ -160,17 +163,17 @@ def typed_arguments(pipeline_spec: dict, arguments: dict[str, str]) -> dict[str,
     values = {}
     for name, text in arguments.items():
         if name in parameters:
-            values[name] = _typed(name, text, parameters[name]["parameterType"])
+            values[name] = _typed(f"{where} {name}", text, parameters[name]["parameterType"])
         elif name not in ("experiment", "root"):
             want = suggest_name(name, list(parameters))
-            raise TidemillError(Code.UNKNOWN_KEY, "--param", f"the unknown parameter {name!r}", want)
+            raise TidemillError(Code.UNKNOWN_KEY, where, f"the unknown parameter {name!r}", want)
     for name, parameter in parameters.items():
         if name not in values and "defaultValue" not in parameter and not parameter.get("isOptional"):
-            raise TidemillError(Code.INVALID_VALUE, "--param", f"no value of {name!r}", f"add --param {name}=…")
+            raise TidemillError(Code.INVALID_VALUE, where, f"no value of {name!r}", f"give {name} a value")
     return values
 
 
-def _typed(name: str, text: str, kind: str) -> Any:
+def _typed(where: str, text: str, kind: str) -> Any:
     if kind == "STRING":
         return text
     want, words = _TYPES[kind]
@@ -181,7 +184,7 @@ def _typed(name: str, text: str, kind: str) -> Any:
     if want is float and type(value) is int:
         value = float(value)
     if type(value) is not want:
-        raise TidemillError(Code.INVALID_VALUE, f"--param {name}", repr(text), f"give {words}")
+        raise TidemillError(Code.INVALID_VALUE, where, repr(text), f"give {words}")
     return value
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from tidemill import storage
 from tidemill.artifacts import artifact, evaluation_artifact, model_store, predictions
 from tidemill.errors import TidemillError
-from tidemill.local.step_states import Step
+from tidemill.local.step_states import State, Step
 
 _HTML = "system.HTML"
 EVALUATION = "evaluation"
@@ -51,6 +51,8 @@ class RunOutputs:
     members: list[MemberResult] = field(default_factory=list)
     published: list[tuple[str, str]] = field(default_factory=list)
     """URIs of published models, each with its member's name."""
+    from_cache: set[str] = field(default_factory=set)
+    """The URIs among `published` and `predictions` that an earlier run wrote."""
     predictions: list[tuple[str, float | None]] = field(default_factory=list)
     """URIs of predictions, each with its number of rows."""
     quarantined: list[tuple[Path, int]] = field(default_factory=list)
@@ -83,6 +85,8 @@ def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
                 outputs.quarantined.append((Path(uri), int(rows)))
         if isinstance(uri := step.outputs.get(URI), str):
             _add_result(outputs, uri)
+            if step.state is State.CACHED:
+                outputs.from_cache.add(uri)
     return outputs
 
 
