@@ -65,6 +65,12 @@ def test_only_training_asks_for_gpus():
     assert asking == {"exec-train"}
 
 
+def test_training_on_cpus_does_not_name_the_resource():
+    """GKE adds a toleration of nodes with GPUs to a pod that names it, even with 0."""
+    pod = step_pod(compiled("train"), "exec-train", "step", placement=placement(Compute(), 1))
+    assert set(pod["spec"]["containers"][0]["resources"]["limits"]) == {"cpu", "memory"}
+
+
 def queued(name: str, namespace: str = PIPELINES, **limits: str) -> dict:
     """Returns the pod of a training with the label of Kueue's queue."""
     pod = step_pod(compiled("train"), "exec-train", name, command=["sleep", "120"])

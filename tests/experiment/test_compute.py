@@ -135,7 +135,7 @@ def test_spot_nodes_are_preferred_and_never_required():
 
 def test_training_on_cpus_asks_nothing_of_nodes():
     placed = placement(compute(), 1)
-    assert placed["gpus"] == "0"
+    assert placed["gpus"] == ""
     assert not placed["node_selector"] and not placed["tolerations"] and not placed["node_affinity"]
 
 

@@ -101,7 +101,7 @@ def test_plans_no_gpu_where_every_step_runs_in_the_cpu_image(tmp_path, monkeypat
     assert (member["gpus"], len(member["node_selector"]), len(member["tolerations"])) == ("1", 2, 2)
     monkeypatch.setenv(CPU_ONLY, "1")
     [member] = json.loads(plan(tmp_path, compute={"train": train})["members"])
-    assert (member["gpus"], member["node_selector"], len(member["tolerations"])) == ("0", {}, 1)
+    assert (member["gpus"], member["node_selector"], len(member["tolerations"])) == ("", {}, 1)
 
 
 def test_each_step_gets_its_resources(tmp_path):

@@ -63,9 +63,10 @@ def placement(compute: Compute, source_bytes: int) -> dict[str, Any]:
         source_bytes: Bytes of all files of the source, as stored.
 
     Returns:
-        `cpu`, `cpu_limit`, `memory`, `memory_limit` and `gpus` as texts; `node_selector`, the labels that a node must
-        have; `tolerations` of the taints on spot nodes and on nodes with GPUs; `node_affinity`, which prefers spot
-        nodes. A pod that Kubernetes starts again keeps all of them, so spot nodes are never required.
+        `cpu`, `cpu_limit`, `memory`, `memory_limit` and `gpus` as texts, where no GPU is an empty text;
+        `node_selector`, the labels that a node must have; `tolerations` of the taints on spot nodes and on nodes with
+        GPUs; `node_affinity`, which prefers spot nodes. A pod that Kubernetes starts again keeps all of them, so spot
+        nodes are never required.
     """
     train = compute.train
     asked = requests(compute, "train", source_bytes)
@@ -88,7 +89,8 @@ def placement(compute: Compute, source_bytes: int) -> dict[str, Any]:
     return asked | {
         "cpu_limit": train.cpu_limit or asked["cpu"],
         "memory_limit": train.memory_limit or default_limit,
-        "gpus": str(train.gpu),
+        # GKE lets a pod onto nodes with GPUs that names their resource, even with 0. Kubeflow leaves an empty one out.
+        "gpus": str(train.gpu or ""),
         "node_selector": selector,
         "tolerations": tolerations,
         "node_affinity": affinity,

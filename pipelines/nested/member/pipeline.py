@@ -47,7 +47,7 @@ def member(
         cpu_limit: The most CPU cores that the training step may use.
         memory: Memory that is reserved for the training step.
         memory_limit: The most memory that the training step may use.
-        gpus: Number of GPUs of the training step. 0 trains on the CPU.
+        gpus: Number of GPUs of the training step, empty for none.
         node_selector: Labels of the nodes on which training may run.
         tolerations: Kubernetes tolerations of the training step.
         node_affinity: Kubernetes node affinity of the training step.
