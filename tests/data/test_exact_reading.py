@@ -197,6 +197,17 @@ def test_refuses_a_partition_folder_with_the_name_of_a_column(kind, folder):
     assert error.value.code is Code.UNREADABLE_FILE
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_partition_values_are_exact(kind):
+    content = {"csv": "v\n2\n", "jsonl": '{"v": 2}\n', "parquet": parquet(pa.array([2]))}[kind]
+    files = {f"at={text}/a.{kind}": content for text in ("2024-01-01 10:00:00+02:00", "2024-01-01")}
+    table, _ = read(files, columns={"at": "TIMESTAMP"})
+    assert sorted(map(str, table["at"].to_pylist())) == ["2024-01-01 00:00:00", "2024-01-01 08:00:00"]
+    with pytest.raises(TidemillError, match="no DATE") as error:
+        read(files, columns={"at": "DATE"})
+    assert error.value.code is Code.UNREADABLE_FILE
+
+
 def test_refuses_json_keys_of_two_files_that_differ_in_case():
     with pytest.raises(TidemillError, match="also as"):
         read({"1.jsonl": '{"id": 1}\n', "2.jsonl": '{"ID": 2}\n'})

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 
 from tidemill.data.source_files import SourceFile
-from tidemill.data.text_values import ISO, TextKind, TextStyle, kind_sql
+from tidemill.data.text_values import ISO, TextKind, TextStyle, exact_sql, kind_sql, malformed_sql
 from tidemill.duckdb_session import literal
 from tidemill.errors import Code, TidemillError, suggest_name
 
@@ -173,3 +173,24 @@ def partition_types(
                 kinds = Counter({TextKind.INT: sum(kinds.values())})
             types[key] = infer_type(kinds)
     return types
+
+
+def partition_value(connection: duckdb.DuckDBPyConnection, where: str, key: str, value: str | None, kind: str) -> str:
+    """Returns the SQL of a partition column's value.
+
+    Args:
+        connection: The database.
+        where: The file, for the error.
+        key: The column.
+        value: The text in the folder's name. None for Hive's null.
+        kind: The column's DuckDB type.
+
+    Raises:
+        TidemillError: `unreadable-file` if the type does not hold the value exactly.
+    """
+    text = f"CAST({literal(value)} AS VARCHAR)"
+    exact = exact_sql(text, kind)
+    if connection.execute(f"SELECT coalesce({malformed_sql(text, exact, kind)}, false)").fetchall()[0][0]:
+        want = f"declare the type of {key} in columns, such as VARCHAR, or rename the folder"
+        raise TidemillError(Code.UNREADABLE_FILE, where, f"the folder {key}={value}, which is no {kind}", want)
+    return f"CAST({exact} AS {kind})"

@@ -25,6 +25,7 @@ from tidemill.data.column_types import (
     count_kinds,
     infer_type,
     partition_types,
+    partition_value,
     with_expected,
 )
 from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
@@ -184,7 +185,10 @@ class CsvTable:
         """Inserts the rows of one group. Rows with a malformed value go to quarantine."""
         table, partition = f"main.{quote(self._name)}", dict(scan.group.partition)
         values = [quote(c) for c in texts]
-        values += [f"CAST({literal(value)} AS {types[c]}) AS {quote(c)}" for c, value in partition.items()]
+        where = f"{self._name}: {scan.group.files[0][1].uri}"
+        for column, text in partition.items():
+            value = partition_value(self._connection, where, column, text, types[column])
+            values.append(f"{value} AS {quote(column)}")
         source, is_bad = self._converted(scan, texts, types)
         self._connection.execute(
             f"INSERT INTO {table} BY NAME SELECT {', '.join(values)}, {is_bad} AS tidemill_bad FROM {source}"

@@ -24,6 +24,7 @@ from tidemill.data.column_types import (
     count_kinds,
     infer_type,
     partition_types,
+    partition_value,
     with_expected,
 )
 from tidemill.data.quarantine import Quarantine
@@ -86,10 +87,11 @@ def create_table(
     types = types | _inferred(connection, [key for key in keys if key not in types], expected)
     types = types | partition_types(connection, types, [{k: p[k] for k in partition_keys} for p in partitions])
     columns = [f"{exact_sql(quote(k), types[k])} AS {quote(k)}" for k in keys]
-    columns += [
-        f"CAST({literal([p[k] for p in partitions])}[tidemill_file + 1] AS {types[k]}) AS {quote(k)}"
-        for k in partition_keys
-    ]
+    for key in partition_keys:
+        wheres = [f"{table_name}: {file.uri}" for _, file in staged]
+        texts = zip(wheres, partitions, strict=True)
+        listed = [partition_value(connection, where, key, values[key], types[key]) for where, values in texts]
+        columns.append(f"[{', '.join(listed)}][tidemill_file + 1] AS {quote(key)}")
     columns += [f"CAST(NULL AS {kind}) AS {quote(k)}" for k, kind in absent.items()]
     reason = _contradiction(keys, types)
     connection.execute(f"""CREATE TABLE main.{quote(table_name)} AS

@@ -17,6 +17,7 @@ from tidemill.data.column_types import (
     check_names,
     check_same_columns,
     partition_types,
+    partition_value,
 )
 from tidemill.data.quarantine import Quarantine
 from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files, partition_values
@@ -77,6 +78,7 @@ class _ParquetGroup:
 
     def __init__(self, files: FileGroup, connection: duckdb.DuckDBPyConnection):
         self.files = files
+        self._connection = connection
         self.types = columns_of(connection, f"SELECT * FROM {parquet_sql(files.paths[:1])}")
 
     def scan(self, *options: str) -> str:
@@ -96,7 +98,10 @@ class _ParquetGroup:
             cast, test = exact_cast(value, kind, casts.get(column, kind))
             values.append(f"{cast} AS {quote(column)}")
             malformed += [test] if test != "false" else []
-        values += [f"CAST({literal(v)} AS {types[k]}) AS {quote(k)}" for k, v in self.files.partition]
+        file = self.files.files[0][1]
+        for key, text in self.files.partition:
+            value = partition_value(self._connection, f"{file.table}: {file.uri}", key, text, types[key])
+            values.append(f"{value} AS {quote(key)}")
         condition = f" WHERE NOT {any_of(malformed)}" if malformed else ""
         return f"SELECT {', '.join(values)} FROM {self.scan()}{condition}"
 
