@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.data.runs import Runner
+from tests.data.runs import Runner, rows
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 
@@ -228,3 +228,12 @@ def test_names_the_value_that_leaves_a_split_empty_and_its_advice_works(runner, 
     assert error.value.code is Code.EMPTY_SPLIT
     assert "rows of one 't' stay together, and 2024-01-01 has 40 of them; use split.by: random" in str(error.value)
     assert sum(runner.run({"t": uri}, split={"by": "random"}).summary.rows.values()) == 60
+
+
+def test_splits_by_an_unsigned_time(runner):
+    found = runner.run(
+        {"t": runner.write("a.csv", rows(200))},
+        sql="SELECT *, id::UBIGINT AS t FROM t",
+        split={"by": "time", "column": "t"},
+    )
+    assert [row["t"] for row in found.rows("train", "valid", "test")] == list(range(200))

@@ -5,6 +5,7 @@ from tests.validation.shop_data import shop, spec, write
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
 from tidemill.transform import text_numbers
+from tidemill.transform.raw import raw_columns
 
 CASES = [
     (["1.5", r"\N", "2"], [r"such as '\\N'", "csv.nullstr"]),
@@ -22,3 +23,10 @@ def test_names_the_values_that_are_not_numbers(tmp_path, values, words):
     assert error.value.code is Code.FEATURE_TYPE
     for word in words:
         assert word in str(error.value)
+
+
+def test_says_how_the_query_makes_a_feature_of_a_time():
+    schema = pa.schema([("at", pa.timestamp("us"))])
+    with pytest.raises(TidemillError, match=r"hour\(at\)") as error:
+        raw_columns(schema, ["at"])
+    assert error.value.code is Code.FEATURE_TYPE
