@@ -154,8 +154,8 @@ class Code(enum.Enum):
             "column lacks a name."
         ),
         example=(
-            "split by random: got no rows for test of 2 in total; give the split a larger fraction or more rows, or "
-            "choose another split.by."
+            "split by random: got no rows for test of 2 in total (train 2, valid 0, test 0); give the split a larger "
+            "fraction or more rows, or choose another split.by."
         ),
         remedy="Use more rows, or change `split.fractions`, `split.by` or `split.column`.",
     )
@@ -263,8 +263,8 @@ class Code(enum.Enum):
             "the newer rows. Models can learn nothing about them."
         ),
         example=(
-            "validation.unseen: got features with values that train does not contain: site in valid (100 % of the "
-            "rows, above 50.0 %, such as 'elsewhere'); site in test (100 % of the rows, above 50.0 %, such as "
+            "validation.unseen: got features with values that train does not contain: site in test (100 % of the "
+            "rows, above 50.0 %, such as 'elsewhere'); site in valid (100 % of the rows, above 50.0 %, such as "
             "'elsewhere'); remove them, split the rows in another way, train on newer rows, or raise the threshold."
         ),
         remedy=(
