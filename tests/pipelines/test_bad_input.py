@@ -58,6 +58,13 @@ def _no_valid_rows(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
     return rows.append_column("part", pa.array(["test" if i % 5 == 0 else "train" for i in range(rows.num_rows)]))
 
 
+def _one_class_in_valid(experiment: dict, rows: pa.Table, folder: Path) -> pa.Table:
+    experiment["split"] = {"by": "column", "column": "part"}
+    others = ["train", "train", "test"]
+    parts = ["valid" if i % 5 == 0 and not y else others[i % 3] for i, y in enumerate(rows["bought"].to_pylist())]
+    return rows.append_column("part", pa.array(parts))
+
+
 def _truncated_parquet(experiment: dict, rows: pa.Table, folder: Path) -> None:
     pq.write_table(rows, folder / "rows.parquet")
     content = (folder / "rows.parquet").read_bytes()
@@ -78,6 +85,7 @@ CASES: dict[str, tuple[str, str, Change]] = {
     "missing label column": ("missing-column", "boughtt", _set("label", "boughtt")),
     "missing feature column": ("missing-column", "prize", _set("features.prize", {"kind": "numeric"})),
     "label with one class": ("label-one-class", "bought", _column("bought", lambda r: pa.array([1] * r.num_rows))),
+    "valid with one class": ("label-one-class", "in valid: got the single value 0", _one_class_in_valid),
     "label with nulls": (
         "label-null",
         "bought",

@@ -129,6 +129,18 @@ def test_rejects_transformed_rows_that_are_not_those_of_the_examples(shop):
     assert error.value.code is Code.INCOMPLETE_ARTIFACT
 
 
+def _constant(split: str, table: pa.Table) -> pa.Table:
+    values = {name: table[name] if name == "bought" else pc.multiply(table[name], 0) for name in table.column_names}
+    return pa.table(values).cast(table.schema)
+
+
+def test_rejects_trees_without_a_feature_that_can_split(shop):
+    with pytest.raises(TidemillError) as error:
+        shop.with_rows(_constant).train(GBDT)
+    assert error.value.code is Code.INVALID_VALUE
+    assert "features that each have one value in all" in str(error.value)
+
+
 def test_rejects_a_share_that_leaves_no_row_with_label_0(shop):
     with pytest.raises(TidemillError) as error:
         shop.train(MODELS["lr"], negative_rate=1e-9)

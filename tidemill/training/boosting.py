@@ -42,7 +42,7 @@ def fit_trees(model: GbdtModel, context: FitContext) -> int:
         The number of rounds that the model keeps: the best round with early stopping, else the last.
 
     Raises:
-        TidemillError: `training-diverged`.
+        TidemillError: `training-diverged`, and `invalid-value` if all features are constant.
         Preempted: SIGTERM arrived and a checkpoint is written, unless rows are bagged.
     """
     # LightGBM's parameter `verbosity` does not silence what it prints while it finds bins.
@@ -55,6 +55,7 @@ def fit_trees(model: GbdtModel, context: FitContext) -> int:
     resumed = None if resumed_text is None else lightgbm.Booster(model_str=resumed_text)
     train = _dataset(model, context, "train", parameters, resumed=resumed)
     booster = lightgbm.Booster(parameters, train)
+    _check_features(train, context.data.rows("train"))
     if context.data.rows("valid"):
         booster.add_valid(_dataset(model, context, "valid", parameters, reference=train, resumed=resumed), "valid")
     stopping = training.early_stopping
@@ -90,6 +91,14 @@ def fit_trees(model: GbdtModel, context: FitContext) -> int:
     kept_rounds = min(done if best is None else best + 1, whole.current_iteration())
     model.booster = lightgbm.Booster(model_str=whole.model_to_string(num_iteration=kept_rounds))
     return kept_rounds
+
+
+def _check_features(train: lightgbm.Dataset, rows: int) -> None:
+    """Checks that a feature has two values. LightGBM leaves out the others, and fails if none remains."""
+    if all(train.feature_num_bin(index) <= 1 for index in range(train.num_feature())):
+        got = f"features that each have one value in all {rows:,} rows of train"
+        want = "give a feature with different values; see the report of validate"
+        raise TidemillError(Code.INVALID_VALUE, "features", got, want)
 
 
 def join_models(first: str | None, second: str) -> str:
