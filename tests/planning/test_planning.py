@@ -104,6 +104,13 @@ def test_plans_no_gpu_where_every_step_runs_in_the_cpu_image(tmp_path, monkeypat
     assert (member["gpus"], member["node_selector"], len(member["tolerations"])) == ("", {}, 1)
 
 
+@pytest.mark.parametrize(("cross_validate", "lengths"), [(False, (1, 0, 0)), (True, (0, 2, 1))])
+def test_a_single_model_leaves_no_loop_empty(tmp_path, cross_validate, lengths):
+    """Kubeflow's driver fails where it collects the artifacts of a loop without iterations."""
+    planned = plan(tmp_path, cross_validate, training={"folds": 2})
+    assert tuple(len(json.loads(planned[name])) for name in ("members", "folds", "ensembles")) == lengths
+
+
 def test_each_step_gets_its_resources(tmp_path):
     planned = plan(tmp_path, compute={"ingest": {"cpu": "2"}, "evaluate": {"memory": "9Gi"}})
     assert (planned["ingest_cpu"], planned["ingest_memory"], planned["publish_memory"]) == ("2", "3Gi", "2Gi")

@@ -15,6 +15,7 @@ from tidemill.experiment import Experiment, dump, json_schema, load
 from tidemill.experiment.features import raw_column_names
 from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
 from tidemill.experiment.placement import STEPS, placement, requests
+from tidemill.experiment.run_state import too_large
 from tidemill.experiment.unused import unused_settings
 from tidemill.local.run_checks import check_files, check_modules, check_packages
 from tidemill.planning import check_sizes, check_supported
@@ -36,6 +37,8 @@ def validate(args: argparse.Namespace) -> int:
     )
     for setting, why in unused_settings(experiment).items():
         print(f"warning  {setting} has no effect: {why}", file=sys.stderr)
+    if problem := too_large(experiment):
+        print(f"warning  {problem}", file=sys.stderr)
     if args.resolved and (size := parameter_bytes(text)) > MAX_BYTES:
         hint = "write it to a file that the steps can read, and give the file's URI as the parameter experiment"
         print(f"the text takes {size:,} bytes of a pod, more than {MAX_BYTES:,}; {hint}", file=sys.stderr)
