@@ -2,8 +2,8 @@
 
 The text of `features.py` that imports `helpers.py` ends with the lines of `helpers.py` as comments:
 
-    import helpers
-    …
+    def preprocessing_fn(inputs):
+        return {"x": helpers.clean(inputs["x"])}
     #! from helpers.py
     #| def clean(x):
     #|     return x
