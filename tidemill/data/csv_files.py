@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Header:
     Attributes:
         columns: The column names.
         lines: Number of lines up to the header's end.
-        skip: Number of these lines that DuckDB has to skip: it does not count comments.
+        skip: Number of the lines above the header that DuckDB has to skip: it does not count comments.
     """
 
     columns: tuple[str, ...]
@@ -66,6 +67,23 @@ def decoded(staging: StagingFolder, path: Path, file: SourceFile, options: Csv) 
         where, got = f"{file.table}: {file.uri}, after line {line}", f"bytes that are not text in {encoding}"
         want = f"set source.tables.{file.table}.csv.encoding to the file's encoding"
         raise TidemillError(Code.UNREADABLE_FILE, where, got, want) from error
+    staging.drop(path)
+    return copy
+
+
+def without_first_lines(staging: StagingFolder, path: Path, options: Csv) -> Path:
+    """Returns a path to the file with empty lines in place of those to skip: the file itself if there are none.
+
+    DuckDB counts rows and not lines, so that a quote in one of these lines would swallow others.
+    """
+    if not options.skip:
+        return path
+    copy = staging.new_file(".csv")
+    with path.open("rb") as source, copy.open("wb") as target:
+        for _ in range(options.skip):
+            line = source.readline()
+            target.write(b"\r\n" if line.endswith(b"\r\n") else b"\n" if line else b"")
+        shutil.copyfileobj(source, target, _CHUNK)
     staging.drop(path)
     return copy
 
@@ -136,7 +154,7 @@ def read_header(path: Path, file: SourceFile, options: Csv, delimiter: str, unde
         "and `columns` with a name and a type for each column"
     )
     check_names(f"{where}, line {above + 1}", columns, want)
-    return Header(columns, above + reader.line_num, counted + reader.line_num)
+    return Header(columns, above + reader.line_num, counted)
 
 
 def python_dialect(options: Csv, delimiter: str) -> dict:

@@ -29,7 +29,7 @@ from tidemill.data.column_types import (
     with_expected,
 )
 from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
-from tidemill.data.source_files import FileGroup, StagedFiles, group_files, partition_values
+from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files, partition_values
 from tidemill.data.staging import StagingFolder
 from tidemill.data.text_values import INTEGERS, TextStyle, any_of, exact_sql, malformed_sql
 from tidemill.duckdb_session import first_line, literal, quote
@@ -100,7 +100,7 @@ class CsvTable:
                 missing, is not UTF-8, names a column twice, or differs between files; `missing-column` for a declared
                 column that the files do not have.
         """
-        staged = [(csv_files.decoded(self._staging, path, file, self._options), file) for path, file in staged]
+        staged = [(self._prepared(path, file), file) for path, file in staged]
         try:
             self._create(self._groups(staged))
         except duckdb.InvalidInputException:
@@ -112,6 +112,10 @@ class CsvTable:
             except duckdb.InvalidInputException as error:
                 raise self._unreadable(staged, error) from error
         return staged
+
+    def _prepared(self, path: Path, file: SourceFile) -> Path:
+        path = csv_files.decoded(self._staging, path, file, self._options)
+        return csv_files.without_first_lines(self._staging, path, self._options)
 
     def _groups(self, staged: StagedFiles) -> list[_Scan]:
         """Reads the headers and returns a scan for each group of files that one query can read."""
@@ -316,7 +320,7 @@ class CsvTable:
         options = self._options
         # A line without any character is a row if the files have one column.
         empty_is_null = len(group.columns) == 1 and "" in self._nulls(group.columns[0])
-        settings = f"""auto_detect=false, header=false, delim={literal(self._delimiter)},
+        settings = f"""auto_detect=false, header={literal(options.header)}, delim={literal(self._delimiter)},
             quote={literal(options.quote)}, escape={literal(options.escape or options.quote)},
             nullstr={literal(["" if empty_is_null else _NO_NULLS])}, hive_partitioning=false,
             store_rejects=true, rejects_limit=0, rejects_line_size_limit={REJECT_CHARS}"""
