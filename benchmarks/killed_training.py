@@ -90,7 +90,7 @@ def train(work: Path, root: Path, args: argparse.Namespace) -> None:
     """Trains in this process, with checkpoints in `root`, and prints the result as JSON."""
     training = Training(
         epochs=args.epochs, batch_size=args.batch, early_stopping=None, checkpoint_seconds=args.seconds,
-        optimizer=Optimizer(name=args.optimizer),
+        optimizer=Optimizer(name=args.optimizer, learning_rate=1e-3),
     )  # fmt: skip
     data = Dataset(work / "rows")
     config = DcnV2(family="dcn_v2", embedding_dim=DIM, cross_layers=1, deep=[64])

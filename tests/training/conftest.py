@@ -24,6 +24,7 @@ from tidemill.runtime import Progress
 from tidemill.steps.preprocess import PreprocessSpec
 from tidemill.steps.train import TrainSpec
 from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.defaults import resolve
 from tidemill.training.fit_context import FitContext
 from tidemill.training.history import History
 from tidemill.training.train import TrainSummary, fit, train
@@ -129,11 +130,12 @@ class Shop:
     ) -> tuple[Model, list[dict[str, Any]]]:
         """Fits a member to the features to keep, without export, and returns the model and the history."""
         data, spec = Dataset(self.transformed), self.spec(model, **training)
-        fitted = new_model(spec.model, Layout.of([f for f in data.metadata["features"] if keep(f)], self.labels))
+        settings, config = resolve(spec.training, spec.model, data.rows("train"))
+        fitted = new_model(config, Layout.of([f for f in data.metadata["features"] if keep(f)], self.labels))
         history = History(self.folder / "logs", fitted.unit)
         checkpoints = WaitingCheckpoints(str(self.folder / "root"), f"seed {spec.training.seed}", checkpoint_seconds)
         graph, progress = TransformGraph(self.graph), progress or Progress("train")
-        context = FitContext(data, spec.training, history, checkpoints, progress, graph=graph)
+        context = FitContext(data, settings, history, checkpoints, progress, graph=graph)
         with contextlib.closing(history), checkpoints:
             fit(fitted, context)
         return fitted, history.entries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -13,7 +13,10 @@ from tidemill.experiment.features import Feature, raw_column_names
 from tidemill.experiment.models import MemberConfig, unique_names
 from tidemill.experiment.source import Source, Split, Validation
 from tidemill.experiment.training import Ensemble, Training, Tuning
+from tidemill.models.core.family import Family
 from tidemill.section import Column, Name, Section
+
+_SHARED_TRAINING = ("folds", "backend")
 
 
 class Experiment(Section):
@@ -97,6 +100,16 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _members_have_training_settings(self) -> Experiment:
+        for model in self.models:
+            if forbidden := next((key for key in _SHARED_TRAINING if key in model.training), None):
+                raise ValueError(
+                    f"the model {model.name!r} sets training.{forbidden}, which is the same for all members"
+                )
+            self.training_of(model)
+        return self
+
+    @model_validator(mode="after")
     def _models_name_features(self) -> Experiment:
         for model in self.models if self.features is not None else []:
             sized = getattr(model, "embedding_dims", {})
@@ -114,6 +127,10 @@ class Experiment(Section):
                 raise ValueError(f"validation.{gate}.columns names {unknown!r}, which no feature reads")
         return self
 
+    def training_of(self, model: Family) -> Training:
+        """Returns the settings of a member: `training`, with what the member sets differently."""
+        return Training.model_validate(_merged(self.training.model_dump(), model.training))
+
     def label_columns(self) -> list[str]:
         """Returns the columns to predict: `labels`, or `label` as the only one."""
         return [self.label] if self.label is not None else list(self.labels or [])
@@ -122,6 +139,15 @@ class Experiment(Section):
         """Returns the raw columns that `features` reads, each once, in the order of the file. Empty with
         `transform_module`."""
         return raw_column_names(self.features or {})
+
+
+def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings with changes, section by section."""
+    merged = dict(settings)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def json_schema() -> dict:

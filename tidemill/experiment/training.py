@@ -15,8 +15,8 @@ class Optimizer(Section):
 
     name: Literal["adam", "adagrad", "sgd"] = "adam"
     """The update rule."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """The largest learning rate."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """The largest learning rate. Defaults to 0.01 for `lr` and 0.001 for other families."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate changes after the warm-up. `linear` and `cosine` reach 0 at the end of the last epoch."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -32,8 +32,9 @@ class EarlyStopping(Section):
 
     metric: Literal["auc", "log_loss"] = "log_loss"
     """The metric. With several labels, their mean."""
-    patience: PositiveInt = 2
-    """Neural families: number of epochs without improvement."""
+    patience: PositiveInt | None = None
+    """Neural families: number of epochs without improvement. Defaults to a tenth of `epochs`, at least 2 and at most
+    10."""
     rounds: PositiveInt = 50
     """Gradient boosting: number of rounds without improvement."""
 
@@ -41,10 +42,12 @@ class EarlyStopping(Section):
 class Training(Section):
     """How the members are trained."""
 
-    epochs: PositiveInt = 6
-    """Neural families: largest number of passes over train."""
-    batch_size: PositiveInt = 2048
-    """Neural families: rows per step."""
+    epochs: PositiveInt | None = None
+    """Neural families: largest number of passes over train. Defaults to as many as make 40,000 steps, at least 5 and at
+    most 200; early stopping usually ends training before."""
+    batch_size: PositiveInt | None = None
+    """Neural families: rows per step. Defaults to the power of two next to the square root of the rows of train, at
+    least 64 and at most 4,096."""
     optimizer: Optimizer = Optimizer()
     early_stopping: EarlyStopping | None = EarlyStopping()
     """When training stops before its last epoch or round. `null` trains all of them."""

@@ -17,14 +17,15 @@ class Gbdt(Family):
 
     family: Literal["gbdt"]
     name: Name = "gbdt"
-    num_leaves: Annotated[int, Field(ge=2, le=131_072)] = 63
-    """Maximum number of leaves of a tree."""
-    rounds: PositiveInt = 500
-    """Maximum number of boosting rounds. Early stopping may end training before."""
+    num_leaves: Annotated[int, Field(ge=2, le=131_072)] | None = None
+    """Maximum number of leaves of a tree. Defaults to a fifth of the square root of the rows of train, at least 15 and
+    at most 127."""
+    rounds: PositiveInt = 2000
+    """Maximum number of boosting rounds. Early stopping usually ends training before."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Learning rate: the factor by which each tree's contribution is shrunk."""
-    min_data_in_leaf: PositiveInt = 100
-    """Minimum number of rows in a leaf."""
+    min_data_in_leaf: PositiveInt | None = None
+    """Minimum number of rows in a leaf. Defaults to one in 2,000 rows of train, at least 20 and at most 200."""
     feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Fraction of the features that each tree uses."""
     bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0

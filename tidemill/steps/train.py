@@ -43,23 +43,24 @@ class TrainSpec(StepSpec):
 
 def plan(context: TrainingPlanContext) -> list[TrainSpec]:
     """Plans one step for each member."""
+    return [_plan_member(context, model) for model in context.experiment.models]
+
+
+def _plan_member(context: TrainingPlanContext, model: MemberConfig) -> TrainSpec:
     experiment = context.experiment
     # A fold has its own section, and a step without one does not read this setting.
-    training = experiment.training.model_copy(update={"folds": None})
+    training = experiment.training_of(model).model_copy(update={"folds": None})
     if training.warm_start == "previous":
         training = training.model_copy(update={"warm_start": context.warm_start})
-    return [
-        TrainSpec(
-            code=CODE.fingerprint(),
-            libraries=CODE.versions(*model.libraries, *(("jax", "jaxlib") if training.backend == "jax" else ())),
-            experiment=experiment.name,
-            model=model,
-            training=training,
-            labels=context.labels,
-            split=experiment.split,
-        )
-        for model in experiment.models
-    ]
+    return TrainSpec(
+        code=CODE.fingerprint(),
+        libraries=CODE.versions(*model.libraries, *(("jax", "jaxlib") if training.backend == "jax" else ())),
+        experiment=experiment.name,
+        model=model.model_copy(update={"training": {}}),
+        training=training,
+        labels=context.labels,
+        split=experiment.split,
+    )
 
 
 def plan_folds(context: TrainingPlanContext) -> list[TrainSpec]:

@@ -20,6 +20,7 @@ from tidemill.cpus import available_cpus
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.booster import GbdtModel, lightgbm, to_matrix
 from tidemill.models.core.inputs import read_labels, to_rows
+from tidemill.training.defaults import known
 from tidemill.training.fit_context import FitContext
 
 PUSH_ROWS = 1 << 14
@@ -141,9 +142,9 @@ def _parameters(model: GbdtModel, context: FitContext) -> dict[str, Any]:
     return {
         "objective": "binary",
         "metric": _LOG_LOSS,
-        "num_leaves": config.num_leaves,
+        "num_leaves": known(config.num_leaves),
         "learning_rate": config.learning_rate,
-        "min_data_in_leaf": config.min_data_in_leaf,
+        "min_data_in_leaf": known(config.min_data_in_leaf),
         "feature_fraction": config.feature_fraction,
         "bagging_fraction": config.bagging_fraction,
         "bagging_freq": 1 if config.bagging_fraction < 1 else 0,

@@ -21,6 +21,7 @@ from tidemill.experiment.training import Training
 from tidemill.models.core.backend import network_inputs
 from tidemill.models.core.inputs import Layout, Rows
 from tidemill.models.core.layers import LookUp, looked_up_by
+from tidemill.training.defaults import known
 from tidemill.training.stepper import (
     ADAGRAD_START,
     BETA_1,
@@ -69,7 +70,7 @@ class JaxStepper(Stepper):
         self._optimizer.build(self._variables["dense"])
         self._rate = learning_rate(self._config, steps)
         available = jax.local_devices()
-        self.devices = max(n for n in range(1, len(available) + 1) if training.batch_size % n == 0)
+        self.devices = max(n for n in range(1, len(available) + 1) if known(training.batch_size) % n == 0)
         mesh = Mesh(np.array(available[: self.devices]), ("rows",))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec("rows"))

@@ -18,6 +18,7 @@ from tidemill.auc_and_log_loss import measure_labels
 from tidemill.errors import Code, TidemillError
 from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.runtime import Preempted
+from tidemill.training.defaults import known
 from tidemill.training.fit_context import FitContext
 from tidemill.training.input import TimedBatches, shuffled
 from tidemill.training.stepper import Stepper
@@ -37,7 +38,7 @@ def count_steps(context: FitContext) -> int:
         label = context.data.metadata["labels"][0]
         positives = context.data.read("train", [label])[label].to_numpy().sum()
         rows = positives + (rows - positives) * context.training.negative_rate
-    return context.training.epochs * math.ceil(rows / context.training.batch_size)
+    return known(context.training.epochs) * math.ceil(rows / known(context.training.batch_size))
 
 
 def fit(stepper: Stepper, layout: Layout, context: FitContext, predict: Callable[[str], np.ndarray]) -> int:
@@ -80,7 +81,8 @@ class _Trainer:
         self.training, self.history = context.training, context.history
         self.stopping = self.training.early_stopping
         self.rows = context.data.rows("train")
-        self.batches = math.ceil(self.rows / self.training.batch_size)
+        self.epochs, self.batch_size = known(self.training.epochs), known(self.training.batch_size)
+        self.batches = math.ceil(self.rows / self.batch_size)
         has_valid = context.data.rows("valid") > 0
         self.valid_labels = read_labels(context.data, "valid", layout.labels) if has_valid else np.empty(0)
         self.best: list[np.ndarray] = []
@@ -89,17 +91,17 @@ class _Trainer:
 
     def done(self) -> bool:
         """Returns whether all epochs are finished or early stopping applies."""
-        if self.epoch >= self.training.epochs:
+        if self.epoch >= self.epochs:
             return True
         if not self.stopping:
             return False
         best = self.history.best(self.stopping.metric)
-        return best is not None and self.epoch - 1 - best >= self.stopping.patience
+        return best is not None and self.epoch - 1 - best >= known(self.stopping.patience)
 
     def run_epoch(self) -> None:
         """Trains the rest of the current epoch, and measures the valid split."""
-        phase = f"epoch {self.epoch + 1}/{self.training.epochs}"
-        size = self.training.batch_size
+        phase = f"epoch {self.epoch + 1}/{self.epochs}"
+        size = self.batch_size
         resumed = time.monotonic()
         started = resumed - self.seconds
         stream = shuffled(

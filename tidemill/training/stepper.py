@@ -11,6 +11,7 @@ import numpy as np
 
 from tidemill.experiment.training import Optimizer, Training
 from tidemill.models.core.inputs import Layout, Rows
+from tidemill.training.defaults import known
 
 # As in Keras.
 ADAGRAD_START = 0.1
@@ -122,8 +123,8 @@ def learning_rate(config: Optimizer, steps: int) -> float | Schedule:
     """
     warmup = min(config.warmup_steps, steps)
     if config.schedule == "constant" and not warmup:
-        return config.learning_rate
-    return Schedule(config.learning_rate, config.schedule, warmup, steps)
+        return known(config.learning_rate)
+    return Schedule(known(config.learning_rate), config.schedule, warmup, steps)
 
 
 def dense_optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from tidemill.models.core.registry import new_model
 from tidemill.models.gbdt import Gbdt
 from tidemill.models.own import OwnFamily
 from tidemill.runtime import Progress
+from tidemill.section import Section
 from tidemill.serving.export import export_checked
 from tidemill.steps.train import Fold, TrainSpec
 from tidemill.training import folds
 from tidemill.training.checkpoint import Checkpoints
+from tidemill.training.defaults import resolve
 from tidemill.training.fit_context import FitContext, preemption_notice
 from tidemill.training.history import History
 from tidemill.transform.graph import TransformGraph
@@ -103,6 +105,7 @@ def _train(
         backend.select(spec.training.backend, spec.training.threads)
     data, raw, graph = Dataset(transformed), Dataset(examples), TransformGraph(transform_graph)
     _check(spec, data, raw, graph)
+    spec = _resolved(spec, data.rows("train"), progress)
     key = training_fingerprint(spec, data, graph)
     checkpoints = Checkpoints(root, key, spec.training.checkpoint_seconds, spec.training.checkpoint_steps)
     fitted = new_model(spec.model, Layout.of(data.metadata["features"], spec.labels))
@@ -153,6 +156,24 @@ def _train(
     return TrainSummary(
         fitted.family, fitted.name, valid, kept, round(speed, 1), share, blocked, facts["model_fingerprint"]
     )
+
+
+def _resolved(spec: TrainSpec, rows: int, progress: Progress) -> TrainSpec:
+    """Returns the spec with a value for each setting that it leaves open."""
+    training, config = resolve(spec.training, spec.model, rows)
+    open_settings = [*_differences(spec.training, training), *_differences(spec.model, config)]
+    if open_settings:
+        progress.phase(f"settings for {rows:,} rows: {', '.join(open_settings)}")
+    return spec.model_copy(update={"training": training, "model": config})
+
+
+def _differences(before: Section, after: Section) -> Iterator[str]:
+    for name in type(before).model_fields:
+        old, new = getattr(before, name), getattr(after, name)
+        if isinstance(old, Section) and isinstance(new, Section):
+            yield from _differences(old, new)
+        elif old != new:
+            yield f"{name} {new}"
 
 
 def fit(model: Model, context: FitContext) -> int:

@@ -32,6 +32,8 @@ class Family(Section, abc.ABC):
     family: Any
     name: Name
     """The member's name in reports. Must be unique within the experiment."""
+    training: dict[str, Any] = {}
+    """Settings of the section `training` that differ for this member."""
 
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions decide a model's weights and scores. They are part of the cache key of its steps."""
