@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tidemill.evaluation.blessing import check_gates
+from tidemill.evaluation.blessing import check_base_rate, check_gates
 from tidemill.evaluation.metric_values import undefined
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.metric_definitions import METRICS, goodness
@@ -186,3 +187,16 @@ def test_gates_of_slices_compare_with_the_published_model():
 def test_rejects_gates_of_slices_that_cannot_be_checked(evaluation, said):
     with pytest.raises(ValueError, match=said):
         Evaluation.model_validate(evaluation)
+
+
+def test_log_loss_is_compared_with_that_of_the_base_rate_of_train():
+    labels = np.array([1] * 30 + [0] * 70, np.int8)
+    # The entropy of 0.3 is 0.6109; predicting 0.1 for 30 % ones costs -0.3 ln 0.1 - 0.7 ln 0.9 = 0.7645.
+    for share, loss, holds, text in (
+        (0.3, 0.61, True, "log loss 0.6100 is at most 0.6109, that of the base rate of train"),
+        (0.3, 0.62, False, "log loss 0.6200 is above 0.6109, that of the base rate of train"),
+        (0.1, 0.76, True, "log loss 0.7600 is at most 0.7645, that of the base rate of train"),
+    ):
+        check = check_base_rate(share, labels, result({**OWN, "log_loss": loss}))
+        assert (check["holds"], check["text"].lower()) == (holds, text)
+        assert check["condition"] == "better_than_base_rate"

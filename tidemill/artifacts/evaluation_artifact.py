@@ -169,6 +169,8 @@ class EvaluationDocument(TypedDict):
     by_label: NotRequired[dict[str, LabelMetrics]]
     blessed: bool
     reasons: list[str]
+    warnings: NotRequired[list[str]]
+    """What to know about the training. Absent from evaluations of earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,16 @@ class ModelDocument(BaseModel):
         """
         return cls.model_validate_json(text)
 
+    def warnings(self) -> list[str]:
+        """Returns a sentence if training stopped at its limit while early stopping still saw an improvement."""
+        training = self.training or {}
+        key, limit = "training.epochs", training.get("epochs")
+        if self.unit == "round":
+            key, limit = f"rounds of {self.name}", self.config.get("rounds")
+        if training.get("early_stopping") is None or self.kept is None or self.kept != limit:
+            return []
+        return [f"its last {self.unit}, number {limit:,}, is its best one: it may still improve; raise {key}"]
+
     def write(self, folder: Path) -> None:
         """Writes the document to a model folder."""
         storage.write_json(folder / DOCUMENT, self.model_dump(exclude_unset=True))

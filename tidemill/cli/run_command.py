@@ -94,6 +94,7 @@ def metrics_table(members: list[MemberResult]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
     lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows]
     lines += [f"{member.name}: {reason}" for member in members if not member.blessed for reason in member.gate_texts]
+    lines += [f"{member.name}: {warning}" for member in members for warning in member.warnings]
     return "\n".join(lines)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import numpy as np
+
 from tidemill.artifacts.evaluation_artifact import (
     ComparedMetrics,
     Comparison,
@@ -16,6 +18,7 @@ from tidemill.artifacts.evaluation_artifact import (
     SliceMetrics,
     Slicing,
 )
+from tidemill.auc_and_log_loss import row_log_loss
 from tidemill.experiment.evaluation import Bounds, Gate, SliceGate
 from tidemill.metric_definitions import Metric, name_of
 
@@ -53,6 +56,25 @@ def check_gates(
                 if slice_gate.columns in (None, slicing["columns"]):
                     checks += _check_slices(metric, slice_gate, slicing, skipped)
     return checks
+
+
+def check_base_rate(share: float, labels: np.ndarray, result: ComparedMetrics) -> GateCheck:
+    """Checks that the log loss is at most that of the base rate.
+
+    Args:
+        share: The share of label 1 in train.
+        labels: [rows] 0 and 1, of the test split.
+        result: The `test` entry of `metrics.json`.
+    """
+    loss = float(row_log_loss(labels, np.full(len(labels), share)).mean())
+    check = _check_bound("log_loss", "max", loss, result["metrics"]["log_loss"])
+    text = f"{name_of('log_loss')} has no value"
+    if check["value"] is not None:
+        words = "is at most" if check["holds"] else "is above"
+        text = (
+            f"{name_of('log_loss')} {_number(check['value'])} {words} {_number(loss)}, that of the base rate of train"
+        )
+    return {**check, "condition": "better_than_base_rate", "text": text}
 
 
 def _check_bounds(metric: Metric, bounds: Bounds, result: ComparedMetrics) -> list[GateCheck]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -24,9 +25,10 @@ from tidemill.artifacts.evaluation_artifact import (
     SplitMetrics,
 )
 from tidemill.artifacts.examples import Dataset
+from tidemill.artifacts.model import ModelDocument
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation import bootstrap, curves, metric_values
-from tidemill.evaluation.blessing import check_gates
+from tidemill.evaluation.blessing import check_base_rate, check_gates
 from tidemill.evaluation.slices import Slice, slice_rows
 from tidemill.experiment.evaluation import Evaluation
 from tidemill.metric_definitions import METRICS, goodness, mean
@@ -122,13 +124,15 @@ def evaluate(
         progress.phase("score the baseline")
         baselines = _score_baseline(spec.baseline, raw, spec.labels)
     progress.phase("metrics")
+    shares = read_labels(data, "train", spec.labels).mean(axis=0) if data.rows("train") else [None] * len(spec.labels)
     by_label = {}
     for i, label in enumerate(spec.labels):
         y = {split: each[:, i] for split, each in labels.items()}
         p = {split: each[:, i] for split, each in scores.items()}
-        by_label[label] = _measure_label(spec, y, p, baselines[label], slicings, progress)
+        by_label[label] = _measure_label(spec, y, p, baselines[label], shares[i], slicings, progress)
     fingerprint = artifact.read_manifest(model)["metadata"]["model_fingerprint"]
     document = _document(spec, member.name, member.family, fingerprint, by_label)
+    document["warnings"] = ModelDocument.read(Path(model)).warnings()
     progress.phase("report")
     page = evaluation_page.render(document, evaluation_page.read_model(model))
     content = evaluation_artifact.write(evaluation, document, page)
@@ -177,6 +181,7 @@ def _measure_label(
     labels: Mapping[str, np.ndarray],
     scores: Mapping[str, np.ndarray],
     baseline: _Baseline,
+    base_rate: float | None,
     slicings: Sequence[Sequence[Slice]],
     progress: Progress,
 ) -> LabelMetrics:
@@ -187,6 +192,7 @@ def _measure_label(
         labels: [rows] int8, by split.
         scores: [rows] float64, by split.
         baseline: The published model's scores of test.
+        base_rate: The share of label 1 in train. None: the dataset has no train split.
         slicings: The slices of test, for each entry of `evaluation.slices`.
         progress: Receives the number of slices done.
     """
@@ -208,6 +214,9 @@ def _measure_label(
             measured[-1]["slices"].append({"name": each.name, "values": values, **result})
             done += 1
             progress.rows(done, total, "slices")
+    gates = check_gates(settings.gates, test, measured)
+    if settings.better_than_base_rate and base_rate is not None:
+        gates.append(check_base_rate(float(base_rate), y, test))
     without_intervals = settings.model_copy(update={"bootstrap": _NO_BOOTSTRAP})
     valid = measure_rows(labels["valid"], scores["valid"], None, without_intervals)
     published_curves = None if baseline.scores is None else _curves(y, baseline.scores)
@@ -218,7 +227,7 @@ def _measure_label(
         "slices": measured,
         "confusion": metric_values.confusion(y, p, settings.threshold),
         "curves": {"model": _curves(y, p), "baseline": published_curves},
-        "gates": check_gates(settings.gates, test, measured),
+        "gates": gates,
     }
 
 

@@ -80,8 +80,10 @@ class Evaluation(Section):
     """Score from which a row counts as positive, for accuracy and the confusion matrix."""
     bootstrap: Bootstrap = Bootstrap()
     gates: dict[Metric, Gate] = {}
-    """Conditions by metric. A model that meets all of them, for every label, is blessed. Without gates every model is
-    blessed."""
+    """Conditions by metric. A model that meets all of them, for every label, is blessed."""
+    better_than_base_rate: bool = True
+    """Whether a model is blessed only if its log loss on the test split is at most that of the base rate: of a model
+    that predicts the share of label 1 in train for every row."""
 
     @model_validator(mode="after")
     def _known_slices(self) -> Evaluation:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from tidemill.experiment.compute import Compute
 from tidemill.experiment.evaluation import Evaluation, Predict
@@ -101,12 +102,15 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _members_have_training_settings(self) -> Experiment:
-        for model in self.models:
+        for i, model in enumerate(self.models):
             if forbidden := next((key for key in _SHARED_TRAINING if key in model.training), None):
                 raise ValueError(
                     f"the model {model.name!r} sets training.{forbidden}, which is the same for all members"
                 )
-            self.training_of(model)
+            try:
+                self.training_of(model)
+            except ValidationError as error:
+                raise _below(error, ("models", i, "training")) from None
         return self
 
     @model_validator(mode="after")
@@ -148,6 +152,15 @@ def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
+
+
+def _below(error: ValidationError, path: tuple[str | int, ...]) -> ValidationError:
+    """Returns an error of a section as one of the experiment, where the section is at `path`."""
+    details: list[InitErrorDetails] = [
+        {"type": each["type"], "loc": (*path, *each["loc"]), "input": each["input"], "ctx": each.get("ctx", {})}
+        for each in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, details)
 
 
 def json_schema() -> dict:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tidemill.errors import Code, TidemillError, suggest_name
+from tidemill.experiment.training import Training
 from tidemill.experiment.yaml_text import shown
 from tidemill.models import families
 
@@ -182,6 +183,8 @@ def _without_other_branches(mistakes: list[tuple[_Path, _Error]]) -> list[tuple[
 
 def _known_keys(path: _Path, data: dict[str, Any], root: type[BaseModel]) -> list[str]:
     """Returns the keys that the section at `path` may have. Follows the models' annotations along the path."""
+    if path[:1] == ("models",) and path[2:3] == ("training",):  # a member's own settings, a plain mapping
+        return _known_keys(path[3:], data["models"][path[1]]["training"], Training)
     candidates: list[object] = [root]
     value: object = data
     for part in path:

@@ -41,6 +41,8 @@ class MemberResult:
     objective: str
     objective_value: float | None
     """The objective on the valid split."""
+    warnings: list[str] = field(default_factory=list)
+    """What to know about the training."""
 
 
 @dataclass
@@ -104,14 +106,15 @@ def read_member_result(evaluation: Path) -> MemberResult | None:
         facts = evaluation_artifact.read_facts(evaluation)
     except TidemillError:
         return None
-    metrics = evaluation_artifact.read_document(evaluation)["test"]["metrics"]
+    document = evaluation_artifact.read_document(evaluation)
     return MemberResult(
         name=facts.name,
         blessed=facts.blessed,
         gate_texts=facts.reasons,
-        metrics={name: estimate["value"] for name, estimate in metrics.items()},
+        metrics={name: estimate["value"] for name, estimate in document["test"]["metrics"].items()},
         objective=facts.objective,
         objective_value=facts.objective_value,
+        warnings=document.get("warnings", []),
     )
 
 

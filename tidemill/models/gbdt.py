@@ -18,14 +18,14 @@ class Gbdt(Family):
     family: Literal["gbdt"]
     name: Name = "gbdt"
     num_leaves: Annotated[int, Field(ge=2, le=131_072)] | None = None
-    """Maximum number of leaves of a tree. Defaults to a fifth of the square root of the rows of train, at least 15 and
-    at most 127."""
+    """Maximum number of leaves of a tree. Defaults to 31 for up to 260,000 rows of train, 63 for up to a million, and
+    127 for more."""
     rounds: PositiveInt = 2000
     """Maximum number of boosting rounds. Early stopping usually ends training before."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Learning rate: the factor by which each tree's contribution is shrunk."""
     min_data_in_leaf: PositiveInt | None = None
-    """Minimum number of rows in a leaf. Defaults to one in 2,000 rows of train, at least 20 and at most 200."""
+    """Minimum number of rows in a leaf. Defaults to one in 4,000 rows of train, at least 20 and at most 200."""
     feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Fraction of the features that each tree uses."""
     bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0

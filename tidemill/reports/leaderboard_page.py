@@ -63,7 +63,7 @@ def _rows(
             "name": document["name"],
             "family": document["family"],
             "blessed": document["blessed"],
-            "reasons": document["reasons"],
+            "reasons": [*document["reasons"], *document.get("warnings", [])],
             "objective": part["objective"]["value"],
             "metrics": part["test"]["metrics"],
             "style": style_of(i),

@@ -21,7 +21,7 @@ _EPOCHS = (5, 200)
 _PATIENCE = (2, 10)
 _LEARNING_RATE, _LINEAR_LEARNING_RATE = 1e-3, 1e-2
 _MIN_DATA_IN_LEAF = (20, 200)
-_NUM_LEAVES = (15, 127)
+_NUM_LEAVES = (31, 127)
 
 
 def resolve(training: Training, config: Family, rows: int) -> tuple[Training, Family]:
@@ -63,8 +63,8 @@ def _resolve_training(training: Training, config: Family, rows: int) -> Training
 
 
 def _resolve_trees(config: Gbdt, rows: int) -> Gbdt:
-    leaves = config.num_leaves or _within(_NUM_LEAVES, round(math.sqrt(rows) / 5))
-    smallest = config.min_data_in_leaf or _within(_MIN_DATA_IN_LEAF, rows // 2_000)
+    leaves = config.num_leaves or _within(_NUM_LEAVES, 2 ** round(math.log2(rows) / 2 - 3.3) - 1)
+    smallest = config.min_data_in_leaf or _within(_MIN_DATA_IN_LEAF, rows // 4_000)
     return config.model_copy(update={"num_leaves": leaves, "min_data_in_leaf": smallest})
 
 

@@ -133,7 +133,7 @@ def _train(
             "transform_fingerprint": graph.fingerprint,
         }
         valid = _valid_metrics(fitted, data)
-        ModelDocument(
+        document = ModelDocument(
             **facts,
             kept=kept,
             valid=valid,
@@ -144,7 +144,8 @@ def _train(
             unit=fitted.unit,
             versions=fitted.versions(),
             **fitted.facts(),
-        ).write(folder)
+        )
+        document.write(folder)
         if spec.fold is not None:
             _write_out_of_fold(spec.fold, spec.labels, fitted, raw, fit_data, folder)
             facts["fold"] = [spec.fold.index, spec.fold.of]
@@ -152,6 +153,8 @@ def _train(
     seconds = sum(entry["seconds"] for entry in history.entries)
     speed = len(history.entries) * fit_data.rows("train") / max(seconds, 1e-3)
     share = history.input_share()
+    for warning in document.warnings():
+        progress.phase(warning)
     _report_waiting(share, blocked, checkpoints.write_seconds, spec.training, progress)
     return TrainSummary(
         fitted.family, fitted.name, valid, kept, round(speed, 1), share, blocked, facts["model_fingerprint"]
