@@ -24,6 +24,7 @@ from tidemill.models.core import backend
 from tidemill.models.core.inputs import Layout, Rows
 from tidemill.models.core.registry import new_model, parse_config
 from tidemill.models.core.sizes import table_sizes, within_budget
+from tidemill.training.defaults import resolve
 
 LAYOUT = Layout(("a", "b", "c"), (50, 7, 50), ("x", "y"), ("label",))
 BATCH, LAST = 16, 9
@@ -86,10 +87,11 @@ def run_steps(case: dict[str, Any]) -> dict[str, np.ndarray]:
         tuple(name for name in LAYOUT.numbers if name in columns),
         LAYOUT.labels,
     )
-    training = Training(**{"batch_size": BATCH, "threads": 1} | case.get("training", {}))
+    config = parse_config(case["model"])
+    training, _ = resolve(Training(**{"batch_size": BATCH, "threads": 1} | case.get("training", {})), config, BATCH)
     stepper_class = select_stepper()
     stepper_class.prepare(0, 1)
-    model = new_model(parse_config(case["model"]), layout)
+    model = new_model(config, layout)
     assert isinstance(model, NeuralModel)
     sizes = table_sizes(model.config, layout)
     if "bytes" in case:

@@ -74,7 +74,7 @@ def check_base_rate(share: float, labels: np.ndarray, result: ComparedMetrics) -
         text = (
             f"{name_of('log_loss')} {_number(check['value'])} {words} {_number(loss)}, that of the base rate of train"
         )
-    return {**check, "condition": "better_than_base_rate", "text": text}
+    return cast(GateCheck, {**check, "condition": "better_than_base_rate", "text": text})
 
 
 def _check_bounds(metric: Metric, bounds: Bounds, result: ComparedMetrics) -> list[GateCheck]:
