@@ -24,6 +24,9 @@ STOCK_WORKFLOW_CONTROLLER = {
 
 @pytest.mark.parametrize("overlay", ["gke", "local"])
 def test_overlay_applies(cluster: Cluster, overlay):
+    # A busy machine may restart Kueue, whose webhook checks what is applied.
+    kueue = "deployment/kueue-controller-manager"
+    cluster.kubectl("wait", "--for=condition=Available", kueue, "-n", "kueue-system", "--timeout=120s")
     done = cluster.run("apply", "--dry-run=server", "--validate=strict", "-k", str(MANIFESTS / "overlays" / overlay))
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if "last-applied-configuration" not in line]
