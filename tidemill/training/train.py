@@ -137,7 +137,7 @@ def _train(
             **facts,
             kept=kept,
             valid=valid,
-            config=spec.model.model_dump(mode="json"),
+            config=spec.model.model_dump(mode="json", exclude={"training"}),
             training=spec.training.model_dump(mode="json"),
             labels=spec.labels,
             features=data.metadata["features"],
