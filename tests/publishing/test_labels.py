@@ -112,7 +112,7 @@ def test_gates_must_hold_for_each_label(store, tmp_path):
     assert f"Gates of {low}" in (tmp_path / "report.html").read_text()
     passed = run_evaluate(store.both, tmp_path, gates={"auc": {"min": aucs[f"auc_{low}"] - 0.01}})
     assert passed.blessed and [reason.partition(":")[0] for reason in passed.reasons] == [
-        f"for {label}" for label in LABELS
+        f"for {label}" for label in LABELS for _ in ("auc", "base rate")
     ]
 
 
@@ -126,7 +126,7 @@ def test_compares_labels_of_the_same_name(store, tmp_path):
     assert set(bought["test"]["baseline"]) == {"uri", "metrics", "gain"}
     # No published model predicts this label.
     assert back["test"]["baseline"] is None
-    assert summary.blessed and "for sent back: AUC: no published model predicts this label" in summary.reasons[1]
+    assert summary.blessed and "for sent back: AUC: no published model predicts this label" in summary.reasons[2]
     # A model of one label is compared with the column of this label.
     only = run_evaluate(store.one, tmp_path, LABELS[:1], baseline=store.both_uri, gates=gates)
     assert only.blessed and "skipped" not in read_metrics(tmp_path / "evaluation")["test"]["baseline"]

@@ -13,6 +13,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import load
 from tidemill.failure_record import FailureRecord
 from tidemill.models import load_model
+from tidemill.models.core.registry import read_weights
 from tidemill.runtime import Progress
 
 pytestmark = pytest.mark.tensorflow
@@ -108,6 +109,18 @@ def test_what_fails_in_training_is_tried_once(shop, tmp_path, call, decorator, w
         shop.train(OWN | {"module": text}, progress=Progress("train", failures))
     assert error.value.where == f"models.own.module{where}" and error.value.got.startswith(reason)
     assert not (tmp_path / "failures").exists()
+
+
+def test_two_modules_may_have_layers_of_one_name(shop):
+    texts = [TEXT, TEXT.replace("2 * x", "0 * x")]
+    models = [shop.fit(OWN | {"module": text}, epochs=1)[0] for text in texts]
+    valid = Dataset(shop.transformed)
+    for name, model in zip("ab", models, strict=True):
+        (shop.folder / name).mkdir()
+        model.save(shop.folder / name)
+    for name, model in zip("ab", models, strict=True):
+        loaded = read_weights(model.config, shop.folder / name, model.layout)
+        assert np.array_equal(loaded.predict(valid, "valid"), model.predict(valid, "valid"))
 
 
 @pytest.mark.process

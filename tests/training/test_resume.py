@@ -79,7 +79,7 @@ def test_other_settings_ignore_the_checkpoint(shop):
     assert not any(phase.startswith("resumes") for phase in other.phases)
     same = StopAfter()
     shop.train(model, progress=same)
-    assert same.phases[0].startswith("resumes")
+    assert any(phase.startswith("resumes") for phase in same.phases)
     assert not list((shop.folder / "root" / "checkpoints").iterdir())
 
 

@@ -27,11 +27,16 @@ _look_up: contextvars.ContextVar[LookUp | None] = contextvars.ContextVar("_look_
 
 
 def register(layer: LayerClass) -> LayerClass:
-    """Registers a layer class with Keras, so that saved networks can be loaded."""
-    return _register_as(None)(layer)
+    """Registers a layer class with Keras, so that saved networks can be loaded.
+
+    The class of a user's module is registered under the module's name, so that several modules may have one of a name.
+    """
+    package = _PACKAGE if layer.__module__.startswith(f"{_PACKAGE}.") else layer.__module__
+    decorator: Any = keras.saving.register_keras_serializable(package=package)
+    return decorator(layer)
 
 
-def _register_as(name: str | None) -> Callable[[LayerClass], LayerClass]:
+def _register_as(name: str) -> Callable[[LayerClass], LayerClass]:
     decorator: Any = keras.saving.register_keras_serializable(package=_PACKAGE, name=name)
     return decorator
 
