@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 import duckdb
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tidemill.data.text_values import ISO, TextKind, TextStyle, exact_sql, kind_sql, malformed_sql
@@ -126,6 +126,7 @@ def as_decimal(text):
 
 
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=30))
+@example(texts=["2000000.0000000001E0"])
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("kind", ["TINYINT", "BIGINT", "UBIGINT", "HUGEINT", "DECIMAL(12,3)"])
 def test_numbers_keep_all_their_digits(database, texts, kind):

@@ -257,8 +257,10 @@ def _without_loss(instant: str, kind: str) -> str:
 
 def _integer(text: str, kind: str) -> str:
     number = f"TRY_CAST({text} AS {kind})"
+    # Numbers of at most 15 digits differ if their DOUBLEs differ, so that equal DOUBLEs prove equal numbers.
+    digits = f"length(regexp_replace(split_part(lower({text}), 'e', 1), '[^0-9]', '', 'g'))"
     return f"""CASE WHEN {number}::VARCHAR = {text} OR {_matches(text, _WHOLE)} THEN {number}
-        WHEN {_matches(text, _EXPONENT)} AND abs({number}) <= 9007199254740992
+        WHEN {_matches(text, _EXPONENT)} AND {digits} <= 15 AND abs({number}) < 1000000000000000
             AND TRY_CAST({text} AS DOUBLE) = {number}::DOUBLE THEN {number} END"""
 
 
