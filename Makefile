@@ -33,9 +33,9 @@ test: lint  ## What CI runs: everything but the tests marked `full`.
 	$(BIN)/tidemill compile --check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full"
 
-test-all: lint  ## All tests: Beam again beside its recorded outputs, and TensorFlow Transform's own whole suite.
+test-all: lint  ## All tests: Beam beside its recorded outputs, TensorFlow Transform's whole suite, newly drawn examples.
 	$(BIN)/tidemill compile --check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	TIDEMILL_EXAMPLES=new $(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: export COVERAGE_PROCESS_START := $(CURDIR)/tests/coverage.rc
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data

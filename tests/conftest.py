@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import os
 import signal
 
 import hypothesis
@@ -8,8 +9,10 @@ import pytest
 
 from tests.shop import shop_rows
 
-hypothesis.settings.register_profile("tidemill", deadline=None)  # machines are noisy
-hypothesis.settings.load_profile("tidemill")
+# Machines are noisy: no deadline. `make test` draws the same examples everywhere, `make test-all` new ones.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("new", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("TIDEMILL_EXAMPLES", "same"))
 # A shell starts background jobs with SIGINT ignored, and Python keeps that: tests of Ctrl-C would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
