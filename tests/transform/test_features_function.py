@@ -12,7 +12,7 @@ import pytest
 from tests.transform.preprocess_runs import FEATURES, Run
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.experiment import Experiment
-from tidemill.transform.features_function import LOG2_IDS, feature_columns
+from tidemill.transform.features_function import LN_IDS, LOG2_IDS, feature_columns
 
 pytestmark = pytest.mark.tensorflow
 SPLITS = ("train", "valid", "test")
@@ -130,6 +130,19 @@ def test_log2_squared(all_kinds: Run, split: str):
     np.testing.assert_array_equal(all_kinds.transformed_column(split, "log2_number"), filled)
     assert all_kinds.num_ids("log2") == LOG2_IDS == 13 + 63 * 63 + 1
     assert all_kinds.transformed_column("train", "log2")[0] == LOG2_IDS - 1
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_ln_squared_is_what_the_winners_of_criteo_computed(all_kinds: Run, split: str):
+    """Their code: `int(math.log(value) ** 2)` above 2, else `SP` and the value."""
+    values = all_kinds.raw(split, "ln")
+    ids = all_kinds.transformed_column(split, "ln")
+    for value, i in zip(values, ids, strict=True):
+        if value is None:
+            assert i == 0
+        else:
+            assert i == (14 + int(math.log(value) ** 2) if value > 2 else max(value, -10) + 11)
+    assert all_kinds.num_ids("ln") == LN_IDS == 14 + int(math.log(2**63 - 1) ** 2) + 1
 
 
 def vocabulary(values: list[str], top_k: int | None, min_count: int) -> list[str]:

@@ -51,20 +51,21 @@ class Numeric(Section):
 
     kind: Literal["numeric"]
     transform: Annotated[
-        Annotated[Literal["zscore", "minmax", "log", "quantile", "none", "log2_squared"], Tag("name")]
+        Annotated[Literal["zscore", "minmax", "log", "quantile", "none", "log2_squared", "ln_squared"], Tag("name")]
         | Annotated[Bucketize, Tag("Bucketize")]
         | Annotated[Clip, Tag("Clip")],
         Discriminator(_transform_tag),
         Field(json_schema_extra=_as_any_of),
     ] = "zscore"
     """`zscore`: mean 0 and variance 1 on train. `minmax`: 0 to 1 on train. `log`: sign(x) * ln(1 + |x|). `none`:
-    unchanged. `log2_squared`: the id floor(log2(x)^2), as the winners of Criteo's competition used it.
+    unchanged. `ln_squared`: the id floor(ln(x)^2) for x above 2, as the winners of Criteo 2014 used it,
+    and an id for each smaller integer. `log2_squared`: the same with the binary logarithm, which has twice as many ids.
     `quantile`: the share of train's rows with a smaller number, 0 to 1 in steps of a thousandth, whatever the outliers.
     `{bucketize: N}`: the id of one of N quantile buckets. `{clip: [LOW, HIGH]}`: cut off at two quantiles, then
     `zscore`."""
     missing: Literal["mean", "zero"] | float = "mean"
-    """Replaces missing values: the mean of train, 0 (`zero`) or a number. `bucketize` and `log2_squared` give missing
-    values an id of their own, unless this is a number."""
+    """Replaces missing values: the mean of train, 0 (`zero`) or a number. `bucketize`, `log2_squared` and
+    `ln_squared` give missing values an id of their own, unless this is a number."""
 
 
 class Vocabulary(Section):

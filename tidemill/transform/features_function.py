@@ -35,6 +35,10 @@ LOG2_LARGEST = 63 * 63
 LOG2_IDS = 2 - LOG2_SMALLEST + 2 + LOG2_LARGEST
 """Number of ids of `log2_squared`: 0 for a missing value; 1 to 13 for floor(x) = -10 (and below) to 2; 13 + k for x
 above 2, where k = floor(log2(x)^2) is 1 to 63^2. The largest int64 has k = 63^2, which larger floats share."""
+LN_LARGEST = 1906
+LN_IDS = 2 - LOG2_SMALLEST + 3 + LN_LARGEST
+"""Number of ids of `ln_squared`: as those of `log2_squared`, but 14 + k for x above 2, where k = floor(ln(x)^2) is 0 to
+1906."""
 _LOG2_ROUNDING = 1e-9
 _QUANTILE_ERROR = 0.1
 _QUANTILES = 1000
@@ -109,6 +113,8 @@ def _numeric(column: tf.SparseTensor, feature: Numeric) -> tf.Tensor:
         return _bucketize(column, feature.transform.bucketize, number)
     if feature.transform == "log2_squared":
         return _log2_squared(column, number)
+    if feature.transform == "ln_squared":
+        return _ln_squared(column, number)
     fill = tft.mean(values) if number is None else tf.constant(number, tf.float64)
     transform: str
     if isinstance(feature.transform, Clip):
@@ -189,15 +195,36 @@ def _log2_squared(column: tf.SparseTensor, number: float | None) -> tf.Tensor:
 
     import tensorflow as tf
 
+    def large(x: tf.Tensor) -> tf.Tensor:
+        log2 = tf.math.log(x) / math.log(2)
+        # Rounding of the logarithm must not move an exact power of two into the bucket below.
+        return tf.minimum(tf.floor(log2 * log2 + _LOG2_ROUNDING), LOG2_LARGEST) + (2 - LOG2_SMALLEST + 1)
+
+    return _integer_ids(column, number, large, LOG2_IDS)
+
+
+def _ln_squared(column: tf.SparseTensor, number: float | None) -> tf.Tensor:
+    import tensorflow as tf
+
+    def large(x: tf.Tensor) -> tf.Tensor:
+        ln = tf.math.log(x)
+        return tf.minimum(tf.floor(ln * ln), LN_LARGEST) + (2 - LOG2_SMALLEST + 2)
+
+    return _integer_ids(column, number, large, LN_IDS)
+
+
+def _integer_ids(
+    column: tf.SparseTensor, number: float | None, large: Callable[[tf.Tensor], tf.Tensor], count: int
+) -> tf.Tensor:
+    """Returns ids of numbers: 0 for a missing value, 1 to 13 up to 2, and those of `large` above 2."""
+    import tensorflow as tf
+
     def apply(x: tf.Tensor) -> tf.Tensor:
         small = tf.clip_by_value(tf.floor(x), LOG2_SMALLEST, 2) - LOG2_SMALLEST + 1
-        log2 = tf.math.log(tf.maximum(x, 2.0)) / math.log(2)
-        # Rounding of the logarithm must not move an exact power of two into the bucket below.
-        large = tf.minimum(tf.floor(log2 * log2 + _LOG2_ROUNDING), LOG2_LARGEST) + (2 - LOG2_SMALLEST + 1)
-        return tf.cast(tf.where(x > 2, large, small), tf.int64)
+        return tf.cast(tf.where(x > 2, large(tf.maximum(x, 2.0)), small), tf.int64)
 
     fill = tf.constant(0, tf.int64) if number is None else apply(tf.constant(number, tf.float64))
-    return _ids(_dense(column, apply(tf.cast(column.values, tf.float64)), fill), LOG2_IDS)
+    return _ids(_dense(column, apply(tf.cast(column.values, tf.float64)), fill), count)
 
 
 def _categorical(column: tf.SparseTensor, feature: Categorical, file_name: str) -> tf.Tensor:
