@@ -89,6 +89,16 @@ class TestValidate:
         assert main(["validate", write(tmp_path, "a", table=table)]) == 2
         assert capsys.readouterr().err.startswith(f"error [{code}] ")
 
+    def test_names_of_files_may_have_any_character(self, tmp_path, capsys):
+        folder = tmp_path / "Data [2024] it''s 100%".replace("''", "'")
+        folder.mkdir()
+        (folder / "d #1 (a).csv").write_text("id,x,y\n" + "".join(f"{i},{i / 2},{i % 2}\n" for i in range(8)))
+        for name in ("Data [2024] it''s 100%/d #1 (a).csv", "Data [[]2024] it''s*/d #? (a).csv"):
+            assert main(["validate", "--data", write(tmp_path, "a", table=name)]) == 0
+            assert "  x   DOUBLE      numeric feature\n" in capsys.readouterr().out
+        assert main(["validate", write(tmp_path, "a", table="Data [2024] it''s 100%/d #2 (a).csv")]) == 2
+        assert "d #2 (a).csv\", which matches no file; did you mean 'd #1 (a).csv'" in capsys.readouterr().err
+
     def test_does_not_open_remote_files(self, tmp_path, capsys):
         assert main(["validate", write(tmp_path, "a", table="gs://bucket/x.csv")]) == 0
         assert "planning sets CPU and memory by the bytes of the source" in capsys.readouterr().out

@@ -120,6 +120,7 @@ def test_parses_partition_values(uri, expected):
 
 def test_splits_uri_and_member():
     assert split_member("a.zip#b#c.csv") == ("a.zip", "b#c.csv")
+    assert split_member("A.ZIP#b.csv") == ("A.ZIP", "b.csv")
     assert split_member("a#b.csv") == ("a#b.csv", None)
     assert split_member("a.zip") == ("a.zip", None)
 

@@ -23,6 +23,7 @@ def mounts(tables: str, more: str = "", output: str = "") -> list[Mount]:
         ("{clicks: 'file:///data/a%20b.csv'}", ["/data/a b.csv"]),
         ("{clicks: '/data/day=*/part-?.parquet'}", ["/data"]),
         ("{clicks: '/data/a.zip#inner/b.csv'}", ["/data/a.zip"]),
+        ("{clicks: '/data/a #1.csv'}", ["/data/a #1.csv"]),
         ("{clicks: ['/a/1.csv', '/a/2.csv', '/a/1.csv']}", ["/a/1.csv", "/a/2.csv"]),
         ("{clicks: 'gs://bucket/clicks.csv'}", []),
         ("{clicks: 'pkg://package_of_the_image/clicks.csv'}", []),

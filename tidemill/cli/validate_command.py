@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tidemill import storage
+from tidemill.data.source_files import split_member
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, json_schema, load
 from tidemill.experiment.features import raw_column_names
@@ -106,7 +107,7 @@ def _resources(experiment: Experiment) -> list[str]:
     """Returns lines that say what the steps request on a cluster."""
     tables = experiment.source.tables.values()
     uris = [uri for table in tables for uri in ([table.uri] if isinstance(table.uri, str) else table.uri)]
-    archives = {uri.partition("#")[0] for uri in uris}
+    archives = {split_member(uri)[0] for uri in uris}
     if any(storage.local_path(uri) is None for uri in archives):
         return ["on a cluster: planning sets CPU and memory by the bytes of the source"]
     source_bytes = sum(info.bytes for uri in archives for info in storage.list_files(uri))

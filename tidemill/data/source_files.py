@@ -28,6 +28,7 @@ _FORMATS = {
 }
 _COMPRESSIONS = (".gz", ".zip", ".zst")
 _PARTITION = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+_MEMBER = re.compile(r"(.*?\.zip)#(.*)", re.IGNORECASE | re.DOTALL)
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -54,8 +55,8 @@ def split_member(uri: str) -> tuple[str, str | None]:
     Returns:
         `("a.zip", "b.csv")` for `a.zip#b.csv`; `(uri, None)` for any other URI, in which `#` is part of the name.
     """
-    archive, mark, member = uri.partition(".zip#")
-    return (f"{archive}.zip", member) if mark else (uri, None)
+    match = _MEMBER.fullmatch(uri)
+    return (match[1], match[2]) if match else (uri, None)
 
 
 def compression(name: str) -> str | None:

@@ -126,13 +126,14 @@ def _expand(table: str, uris: str | list[str]) -> list[tuple[str, storage.FileIn
         archive, member = source_files.split_member(uri)
         infos = storage.list_files(archive)
         if not infos:
-            raise TidemillError(Code.MISSING_FILE, f"source.tables.{table}", *_no_match(archive))
+            raise TidemillError(Code.MISSING_FILE, f"source.tables.{table}", *no_match(archive))
         for info in infos:
             listed[info.uri if member is None else f"{info.uri}#{member}"] = info
     return list(listed.items())
 
 
-def _no_match(uri: str) -> tuple[str, str]:
+def no_match(uri: str) -> tuple[str, str]:
+    """Returns what was received and what to do, for a URI that names no file."""
     path = storage.local_path(uri)
     if path is not None and path.is_dir():
         return f"{uri!r}, which is a folder", f"name its files, such as {uri.rstrip('/')}/**/*.parquet"

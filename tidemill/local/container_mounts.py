@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill import storage
+from tidemill.data.source_files import split_member
 from tidemill.experiment import Experiment
 from tidemill.experiment.source import Source
 
@@ -60,7 +61,7 @@ def absolute_output(parameters: Mapping[str, str]) -> dict[str, str]:
 def _inputs(experiment: Experiment) -> Iterator[Path]:
     for source in filter(None, (experiment.source, experiment.predict.source)):
         for uri in _table_uris(source):
-            if path := _path(uri.partition("#")[0]):  # of `archive.zip#member.csv`, the archive
+            if path := _path(split_member(uri)[0]):  # of `archive.zip#member.csv`, the archive
                 yield _fixed_part(path)
     for uri in (experiment.validation.schema_, experiment.training.warm_start):
         if uri and uri != "previous" and (path := _path(uri)):

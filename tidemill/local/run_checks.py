@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tidemill import storage
 from tidemill.bundled_modules import top_level_imports
+from tidemill.data.source_files import split_member
+from tidemill.data.source_record import no_match
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
 from tidemill.experiment.schema_file import read_schema
@@ -106,11 +108,9 @@ def _check_source(source: Source, where: str) -> None:
     for name, table in source.tables.items():
         for uri in [table.uri] if isinstance(table.uri, str) else table.uri:
             # Of `archive.zip#member.csv`, only the archive is checked.
-            _check_uri(uri.partition("#")[0], f"{where}.tables.{name}")
+            _check_uri(split_member(uri)[0], f"{where}.tables.{name}")
 
 
 def _check_uri(uri: str, where: str) -> None:
     if storage.local_path(uri) is not None and not storage.list_files(uri):
-        raise TidemillError(
-            Code.MISSING_FILE, where, f"{uri!r}, which matches no file", "name an existing file or glob"
-        )
+        raise TidemillError(Code.MISSING_FILE, where, *no_match(uri))
