@@ -60,7 +60,8 @@ class Code(enum.Enum):
         cause=(
             "A path is misspelled or relative to another folder. Paths in an experiment file are relative to that file."
         ),
-        example="source.tables.clicks: got '/data/clicks.csv', which matches no file; name an existing file or glob.",
+        example="source.tables.clicks: got '/data/clicks.csv', which matches no file; name an existing file, or a "
+        "glob that matches one.",
         remedy="Correct the path, or create the file.",
     )
     MISSING_COLUMN = Explanation(

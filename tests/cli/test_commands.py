@@ -51,7 +51,8 @@ class TestValidate:
             ),
             (
                 {"feature": "c"},
-                "error [feature-type] features.c: got column 'c' of type string; a numeric feature takes",
+                "error [feature-type] features.c: got column 'c' of type string with values that are not numbers, "
+                "such as 'w0', 'w1', 'w2'; write those that mean a missing value into csv.nullstr",
             ),
             ({"key": "y"}, "error [duplicate-key] key y: got 2 values that occur more than once"),
             ({"label": "c"}, "error [label-type] label 'c': got a column of type VARCHAR"),

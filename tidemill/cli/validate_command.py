@@ -55,12 +55,16 @@ def check_data(experiment: Experiment) -> list[str]:
     check_packages()
     from tidemill.data.ingest import inspect
     from tidemill.planning import plan_ingest
+    from tidemill.transform import text_numbers
     from tidemill.transform.features_function import feature_columns
 
     spec, record = plan_ingest(experiment)
+    numbers = [name for name, feature in (experiment.features or {}).items() if feature.kind == "numeric"]
     with contextlib.redirect_stdout(io.StringIO()):  # progress
-        found = inspect(spec, record, Progress("validate"))
+        found = inspect(spec, record, Progress("validate"), numbers)
     if experiment.features is not None:
+        for name in text_numbers.numeric_over_text(experiment.features, found.schema):
+            raise text_numbers.error(name, found.texts.get(name, ()))
         feature_columns(experiment.features, found.schema)
     lines = [f"{count:,} malformed rows of {table} are left out" for table, count in found.malformed.items()]
     width = max(map(len, found.types))

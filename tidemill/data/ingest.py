@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,20 +101,23 @@ class ResultColumns:
         types: DuckDB types of the query's result by column.
         schema: The Arrow schema of the examples.
         malformed: Number of malformed rows by table, without tables that have none.
+        texts: Some texts of each column of `numbers` that is text, if a table has it under its name.
     """
 
     types: dict[str, str]
     schema: pa.Schema
     malformed: dict[str, int]
+    texts: dict[str, list[str]]
 
 
-def inspect(spec: IngestSpec, record: SourceRecord, progress: Progress) -> ResultColumns:
+def inspect(spec: IngestSpec, record: SourceRecord, progress: Progress, numbers: Sequence[str] = ()) -> ResultColumns:
     """Reads the tables as `ingest` does, and binds the query without running it. Without a query, checks label and key.
 
     Args:
         spec: The settings.
         record: The source record.
         progress: Receives phases.
+        numbers: Columns that should be numbers. Defaults to none.
 
     Raises:
         TidemillError: As `ingest`, without what only the query's result shows.
@@ -122,7 +125,7 @@ def inspect(spec: IngestSpec, record: SourceRecord, progress: Progress) -> Resul
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemill-inspect-")))
         connection = stack.enter_context(contextlib.closing(connect(folder)))
-        return _Ingestion(connection, spec, progress, str(folder / "quarantine")).inspect(record, folder)
+        return _Ingestion(connection, spec, progress, str(folder / "quarantine")).inspect(record, folder, numbers)
 
 
 def _check_files(record: SourceRecord) -> int:
@@ -161,7 +164,7 @@ class _Ingestion:
             query_checks.check_key(self._connection, self._result, self._spec.key)
             self._write(columns, projection, examples)
 
-    def inspect(self, record: SourceRecord, work: Path) -> ResultColumns:
+    def inspect(self, record: SourceRecord, work: Path, numbers: Sequence[str]) -> ResultColumns:
         with self._data_errors():
             query, params, columns = self._bind(self._load(record, work))
             for label in self._spec.labels:
@@ -175,7 +178,10 @@ class _Ingestion:
             with self._sql_errors():
                 rows = self._connection.sql(f"SELECT {values} FROM ({query}) LIMIT 0", params=params)
         malformed = {name: count for name, count in self._malformed.items() if count}
-        return ResultColumns(columns, rows.to_arrow_reader(1).schema, malformed)
+        texts = query_checks.sample_texts(
+            self._connection, list(self._spec.source.tables), [c for c in numbers if columns.get(c) == "VARCHAR"]
+        )
+        return ResultColumns(columns, rows.to_arrow_reader(1).schema, malformed, texts)
 
     @contextlib.contextmanager
     def _data_errors(self) -> Iterator[None]:

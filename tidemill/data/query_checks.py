@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from tidemill.artifacts.examples import SPLITS
 from tidemill.artifacts.labels import label_error
-from tidemill.duckdb_session import quote
+from tidemill.duckdb_session import columns_of, quote
 from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.experiment.source import Source
 from tidemill.steps.ingest import IngestSpec
@@ -19,6 +19,7 @@ from tidemill.steps.ingest import IngestSpec
 RESERVED_PREFIX = "tidemill_"
 """Prefix of the column names that ingest uses itself."""
 
+_SAMPLED_TEXTS = 5
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 
 
@@ -85,6 +86,28 @@ def check_features(types: dict[str, str], spec: IngestSpec) -> None:
             where, got = "features, evaluation.slices", f"{column!r} with binary values that are not UTF-8 text"
             want = f"make text of it in the query, such as hex({column}), or leave it out"
             raise TidemillError(Code.FEATURE_TYPE, where, got, want, {"column": column})
+
+
+def sample_texts(
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[str], columns: Sequence[str]
+) -> dict[str, list[str]]:
+    """Returns distinct texts of columns, without running the query: those of the tables' text columns of the same name.
+
+    Texts that are not numbers come first.
+
+    Args:
+        connection: The database.
+        tables: The names of the source's tables.
+        columns: Columns of the query's result.
+    """
+    texts: dict[str, list[str]] = {}
+    for table in tables if columns else ():
+        types = columns_of(connection, f"main.{quote(table)}")
+        for column in [c for c in columns if types.get(c) == "VARCHAR"]:
+            query = f"""SELECT DISTINCT {quote(column)} AS text, TRY_CAST(text AS DOUBLE) IS NOT NULL AS is_number
+                FROM main.{quote(table)} WHERE text IS NOT NULL ORDER BY is_number, text LIMIT {_SAMPLED_TEXTS}"""
+            texts.setdefault(column, []).extend(text for text, _ in connection.execute(query).fetchall())
+    return texts
 
 
 def check_label_type(label: str, kind: str, values: Sequence[str] = ()) -> None:

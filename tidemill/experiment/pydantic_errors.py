@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tidemill.errors import Code, TidemillError, suggest_name
+from tidemill.experiment.csv_options import Csv
 from tidemill.experiment.training import Training
 from tidemill.experiment.yaml_text import shown
 from tidemill.models import families
@@ -19,6 +20,20 @@ _TAGS = {"kind": "numeric, categorical or cross", "family": " or ".join(", ".joi
 _Error = Mapping[str, Any]  # pydantic_core.ErrorDetails; `ctx` is not always there
 _Path = tuple[str | int, ...]
 _RENAMED_KEYS = {"compute.preprocess.spans": "analyzer_cache"}
+_CSV_NAMES = {
+    "sep": "delim",
+    "separator": "delim",
+    "quotechar": "quote",
+    "escapechar": "escape",
+    "charset": "encoding",
+    "decimal": "decimal_separator",
+    "skiprows": "skip",
+    "na_values": "nullstr",
+    "nulls": "nullstr",
+    "date_format": "dateformat",
+    "timestamp_format": "timestampformat",
+}
+"""The options of CSV files by the names that they have elsewhere."""
 _WRONG_TYPE = {
     "string_type": "write a string",
     "int_type": "write an integer",
@@ -64,7 +79,7 @@ def translate(error: ValidationError, data: dict[str, Any], root: type[BaseModel
             return TidemillError(Code.UNKNOWN_KEY, _dotted(path), got, f"write {name!r}", count)
         extra = first["type"] == "extra_forbidden"
         known = _known_keys(path[:-1], data, root) if extra else _words(first, "expected")
-        want = suggest_name(str(path[-1]), sorted(known))
+        want = _csv_option(path, known) or suggest_name(str(path[-1]), sorted(known))
         return TidemillError(Code.UNKNOWN_KEY, _dotted(path), f"the unknown key {str(path[-1])!r}", want, count)
     if first["type"] in ("missing", "union_tag_not_found"):
         return _missing_key_error(path, first, count)
@@ -77,6 +92,14 @@ def translate(error: ValidationError, data: dict[str, Any], root: type[BaseModel
     same_path = [e for other, e in mistakes if other == path] or [first]
     want = _joined([_want(e, path, data, root) for e in same_path])
     return TidemillError(Code.INVALID_VALUE, _dotted(path), _got(first, got), want, count)
+
+
+def _csv_option(path: _Path, known: list[str]) -> str | None:
+    """Returns what to write if an unknown key of a table is an option of CSV files. None for other keys."""
+    name = _CSV_NAMES.get(str(path[-1]), str(path[-1]))
+    if path[-2:-1] == ("csv",) and name in known:
+        return f"write {name!r}"
+    return f"write it in csv: {{{name}: …}}" if path[-3:-2] == ("tables",) and name in Csv.model_fields else None
 
 
 def _is_unknown_key(error: _Error) -> bool:
@@ -112,6 +135,8 @@ def _want(error: _Error, path: _Path, data: dict[str, Any], root: type[BaseModel
         return want
     if kind in _OUT_OF_RANGE:
         return _OUT_OF_RANGE[kind].format(**context)
+    if kind == "string_pattern_mismatch" and context["pattern"].startswith("^[^"):
+        return 'write one character; a tab is "\\t" in double quotes'
     if kind == "string_pattern_mismatch":
         return f"write it so that it matches {context['pattern']}"
     message = error["msg"].removeprefix("Value error, ")

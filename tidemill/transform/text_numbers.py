@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
-from tidemill.experiment.features import Feature, Numeric, raw_column_names
+from tidemill.experiment.features import Feature, Numeric
 from tidemill.transform.raw import raw_dtype
 
 _SHOWN = 3
@@ -31,30 +31,46 @@ def check(features: Mapping[str, Feature], schema: pa.Schema, data: Dataset) -> 
     Raises:
         TidemillError: `feature-type` with the first values that are not numbers.
     """
-    for name, feature in features.items():
-        column = raw_column_names({name: feature})[0]
-        if not isinstance(feature, Numeric) or column not in schema.names:
-            continue
-        if raw_dtype(schema.field(column).type) != "string":
-            continue
-        others, first = _not_numbers(data, column)
-        if others:
-            got = f"column {column!r} of type string with values that are not numbers, such as {', '.join(others)}"
-            want = (
-                "write those that mean a missing value into csv.nullstr of the table, set csv.decimal_separator or "
-                "csv.thousands if they are numbers, or make the feature categorical"
-            )
-        else:
-            got = f"column {column!r} of type string with numbers that another type would change, such as {first}"
-            want = "cast it in the query or declare its type in columns of the table, or make the feature categorical"
-        raise TidemillError(Code.FEATURE_TYPE, f"features.{name}", got, want, {"column": column})
+    for name in numeric_over_text(features, schema):
+        raise error(name, _texts(data, name))
 
 
-def _not_numbers(data: Dataset, column: str) -> tuple[list[str], str]:
+def numeric_over_text(features: Mapping[str, Feature], schema: pa.Schema) -> list[str]:
+    """Returns the numeric features whose columns hold texts."""
+    return [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, Numeric) and name in schema.names and raw_dtype(schema.field(name).type) == "string"
+    ]
+
+
+def error(name: str, texts: Iterable[str]) -> TidemillError:
+    """Returns the error for a numeric feature over text.
+
+    Args:
+        name: The feature, which is also the column.
+        texts: Some of the column's texts. Only as many are read as needed.
+    """
+    others, first = _not_numbers(texts)
+    if others:
+        got = f"column {name!r} of type string with values that are not numbers, such as {', '.join(others)}"
+        want = (
+            "write those that mean a missing value into csv.nullstr of the table, set csv.decimal_separator or "
+            "csv.thousands if they are numbers, or make the feature categorical"
+        )
+    else:
+        got = f"column {name!r} of type string" + (
+            f" with numbers that another type would change, such as {first}" if first else ""
+        )
+        want = "cast it in the query or declare its type in columns of the table, or make the feature categorical"
+    return TidemillError(Code.FEATURE_TYPE, f"features.{name}", got, want, {"column": name})
+
+
+def _not_numbers(texts: Iterable[str]) -> tuple[list[str], str]:
     """Returns the first distinct texts that are not numbers, and the first text of all, quoted."""
     others: dict[str, None] = {}
     first = ""
-    for value in _texts(data, column):
+    for value in texts:
         first = first or repr(value[:40])
         if not _NUMBER.fullmatch(value):
             others[repr(value[:40])] = None
