@@ -9,7 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from tests.validation.shop_data import Outputs, run, shop
 from tidemill.errors import Code, TidemillError
-from tidemill.validation.leakage import _LabelHalves
+from tidemill.experiment.source import Leakage
+from tidemill.validation import page
+from tidemill.validation.leakage import LeakageReport, Strength, _LabelHalves
 
 ROWS = 6000
 
@@ -166,3 +168,16 @@ def test_summarizes_the_strongest_features_of_several_labels(tmp_path):
     assert summary.strongest["refund"] > 0.99 and summary.strongest["start"] > 0.55
     assert "claimed" not in summary.strongest and "late" not in summary.strongest
     assert "late: mean 0." in outputs.page and "claimed: mean 0." in outputs.page
+
+
+def test_the_sentence_about_the_strongest_pair_agrees_with_the_limit():
+    alone = [Strength("ended", 0.84, 0.001), Strength("began", 0.5, 0.001)]
+    pair = Strength("began", 0.9, 0.001, "ended")
+    limit = Leakage(max_strength=0.85)
+    leak = page.pair_note(LeakageReport(alone, [pair], [Strength("ended", 0.9, 0.001, "began")], 100), limit)
+    assert leak == "The strongest pair is began with ended: 0.900, more than the limit 0.85: a leak."
+    weak = page.pair_note(LeakageReport(alone, [Strength("began", 0.86, 0.01, "ended")], [], 100), limit)
+    assert weak.endswith("0.860, 0.840 after two standard errors are subtracted, not more than the limit 0.85.")
+    near = page.pair_note(LeakageReport(alone, [pair], [], 100), limit)
+    assert "no leak, although it is more than the limit 0.85, because ended alone has 0.840" in near
+    assert page.pair_note(LeakageReport(alone), limit) == ""

@@ -94,6 +94,17 @@ class Histogram(TypedDict):
     positives: list[int]
 
 
+class ThresholdCounts(TypedDict):
+    """The rows of the test split that are positive at each of many thresholds, in ascending order."""
+
+    threshold: list[float]
+    """A score of at least the threshold counts as positive."""
+    true_positives: list[int]
+    """Rows of class 1 that are positive."""
+    false_positives: list[int]
+    """Rows of class 0 that are positive."""
+
+
 class Curves(TypedDict):
     """The curves of one model; see `tidemill.evaluation.curves`."""
 
@@ -138,6 +149,8 @@ class LabelMetrics(TypedDict):
     slices: list[Slicing]
     confusion: list[list[int]]
     """`[[tn, fp], [fn, tp]]` of the test split."""
+    thresholds: NotRequired[ThresholdCounts]
+    """Absent from evaluations of earlier versions."""
     curves: ModelCurves
     gates: list[GateCheck]
 
@@ -164,6 +177,7 @@ class EvaluationDocument(TypedDict):
     test: ComparedMetrics
     slices: NotRequired[list[Slicing]]
     confusion: NotRequired[list[list[int]]]
+    thresholds: NotRequired[ThresholdCounts]
     curves: NotRequired[ModelCurves]
     gates: NotRequired[list[GateCheck]]
     by_label: NotRequired[dict[str, LabelMetrics]]
@@ -171,6 +185,10 @@ class EvaluationDocument(TypedDict):
     reasons: list[str]
     warnings: NotRequired[list[str]]
     """What to know about the training. Absent from evaluations of earlier versions."""
+    training_seconds: NotRequired[float | None]
+    """Time that the epochs or rounds took, without the export. None if it is unknown, as for ensembles."""
+    model_bytes: NotRequired[int]
+    """Size of the exported model."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from tidemill.errors import Code, TidemillError
 from tidemill.section import PositiveInt, Section, Seed
 
+OF_NETWORKS = ("epochs", "batch_size", "optimizer", "negative_rate", "positive_weight")
+OF_NETWORKS += ("warm_start", "precision", "backend", "xla")
+"""The settings of `training` that only neural families read."""
+
 
 class Optimizer(Section):
     """The optimizer of the neural families. Each step updates only the embedding rows in its batch."""

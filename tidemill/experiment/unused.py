@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tidemill.experiment.experiment import Experiment
 from tidemill.experiment.source import Source
+from tidemill.experiment.training import OF_NETWORKS
 from tidemill.models.core.family import Network
 from tidemill.models.own import OwnFamily
 
-_OF_NETWORKS = ("epochs", "batch_size", "optimizer", "negative_rate", "positive_weight")
-_OF_NETWORKS += ("warm_start", "precision", "backend", "xla")
 _OF_CSV = ("header", "delimiter", "null", "csv")
 
 
@@ -22,7 +21,7 @@ def unused_settings(experiment: Experiment) -> dict[str, str]:
         unused["tuning"] = "no pipeline of this version searches"
     unused |= _of_split(experiment)
     if not any(isinstance(model, Network | OwnFamily) for model in experiment.models):
-        given = [name for name in _OF_NETWORKS if name in experiment.training.model_fields_set]
+        given = [name for name in OF_NETWORKS if name in experiment.training.model_fields_set]
         unused |= {f"training.{name}": "no member is a neural family" for name in given}
         if experiment.compute.train.gpu:
             unused["compute.train.gpu"] = "no member is a neural family; gradient boosting uses CPUs"

@@ -19,12 +19,12 @@ from tidemill.artifacts.evaluation_artifact import (
     by_label,
 )
 from tidemill.metric_definitions import METRICS, name_of
-from tidemill.reports import plots
+from tidemill.reports import plots, templates
+from tidemill.reports.decision import decision
+from tidemill.reports.model_settings import settings
 from tidemill.reports.plots import Series
 from tidemill.reports.templates import environment, metric_display, verdict
 
-MAX_SETTINGS = 60
-_MAX_TEXT = 80
 _MAX_DOTS = 15
 
 
@@ -55,17 +55,17 @@ def render(document: EvaluationDocument, model: Mapping[str, Any]) -> str:
         .get_template("evaluation.html.jinja")
         .render(
             d=document,
-            labels=[_label(label, part, main) for label, part in by_label(document).items()],
+            labels=[_label(label, part, main, document["threshold"]) for label, part in by_label(document).items()],
             metrics=[metric_display(key) for key in METRICS],
             main=main,
             training=training,
             training_plot=_training_plot(training),
-            settings=settings(model["model"] or {}),
+            settings=[*_costs(document), *settings(model["model"] or {})],
         )
     )
 
 
-def _label(label: str, part: LabelMetrics, main: dict[str, Any]) -> dict[str, Any]:
+def _label(label: str, part: LabelMetrics, main: dict[str, Any], threshold: float) -> dict[str, Any]:
     """Returns the content of the page for one label."""
     baseline = part["test"].get("baseline")
     compared = baseline is not None and "skipped" not in baseline
@@ -76,7 +76,7 @@ def _label(label: str, part: LabelMetrics, main: dict[str, Any]) -> dict[str, An
         "version": baseline["uri"].rstrip("/").rsplit("/", 1)[-1] if baseline and "uri" in baseline else None,
         "legend": [("model", "this model"), ("baseline", "published")] if compared else [],
         "plots": _plots(part["curves"]),
-        "matrix": _matrix(part["confusion"]),
+        "decision": decision(part, threshold),
         "slicings": [_slicing(part, slicing, main["key"], compared) for slicing in part["slices"]],
         "failed": [check for check in part["gates"] if not check["holds"]],
     }
@@ -134,6 +134,13 @@ def training_curves(history: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
+def _costs(document: EvaluationDocument) -> list[tuple[str, str]]:
+    """Returns training time and size of the model, if they are known."""
+    seconds, size = document.get("training_seconds"), document.get("model_bytes")
+    costs = [] if seconds is None else [("training time", templates.duration(seconds))]
+    return costs if size is None else [*costs, ("size of the exported model", templates.size(size))]
+
+
 def _training_plot(curves: Mapping[str, Any] | None) -> Markup | None:
     if curves is None:
         return None
@@ -149,15 +156,6 @@ def _training_plot(curves: Mapping[str, Any] | None) -> Markup | None:
     for each in curves["series"]:
         axes.line(each)
     return axes.svg("Training")
-
-
-def _matrix(confusion: Sequence[Sequence[int]]) -> list[list[dict[str, float]]]:
-    """Returns the confusion matrix with the share of each cell in its row and the shade of its color."""
-    result = []
-    for row in confusion:
-        total = max(sum(row), 1)
-        result.append([{"rows": n, "share": n / total, "shade": round(0.05 + 0.5 * n / total, 3)} for n in row])
-    return result
 
 
 def _slicing(part: LabelMetrics, slicing: Slicing, metric: str, compared: bool) -> dict[str, Any]:
@@ -199,31 +197,3 @@ def _range(estimates: Sequence[Estimate]) -> tuple[float, float]:
     widest = 20 * min((high - low for low, high in intervals if high > low), default=0.0)
     ends = values + [end for low, high in intervals if high - low <= widest for end in (low, high)]
     return min(ends, default=0.0), max(ends, default=1.0)
-
-
-def settings(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns how a model was made, as names and texts.
-
-    Args:
-        model: The content of `model.json`. Names of nested entries are joined by dots.
-    """
-    entries = []
-    if model.get("features"):
-        entries.append(("features", str(len(model["features"]))))
-    if model.get("kept") is not None:
-        entries.append((f"{model.get('unit', 'epoch')}s kept", str(model["kept"])))
-    entries += _flatten({k: v for k, v in model.get("config", {}).items() if k not in ("name", "family")})
-    for section in ("training", "versions"):
-        entries += _flatten(model.get(section, {}), f"{section}.")
-    return entries[:MAX_SETTINGS]
-
-
-def _flatten(section: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    entries = []
-    for key, value in section.items():
-        if isinstance(value, dict):
-            entries += _flatten(value, f"{prefix}{key}.")
-        elif value is not None:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            entries.append((f"{prefix}{key}", text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"))
-    return entries

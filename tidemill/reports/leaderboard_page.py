@@ -66,6 +66,8 @@ def _rows(
             "reasons": [*document["reasons"], *document.get("warnings", [])],
             "objective": part["objective"]["value"],
             "metrics": part["test"]["metrics"],
+            "seconds": document.get("training_seconds"),
+            "bytes": document.get("model_bytes"),
             "style": style_of(i),
             "bar": plots.interval_bar(estimates[i], low, high, None, style_of(i)),
         }

@@ -173,6 +173,8 @@ def histogram(data: Histogram) -> Markup:
 def interval_bar(estimate: Estimate, low: float, high: float, mark: float | None, style: str = "model") -> Markup:
     """Returns a small drawing of a value with its interval, for a cell of a table.
 
+    An arrow marks an end of the interval that lies beyond the range.
+
     Args:
         estimate: The value; the drawing is empty if it does not exist.
         low: Lowest value of the range that all rows of the table share.
@@ -192,6 +194,10 @@ def interval_bar(estimate: Estimate, low: float, high: float, mark: float | None
         parts.append(f'<path class="mark" d="M{at(mark):.1f} 0V14"/>')
     if estimate["low"] is not None and estimate["high"] is not None:
         parts.append(f'<path class="range {style}" d="M{at(estimate["low"]):.1f} 7H{at(estimate["high"]):.1f}"/>')
+        if estimate["low"] < low - width * 1e-6:
+            parts.append(f'<path class="clip {style}" d="M5 2L1 7L5 12"/>')
+        if estimate["high"] > high + width * 1e-6:
+            parts.append(f'<path class="clip {style}" d="M115 2L119 7L115 12"/>')
     parts.append(f'<circle class="dot {style}" cx="{at(estimate["value"]):.1f}" cy="7" r="3.2"/>')
     return Markup(f'<svg class="bar" viewBox="0 0 120 14" aria-hidden="true">{"".join(parts)}</svg>')
 

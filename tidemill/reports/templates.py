@@ -1,7 +1,7 @@
 """The templates of the pages, with the filters that they use.
 
-A page is one HTML file that needs no script, no font and no network. `page.html.jinja` holds the style that the pages
-of this package share.
+A page is one HTML file that loads nothing: no font, no script, nothing from a network. `page.html.jinja` holds the
+style that the pages of this package share.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def environment(package: str = "tidemill.reports") -> jinja2.Environment:
         "signed": signed,
         "percent": percent,
         "count": lambda value: f"{value:,}",
+        "duration": duration,
+        "size": size,
         "coverage": lambda share: f"{round(share * 100, 1):g} %",
         "sentence": lambda text: text[:1].upper() + text[1:],
         "verdict": verdict,
@@ -74,6 +76,27 @@ def signed(value: float, digits: int = 4) -> str:
 def percent(share: float) -> str:
     """Returns a share as a percentage, for example `12.3 %`."""
     return f"{share * 100:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration as text: `0.8 s`, `12 s`, `3 min 05 s`, `2 h 03 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return (
+        f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    )
+
+
+def size(count: float) -> str:
+    """Returns a number of bytes as text: `873 B`, `1.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
 
 
 def verdict(gain: Estimate) -> str:

@@ -12,8 +12,9 @@ from markupsafe import Markup
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from tidemill.errors import TidemillError
+from tidemill.experiment.source import Leakage
 from tidemill.steps.validate import ValidateSpec
-from tidemill.validation import charts, statistics
+from tidemill.validation import charts, leakage, statistics
 from tidemill.validation.anomalies import Anomaly
 from tidemill.validation.charts import Bar, number, percent
 from tidemill.validation.columns import ExampleColumn
@@ -105,7 +106,10 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
         errors=sum(a.severity == "ERROR" for a in results.anomalies),
         warnings=sum(a.severity == "WARNING" for a in results.anomalies),
         schema_given=results.schema_given,
-        leakage={label: (report, _strengths(report)) for label, report in results.leakage.items()},
+        leakage={
+            label: (report, _strengths(report, spec.leakage), pair_note(report, spec.leakage))
+            for label, report in results.leakage.items()
+        },
         limit=spec.leakage.max_strength,
         distances=sorted(results.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
         unseen=[u for u in results.unseen if u.rows or u.threshold is not None][:_LISTED],
@@ -132,12 +136,37 @@ def _template() -> jinja2.Template:
     return environment.get_template("validation.html.jinja")
 
 
-def _strengths(report: LeakageReport) -> list[tuple[str, float, bool]]:
+def _strengths(report: LeakageReport, settings: Leakage) -> list[tuple[str, float, bool]]:
     """Returns name, area under the ROC curve and whether it leaks for the strongest features, the leaks first."""
     leaks = {s.feature for s in report.leaks}
     named = [(f"{s.feature} with {s.partner}" if s.partner else s.feature, s.auc, True) for s in report.leaks]
-    rest = [(s.feature, s.auc, False) for s in report.alone if s.feature not in leaks]
+    rest = [
+        (f"{s.feature} (allowed)" if s.feature in settings.allow else s.feature, s.auc, False)
+        for s in report.alone
+        if s.feature not in leaks
+    ]
     return named + rest[: max(_LISTED - len(named), 3)]
+
+
+def pair_note(report: LeakageReport, settings: Leakage) -> str:
+    """Returns a sentence about the strongest pair: its strength, and why it is a leak or not. Empty without pairs."""
+    if not report.pairs:
+        return ""
+    pair = report.pairs[0]
+    alone = {s.feature: s for s in report.alone}
+    better = max((alone[name] for name in (pair.feature, pair.partner) if name in alone), key=lambda s: s.auc)
+    names, limit = {pair.feature, pair.partner}, settings.max_strength
+    low = pair.auc - leakage.ERRORS * pair.error
+    if any(leak.partner is not None and {leak.feature, leak.partner} == names for leak in report.leaks):
+        reason = f"more than the limit {limit:g}: a leak"
+    elif low <= limit:
+        reason = f"{low:.3f} after two standard errors are subtracted, not more than the limit {limit:g}"
+    else:
+        reason = (
+            f"no leak, although it is more than the limit {limit:g}, because {better.feature} alone has "
+            f"{better.auc:.3f}: a pair leaks if it ranks at most half as many pairs of rows wrongly"
+        )
+    return f"The strongest pair is {pair.feature} with {pair.partner}: {pair.auc:.3f}, {reason}."
 
 
 def _label_rates(results: Measurements) -> dict[str, dict[str, float]]:
