@@ -2,15 +2,20 @@
 
 DuckDB's own reader does not report the line numbers of rows that it skips. This module therefore splits the lines
 itself and parses them with DuckDB's JSON functions. Nested values become JSON text.
+
+DuckDB parses a number with a fraction or an exponent as a DOUBLE. A number whose integer part is too long for that is
+put in quotes before, so that it is a text with all its digits.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -34,6 +39,9 @@ from tidemill.duckdb_session import literal, quote
 
 _CHUNK = 16 << 20
 _ELEMENTS = 50_000
+_LONG_NUMBER = r"[0-9]{16}"
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?')
+_LONG_FROM = 10**15
 
 
 def create_table(
@@ -139,12 +147,21 @@ def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], expected: 
     is_text = ", ".join(f"bool_or(kinds[{i + 1}] IN ('VARCHAR', 'OBJECT', 'ARRAY'))" for i in range(len(keys)))
     query = f"SELECT {is_text} FROM (SELECT json_type(tidemill_text, {pointers}) AS kinds FROM tidemill.lines)"
     texts = connection.execute(query).fetchall()[0]
-    kinds: dict[str, Counter] = count_kinds(connection, "tidemill.texts", {key: quote(key) for key in keys})
+    kinds: dict[str, Counter] = count_kinds(
+        connection, "tidemill.texts", {key: _exact_number(quote(key)) for key in keys}
+    )
     types = {key: infer_type(kinds[key], expected.get(key)) for key in keys}
     for key, text in zip(keys, texts, strict=True):
         if text and key not in expected and types[key] in ("BIGINT", "DOUBLE", "BOOLEAN"):
             types[key] = "VARCHAR"
     return types
+
+
+def _exact_number(text: str) -> str:
+    """Returns an expression for a text in which a long number with a fraction is a short one. As a text of CSV it would
+    change as a DOUBLE; here it is one already, or it is in quotes and the column is text."""
+    is_long = f"length({text}) > 16 AND regexp_full_match({text}, '-?[0-9]+\\.[0-9]*')"
+    return f"CASE WHEN {is_long} THEN '0.5' ELSE {text} END"
 
 
 def _lines(path: Path, index: int) -> Iterator[pa.Table]:
@@ -203,7 +220,27 @@ def _table(lines: list[bytes], index: int, line_numbers: Sequence[int]) -> pa.Ta
         decoded = [line.decode("utf-8", "replace") for line in lines]
         whole = [text.encode() == line for text, line in zip(decoded, lines, strict=True)]
         text = pa.array(decoded, pa.string())
+    text = _with_long_numbers_quoted(text)
     numbers = pa.array(line_numbers, pa.int64())
     files = pa.array([index] * len(lines), pa.int32())
     table = pa.table({"tidemill_file": files, "tidemill_line": numbers, "tidemill_text": text, "utf8": whole})
     return table.filter(pc.not_equal(pc.utf8_trim_whitespace(text), ""))
+
+
+def _with_long_numbers_quoted(texts: pa.StringArray) -> pa.StringArray:
+    """Returns JSON texts in which quotes are around the numbers that a DOUBLE would change: `1e3` is not one of them,
+    and `12345678901234567.0` is. Integers stay, because DuckDB keeps their digits."""
+    found = pc.match_substring_regex(texts, _LONG_NUMBER)
+    if not pc.any(found).as_py():
+        return texts
+    replaced = [_TOKEN.sub(_quoted_if_long, text) for text in texts.filter(found).to_pylist()]
+    return pc.replace_with_mask(texts, found, pa.array(replaced, pa.string()))
+
+
+def _quoted_if_long(match: re.Match[str]) -> str:
+    token = match[0]
+    if token[0] == '"' or token.lstrip("-").isdecimal():
+        return token
+    number = float(token)
+    changes = abs(number) >= _LONG_FROM and math.isfinite(number) and Decimal(repr(number)) != Decimal(token)
+    return f'"{token}"' if changes else token

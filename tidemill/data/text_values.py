@@ -39,7 +39,7 @@ _OFFSET = r"[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?"
 _SMALL_INT = r"\s*[+-]?(0|[1-9][0-9]{0,14})\s*"
 _LONG_INT = r"\s*[+-]?[1-9][0-9]{15,18}\s*"
 _LEADING_ZERO = r"\s*[+-]?0[0-9]+(\.[0-9]*)?\s*"
-_LONG_WHOLE = r"\s*[+-]?[0-9]{16,}(\.0*)?\s*"
+_LONG_NUMBER = r"\s*[+-]?[0-9]{16,}(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*"
 _NUMBER = r"(?i)\s*[+-]?(([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(e[+-]?[0-9]+)?|inf|infinity)\s*"
 
 
@@ -115,7 +115,7 @@ def kind_sql(text: str, style: TextStyle = ISO) -> str:
         WHEN {_matches(text, _LONG_INT)} AND {integer} IS NOT NULL THEN
             CASE WHEN {integer}::DOUBLE::HUGEINT = {integer} THEN {TextKind.INT:d} ELSE {TextKind.LONG:d} END
         WHEN {_matches(text, _LEADING_ZERO)} THEN {TextKind.PADDED:d}
-        WHEN {_matches(text, _NUMBER)} AND NOT {_matches(text, _LONG_WHOLE)} THEN {TextKind.NUMBER:d}
+        WHEN {_matches(text, _NUMBER)} AND NOT {_matches(text, _LONG_NUMBER)} THEN {TextKind.NUMBER:d}
         WHEN {text}[5] = '-' AND {text}[8] = '-' THEN
             CASE WHEN length({text}) = 10 AND {exact_sql(text, "DATE", style)} IS NOT NULL THEN {TextKind.DATE:d}
                 WHEN length({text}) > 10 AND {exact_sql(text, "TIMESTAMP", style)} IS NOT NULL THEN {TextKind.TIME:d}
