@@ -21,7 +21,7 @@ def rows_of(heading: str) -> list[list[str]]:
     """Returns the cells of the rows of the first table below a heading."""
     section = PAGE.split(f"## {heading}\n")[1].split("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")][2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line[1:-1])] for line in lines]
 
 
 def codes(cell: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,19 +95,24 @@ def with_one_line_end(staging: StagingFolder, path: Path, options: Csv) -> Path:
         if not any(b"\r" in chunk for chunk in iter(lambda: source.read(_CHUNK), b"")):
             return path
     copy = staging.new_file(".csv")
-    quote, quoted, pending = options.quote.encode(), False, b""
+    # Only what is outside of quotes changes. A doubled quote ends a part and begins the next; an escaped one does not.
+    escape = re.escape(options.escape.encode()) if options.escape and options.escape != options.quote else b""
+    marks = [escape + b"[^\r]"] * bool(escape) + [re.escape(options.quote.encode())] * bool(options.quote)
+    separator = re.compile(b"(" + b"|".join(marks) + b")", re.DOTALL) if marks else None
+    open_ends = (b"\r", options.escape.encode()) if escape else (b"\r",)
+    quoted, pending = False, b""
     with path.open("rb") as source, copy.open("wb") as target:
         while chunk := source.read(_CHUNK):
-            chunk, pending = pending + chunk, b""
-            if chunk.endswith(b"\r"):
-                chunk, pending = chunk[:-1], b"\r"
-            # Only what is outside of quotes changes. A doubled quote ends a part and begins the next.
-            parts = chunk.split(quote) if quote else [chunk]
+            parts = separator.split(pending + chunk) if separator else [pending + chunk]
+            pending = b""
+            if parts[-1].endswith(open_ends):
+                parts[-1], pending = parts[-1][:-1], parts[-1][-1:]
             for index, part in enumerate(parts):
-                if index:
-                    target.write(quote)
-                    quoted = not quoted
-                target.write(part if quoted else part.replace(b"\r\n", b"\n"))
+                if index % 2:
+                    quoted ^= part == options.quote.encode()
+                    target.write(part)
+                else:
+                    target.write(part if quoted else part.replace(b"\r\n", b"\n"))
         target.write(pending)
     staging.drop(path)
     return copy
@@ -127,7 +133,12 @@ def read_header(path: Path, file: SourceFile, options: Csv, delimiter: str, unde
     """
     where = f"{file.table}: {file.uri}"
     with path.open("rb") as stream:
-        text = stream.read(_HEADER_BYTES).decode("utf-8-sig", "surrogateescape")
+        head = stream.read(_HEADER_BYTES)
+    if b"\0" in head:
+        pair = "utf-16-be" if head.startswith(b"\0") else "utf-16-le"
+        want = f"set source.tables.{file.table}.csv.encoding to {pair} if it is text, or set the table's format"
+        raise TidemillError(Code.UNREADABLE_FILE, where, "zero bytes, which UTF-8 text does not have", want)
+    text = head.decode("utf-8-sig", "surrogateescape")
     stream = io.StringIO(text, newline="" if "\n" in text else None)
     above, counted = _skip(stream, options)
     if not options.header:
