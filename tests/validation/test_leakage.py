@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from tests.validation.shop_data import Outputs, run, shop
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Leakage
-from tidemill.validation import page
+from tidemill.validation import column_totals, leakage, page, statistics
 from tidemill.validation.leakage import LeakageReport, Strength, _LabelHalves
 
 ROWS = 6000
@@ -181,3 +181,54 @@ def test_the_sentence_about_the_strongest_pair_agrees_with_the_limit():
     near = page.pair_note(LeakageReport(alone, [pair], [], 100), limit)
     assert "no leak, although it is more than the limit 0.85, because ended alone has 0.840" in near
     assert page.pair_note(LeakageReport(alone), limit) == ""
+
+
+def test_a_limit_of_1_turns_the_gate_off(tmp_path, monkeypatch):
+    """Nothing of the gate is computed, even if a feature is the label itself."""
+
+    def read(*_: object) -> None:
+        raise AssertionError("the gate reads the examples")
+
+    monkeypatch.setattr(leakage, "_Sample", read)
+    columns = rides() | {"restated": rides()["late"].astype(np.int64)}
+    summary, outputs = validate_rides(tmp_path, columns, [*PLAN, "restated"], leakage={"max_strength": 1.0})
+    assert summary.strongest == {}
+    assert "Not measured: validation.leakage.max_strength is 1" in outputs.page
+
+
+def test_measures_pairs_of_the_strongest_features_only(tmp_path, monkeypatch):
+    columns = rides(20_000)
+    for index in range(5):
+        columns[f"noise{index}"] = np.random.default_rng(index).normal(0, 1, 20_000)
+    names = ["noise0", "noise1", "noise2", "noise3", "noise4", *PLAN]
+    monkeypatch.setattr(leakage, "PAIRED_FEATURES", 3)
+    measured = []
+    measure = leakage.measure
+    monkeypatch.setattr(leakage, "measure", lambda *args: measured.append(measure(*args)) or measured[-1])
+    validate_rides(tmp_path, columns, names)
+    (report,) = measured
+    assert report.paired == 3 and len(report.pairs) == 3 and len(report.alone) == len(names)
+    strongest = {strength.feature for strength in report.alone[:3]}
+    assert {name for pair in report.pairs for name in (pair.feature, pair.partner)} == strongest
+
+
+def test_draws_a_sample_of_the_size_that_is_set(tmp_path, monkeypatch):
+    measured = []
+    measure = leakage.measure
+    monkeypatch.setattr(leakage, "measure", lambda *args: measured.append(measure(*args)) or measured[-1])
+    validate_rides(tmp_path, rides(20_000), PLAN, leakage={"sample_rows": 4000})
+    assert 1700 < measured[0].rows < 2300
+
+
+def test_wide_examples_have_the_statistics_of_narrow_ones(tmp_path, monkeypatch):
+    """The columns are read in groups and copied, and the gate reads them in groups as well."""
+    columns = rides() | {f"copy{i}": rides()["wind"] + i for i in range(6)}
+    names = [*PLAN, *(f"copy{i}" for i in range(6))]
+    narrow = validate_rides(tmp_path / "narrow", columns, names)
+    monkeypatch.setattr(statistics, "COLUMNS_AT_ONCE", 3)
+    monkeypatch.setattr(column_totals, "COLUMNS_AT_ONCE", 2)
+    monkeypatch.setattr(leakage, "_COLUMNS_AT_ONCE", 3)
+    wide = validate_rides(tmp_path / "wide", columns, names)
+    assert narrow[0] == wide[0]
+    files = [outputs.folder / "statistics" / "Split-train" / "FeatureStats.pb" for _, outputs in (narrow, wide)]
+    assert files[0].read_bytes() == files[1].read_bytes()

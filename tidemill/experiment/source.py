@@ -168,10 +168,13 @@ class Leakage(Section):
     """The leakage gate: a feature that predicts the label implausibly well stops the run.
 
     A feature's strength is the area under the ROC curve on held-out rows of train. A feature is judged by itself, and
-    together with one other if the pair ranks at most half as many pairs of rows wrongly as the better of the two."""
+    together with one other if the pair ranks at most half as many pairs of rows wrongly as the better of the two. Of
+    more than 100 features, only the 100 that are the strongest by themselves are judged in pairs."""
 
     max_strength: Annotated[float, Field(gt=0.5, le=1)] = 0.85
-    """Largest strength of a feature or a pair. 1 turns the gate off."""
+    """Largest strength of a feature or a pair. 1 turns the gate off: nothing is measured."""
+    sample_rows: Annotated[int, Field(ge=1000)] = 200_000
+    """Number of rows of train that are measured. With more rows, a sample of about this size is drawn."""
     allow: list[Column] = []
     """Features that are known before the label, however strong. They are not judged."""
 

@@ -12,13 +12,17 @@ multi-resolution form of the m-estimate; Cestnik, 1990).
 
 A hash divides the rows of train into a fitted and a held-out half. Rows with the same value of the split's column stay
 in one half, so that a hash split by user or session is judged fairly.
+
+The work is bounded: the rows are a sample, each feature is measured once, and pairs are measured of the features that
+are the strongest by themselves. Columns are read in groups, so that memory does not grow with the number of columns.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -33,7 +37,8 @@ from tidemill.runtime import Progress
 from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.scan import table_of
 
-SAMPLE_ROWS = 200_000
+PAIRED_FEATURES = 100
+"""Number of features whose pairs are measured. Of more features, those that are the strongest by themselves."""
 MIN_CLASS_ROWS = 30
 ERRORS = 2.0
 GAIN = 0.5
@@ -44,6 +49,10 @@ _PRIOR_ROWS = 10.0
 _REFINED = 50
 _GROUPS = 200
 _HASH_RANGE = 1 << 30
+_COLUMNS_AT_ONCE = 50
+
+Codes = tuple[np.ndarray, np.ndarray]
+"""A feature's bin in each row of the fitted and of the held-out half, uint8 [rows]."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class LeakageReport:
         pairs: The pairs that were measured on the fine grid, the strongest first.
         leaks: The features that exceed the limit, the strongest first, without those in `allow`.
         rows: Number of held-out rows.
+        paired: Number of features whose pairs were measured.
         untested: Why nothing was measured. Empty if the gate was measured.
     """
 
@@ -83,6 +93,7 @@ class LeakageReport:
     pairs: list[Strength] = field(default_factory=list)
     leaks: list[Strength] = field(default_factory=list)
     rows: int = 0
+    paired: int = 0
     untested: str = ""
 
 
@@ -95,11 +106,12 @@ def measure(
     settings: Leakage,
     progress: Progress,
 ) -> LeakageReport:
-    """Measures the strength of the features on about 200,000 rows of train at most.
+    """Measures the strength of the features on a sample of the rows of train, `settings.sample_rows` at most.
 
     A feature leaks if its strength minus two standard errors exceeds `settings.max_strength`. A pair leaks if its
     strength does so and it ranks at most half as many pairs of rows wrongly as the better of the two features by
-    itself. Of a leaking pair, the feature that is stronger in its pairs with all other features is reported.
+    itself. Of a leaking pair, the feature that is stronger in its pairs with all other features is reported. If
+    `settings.max_strength` is 1, nothing is measured.
 
     Args:
         connection: From `scan.connect`.
@@ -107,35 +119,59 @@ def measure(
         label: A binary column of the examples.
         columns: From `columns.resolve`.
         split_column: The column that the split reads, if any.
-        settings: The limit, and the features that may exceed it.
+        settings: The limit, the size of the sample, and the features that may exceed the limit.
         progress: Reports the progress.
     """
+    if settings.max_strength >= 1:
+        return LeakageReport(untested="validation.leakage.max_strength is 1, which turns the gate off")
     features = [c for c in columns if c.role == "feature"]
-    table = _sample(connection, dataset, label, features, split_column)
-    target = table.column("label").to_numpy().astype(np.float64)
-    held = _held_out(table)
+    sample = _Sample(connection, dataset, label, split_column, settings.sample_rows)
+    rows = sample.rows()
+    target = rows.column("label").to_numpy().astype(np.float64)
+    held = _held_out(rows)
     classes = [np.count_nonzero((target == y) & (held == h)) for y in (0, 1) for h in (False, True)]
     if min(classes) < MIN_CLASS_ROWS:
         reason = f"each half of train needs {MIN_CLASS_ROWS} rows of each class, and one has {min(classes)}"
         return LeakageReport(untested=reason)
     halves = _LabelHalves(target[~held], target[held])
-    codes: dict[str, Codes] = {}
     alone: dict[str, Strength] = {}
-    for index, column in enumerate(features):
+    leaks: list[Strength] = []
+    strongest = _Strongest()
+    for index, (column, values) in enumerate(sample.values(features)):
         progress.rows(index, len(features), "leakage")
-        values = table.column(f"f{index}")
         encode = _category_codes if _is_category(column) else _number_codes
-        codes[column.name], auc = encode(values, held, halves)
-        alone[column.name] = halves.strength(column.name, auc)
+        encoded, auc = encode(values, held, halves)
+        strength = alone[column.name] = halves.strength(column.name, auc)
+        if column.name in settings.allow:
+            continue
+        if _exceeds_limit(strength, settings):
+            leaks.append(strength)
+        else:
+            strongest.add(auc, index, column.name, encoded)
     progress.phase("leakage of pairs")
-    judged = [c.name for c in features if c.name not in settings.allow]
-    leaks = [alone[name] for name in judged if _exceeds_limit(alone[name], settings)]
-    rest = [name for name in judged if not _exceeds_limit(alone[name], settings)]
-    pair_leaks, pairs = _measure_pairs(halves, {name: codes[name] for name in rest}, alone, settings)
+    codes = strongest.codes()
+    pair_leaks, pairs = _measure_pairs(halves, codes, alone, settings)
     ranked = sorted([*leaks, *pair_leaks], key=lambda s: (-s.auc, s.feature))
     return LeakageReport(
-        sorted(alone.values(), key=lambda s: (-s.auc, s.feature)), pairs, ranked, len(halves.held_target)
+        sorted(alone.values(), key=lambda s: (-s.auc, s.feature)), pairs, ranked, len(halves.held_target), len(codes)
     )
+
+
+class _Strongest:
+    """The codes of the `PAIRED_FEATURES` features that are the strongest by themselves."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, str, Codes]] = []
+
+    def add(self, auc: float, index: int, name: str, codes: Codes) -> None:
+        """Adds a feature, and drops the weakest one if there are too many. Of equal ones the earliest stays."""
+        heapq.heappush(self._heap, (auc, -index, name, codes))
+        if len(self._heap) > PAIRED_FEATURES:
+            heapq.heappop(self._heap)
+
+    def codes(self) -> dict[str, Codes]:
+        """Returns the codes by feature, in the order of the columns."""
+        return {name: codes for _, _, name, codes in sorted(self._heap, key=lambda item: -item[1])}
 
 
 def _is_category(column: ExampleColumn) -> bool:
@@ -147,34 +183,64 @@ def _is_category(column: ExampleColumn) -> bool:
     )
 
 
-def _sample(
-    connection: duckdb.DuckDBPyConnection,
-    dataset: Dataset,
-    label: ExampleColumn,
-    features: Sequence[ExampleColumn],
-    split_column: str | None,
-) -> pa.Table:
-    """Draws rows of train by a hash of their row number.
+class _Sample:
+    """Rows of train, drawn by a hash of their row number. All reads return them in the same order.
 
-    Returns:
-        The columns `label`, `row` and `part` (hashes of the row number and of the split's column), and the features
-        `f0`, `f1` … (text or numbers).
+    Args:
+        connection: From `scan.connect`.
+        dataset: The examples.
+        label: The label's column.
+        split_column: The column that the split reads, if any.
+        size: Number of rows to draw, about.
     """
-    share = min(1.0, SAMPLE_ROWS / max(dataset.rows("train"), 1))
-    selected = [f"CAST({label.sql} AS DOUBLE) AS label", "hash(file_row_number) AS row"]
-    selected.append(f"hash({quote(split_column)}) AS part" if split_column else "hash(file_row_number, 1) AS part")
-    for index, column in enumerate(features):
-        sql = quote(column.name) if column.levels else column.sql
-        if not _is_category(column):
-            selected.append(f"CAST({sql} AS DOUBLE) AS f{index}")
-        elif column.view == "category" and not column.levels:
-            selected.append(f"{sql} AS f{index}")
-        else:
-            selected.append(f"CASE WHEN {sql} IS NOT NULL THEN CAST(hash({sql}) AS VARCHAR) END AS f{index}")
-    return connection.sql(
-        f"SELECT {', '.join(selected)} FROM {table_of(dataset, 'train', row_number=True)} "
-        f"WHERE {label.sql} IN (0, 1) AND hash(file_row_number) % {_HASH_RANGE} < {int(share * _HASH_RANGE)}"
-    ).to_arrow_table()
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        dataset: Dataset,
+        label: ExampleColumn,
+        split_column: str | None,
+        size: int,
+    ) -> None:
+        self._connection = connection
+        self._dataset = dataset
+        self._label = label.sql
+        self._part = f"hash({quote(split_column)})" if split_column else "hash(file_row_number, 1)"
+        share = min(1.0, size / max(dataset.rows("train"), 1))
+        self._condition = (
+            f"{label.sql} IN (0, 1) AND hash(file_row_number) % {_HASH_RANGE} < {int(share * _HASH_RANGE)}"
+        )
+
+    def rows(self) -> pa.Table:
+        """Returns the columns `label`, `row` and `part` (hashes of the row number and of the split's column)."""
+        selected = [f"CAST({self._label} AS DOUBLE) AS label", "hash(file_row_number) AS row", f"{self._part} AS part"]
+        return self._read(selected)
+
+    def values(self, features: Sequence[ExampleColumn]) -> Iterator[tuple[ExampleColumn, pa.ChunkedArray]]:
+        """Yields each feature with its values, text or numbers."""
+        for start in range(0, len(features), _COLUMNS_AT_ONCE):
+            some = features[start : start + _COLUMNS_AT_ONCE]
+            table = self._read([f"{_value_sql(column)} AS f{index}" for index, column in enumerate(some)])
+            for index, column in enumerate(some):
+                yield column, table.column(index)
+
+    def _read(self, selected: list[str]) -> pa.Table:
+        table = table_of(self._dataset, "train", row_number=True)
+        self._connection.execute("SET preserve_insertion_order = true")
+        try:
+            query = f"SELECT {', '.join(selected)} FROM {table} WHERE {self._condition}"
+            return self._connection.sql(query).to_arrow_table()
+        finally:
+            self._connection.execute("SET preserve_insertion_order = false")
+
+
+def _value_sql(column: ExampleColumn) -> str:
+    sql = quote(column.name) if column.levels else column.sql
+    if not _is_category(column):
+        return f"CAST({sql} AS DOUBLE)"
+    if column.view == "category" and not column.levels:
+        return sql
+    return f"CASE WHEN {sql} IS NOT NULL THEN CAST(hash({sql}) AS VARCHAR) END"
 
 
 def _held_out(table: pa.Table) -> np.ndarray:
@@ -236,10 +302,6 @@ class _LabelHalves:
 
 def _cells(one: np.ndarray, two: np.ndarray, bits: int) -> np.ndarray:
     return (one.astype(np.int64) >> (_BITS - bits) << bits) | (two >> (_BITS - bits))
-
-
-Codes = tuple[np.ndarray, np.ndarray]
-"""A feature's bin in each row of the fitted and of the held-out half, uint8 [rows]."""
 
 
 def _category_codes(values: pa.ChunkedArray, held: np.ndarray, halves: _LabelHalves) -> tuple[Codes, float]:

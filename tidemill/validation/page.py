@@ -20,7 +20,7 @@ from tidemill.validation.charts import Bar, number, percent
 from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.comparators import ComparatorResult
 from tidemill.validation.drift import Distance
-from tidemill.validation.leakage import LeakageReport
+from tidemill.validation.leakage import PAIRED_FEATURES, LeakageReport
 from tidemill.validation.lost_values import LostValues
 from tidemill.validation.outliers import Outliers
 from tidemill.validation.statistics import SplitStatistics
@@ -95,7 +95,10 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
         spec: The step's spec, for the limits.
         failures: The errors of the gates that failed.
     """
-    cards = [_card(column, results) for column in results.columns]
+    distances: dict[str, list[Distance]] = {}
+    for distance in results.distances:
+        distances.setdefault(distance.feature, []).append(distance)
+    cards = [_card(column, results, distances.get(column.name, [])) for column in results.columns]
     features = [card for card in cards if card.role == "feature"]
     return _template().render(
         splits={name: split.proto.num_examples for name, split in results.splits.items()},
@@ -111,6 +114,7 @@ def render(results: Measurements, spec: ValidateSpec, failures: Sequence[Tidemil
             for label, report in results.leakage.items()
         },
         limit=spec.leakage.max_strength,
+        paired_features=PAIRED_FEATURES,
         distances=sorted(results.distances, key=lambda d: (-d.distance, d.feature, d.other))[:_LISTED],
         unseen=[u for u in results.unseen if u.rows or u.threshold is not None][:_LISTED],
         outliers=results.outliers,
@@ -176,12 +180,11 @@ def _label_rates(results: Measurements) -> dict[str, dict[str, float]]:
     return {name: {label: stats[label].num_stats.mean for label in labels} for name, stats in filled.items()}
 
 
-def _card(column: ExampleColumn, results: Measurements) -> ColumnCard:
+def _card(column: ExampleColumn, results: Measurements, distances: list[Distance]) -> ColumnCard:
     filled = {name: split for name, split in results.splits.items() if split.proto.num_examples}
     stats = {name: split.features[column.name] for name, split in filled.items()}
     first = next(iter(stats.values()))
     common = {name: statistics.common(s) for name, s in stats.items()}
-    distances = [d for d in results.distances if d.feature == column.name]
     reports = results.leakage.values()
     leaks = [s for report in reports for s in report.leaks if s.feature == column.name]
     flags = ["leakage"] if leaks else []

@@ -2,18 +2,21 @@
 
 All numbers are exact. DuckDB counts the values of a column with GROUP BY, which spills to disk if they do not fit into
 memory, and everything else is computed from these counts in a fixed order. So the bytes of the statistics depend only
-on the rows, not on their order or the number of threads. Each column is read twice: with all other columns for counts
-and ranges, and by itself for its values.
+on the rows, not on their order or the number of threads. Each column is read twice: with other columns for counts and
+ranges, and by itself for its values.
+
+DuckDB takes a time that grows with the number of a file's columns to open it, and a time that is quadratic in the
+expressions of a query to plan it. So wide examples are read in groups of columns, which are copied into a table.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -22,9 +25,11 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
+from tidemill.duckdb_session import quote
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.validation import distribution, domain_counts, list_lengths, lost_values
+from tidemill.validation.column_totals import COLUMNS_AT_ONCE, one_row, totals_of
 from tidemill.validation.columns import ExampleColumn
 from tidemill.validation.domain_counts import DomainCounts, DomainRequests
 from tidemill.validation.number_histograms import add_histogram, chart_edges_of
@@ -34,6 +39,9 @@ TOP_VALUES = 20
 RANKED_VALUES = 1000
 FILE = "FeatureStats.pb"
 _BATCH = 1 << 16
+_COPIED_ROWS = 1 << 20
+"""Number of rows up to which the columns of wide examples are copied. With more rows, opening the files does not
+matter."""
 _KINDS = {"number": "num_stats", "category": "string_stats", "bytes": "bytes_stats", "opaque": "struct_stats"}
 
 
@@ -66,9 +74,9 @@ class SplitStatistics:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     unseen: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def features(self) -> dict[str, statistics_pb2.FeatureNameStatistics]:
-        """The statistics by column."""
+        """The statistics by column. Read first when all columns are there."""
         return by_name(self.proto)
 
 
@@ -113,43 +121,88 @@ def compute(
         progress: Reports the number of columns that are done.
     """
     proto = statistics_pb2.DatasetFeatureStatistics(name=split, num_examples=dataset.rows(split))
-    totals = _totals(connection, dataset, split, columns, extra.domains)
-    binary = {name: int(total["not_binary"]) for name, total in totals.items() if "not_binary" in total}
-    result = SplitStatistics(proto, domains=DomainCounts(not_binary=binary))
-    for done, column in enumerate(columns):
-        progress.rows(done, len(columns), f"columns of {split}")
-        feature = proto.features.add(type=column.type)
-        feature.path.step.extend(column.steps)
-        present = int(totals[column.name]["present"])
-        is_image = column.view == "bytes" and column.name in extra.domains.images
-        counted = is_image or column.view in ("number", "category")
-        if present and counted:
-            _count_values(connection, dataset, split, column)
-        if column.view == "number":
-            _add_number(connection, feature, column, totals[column.name], extra, result)
-        elif column.view == "category":
-            _add_category(connection, feature, present)
-            if column.role == "feature":
-                _compare_with_train(connection, split, column.name, present, extra, result)
-        if column.view == "bytes" and present:
-            sizes = totals[column.name]
-            feature.bytes_stats.avg_num_bytes = sizes["bytes"] / present
-            feature.bytes_stats.min_num_bytes, feature.bytes_stats.max_num_bytes = sizes["low"], sizes["high"]
-            feature.bytes_stats.max_num_bytes_int = int(sizes["high"])
-        if present and counted and split == "train" and column.role == "feature" and not is_image:
-            ends = (float(totals[column.name].get(end) or 0) for end in ("low", "high"))
-            result.lost[column.name] = lost_values.count(connection, column, *ends)
-        if present and counted:
-            domain_counts.count(connection, column.name, column.view, extra.domains, result.domains)
-        common_stats = getattr(feature, _KINDS[column.view]).common_stats
-        if column.levels and proto.num_examples:
-            list_lengths.add(connection, common_stats, column, table_of(dataset, split))
-        else:
-            # A field of a missing struct is not missing.
-            parent = totals.get(".".join(column.path[:-1]))
-            _add_common(common_stats, present, proto.num_examples if parent is None else int(parent["present"]))
+    result, totals, done = SplitStatistics(proto), {}, 0
+    for table, some in _groups(connection, dataset, split, columns):
+        totals |= totals_of(connection, table, proto.num_examples, some, extra.domains)
+        for column in some:
+            progress.rows(done, len(columns), f"columns of {split}")
+            _add_column(connection, table, split, column, totals, extra, result)
+            done += 1
+    result.domains.not_binary.update(
+        {name: int(total["not_binary"]) for name, total in totals.items() if "not_binary" in total}
+    )
     progress.rows(len(columns), len(columns), f"columns of {split}")
     return result
+
+
+def _groups(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, split: str, columns: Sequence[ExampleColumn]
+) -> Iterator[tuple[str, Sequence[ExampleColumn]]]:
+    """Yields groups of columns with the table that has them, for a FROM clause."""
+    table = table_of(dataset, split) if dataset.rows(split) else ""
+    if len(columns) <= COLUMNS_AT_ONCE or not 0 < dataset.rows(split) <= _COPIED_ROWS:
+        yield table, columns
+        return
+    for start in range(0, len(columns), COLUMNS_AT_ONCE):
+        some = columns[start : start + COLUMNS_AT_ONCE]
+        names = dict.fromkeys(column.steps[0] for column in some)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE some_columns AS SELECT {', '.join(map(quote, names))} FROM {table}"
+        )
+        yield "some_columns", some
+    connection.execute("DROP TABLE some_columns")
+
+
+def _add_column(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    split: str,
+    column: ExampleColumn,
+    totals: Mapping[str, Mapping[str, float | int]],
+    extra: ExtraCounts,
+    result: SplitStatistics,
+) -> None:
+    """Adds the statistics of one column to the result.
+
+    Args:
+        connection: From `scan.connect`.
+        table: The table that has the column, for a FROM clause.
+        split: Name of the split.
+        column: The column.
+        totals: The counts and ranges of this column, and of the columns above it if it is a field.
+        extra: The additional counts.
+        result: The statistics of the split.
+    """
+    feature = result.proto.features.add(type=column.type)
+    feature.path.step.extend(column.steps)
+    rows, present = result.proto.num_examples, int(totals[column.name]["present"])
+    is_image = column.view == "bytes" and column.name in extra.domains.images
+    counted = is_image or column.view in ("number", "category")
+    if present and counted:
+        _count_values(connection, table, column)
+    if column.view == "number":
+        _add_number(connection, feature, column, totals[column.name], extra, result)
+    elif column.view == "category":
+        _add_category(connection, feature, present)
+        if column.role == "feature":
+            _compare_with_train(connection, split, column.name, present, extra, result)
+    if column.view == "bytes" and present:
+        sizes = totals[column.name]
+        feature.bytes_stats.avg_num_bytes = sizes["bytes"] / present
+        feature.bytes_stats.min_num_bytes, feature.bytes_stats.max_num_bytes = sizes["low"], sizes["high"]
+        feature.bytes_stats.max_num_bytes_int = int(sizes["high"])
+    if present and counted and split == "train" and column.role == "feature" and not is_image:
+        ends = (float(totals[column.name].get(end) or 0) for end in ("low", "high"))
+        result.lost[column.name] = lost_values.count(connection, column, *ends)
+    if present and counted:
+        domain_counts.count(connection, column.name, column.view, extra.domains, result.domains)
+    common_stats = getattr(feature, _KINDS[column.view]).common_stats
+    if column.levels and rows:
+        list_lengths.add(connection, common_stats, column, table)
+    else:
+        # A field of a missing struct is not missing.
+        parent = totals.get(".".join(column.path[:-1]))
+        _add_common(common_stats, present, rows if parent is None else int(parent["present"]))
 
 
 def common(feature: statistics_pb2.FeatureNameStatistics) -> statistics_pb2.CommonStatistics:
@@ -201,64 +254,7 @@ def read(folder: str | os.PathLike, split: str) -> statistics_pb2.DatasetFeature
     return parse(file.read_bytes(), str(file))
 
 
-def _totals(
-    connection: duckdb.DuckDBPyConnection,
-    dataset: Dataset,
-    split: str,
-    columns: Sequence[ExampleColumn],
-    domains: DomainRequests,
-) -> dict[str, dict[str, float | int]]:
-    """Computes the counts and ranges of all columns in one pass, and those of the values in lists in one for each."""
-    binary = {c.name for c in columns if c.role == "label"} | set(domains.binary)
-    expressions = {c.name: _total_expressions(c, f"c{i}", c.name in binary) for i, c in enumerate(columns)}
-    if not dataset.rows(split):
-        return {name: dict.fromkeys(aggregates, 0) for name, aggregates in expressions.items()}
-    table = table_of(dataset, split)
-    scalars = {f"c{i}": c for i, c in enumerate(columns) if not c.levels}
-    lists = {f"c{i}": c for i, c in enumerate(columns) if c.levels}
-    queries = [f"SELECT {', '.join(f'{c.sql} AS {at}' for at, c in scalars.items())} FROM {table}"] if scalars else []
-    queries += [f"SELECT v AS {at} FROM ({c.values(table)})" for at, c in lists.items()]
-    groups = ([list(scalars.values())] if scalars else []) + [[c] for c in lists.values()]
-    totals: dict[str, dict[str, float | int]] = {}
-    for query, group in zip(queries, groups, strict=True):
-        selected = ", ".join(sql for column in group for sql in expressions[column.name].values())
-        row = iter(_one_row(connection, f"SELECT {selected} FROM ({query})"))
-        totals |= {c.name: {aggregate: next(row) for aggregate in expressions[c.name]} for c in group}
-    return totals
-
-
-def _one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    (row,) = connection.execute(query).fetchall()  # fetchone would leave the result open
-    return row
-
-
-def _total_expressions(column: ExampleColumn, value: str, binary: bool) -> dict[str, str]:
-    """Returns the SQL aggregates of one column by name."""
-    if column.view == "bytes":
-        size = f"octet_length({value})"
-        return {
-            "present": f"count({value})",
-            "bytes": f"sum({size})::DOUBLE",
-            "low": f"min({size})",
-            "high": f"max({size})",
-        }
-    if column.view != "number":
-        return {"present": f"count({value})"}
-    finite = f" FILTER (isfinite({value}))" if column.is_float else ""
-    totals = {"finite": f"count({value}){finite}", "low": f"min({value}){finite}", "high": f"max({value}){finite}"}
-    totals["present"] = f"count({value}) FILTER (NOT isnan({value}))" if column.is_float else f"count({value})"
-    totals["nan"] = f"count({value}) FILTER (isnan({value}))" if column.is_float else "0"
-    totals["zeros"] = f"count({value}) FILTER ({value} = 0)"
-    if column.is_float:
-        totals["smallest"] = f"min({value}) FILTER (NOT isnan({value}))"
-        totals["largest"] = f"max({value}) FILTER (NOT isnan({value}))"
-    if binary:
-        nan = f" AND NOT isnan({value})" if column.is_float else ""
-        totals["not_binary"] = f"count({value}) FILTER ({value} NOT IN (0, 1){nan})"
-    return totals
-
-
-def _count_values(connection: duckdb.DuckDBPyConnection, dataset: Dataset, split: str, column: ExampleColumn) -> None:
+def _count_values(connection: duckdb.DuckDBPyConnection, table: str, column: ExampleColumn) -> None:
     """Fills the temporary table `counts` (v, n) with the column's values and their numbers of rows.
 
     Missing values are left out, and so are infinite numbers.
@@ -266,7 +262,7 @@ def _count_values(connection: duckdb.DuckDBPyConnection, dataset: Dataset, split
     kept = "isfinite(v)" if column.is_float and column.view == "number" else "v IS NOT NULL"
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE counts AS SELECT v, count(*)::BIGINT AS n "
-        f"FROM ({column.values(table_of(dataset, split))}) WHERE {kept} GROUP BY v"
+        f"FROM ({column.values(table)}) WHERE {kept} GROUP BY v"
     )
 
 
@@ -326,7 +322,7 @@ def _add_category(
     if not present:
         stats.unique = 0
         return
-    unique, characters = _one_row(connection, "SELECT count(*), sum(length(v) * n)::DOUBLE FROM counts")
+    unique, characters = one_row(connection, "SELECT count(*), sum(length(v) * n)::DOUBLE FROM counts")
     stats.unique, stats.avg_length = unique, characters / present
     top = connection.execute(f"SELECT v, n FROM counts ORDER BY n DESC, v LIMIT {RANKED_VALUES}").fetchall()
     for rank, (value, count) in enumerate(top):
@@ -352,7 +348,7 @@ def _compare_with_train(
     elif column in extra.train_values:
         unseen = f"FROM counts ANTI JOIN {extra.train_values[column]} USING (v)"
         query = f"SELECT coalesce(sum(n), 0)::BIGINT, coalesce(arg_max(v, n), '') {unseen}"
-        result.unseen[column] = _one_row(connection, query) if present else (0, "")
+        result.unseen[column] = one_row(connection, query) if present else (0, "")
 
 
 def _add_common(stats: statistics_pb2.CommonStatistics, present: int, rows: int) -> None:
