@@ -26,7 +26,7 @@ import yaml
 from tests.docs.markdown import PAGES, REPOSITORY, Block, anchors, blocks, links, name, prose
 from tests.docs.samples import EXPERIMENT
 from tests.test_architecture import LAYERS
-from tidemill.cli import main as cli
+from tidemill.cli import parser
 from tidemill.experiment import Experiment, load
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -127,7 +127,7 @@ def check_command(words: list[str]) -> None:
 def parse_command(arguments: list[str]) -> argparse.Namespace:
     """Parses the arguments of `tidemill`."""
     try:
-        return cli.build_parser().parse_args(arguments)
+        return parser.build_parser().parse_args(arguments)
     except SystemExit as error:
         assert error.code == 0, f"tidemill {' '.join(arguments)} does not parse"
         return argparse.Namespace()

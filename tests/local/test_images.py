@@ -12,7 +12,7 @@ from tests.cli.toy_experiment import write
 from tidemill.cli.main import main
 from tidemill.errors import Code, TidemillError
 from tidemill.local import definitions
-from tidemill.local.images import RELEASED, Images, gpu_components, image_names, named_images
+from tidemill.local.images import RELEASED, Images, asks_for_gpu, gpu_counts, image_names, named_images
 from tidemill.runtime import CPU_ONLY
 from tidemill.version import CPU_IMAGE, GPU_IMAGE, __version__
 
@@ -55,7 +55,7 @@ def test_names_every_image_and_changes_nothing_else(compiled, tmp_path, name):
 def test_with_cpu_only_no_step_names_the_gpu_image_or_asks_for_a_gpu(compiled, tmp_path, name):
     file = written(compiled[name], tmp_path, Images("c", "c", cpu_only=True))
     assert image_names(spec(file)) <= {"c"}
-    assert not gpu_components(spec(file)) and "accelerator:" not in file.read_text()
+    assert not gpu_counts(spec(file)) and "accelerator:" not in file.read_text()
     executors = spec(file)["deploymentSpec"]["executors"]
     envs = {label: e["container"]["env"] for label, e in executors.items() if "env" in e.get("container", {})}
     plans = {label for label in executors if label == "exec-plan-training"}
@@ -64,7 +64,14 @@ def test_with_cpu_only_no_step_names_the_gpu_image_or_asks_for_a_gpu(compiled, t
 
 def test_the_released_images_leave_the_file_alone(compiled, tmp_path):
     assert written(compiled["train"], tmp_path, RELEASED).read_bytes() == compiled["train"].read_bytes()
-    assert gpu_components(spec(compiled["train"])) == {"train"}
+    assert set(gpu_counts(spec(compiled["train"]))) == {"train"}
+
+
+@pytest.mark.parametrize(("gpus", "asks"), [("", False), ("0", False), ("1", True), (2, True)])
+def test_a_step_asks_for_gpus_if_its_parameter_says_so(compiled, gpus, asks):
+    count = gpu_counts(spec(compiled["train"]))["train"]
+    assert asks_for_gpu(count, {"pipelinechannel--gpus": gpus, "pipelinechannel--cpu": "1"}) is asks
+    assert asks_for_gpu(str(gpus), {}) is asks
 
 
 def test_names_by_registry_tag_and_digest(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tidemill.version import CPU_IMAGE, GPU_IMAGE, __version__
 # The parsers in C are ten times as fast, where PyYAML has them.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(.+)'\]\}\}")
 _PLANNERS = ("plan_training",)
 """Components whose function asks for GPUs."""
 
@@ -109,8 +111,29 @@ def image_names(pipeline_spec: dict[str, Any]) -> set[str]:
     return {container["image"] for container in _containers(pipeline_spec)}
 
 
-def gpu_components(pipeline_spec: dict[str, Any]) -> set[str]:
-    """Returns the components of a compiled pipeline that ask for GPUs, by the names of their functions."""
-    containers = [c for c in _containers(pipeline_spec) if c.get("resources", {}).get("accelerator")]
-    option = "--function_to_execute"
-    return {c["args"][c["args"].index(option) + 1] for c in containers if option in c.get("args", [])}
+def gpu_counts(pipeline_spec: dict[str, Any]) -> dict[str, str]:
+    """Returns how many GPUs the components of a compiled pipeline ask for, by the names of their functions.
+
+    Returns:
+        A number as text, or a placeholder of a parameter that has the number when the pipeline runs. Components that
+        never ask for GPUs are left out.
+    """
+    option, counts = "--function_to_execute", {}
+    for container in _containers(pipeline_spec):
+        accelerator = container.get("resources", {}).get("accelerator")
+        if accelerator and option in container.get("args", []):
+            component = container["args"][container["args"].index(option) + 1]
+            counts[component] = accelerator.get("resourceCount") or accelerator.get("count", "")
+    return counts
+
+
+def asks_for_gpu(count: str, parameters: Mapping[str, Any]) -> bool:
+    """Returns whether a step asks for GPUs.
+
+    Args:
+        count: What `gpu_counts` says of its component.
+        parameters: The values of the step's parameters, those of resources included.
+    """
+    placeholder = _PLACEHOLDER.fullmatch(count)
+    value = parameters.get(placeholder[1], "") if placeholder else count
+    return str(value).strip() not in ("", "0", "0.0")

@@ -104,6 +104,9 @@ def record_run(
         run.write()
         try:
             yield run
+        except KeyboardInterrupt:
+            finish_run(run, STOPPED)
+            raise
         finally:
             if run.status == RUNNING:
                 finish_run(run, FAILED)

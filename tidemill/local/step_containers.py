@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import subprocess
 import tempfile
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 from tidemill.errors import Code, TidemillError
 from tidemill.local import docker_engine
 from tidemill.local.container_mounts import Mount
-from tidemill.local.images import RELEASED, Images, gpu_components, image_names
+from tidemill.local.images import RELEASED, Images, asks_for_gpu, gpu_counts, image_names
 from tidemill.local.step_processes import StepProcesses
 
 _LABEL = "dev.tidemill.run"
@@ -33,6 +34,7 @@ _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _PASSED_ON = (_CREDENTIALS, "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST")
 """Environment variables that steps need to reach an object store."""
 _LAST_BYTES = 4000
+_EXECUTOR_INPUT = "--executor_input"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ContainerSettings:
             TidemillError: `no-engine` or `missing-image`.
         """
         mounts = [Mount(root, writable=True), *self.mounts]
-        containers = StepContainers(mounts, temporary, gpu_components(pipeline_spec))
+        containers = StepContainers(mounts, temporary, gpu_counts(pipeline_spec))
         docker_engine.check_images(image_names(pipeline_spec))
         return containers
 
@@ -66,14 +68,15 @@ class StepContainers:
     Args:
         mounts: What all steps see.
         temporary: Folder for the steps' temporary files.
-        gpu_components: Components whose steps get this machine's GPUs, if it has any.
+        gpu_counts: How many GPUs components ask for, as a compiled pipeline says it. A step that asks for one or more
+            gets all GPUs of this machine, if it has any. Defaults to none.
     """
 
-    def __init__(self, mounts: Sequence[Mount], temporary: Path, gpu_components: Collection[str] = ()):
+    def __init__(self, mounts: Sequence[Mount], temporary: Path, gpu_counts: Mapping[str, str] | None = None):
         options = docker_engine.security_options()
         self._mounts = [*mounts, *_credentials()]
         self._temporary = temporary
-        self._gpu_components = gpu_components if docker_engine.has_gpu() else ()
+        self._gpu_counts = (gpu_counts or {}) if docker_engine.has_gpu() else {}
         # In a rootless engine, root is the user who started it.
         rootless = any(option.startswith("name=rootless") for option in options)
         self._user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
@@ -125,7 +128,14 @@ class StepContainers:
         """
         name = f"tidemill-{self._run[:8]}-{next(self._number)}-{component.replace('_', '-')}"
         with tempfile.TemporaryDirectory(dir=self._temporary) as folder:
-            options = [*self._options(Path(folder), component), "--name", name, "--label", f"{_LABEL}={self._run}"]
+            options = [
+                *self._options(Path(folder)),
+                *self._gpus(component, command),
+                "--name",
+                name,
+                "--label",
+                f"{_LABEL}={self._run}",
+            ]
             variables = [f"--env={key}={value}" for key, value in {**_passed_on(), **env}.items()]
             client = ["docker", "run", *options, *variables, "--entrypoint", command[0], image, *command[1:]]
             with self._lock:
@@ -149,14 +159,20 @@ class StepContainers:
             docker_engine.docker("kill", *names)
         self._clients.stop()
 
-    def _options(self, folder: Path, component: str) -> list[str]:
+    def _gpus(self, component: str, command: Sequence[str]) -> list[str]:
+        if component not in self._gpu_counts:
+            return []
+        executor_input = json.loads(command[command.index(_EXECUTOR_INPUT) + 1])
+        parameters = executor_input.get("inputs", {}).get("parameterValues", {})
+        return ["--gpus=all"] if asks_for_gpu(self._gpu_counts[component], parameters) else []
+
+    def _options(self, folder: Path) -> list[str]:
         mounts = [*self._mounts, Mount(folder, "/tmp", writable=True)]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemill"
         if cache.is_dir() and os.access(cache, os.W_OK):
             mounts.append(Mount(cache, "/tmp/.cache/tidemill", writable=True))
         for mount in mounts:
             _make_mount_point(mount, folder)
-        gpus = ["--gpus=all"] if component in self._gpu_components else []
         return [
             "--rm",
             "--init",
@@ -166,7 +182,6 @@ class StepContainers:
             *(f"--security-opt={option}" for option in self._security),
             f"--user={self._user}",
             *(f"--mount={mount.option()}" for mount in mounts),
-            *gpus,
         ]
 
 
