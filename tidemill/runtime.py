@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import NoReturn
 from tidemill import storage
 from tidemill.errors import EXIT_CODE, Code, Preempted, TidemillError, from_system_error
 from tidemill.failure_record import FailureRecord, GivenUp
+from tidemill.metric_definitions import name_of
 
 PROGRESS_FILE = "TIDEMILL_PROGRESS_FILE"
 ERROR_FILE = "TIDEMILL_ERROR_FILE"
@@ -27,13 +29,14 @@ PREEMPTED_EXIT_CODE = 128 + signal.SIGTERM
 """Exit code of a step that SIGTERM ended and that can resume, by the convention of shells."""
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = 0.2
+_LINE_INTERVAL_S = 10.0
 
 
 class Progress:
-    """Progress reports of one step. They are cheap: at most five are written per second, the others are dropped.
+    """Progress reports of one step: lines of its log, and events for the terminal of a local run.
 
-    The environment variable `TIDEMILL_PROGRESS_FILE` names the file to append to. Without it, as on a cluster, reports
-    go to the log, at most one every ten seconds.
+    Reports are cheap: at most five events are written per second, and a line about rows or metrics every ten seconds.
+    The others are dropped. The environment variable `TIDEMILL_PROGRESS_FILE` names the file to append the events to.
 
     Args:
         step: The step's name.
@@ -44,37 +47,101 @@ class Progress:
         self.step = step
         self.failures = failures
         self._file = os.environ.get(PROGRESS_FILE)
-        self._interval_s = _MIN_INTERVAL_S if self._file else 10.0
         self._started = time.monotonic()
-        self._last = 0.0
+        self._rows = 0
+        self._written: dict[str, float] = {"rows": -math.inf, "metrics": -math.inf}
+        """The time of the last event of a kind."""
+        self._logged = {"rows": self._started, "metrics": self._started}
+        """The time of the last line of a kind."""
 
-    def rows(self, done: int, total: int | None = None, phase: str = "") -> None:
+    def rows(
+        self, done: int, total: int | None = None, phase: str = "", *, earlier: int = 0, unit: str = "rows"
+    ) -> None:
         """Reports that rows of the current phase are done.
 
         Args:
             done: Number of rows that are done.
             total: Number of all rows of the phase. Defaults to unknown.
             phase: Name of the phase. Defaults to none.
+            earlier: Rows of earlier phases that the step's number of rows includes, such as earlier epochs. Negative:
+                rows of this phase that another process did. Defaults to 0.
+            unit: What is counted. Only rows count for the step's rows per second. Defaults to rows.
         """
-        now = time.monotonic()
-        if now - self._last < self._interval_s and done != total:
-            return
-        self._last = now
-        self._write({"rows": int(done), "total": total if total is None else int(total), "what": phase})
+        if unit == "rows":
+            self._rows = max(self._rows, int(done) + earlier)
+        if self._is_due("rows") or done == total:
+            event = {"rows": int(done), "total": total if total is None else int(total), "what": phase}
+            self._write(event | ({"step_rows": self._rows} if unit == "rows" else {}))
+        if done != total and self._is_line_due("rows"):
+            of_total = "" if total is None else f" of {total:,}"
+            self._log(f"{phase}: {done:,}{of_total} {unit}{self._speed()}")
+
+    def metrics(self, train: Mapping[str, float], valid: Mapping[str, float], phase: str) -> None:
+        """Reports the metrics of an epoch or round.
+
+        Args:
+            train: Metrics of the train split by name.
+            valid: Metrics of the valid split by name.
+            phase: Name of the epoch or round.
+        """
+        text = describe_metrics(train, valid)
+        if self._is_due("metrics"):
+            self._write({"metrics": text, "what": phase})
+        if self._is_line_due("metrics"):
+            self._logged["rows"] = time.monotonic()
+            self._log(f"{phase}: {text}{self._speed()}")
 
     def phase(self, name: str) -> None:
         """Reports that a phase of the step starts, for example `export`."""
-        self._last = 0.0
+        self._written["rows"] = -math.inf
         self._write({"what": name})
+        self._log(name)
+
+    def end(self) -> None:
+        """Reports that the step is done."""
+        self._log(f"done: {self._rows:,} rows{self._speed()}" if self._rows else "done")
+
+    def _is_due(self, kind: str) -> bool:
+        return _has_passed(self._written, kind, _MIN_INTERVAL_S)
+
+    def _is_line_due(self, kind: str) -> bool:
+        return _has_passed(self._logged, kind, _LINE_INTERVAL_S)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _speed(self) -> str:
+        """Returns the rows per second since the step began."""
+        return f", {self._rows / max(self._seconds(), 1e-3):,.0f} rows/s" if self._rows else ""
 
     def _write(self, event: dict) -> None:
-        event = {"step": self.step, "seconds": round(time.monotonic() - self._started, 3), **event}
-        line = json.dumps(event)
         if self._file:
+            event = {"step": self.step, "seconds": round(self._seconds(), 3), **event}
             with open(self._file, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        else:
-            print(line, flush=True)
+                file.write(json.dumps(event) + "\n")
+
+    def _log(self, text: str) -> None:
+        print(f"{self._seconds():7.1f} s  {text}", flush=True)
+
+
+def describe_metrics(train: Mapping[str, float], valid: Mapping[str, float]) -> str:
+    """Returns the metrics of an epoch or round as text: `log loss 0.61 train, 0.62 valid; AUC 0.70 valid`."""
+    parts = []
+    for metric in ("log_loss", "auc"):
+        values = [
+            f"{split[metric]:.4f} {name}" for name, split in (("train", train), ("valid", valid)) if metric in split
+        ]
+        parts += [f"{name_of(metric)} {', '.join(values)}"] if values else []
+    return "; ".join(parts)
+
+
+def _has_passed(times: dict[str, float], kind: str, interval_s: float) -> bool:
+    """Returns whether the interval has passed since the last time of a kind, and if so notes the present time."""
+    now = time.monotonic()
+    if now - times[kind] < interval_s:
+        return False
+    times[kind] = now
+    return True
 
 
 @contextlib.contextmanager
@@ -109,8 +176,9 @@ def step(
             record.read()
     except TidemillError as error:
         _refuse(name, error, record)
+    progress = Progress(name, record)
     try:
-        yield Progress(name, record)
+        yield progress
     except Preempted:
         print(f"{name} was interrupted; the next attempt resumes from here", file=sys.stderr, flush=True)
         sys.exit(PREEMPTED_EXIT_CODE)
@@ -131,6 +199,7 @@ def step(
         sys.exit(1)
     if record is not None:
         record.remove()
+    progress.end()
 
 
 def _check_root(root: str, output: str) -> None:

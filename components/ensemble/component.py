@@ -1,10 +1,10 @@
 """The component `ensemble`: combines the models of folds and members into one model."""
 
 from kfp import dsl
-from tidemill.components import GPU_IMAGE
+from tidemill.components import GPU_IMAGE, component
 
 
-@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+@component(GPU_IMAGE)
 def ensemble(
     spec: str,
     root: str,

@@ -1,10 +1,10 @@
 """The component `evaluate`: measures one model and applies the gates."""
 
 from kfp import dsl
-from tidemill.components import CPU_IMAGE
+from tidemill.components import CPU_IMAGE, component
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@component(CPU_IMAGE)
 def evaluate(
     spec: str,
     root: str,

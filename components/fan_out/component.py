@@ -1,10 +1,9 @@
 """The component `fan_out`: parses a list for `dsl.ParallelFor`."""
 
-from kfp import dsl
-from tidemill.components import CPU_IMAGE
+from tidemill.components import CPU_IMAGE, component
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@component(CPU_IMAGE)
 def fan_out(items: str) -> list:
     """Parses a JSON list and returns it as the unnamed output, the only one that `dsl.ParallelFor` can loop over.
 

@@ -1,10 +1,10 @@
 """The component `ingest`: reads tables, runs the query and writes examples."""
 
 from kfp import dsl
-from tidemill.components import CPU_IMAGE
+from tidemill.components import CPU_IMAGE, component
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@component(CPU_IMAGE)
 def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: dsl.Output[dsl.Artifact]):
     """Reads tables, runs the query over them and writes the rows as examples, divided into splits.
 

@@ -3,10 +3,10 @@
 from typing import List  # noqa: UP035 - kfp reads the annotation by this name
 
 from kfp import dsl
-from tidemill.components import CPU_IMAGE
+from tidemill.components import CPU_IMAGE, component
 
 
-@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
+@component(CPU_IMAGE)
 def pack_models(
     spec: str,
     root: str,

@@ -1,10 +1,10 @@
 """The component `train`: trains one model and exports it for serving."""
 
 from kfp import dsl
-from tidemill.components import GPU_IMAGE
+from tidemill.components import GPU_IMAGE, component
 
 
-@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+@component(GPU_IMAGE)
 def train(
     spec: str,
     root: str,

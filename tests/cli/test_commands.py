@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,19 +198,38 @@ def test_the_live_table_shows_states_bars_and_rates(tmp_path):
     step = steps.start("ingest", "", None)
     steps.mark_running(step)
     step.progress_file.write_text(
-        '{"seconds": 0, "what": "read"}\n{"seconds": 2.0, "rows": 5000, "total": 10000, "what": "read"}\n'
+        '{"seconds": 0, "what": "read"}\n'
+        '{"seconds": 1.0, "rows": 5000, "total": 10000, "step_rows": 5000, "what": "read"}\n'
+        '{"seconds": 1.0, "metrics": "AUC 0.7000 valid", "what": "read"}\n'
     )
+    step.started = time.monotonic() - 2
     console.print(live.table(steps))
     text = console.export_text()
-    assert re.search(r"ingest +running +0\.\d s +━+.* +2,500 +read", text)
-    assert re.search(r"train +waiting", text)
-    steps.end(step, State.FAILED, {}, {"code": None, "message": "", "details": {}})
-    console.print(live.table(steps))
-    assert re.search(r"ingest +failed", console.export_text())
+    assert re.search(r"ingest +running +2\.\d s +━+.* +2,\d\d\d +read, AUC 0.7000 valid", text)
+    # The last phase was quick; the rate is that of the whole time.
+    step.progress_file.write_text('{"seconds": 3.2, "rows": 8000, "total": 8000, "step_rows": 8000, "what": "write"}\n')
+    step.started = time.monotonic() - 4
+    steps.end(step, State.DONE)
+    console.print(run_display.LiveTable(console).table(steps))
+    rate = re.search(r"ingest +done +4\.\d s +([\d,]+)", console.export_text())
+    assert rate is not None and 1900 < int(rate.group(1).replace(",", "")) <= 2000
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s")]
-)
-def test_formats_durations(seconds, text):
-    assert run_display.duration(seconds) == text
+def test_lines_show_running_steps_and_rates(tmp_path):
+    task = {"componentRef": {"name": "c"}, "cachingOptions": {"enableCache": True}}
+    steps = Steps({"root": {"dag": {"tasks": {"train": task}}}, "components": {"c": {}}}, tmp_path)
+    console = Console(width=200, record=True, file=io.StringIO())
+    with run_display.Lines(console, interval_s=0.05).showing(steps):
+        step = steps.start("train", "", None)
+        steps.mark_running(step)
+        step.progress_file.write_text(
+            '{"seconds": 1.0, "rows": 50, "total": 100, "step_rows": 5000, "what": "epoch 2/3"}\n'
+            '{"seconds": 1.0, "metrics": "log loss 0.6100 train", "what": "epoch 2/3"}\n'
+        )
+        step.started = time.monotonic() - 2
+        deadline = time.monotonic() + 20
+        while "log loss" not in (text := console.export_text(clear=False)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        steps.end(step, State.DONE)
+    assert re.search(r"train +running  2\.\d s, 2,\d\d\d rows/s: epoch 2/3, log loss 0\.6100 train", text)
+    assert re.search(r"train +done  2\.\d s, 2,\d\d\d rows/s\n$", console.export_text())

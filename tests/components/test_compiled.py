@@ -6,6 +6,7 @@ import ast
 import configparser
 import functools
 import importlib.metadata
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tidemill.components.fan_out.component import fan_out
 
 from tidemill.cli.main import main
 from tidemill.local.definitions import Definition, definitions, pipeline_names
@@ -165,3 +167,22 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.append(node.module or "")
     return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.process
+def test_the_log_has_what_the_step_prints_and_no_inputs(tmp_path):
+    """The component's source logs as kfp's executor does; its errors stay in the log."""
+    container = fan_out.component_spec.implementation.container
+    source, outputs = tmp_path / "component.py", tmp_path / "outputs.json"
+    source.write_text(container.command[-1])
+    log = {}
+    for items in ('["a", "b"]', '["a'):
+        inputs = {"inputs": {"parameterValues": {"items": items}}, "outputs": {"outputFile": str(outputs)}}
+        inputs["outputs"]["parameters"] = {"Output": {"outputFile": str(tmp_path / "Output")}}
+        command = [sys.executable, "-m", "kfp.dsl.executor_main", "--component_module_path", str(source)]
+        command += ["--executor_input", json.dumps(inputs), "--function_to_execute", "fan_out"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        log[done.returncode] = done.stdout + done.stderr
+    assert "executor_input" not in log[0] and "parameterValues" not in log[0] and log[0].count("\n") <= 4
+    assert "JSONDecodeError" in log[1]
+    assert outputs.is_file()

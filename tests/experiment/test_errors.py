@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 from tidemill.errors import EXIT_CODE, Code, TidemillError, from_system_error
 from tidemill.failure_record import GivenUp
+from tidemill.runtime import Progress
 
 
 def test_codes_are_unique_and_have_a_summary():
@@ -103,4 +105,26 @@ def test_writes_progress_to_the_file_or_to_the_log(tmp_path):
     assert events[-1]["rows"] == events[-1]["total"] == 1000 and events[-1]["step"] == "x"
     env.pop("TIDEMILL_PROGRESS_FILE")
     out = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout
-    assert json.loads(out.splitlines()[-1])["rows"] == 1000
+    assert re.fullmatch(r" +\d\.\d s  read\n +\d\.\d s  done: 1,000 rows, [\d,]+ rows/s\n", out)
+
+
+def test_the_log_has_a_line_every_ten_seconds_and_metrics(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TIDEMILL_PROGRESS_FILE", str(tmp_path / "p.jsonl"))
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = Progress("train")
+    for epoch in range(3):
+        for done in (50, 100):
+            now[0] += 3
+            progress.rows(done, 100, f"epoch {epoch + 1}/3", earlier=100 * epoch)
+        progress.metrics({"log_loss": 0.5 - epoch / 100}, {"log_loss": 0.6, "auc": 0.7}, f"epoch {epoch + 1}/3")
+    progress.rows(9, 9, "slices", unit="slices")
+    progress.end()
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "12.0 s  epoch 2/3: log loss 0.4900 train, 0.6000 valid; AUC 0.7000 valid, 17 rows/s",
+        "18.0 s  done: 300 rows, 17 rows/s",
+    ]
+    events = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [event.get("step_rows") for event in events if event.get("what") == "epoch 3/3"] == [250, 300, None]
+    assert events[-1] == {"step": "train", "seconds": 18.0, "rows": 9, "total": 9, "what": "slices"}

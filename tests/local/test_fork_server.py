@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ pytestmark = [
 ]
 # Imported faster than TensorFlow.
 LIGHT = ("numpy", "kfp.dsl.executor")
+_OTHER_LINES = re.compile(r"\[KFP| +\d+\.\d s  done$")
 
 
 @dsl.component(base_image="tidemill-python-test", install_kfp_package=False)
@@ -67,10 +69,10 @@ class Caller:
         return self.processes.run(command, env, self.log, name="execute", server=self.server)
 
     def output(self, program: str, **env: str) -> str:
-        """Returns the last line that the program prints, apart from kfp's."""
+        """Returns the last line that the program prints, apart from kfp's and the step's."""
         self.log.unlink(missing_ok=True)
         assert self(program, **env) == 0, self.log.read_text()
-        return [line for line in self.log.read_text().splitlines() if not line.startswith("[KFP")][-1]
+        return [line for line in self.log.read_text().splitlines() if not _OTHER_LINES.match(line)][-1]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tests.local.toy_pipelines import TOY
 from tidemill.errors import Code, TidemillError
 from tidemill.local import definitions, pipeline_runner, run_record
 from tidemill.local.execution import typed_arguments
-from tidemill.local.progress_reader import PhaseProgress, ProgressReader
+from tidemill.local.progress_reader import ProgressReader, StepProgress
 from tidemill.local.step_states import State, Steps, iteration_label
 
 
@@ -80,26 +80,32 @@ def test_item_label(item, label):
 
 def test_progress_is_read_from_where_it_stopped(tmp_path):
     file = tmp_path / "progress.jsonl"
-    tail = ProgressReader(file)
-    assert tail.read() == PhaseProgress()
+    reader = ProgressReader(file)
+    assert reader.read() == StepProgress()
     with open(file, "w") as out:
-        out.write(
-            '{"seconds": 1.0, "what": "read"}\n{"seconds": 3.0, "rows": 100, "total": 400, "what": "read"}\n{"sec'
+
+        def write(text: str) -> StepProgress:
+            out.write(text)
+            out.flush()
+            return reader.read()
+
+        first = '{"seconds": 1.0, "what": "read"}\n'
+        first += '{"seconds": 3.0, "rows": 100, "total": 400, "step_rows": 100, "what": "read"}\n{"sec'
+        assert write(first) == StepProgress("read", 100, 400, 100)
+        assert reader.read().share() == 0.25
+        rest = 'onds": 4.0, "rows": 300, "total": 400, "step_rows": 300, "what": "read"}\n'
+        assert write(rest) == StepProgress("read", 300, 400, 300)
+        again = '{"seconds": 5.0, "rows": 10, "total": null, "step_rows": 300, "what": "write"}\n'
+        assert write(again) == StepProgress("write", 10, None, 300)
+        assert reader.read().share() is None
+        # Columns are no rows.
+        columns = '{"seconds": 8.0, "rows": 900, "total": 0, "what": "columns"}\n'
+        assert write(columns) == StepProgress("columns", 900, 0, 300)
+        metrics = '{"seconds": 9.0, "metrics": "AUC 0.7000 valid", "what": "epoch 2/3"}\n'
+        assert write(metrics) == StepProgress("columns", 900, 0, 300, "AUC 0.7000 valid")
+        assert write('{"seconds": 9.5, "what": "export"}\n') == StepProgress(
+            "export", rows=300, metrics="AUC 0.7000 valid"
         )
-        out.flush()
-        assert tail.read() == PhaseProgress("read", 100, 400, 50.0)
-        assert tail.read().share() == 0.25
-        out.write('onds": 4.0, "rows": 300, "total": 400, "what": "read"}\n')
-        out.flush()
-        assert tail.read() == PhaseProgress("read", 300, 400, 100.0)
-        out.write('{"seconds": 5.0, "rows": 10, "total": null, "what": "write"}\n')
-        out.write('{"seconds": 7.0, "rows": 50, "total": null, "what": "write"}\n')
-        out.flush()
-        assert tail.read() == PhaseProgress("write", 50, None, 20.0)
-        assert tail.read().share() is None
-        out.write('{"seconds": 8.0, "rows": 5, "total": 0, "what": "write"}\n')
-        out.flush()
-        assert tail.read() == PhaseProgress("write", 5, 0, None)
 
 
 FACTS = {"experiment": "e", "pipeline": "p", "file": "f", "arguments_fingerprint": "0", "temporary": ""}

@@ -241,7 +241,7 @@ class StopAfter(Progress):
         self.left = calls
         self.phases: list[str] = []
 
-    def rows(self, done: int, total: int | None = None, what: str = "") -> None:
+    def rows(self, done: int, total: int | None = None, what: str = "", **options: object) -> None:
         if self.left is not None:
             self.left -= 1
             if self.left == 0:

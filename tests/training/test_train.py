@@ -301,7 +301,7 @@ def test_tensorboard_reads_the_logs_of_a_running_training(shop, monkeypatch):
     seen = []
 
     class Watching(Progress):
-        def rows(self, done, total=None, what=""):
+        def rows(self, done, total=None, what="", **options):
             if what == "epoch 2/3" and done == total:
                 events = EventAccumulator(str(next(logs.iterdir())))
                 events.Reload()

@@ -39,7 +39,7 @@ class RecordedProgress(Progress):
         super().__init__("preprocess")
         self.events = []
 
-    def rows(self, done: int, total: int | None = None, what: str = "") -> None:
+    def rows(self, done: int, total: int | None = None, what: str = "", **options: object) -> None:
         self.events.append((done, total, what))
 
 

@@ -214,7 +214,7 @@ def _measure_label(
             values = None if each.values is None else list(each.values)
             measured[-1]["slices"].append({"name": each.name, "values": values, **result})
             done += 1
-            progress.rows(done, total, "slices")
+            progress.rows(done, total, "slices", unit="slices")
     gates = check_gates(settings.gates, test, measured)
     if settings.better_than_base_rate and base_rate is not None:
         gates.append(check_base_rate(float(base_rate), y, test))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
 @dataclass(frozen=True)
-class PhaseProgress:
-    """The state of a step's current phase."""
+class StepProgress:
+    """The state of a step: its current phase, and what it has done in all phases."""
 
     phase: str = ""
-    rows: int | None = None
+    done: int | None = None
+    """What is done of the phase: rows, or what the phase counts."""
     total: int | None = None
-    rows_per_second: float | None = None
+    rows: int = 0
+    """Rows that the step has processed. A row counts once in each epoch or round, and otherwise once in all phases."""
+    metrics: str = ""
+    """The newest metrics of a training."""
 
     def share(self) -> float | None:
-        """Returns the share of the rows that are done, 0 to 1; None if the total is not known."""
-        return min(1.0, self.rows / self.total) if self.rows is not None and self.total else None
+        """Returns the share of the phase that is done, 0 to 1; None if the total is not known."""
+        return min(1.0, self.done / self.total) if self.done is not None and self.total else None
 
 
 class ProgressReader:
@@ -31,15 +35,10 @@ class ProgressReader:
     def __init__(self, file: Path):
         self._file = file
         self._offset = 0
-        self._phase_began = 0.0
-        self._rows_before = 0
-        self._reading = PhaseProgress()
+        self._reading = StepProgress()
 
-    def read(self) -> PhaseProgress:
-        """Reads the events written since the last call.
-
-        Rows per second are counted since the phase began.
-        """
+    def read(self) -> StepProgress:
+        """Reads the events written since the last call."""
         try:
             with open(self._file, "rb") as file:
                 file.seek(self._offset)
@@ -53,13 +52,11 @@ class ProgressReader:
         return self._reading
 
     def _take(self, event: dict) -> None:
-        seconds, phase, rows = event["seconds"], event.get("what", ""), event.get("rows")
-        if rows is None:
-            self._phase_began, self._rows_before, self._reading = seconds, 0, PhaseProgress(phase)
-            return
-        started_anew = self._reading.rows is not None and rows < self._reading.rows
-        if phase != self._reading.phase or started_anew:
-            self._phase_began, self._rows_before = seconds, rows
-        took = seconds - self._phase_began
-        rate = (rows - self._rows_before) / took if took > 0 else None
-        self._reading = PhaseProgress(phase, rows, event.get("total"), rate)
+        before, phase = self._reading, event.get("what", "")
+        if (metrics := event.get("metrics")) is not None:
+            self._reading = replace(before, metrics=metrics)
+        elif (done := event.get("rows")) is None:
+            self._reading = StepProgress(phase, rows=before.rows, metrics=before.metrics)
+        else:
+            rows = max(before.rows, event.get("step_rows", 0))
+            self._reading = StepProgress(phase, done, event.get("total"), rows, before.metrics)

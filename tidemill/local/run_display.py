@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tidemill.local.progress_reader import PhaseProgress, ProgressReader
+from tidemill.local.progress_reader import ProgressReader, StepProgress
 from tidemill.local.step_states import State, Step, Steps
 
 _STYLES = {
@@ -29,15 +30,33 @@ _REFRESH_PER_SECOND = 4
 _LEAST_WIDTH = 16
 
 
+class Readings:
+    """The progress of all steps, each read from its file. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, ProgressReader] = {}
+        self._lock = threading.Lock()
+
+    def of(self, step: Step) -> StepProgress:
+        """Returns the progress of a step; nothing for a step that does not run in this run."""
+        if step.state in (State.WAITING, State.SKIPPED, State.CACHED):
+            return StepProgress()
+        with self._lock:
+            return self._readers.setdefault(step.name, ProgressReader(step.progress_file)).read()
+
+
 class Lines:
-    """Display that prints one line per event.
+    """Display that prints one line per event, and one line every ten seconds for each step that runs.
 
     Args:
         console: Where to write.
+        interval_s: Seconds between two lines of a running step. Defaults to 10.
     """
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, interval_s: float = 10.0):
         self._console = console
+        self._interval_s = interval_s
+        self._readings = Readings()
 
     @contextlib.contextmanager
     def showing(self, steps: Steps) -> Iterator[None]:
@@ -51,11 +70,30 @@ class Lines:
             # The time of a cached step says nothing.
             took = f"  {duration(step.seconds)}" if step.seconds is not None and step.state is not State.CACHED else ""
             why = f": {summary(step.reasons)}" if step.reasons and step.state is State.RUNNING else ""
-            text = f"{step.name:<{width}}  {word}{took}{why}"
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            speed = speed_text(self._readings.of(step), step) if step.state is State.DONE else ""
+            self._print(f"{step.name:<{width}}  {word}{took}{speed}{why}")
+
+        def heartbeat() -> None:
+            while not ended.wait(self._interval_s):
+                for step in steps:
+                    if step.state is State.RUNNING and (elapsed := step.elapsed()) is not None:
+                        reading = self._readings.of(step)
+                        doing = ", ".join(filter(None, [reading.phase, reading.metrics]))
+                        text = f"{step.name:<{width}}  running  {duration(elapsed)}{speed_text(reading, step)}"
+                        self._print(f"{text}: {doing}" if doing else text)
 
         steps.observe(line)
-        yield
+        ended = threading.Event()
+        thread = threading.Thread(target=heartbeat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveTable:
@@ -67,7 +105,7 @@ class LiveTable:
 
     def __init__(self, console: Console):
         self._console = console
-        self._tails: dict[str, ProgressReader] = {}
+        self._readings = Readings()
 
     @contextlib.contextmanager
     def showing(self, steps: Steps) -> Iterator[None]:
@@ -90,7 +128,7 @@ class LiveTable:
         table.add_column("", no_wrap=True, overflow="ellipsis", style="dim")
         table.add_column("why it runs", no_wrap=True, overflow="ellipsis", style="dim")
         for step in steps:
-            reading = self._reading(step)
+            reading = self._readings.of(step)
             seconds = None if step.state is State.CACHED else step.elapsed()
             running = step.state is State.RUNNING
             table.add_row(
@@ -98,18 +136,11 @@ class LiveTable:
                 Text(step.state.value, style=_STYLES[step.state]),
                 "" if seconds is None else duration(seconds),
                 _bar(reading) if running else "",
-                _rate(reading),
-                reading.phase if running else "",
+                _rate(reading, step),
+                ", ".join(filter(None, [reading.phase, reading.metrics])) if running else reading.metrics,
                 summary(step.reasons) if step.state not in (State.WAITING, State.CACHED) else "",
             )
         return table
-
-    def _reading(self, step: Step) -> PhaseProgress:
-        if step.state in (State.WAITING, State.SKIPPED, State.CACHED):
-            return PhaseProgress()
-        if step.name not in self._tails:
-            self._tails[step.name] = ProgressReader(step.progress_file)
-        return self._tails[step.name].read()
 
 
 def summary(reasons: list[str]) -> str:
@@ -126,10 +157,17 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
 
 
-def _bar(reading: PhaseProgress) -> ProgressBar | str:
+def speed_text(reading: StepProgress, step: Step) -> str:
+    """Returns the rows per second of a step over its whole time, with a comma before it. Empty without rows."""
+    rate = _rate(reading, step)
+    return f", {rate} rows/s" if rate else ""
+
+
+def _bar(reading: StepProgress) -> ProgressBar | str:
     share = reading.share()
     return "" if share is None else ProgressBar(total=1.0, completed=share, width=20)
 
 
-def _rate(reading: PhaseProgress) -> str:
-    return "" if reading.rows_per_second is None else f"{reading.rows_per_second:,.0f}"
+def _rate(reading: StepProgress, step: Step) -> str:
+    elapsed = step.elapsed()
+    return f"{reading.rows / elapsed:,.0f}" if reading.rows and elapsed else ""

@@ -63,6 +63,7 @@ def fit_trees(model: GbdtModel, context: FitContext) -> int:
     resumable = config.bagging_fraction == 1
     rows, rounds = context.data.rows("train"), config.rounds
     done, finished = len(history.entries), False
+    restored = done
     while done < rounds and not finished:
         best = history.best(stopping.metric) if stopping else None
         if stopping and best is not None and done - 1 - best >= stopping.rounds:
@@ -75,7 +76,8 @@ def fit_trees(model: GbdtModel, context: FitContext) -> int:
         metrics = _measure(booster, f"round {done}/{rounds}")
         seconds = max(time.monotonic() - started, 1e-9)
         history.add({"log_loss": metrics["training"]["log_loss"]}, metrics.get("valid", {}), seconds, rows / seconds)
-        context.progress.rows(rows * done, rows * rounds, f"round {done}/{rounds}")
+        context.progress.metrics(history.entries[-1]["train"], history.entries[-1]["valid"], f"round {done}/{rounds}")
+        context.progress.rows(rows * done, rows * rounds, f"round {done}/{rounds}", earlier=-rows * restored)
         preempted = context.notice.received
         if resumable and not finished and (preempted or context.checkpoints.due(done)):
 

@@ -74,6 +74,7 @@ class _Trainer:
         seconds: Time spent on the epoch so far, also before an interruption.
         best: The weights of the best epoch, for early stopping.
         valid_seconds: Time that measuring the valid split took last.
+        resumed_rows: Rows that earlier processes trained on, in all epochs.
     """
 
     def __init__(self, stepper: Stepper, layout: Layout, context: FitContext, predict: Callable[[str], np.ndarray]):
@@ -88,6 +89,7 @@ class _Trainer:
         self.best: list[np.ndarray] = []
         self.epoch, self.batch, self.seen, self.seconds = 0, 0, 0, 0.0
         self.valid_seconds = 0.0
+        self.resumed_rows = 0
 
     def done(self) -> bool:
         """Returns whether all epochs are finished or early stopping applies."""
@@ -115,7 +117,8 @@ class _Trainer:
                 self.stepper.step(rows)
                 self.batch += 1
                 self.seen += len(rows)
-                self.context.progress.rows(min(self.batch * size, self.rows), self.rows, phase)
+                earlier = self.epoch * self.rows - self.resumed_rows
+                self.context.progress.rows(min(self.batch * size, self.rows), self.rows, phase, earlier=earlier)
                 if self.batch % CHECK_STEPS == 0:
                     self.history.add_loss(self._steps, self._check_loss(phase))
                 if self.batch < self.batches:
@@ -127,6 +130,7 @@ class _Trainer:
         valid = self._measure_valid(phase) if len(self.valid_labels) else {}
         share = timed.seconds / max(time.monotonic() - resumed, 1e-9)
         self.history.add({"log_loss": loss}, valid, self.seconds, self.seen / self.seconds, share)
+        self.context.progress.metrics({"log_loss": loss}, valid, phase)
         if self.stopping and self.history.best(self.stopping.metric) == self.epoch:
             self.best = self.stepper.weights()
         self.epoch, self.batch, self.seen, self.seconds = self.epoch + 1, 0, 0, 0.0
@@ -153,6 +157,7 @@ class _Trainer:
         self.best = groups.pop(_BEST, [])
         self.stepper.restore(groups)
         self.epoch, self.batch, self.seen, self.seconds = (state[k] for k in ("epoch", "batch", "seen", "seconds"))
+        self.resumed_rows = self.epoch * self.rows + self.seen
         self.history.restore(state["history"])
         self.context.progress.phase(f"resumes at epoch {self.epoch + 1}, batch {self.batch + 1}")
 

@@ -24,7 +24,7 @@ from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.models.core.registry import new_model
 from tidemill.models.gbdt import Gbdt
 from tidemill.models.own import OwnFamily
-from tidemill.runtime import Progress
+from tidemill.runtime import Progress, describe_metrics
 from tidemill.section import Section
 from tidemill.serving.export import export_checked
 from tidemill.steps.train import Fold, TrainSpec
@@ -153,6 +153,10 @@ def _train(
     seconds = sum(entry["seconds"] for entry in history.entries)
     speed = len(history.entries) * fit_data.rows("train") / max(seconds, 1e-3)
     share = history.input_share()
+    best = history.entries[kept - 1] if 0 < kept <= len(history.entries) else None
+    if best is not None:
+        metrics = describe_metrics(best["train"], best["valid"])
+        progress.phase(f"keeps {fitted.unit} {kept:,} of {len(history.entries):,}: {metrics}")
     for warning in document.warnings():
         progress.phase(warning)
     _report_waiting(share, blocked, checkpoints.write_seconds, spec.training, progress)

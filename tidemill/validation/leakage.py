@@ -138,7 +138,7 @@ def measure(
     leaks: list[Strength] = []
     strongest = _Strongest()
     for index, (column, values) in enumerate(sample.values(features)):
-        progress.rows(index, len(features), "leakage")
+        progress.rows(index, len(features), "leakage", unit="features")
         encode = _category_codes if _is_category(column) else _number_codes
         encoded, auc = encode(values, held, halves)
         strength = alone[column.name] = halves.strength(column.name, auc)

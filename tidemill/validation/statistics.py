@@ -125,13 +125,13 @@ def compute(
     for table, some in _groups(connection, dataset, split, columns):
         totals |= totals_of(connection, table, proto.num_examples, some, extra.domains)
         for column in some:
-            progress.rows(done, len(columns), f"columns of {split}")
+            progress.rows(done, len(columns), f"columns of {split}", unit="columns")
             _add_column(connection, table, split, column, totals, extra, result)
             done += 1
     result.domains.not_binary.update(
         {name: int(total["not_binary"]) for name, total in totals.items() if "not_binary" in total}
     )
-    progress.rows(len(columns), len(columns), f"columns of {split}")
+    progress.rows(len(columns), len(columns), f"columns of {split}", unit="columns")
     return result
 
 
