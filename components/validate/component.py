@@ -42,4 +42,4 @@ def validate(
         )
     schema.metadata.update(fingerprint=summary.fingerprint)
     anomalies.metadata.update(count=summary.anomalies, drifted=summary.drifted, strongest=summary.strongest)
-    anomalies.metadata.update(unseen=summary.unseen, outliers=summary.outliers, lost=summary.lost)
+    anomalies.metadata.update(unseen=summary.unseen, outliers=summary.outliers, notes=summary.notes)

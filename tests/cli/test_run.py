@@ -9,6 +9,7 @@ import pytest
 from tests.cli.toy_experiment import write
 from tests.local.toy_pipelines import SINGLE, TOY
 from tidemill.cli.main import main
+from tidemill.cli.short_paths import short_path
 from tidemill.local import definitions
 
 pytestmark = pytest.mark.process
@@ -28,7 +29,12 @@ def test_runs_again_from_the_cache_or_without_it(toy, capfd):
     assert main(["run", file, "--param", "rows=4"]) == 0
     out, err = capfd.readouterr()
     assert re.search(r"^ingest +started: first run$", out, re.M) and re.search(r"^train-aa +done  \d", out, re.M)
-    assert re.search(r"^model +auc +gates\naa +0.2000 +passed\nb +0.1000 +failed\nb: auc 0.1 < 0.2$", out, re.M)
+    assert re.search(
+        r"^model +valid auc +test auc +gates\naa +0.7000 +0.2000 +passed\nb +0.7000 +0.1000 +failed\nb: auc 0.1 < 0.2$",
+        out,
+        re.M,
+    )
+    assert "\ndecided      aa by auc on the valid split, 0.7000, the only model that passed on the test split\n" in out
     assert re.search(r"^published +\.tidemill/models/toy \(aa\)$", out, re.M)
     assert re.search(r"^report +\.tidemill/runs/[\d-]+/reports/evaluate-b-report\.html$", out, re.M)
     assert "every step was cached" not in out
@@ -129,6 +135,7 @@ def test_lists_and_shows_runs_and_their_reports(toy, capsys):
     assert main(["runs", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["status", "failed", "succeeded"]
+    assert not any("auc" in line for line in lines)
     newest, first = (line.split()[0] for line in lines[1:])
     assert main(["runs", "show"]) == 0
     out = capsys.readouterr().out
@@ -139,6 +146,37 @@ def test_lists_and_shows_runs_and_their_reports(toy, capsys):
     paths = capsys.readouterr().out.split()
     assert [Path(path).name for path in paths] == ["ingest-report.html"]
     assert all("<p>" in Path(path).read_text() for path in paths)
+
+
+def test_runs_are_listed_and_shown_with_metrics(toy, capsys):
+    file = write(toy, "aa", "b")
+    main(["run", file])
+    main(["run", write(toy, "c")])
+    capsys.readouterr()
+    assert main(["runs", "list"]) == 0
+    _, second, first = capsys.readouterr().out.splitlines()
+    assert re.search(r" aa +auc 0\.7000  auc 0\.2000$", first) and re.search(r" c, not published +auc 0\.7", second)
+    assert main(["runs", "show", first.split()[0]]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^aa +0.7000 +0.2000 +passed$", out, re.M) and "\ndecided: aa by auc on the valid split" in out
+    assert re.search(r"^ingest +done +\d+\.\d +\.tidemill/runs/[\d-]+/steps/ingest\.log$", out, re.M)
+    assert re.search(r"^report +\.tidemill/runs/[\d-]+/reports/", out, re.M)
+
+
+def test_records_of_earlier_versions_are_listed(toy, capsys):
+    main(["run", write(toy, "aa"), *ONE_STEP, "--param", "rows=1"])
+    (record,) = toy.glob(".tidemill/runs/*/run.json")
+    data = json.loads(record.read_text())
+    record.write_text(json.dumps({key: value for key, value in data.items() if key not in ("members", "published")}))
+    capsys.readouterr()
+    assert main(["runs", "list"]) == 0 and main(["runs", "show"]) == 0
+    assert "succeeded" in capsys.readouterr().out
+
+
+def test_paths_are_relative_where_that_is_shorter(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert short_path(tmp_path / "a" / "b") == "a/b" and short_path(tmp_path.parent / "b") == "../b"
+    assert short_path("/x") == "/x" and short_path("gs://bucket/x") == "gs://bucket/x" and short_path("") == ""
 
 
 def test_open_shows_the_report_in_the_browser(toy, monkeypatch):

@@ -14,6 +14,8 @@ from pathlib import Path
 from rich.console import Console
 
 from tidemill.cli import image_options
+from tidemill.cli.metrics_table import decision, metrics_table
+from tidemill.cli.short_paths import short_path
 from tidemill.errors import EXIT_CODE, Code, TidemillError
 from tidemill.experiment import Experiment, as_parameter, dump, load
 from tidemill.local import definitions
@@ -21,14 +23,15 @@ from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
 from tidemill.local.run_checks import check_files, check_modules, check_packages, root_folder
 from tidemill.local.run_display import Lines, LiveTable, duration
-from tidemill.local.run_outputs import MemberResult, RunOutputs
+from tidemill.local.run_outputs import RunOutputs
 from tidemill.local.run_record import Run
 from tidemill.local.step_containers import ContainerSettings
 from tidemill.local.step_states import Step, Steps
 
 _LOG_LINES = 20
 _TENSORFLOW = re.compile(r"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl|To enable the following")
-_METRIC_COLUMNS = ("auc", "pr_auc", "log_loss", "calibration", "accuracy")
+_MAX_NOTES = 5
+"""Number of notes of one kind that are printed."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
 
         def on_start(run: Run, steps: Steps) -> None:
-            _print(f"run {run.id}: {run.experiment}, pipeline {run.pipeline}, in {_shown(run.folder)}")
+            _print(f"run {run.id}: {run.experiment}, pipeline {run.pipeline}, in {short_path(run.folder)}")
             stack.enter_context(display.showing(steps))
 
         try:
@@ -83,21 +86,6 @@ def _broken_pipes_ignored() -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def metrics_table(members: list[MemberResult]) -> str:
-    """Returns a table with the metrics of the test split, one line per member, and below it the failed gates."""
-    columns = [name for name in _METRIC_COLUMNS if any(member.metrics.get(name) is not None for member in members)]
-    rows = [["model", *columns, "gates"]]
-    for member in members:
-        values = [member.metrics.get(name) for name in columns]
-        verdict = "passed" if member.blessed else "failed"
-        rows.append([member.name, *("" if value is None else f"{value:.4f}" for value in values), verdict])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
-    lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows]
-    lines += [f"{member.name}: {reason}" for member in members if not member.blessed for reason in member.gate_texts]
-    lines += [f"{member.name}: {warning}" for member in members for warning in member.warnings]
-    return "\n".join(lines)
-
-
 def _containers(args: argparse.Namespace, experiment: Experiment, params: dict[str, str]) -> ContainerSettings | None:
     if args.runner == "subprocess":
         if options := image_options.given(args):
@@ -126,24 +114,38 @@ def _print_outputs(outputs: RunOutputs) -> None:
     if outputs.members:
         _print(f"\n{metrics_table(outputs.members)}")
     _print("")
+    if outputs.members:
+        _print(f"decided      {decision(outputs.members)}")
+    for line in _note_lines(outputs):
+        _print(line)
     for report in outputs.reports:
-        _print(f"report       {_shown(report)}")
-    for path, rows in outputs.quarantined:
-        _print(f"quarantine   {_shown(path)} ({rows:,} malformed {'row' if rows == 1 else 'rows'} left out)")
-    for text in outputs.lost:
-        _print(f"lost values  {text}")
+        _print(f"report       {short_path(report)}")
     for uri, member in outputs.published:
-        _print(f"published    {_shown(uri)} ({member}{', by an earlier run' if uri in outputs.from_cache else ''})")
+        _print(f"published    {short_path(uri)} ({member}{', by an earlier run' if uri in outputs.from_cache else ''})")
     for uri, rows in outputs.predictions:
-        _print(f"predictions  {_shown(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
+        _print(f"predictions  {short_path(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
+
+
+def _note_lines(outputs: RunOutputs) -> list[str]:
+    """Returns a line for each file with rows that were left out, and the first notes on the data of each kind."""
+    lines = []
+    for path, rows in outputs.quarantined:
+        lines.append(f"quarantine   {short_path(path)} ({rows:,} malformed {'row' if rows == 1 else 'rows'} left out)")
+    for kind, notes in outputs.notes.items():
+        lines += [f"{kind:<11}  {text}" for text in notes[:_MAX_NOTES]]
+        if len(notes) > _MAX_NOTES:
+            lines.append(f"{kind:<11}  {len(notes) - _MAX_NOTES} more, see the report of validate")
+    return lines
 
 
 def _print_failure(result: RunResult) -> int:
     failed = result.steps.failed()
     for step in failed:
         _print_failed_step(step)
+    for line in _note_lines(result.outputs):
+        _print_error(line)
     for report in result.outputs.reports:
-        _print_error(f"report  {_shown(report)}")
+        _print_error(f"report  {short_path(report)}")
     if result.outputs.members:
         _print_error(metrics_table(result.outputs.members))
     mistakes = [step.error["code"] for step in failed if step.error]
@@ -158,7 +160,7 @@ def _print_failed_step(step: Step) -> None:
     _print_error(f"step    {step.name}")
     if not step.log.is_file():
         return
-    _print_error(f"log     {_shown(step.log)}")
+    _print_error(f"log     {short_path(step.log)}")
     for line in _own_lines(step.log.read_text(encoding="utf-8", errors="replace"))[-_LOG_LINES:]:
         _print_error(f"  | {line}")
 
@@ -177,15 +179,6 @@ def _own_lines(log: str) -> list[str]:
             lines.append(line)
         in_json = in_json and line != "}"
     return lines
-
-
-def _shown(path: str | Path) -> str:
-    """Returns a path for display: relative if it is below the working directory."""
-    text = str(path)
-    if "://" in text:
-        return text
-    relative = os.path.relpath(text)
-    return text if relative.startswith("..") else relative
 
 
 def _print(text: str) -> None:

@@ -8,48 +8,55 @@ import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
+from tidemill.cli.metrics_table import decision, metrics_table, ranked
+from tidemill.cli.short_paths import short_path
 from tidemill.errors import Code, TidemillError
 from tidemill.local.run_checks import root_folder
+from tidemill.local.run_outputs import MemberResult
 from tidemill.local.run_record import Run, find_run, list_runs
 
 
 def list_all(args: argparse.Namespace) -> int:
-    """Prints a table of all runs, the newest first."""
+    """Prints a table of all runs with the metrics of their best models, the newest first."""
     runs = list_runs(root_folder(args.root))
     if not runs:
         print(f"no runs in {args.root}")
         return 0
-    rows = [("run", "status", "experiment", "pipeline", "started", "seconds")]
+    rows = [("run", "status", "experiment", "pipeline", "started", "seconds", "model", "valid", "test")]
     for run in runs:
-        rows.append((run.id, _status(run), run.experiment, run.pipeline, _when(run.started), _seconds(run.seconds)))
+        facts = (run.id, _status(run), run.experiment, run.pipeline, _when(run.started), _seconds(run.seconds))
+        rows.append((*facts, *_best(run)))
     _print_columns(rows)
     return 0
 
 
 def show(args: argparse.Namespace) -> int:
-    """Prints the steps, outputs, errors and reports of one run."""
+    """Prints the steps, metrics, outputs, errors and reports of one run."""
     run = find_run(root_folder(args.root), args.run)
     if args.json:
         print(json.dumps(asdict(run), indent=1, ensure_ascii=False))
         return 0
     print(f"run {run.id}: {_status(run)}")
-    print(f"{run.experiment}, pipeline {run.pipeline}, from {run.file}")
+    print(f"{run.experiment}, pipeline {run.pipeline}, from {short_path(run.file)}")
     print(f"started {_when(run.started)}, {_seconds(run.seconds) or '?'} seconds\n")
     rows = [("step", "state", "seconds", "log")]
-    rows += [(s["name"], s["state"], _seconds(s["seconds"]), s["log"] or "") for s in run.steps]
+    rows += [(s["name"], s["state"], _seconds(s["seconds"]), short_path(s["log"] or "")) for s in run.steps]
     _print_columns(rows)
+    if run.members:
+        members = _members(run)
+        print(f"\n{metrics_table(members)}\n\ndecided: {decision(members)}")
     for step in run.steps:
         for name, output in step["outputs"].items():
             for item in output if isinstance(output, list) else [output]:
                 if isinstance(item, dict) and "uri" in item:
-                    print(f"\n{step['name']}.{name}  {item['uri']}", end="")
+                    print(f"\n{step['name']}.{name}  {short_path(item['uri'])}", end="")
     print()
     for step in run.steps:
         if error := step["error"]:
             code = f" [{error['code']}]" if error["code"] else ""
             print(f"\n{step['name']}: error{code}{'' if code else ':'} {error['message']}")
     for report in run.reports:
-        print(f"report  {report}")
+        print(f"report  {short_path(report)}")
     return 0
 
 
@@ -71,6 +78,22 @@ def report(args: argparse.Namespace) -> int:
         if args.open:
             webbrowser.open(Path(path).as_uri())
     return 0
+
+
+def _members(run: Run) -> list[MemberResult]:
+    return [MemberResult(**member) for member in run.members]
+
+
+def _best(run: Run) -> tuple[str, str, str]:
+    """Returns the published model, or else the best one, with its objective on the valid and the test split."""
+    members = ranked(_members(run))
+    if not members:
+        return ("", "", "")
+    published = [member for member in members if member.name in run.published]
+    best = (published or members)[0]
+    values = [best.objective_value, best.metrics.get(best.objective)]
+    valid, test = ("" if value is None else f"{best.objective} {value:.4f}" for value in values)
+    return (best.name if published else f"{best.name}, not published", valid, test)
 
 
 def _status(run: Run) -> str:

@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,8 @@ def run_pipeline(
             raise
         outputs = collect_outputs(steps, run.folder / "reports")
         run.reports = [str(path) for path in outputs.reports]
+        run.members = [asdict(member) for member in outputs.members]
+        run.published = [name for _, name in outputs.published]
         run.every_step_cached = steps.all_cached()
         run_record.finish_run(run, run_record.FAILED if steps.failed() else run_record.SUCCEEDED)
         return RunResult(run, steps, outputs)

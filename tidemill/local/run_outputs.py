@@ -22,8 +22,8 @@ _HTML = "system.HTML"
 EVALUATION = "evaluation"
 QUARANTINE = "quarantine"
 """The output artifact of `ingest` with the malformed rows."""
-LOST = "lost"
-"""The entry of the metadata of `validate` with what a model does not get, by column."""
+NOTES = "notes"
+"""The entry of the metadata of `validate` with sentences on the data, by kind."""
 URI = "uri"
 """The output parameter that names a published version or predictions."""
 
@@ -59,8 +59,8 @@ class RunOutputs:
     """URIs of predictions, each with its number of rows."""
     quarantined: list[tuple[Path, int]] = field(default_factory=list)
     """Files with the malformed rows that were left out, each with its number of rows. Without empty files."""
-    lost: list[str] = field(default_factory=list)
-    """What a model does not get of the values of a column: one sentence each."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """What to know about the data, as sentences: `unseen`, `outliers` and `lost values`."""
 
 
 def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
@@ -75,7 +75,8 @@ def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
         for name, output in _artifacts(step):
             uri, metadata = output["uri"], output["metadata"]
             kind = metadata.get("kind")
-            outputs.lost += metadata.get(LOST, {}).values()
+            for note_kind, texts in metadata.get(NOTES, {}).items():
+                outputs.notes.setdefault(note_kind, []).extend(texts)
             if output["type"] == _HTML and Path(uri).is_file():
                 reports.mkdir(exist_ok=True)
                 copy = reports / f"{step.name}-{name}.html"

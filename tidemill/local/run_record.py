@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 from tidemill import storage
@@ -49,6 +49,10 @@ class Run:
     """`name`, `task`, `state`, `seconds`, `log`, `reasons`, `outputs`, `error`."""
     reports: list[str] = field(default_factory=list)
     """HTML files."""
+    members: list[dict] = field(default_factory=list)
+    """The evaluations of the models: the fields of `MemberResult`."""
+    published: list[str] = field(default_factory=list)
+    """Names of the published members."""
 
     @property
     def folder(self) -> Path:
@@ -180,7 +184,10 @@ def _has_process(folder: Path) -> bool:
 def _read(file: Path) -> Run:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        run = Run(**{name: data[name] for name in (f.name for f in fields(Run))})
+        # Records of earlier versions lack fields that have a default.
+        required = [f.name for f in fields(Run) if f.default is MISSING and f.default_factory is MISSING]
+        given = [f.name for f in fields(Run) if f.name in data]
+        run = Run(**{name: data[name] for name in dict.fromkeys([*required, *given])})
     except (json.JSONDecodeError, KeyError) as error:
         want = f"remove the folder {file.parent}"
         raise TidemillError(Code.UNREADABLE_FILE, str(file), f"no record of a run ({error!r})", want) from error

@@ -43,6 +43,11 @@ class UnseenShare:
         """Whether the share exceeds the threshold, or 0.2 if no threshold applies."""
         return self.share > (NOTABLE_SHARE if self.threshold is None else self.threshold)
 
+    def sentence(self) -> str:
+        """Returns the share in a sentence."""
+        values = f"values that train does not contain, such as {self.example!r}"
+        return f"{self.feature}: {percent(self.share)} of the rows of {self.split} have {values}"
+
     def __str__(self) -> str:
         limit = "" if self.threshold is None else f", above {percent(self.threshold)}"
         return f"{self.feature} in {self.split} ({percent(self.share)} of the rows{limit}, such as {self.example!r})"

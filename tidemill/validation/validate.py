@@ -47,7 +47,8 @@ class ValidationSummary:
         anomalies: Number of anomalies, all of them warnings.
         unseen: The largest share of rows with a value that train does not contain, by feature, if it is notable.
         outliers: Features whose outliers squeeze their other values.
-        lost: What a model does not get of the values of a column, as a sentence, by column.
+        notes: What to know about the data, as sentences: `unseen`, `outliers`, and `lost values`, which a model does
+            not get as they are. Kinds without a sentence are absent.
         drifted: Features whose distance exceeds the threshold of `validation.drift`, or 0.1 without a threshold.
         strongest: Area under the ROC curve of the ten features that predict a label best by themselves, the best first.
         fingerprint: Fingerprint of the statistics, the schema and the anomalies.
@@ -56,7 +57,7 @@ class ValidationSummary:
     anomalies: int
     unseen: dict[str, float]
     outliers: list[str]
-    lost: dict[str, str]
+    notes: dict[str, list[str]]
     drifted: list[str]
     strongest: dict[str, float]
     fingerprint: str
@@ -125,7 +126,7 @@ def validate(
         anomalies=len(results.anomalies),
         unseen={u.feature: u.share for u in reversed(results.unseen) if u.is_notable},
         outliers=[each.feature for each in results.outliers],
-        lost={each.column: each.text for each in results.lost},
+        notes=_notes(results),
         drifted=sorted({d.feature for d in results.distances if d.is_notable}),
         strongest=_strongest(results.leakage.values()),
         fingerprint=fingerprint.of_json(
@@ -136,6 +137,15 @@ def validate(
             ]
         ),
     )
+
+
+def _notes(results: page.Measurements) -> dict[str, list[str]]:
+    notes = {
+        "unseen": [each.sentence() for each in results.unseen if each.is_notable],
+        "outliers": [str(each) for each in results.outliers],
+        "lost values": [each.text for each in results.lost],
+    }
+    return {kind: texts for kind, texts in notes.items() if texts}
 
 
 def _measure(
