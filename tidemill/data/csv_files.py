@@ -89,11 +89,22 @@ def without_first_lines(staging: StagingFolder, path: Path, options: Csv) -> Pat
     return copy
 
 
-def with_one_line_end(staging: StagingFolder, path: Path, options: Csv) -> Path:
-    """Returns a path to a file whose lines all end with a line feed: the file itself if it has no other line ends."""
+def mixes_line_ends(path: Path) -> bool:
+    """Returns whether a file has line feeds with and without a carriage return before them."""
+    line_feeds = pairs = 0
+    last = b""
     with path.open("rb") as source:
-        if not any(b"\r" in chunk for chunk in iter(lambda: source.read(_CHUNK), b"")):
-            return path
+        while chunk := source.read(_CHUNK):
+            line_feeds += chunk.count(b"\n")
+            pairs += chunk.count(b"\r\n") + (last == b"\r" and chunk[:1] == b"\n")
+            last = chunk[-1:]
+    return 0 < pairs < line_feeds
+
+
+def with_one_line_end(staging: StagingFolder, path: Path, options: Csv) -> Path:
+    """Returns a path to a file whose lines all end with a line feed: the file itself if it does not mix line ends."""
+    if not mixes_line_ends(path):
+        return path
     copy = staging.new_file(".csv")
     # Only what is outside of quotes changes. A doubled quote ends a part and begins the next; an escaped one does not.
     escape = re.escape(options.escape.encode()) if options.escape and options.escape != options.quote else b""

@@ -101,21 +101,30 @@ class CsvTable:
                 column that the files do not have.
         """
         staged = [(self._prepared(path, file), file) for path, file in staged]
+        # DuckDB does not read a file with line ends of two kinds: it fails, or finds text after a quote.
         try:
             self._create(self._groups(staged))
+            has_open_quotes = self._quarantine.has_open_quotes(self._name)
+            is_read = not (has_open_quotes and any(csv_files.mixes_line_ends(path) for path, _ in staged))
         except duckdb.InvalidInputException:
-            # DuckDB does not read a file with line ends of two kinds.
-            self._quarantine.forget(self._name)
-            staged = [(csv_files.with_one_line_end(self._staging, path, self._options), file) for path, file in staged]
-            try:
-                self._create(self._groups(staged))
-            except duckdb.InvalidInputException as error:
-                raise self._unreadable(staged, error) from error
+            is_read = False
+        if is_read:
+            return staged
+        self._quarantine.forget(self._name)
+        staged = [(csv_files.with_one_line_end(self._staging, path, self._options), file) for path, file in staged]
+        try:
+            self._create(self._groups(staged))
+        except duckdb.InvalidInputException as error:
+            raise self._unreadable(staged, error) from error
         return staged
 
     def _prepared(self, path: Path, file: SourceFile) -> Path:
         path = csv_files.decoded(self._staging, path, file, self._options)
-        return csv_files.without_first_lines(self._staging, path, self._options)
+        path = csv_files.without_first_lines(self._staging, path, self._options)
+        if self._options.skip or self._options.comment:
+            # DuckDB expects the line end of the lines above the header in all others, and loses rows without it.
+            path = csv_files.with_one_line_end(self._staging, path, self._options)
+        return path
 
     def _groups(self, staged: StagedFiles) -> list[_Scan]:
         """Reads the headers and returns a scan for each group of files that one query can read."""

@@ -97,6 +97,11 @@ class Quarantine:
         self.discard_csv_rejects()
         self._connection.execute('DELETE FROM tidemill.quarantine WHERE "table" = ?', [table])
 
+    def has_open_quotes(self, table: str) -> bool:
+        """Returns whether a row of a table was rejected because of its quotes."""
+        query = """SELECT count(*) FROM tidemill.quarantine WHERE "table" = ? AND contains(reason, 'quote')"""
+        return self._connection.execute(query, [table]).fetchall()[0][0] > 0
+
     def insert(self, batch: pa.Table) -> None:
         """Takes rows with the columns table, uri, line, reason, text, lost."""
         self._connection.register("quarantine_batch", batch)
