@@ -30,7 +30,7 @@ def test_runs_again_from_the_cache_or_without_it(toy, capfd):
     out, err = capfd.readouterr()
     assert re.search(r"^ingest +started: first run$", out, re.M) and re.search(r"^train-aa +done  \d", out, re.M)
     assert re.search(
-        r"^model +valid auc +test auc +gates\naa +0.7000 +0.2000 +passed\nb +0.7000 +0.1000 +failed\nb: auc 0.1 < 0.2$",
+        r"^model +valid auc +auc +gates\naa +0.7000 +0.2000 +passed\nb +0.7000 +0.1000 +failed\nb: auc 0.1 < 0.2$",
         out,
         re.M,
     )
@@ -176,6 +176,8 @@ def test_records_of_earlier_versions_are_listed(toy, capsys):
 def test_paths_are_relative_where_that_is_shorter(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert short_path(tmp_path / "a" / "b") == "a/b" and short_path(tmp_path.parent / "b") == "../b"
+    root = str(tmp_path.parent.parent / "other" / "folder" / "root")
+    assert short_path(f"{root}/runs/7", root) == "ROOT/runs/7" and short_path(tmp_path / "b", str(tmp_path)) == "b"
     assert short_path("/x") == "/x" and short_path("gs://bucket/x") == "gs://bucket/x" and short_path("") == ""
 
 

@@ -18,13 +18,14 @@ def metrics_table(members: Sequence[MemberResult]) -> str:
     """
     columns = [name for name in _METRIC_COLUMNS if any(member.metrics.get(name) is not None for member in members)]
     objective = members[0].objective
-    rows = [["model", f"valid {objective}", *(f"test {name}" for name in columns), "gates"]]
+    rows = [["model", f"valid {objective}", *columns, "gates"]]
     for member in ranked(members):
         values = [member.objective_value, *(member.metrics.get(name) for name in columns)]
         verdict = "passed" if member.blessed else "failed"
         rows.append([member.name, *("" if value is None else f"{value:.4f}" for value in values), verdict])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows]
+    lines = [f"valid {objective} decides; the other metrics are those of the test split"]
+    lines += ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]) for row in rows]
     lines += [f"{member.name}: {reason}" for member in members if not member.blessed for reason in member.gate_texts]
     lines += [f"{member.name}: {warning}" for member in members for warning in member.warnings]
     return "\n".join(lines)

@@ -38,9 +38,10 @@ def show(args: argparse.Namespace) -> int:
         return 0
     print(f"run {run.id}: {_status(run)}")
     print(f"{run.experiment}, pipeline {run.pipeline}, from {short_path(run.file)}")
-    print(f"started {_when(run.started)}, {_seconds(run.seconds) or '?'} seconds\n")
+    print(f"started {_when(run.started)}, {_seconds(run.seconds) or '?'} seconds")
+    print(f"root {short_path(run.root)}\n")
     rows = [("step", "state", "seconds", "log")]
-    rows += [(s["name"], s["state"], _seconds(s["seconds"]), short_path(s["log"] or "")) for s in run.steps]
+    rows += [(s["name"], s["state"], _seconds(s["seconds"]), short_path(s["log"] or "", run.root)) for s in run.steps]
     _print_columns(rows)
     if run.members:
         members = _members(run)
@@ -49,14 +50,14 @@ def show(args: argparse.Namespace) -> int:
         for name, output in step["outputs"].items():
             for item in output if isinstance(output, list) else [output]:
                 if isinstance(item, dict) and "uri" in item:
-                    print(f"\n{step['name']}.{name}  {short_path(item['uri'])}", end="")
+                    print(f"\n{step['name']}.{name}  {short_path(item['uri'], run.root)}", end="")
     print()
     for step in run.steps:
         if error := step["error"]:
             code = f" [{error['code']}]" if error["code"] else ""
             print(f"\n{step['name']}: error{code}{'' if code else ':'} {error['message']}")
     for report in run.reports:
-        print(f"report  {short_path(report)}")
+        print(f"report  {short_path(report, run.root)}")
     return 0
 
 

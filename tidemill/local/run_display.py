@@ -76,7 +76,8 @@ class Lines:
         def heartbeat() -> None:
             while not ended.wait(self._interval_s):
                 for step in steps:
-                    if step.state is State.RUNNING and (elapsed := step.elapsed()) is not None:
+                    elapsed = step.elapsed() or 0.0
+                    if step.state is State.RUNNING and elapsed > self._interval_s:
                         reading = self._readings.of(step)
                         doing = ", ".join(filter(None, [reading.phase, reading.metrics]))
                         text = f"{step.name:<{width}}  running  {duration(elapsed)}{speed_text(reading, step)}"

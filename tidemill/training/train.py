@@ -123,6 +123,9 @@ def _train(
             context = FitContext(fit_data, spec.training, history, checkpoints, progress, notice, graph)
             kept = fit(fitted, context)
             blocked = checkpoints.blocked_share()
+        if 0 < kept <= len(history.entries):
+            best = describe_metrics(history.entries[kept - 1]["train"], history.entries[kept - 1]["valid"])
+            progress.phase(f"keeps {fitted.unit} {kept:,} of {len(history.entries):,}: {best}")
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {
@@ -153,10 +156,6 @@ def _train(
     seconds = sum(entry["seconds"] for entry in history.entries)
     speed = len(history.entries) * fit_data.rows("train") / max(seconds, 1e-3)
     share = history.input_share()
-    best = history.entries[kept - 1] if 0 < kept <= len(history.entries) else None
-    if best is not None:
-        metrics = describe_metrics(best["train"], best["valid"])
-        progress.phase(f"keeps {fitted.unit} {kept:,} of {len(history.entries):,}: {metrics}")
     for warning in document.warnings():
         progress.phase(warning)
     _report_waiting(share, blocked, checkpoints.write_seconds, spec.training, progress)
