@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.shop import Workspace
+from tests.shop_steps import ShopSteps
 from tests.validation.shop_data import run, shop, spec, write
 from tidemill.artifacts.examples import Dataset
 from tidemill.errors import Code, TidemillError
@@ -30,10 +32,50 @@ def test_stops_with_the_column_and_the_share(tmp_path):
     assert raised.value.details["unseen"] == [{"feature": "site", "split": "valid", "share": 0.86, "threshold": 0.5}]
 
 
+def test_users_that_train_never_saw_stop_a_run_that_splits_ratings_by_time(tmp_path):
+    """Each user rates films in one week, so that most users of the later splits are new."""
+    rng, weeks = np.random.default_rng(0), 40
+    user = np.repeat(np.arange(weeks * 5), 20)
+    at = user // 5 * 7 * 86_400 + rng.integers(0, 9 * 86_400, len(user))
+    liked = (rng.random(len(user)) < 0.5).astype(int)
+    table = pa.table({"user": user, "item": rng.integers(0, 60, len(user)), "rated_at": at, "liked": liked})
+    features = {name: {"kind": "categorical"} for name in ("user", "item")}
+    experiment = {
+        "name": "ratings",
+        "source": {"tables": {"ratings": "rows.csv"}},
+        "label": "liked",
+        "key": ["user", "item"],
+        "split": {"by": "time", "column": "rated_at"},
+        "features": features,
+        "models": [{"family": "gbdt"}],
+        "validation": {"unseen": {"max": 0.5}},
+    }
+    workspace = Workspace(tmp_path)
+    # A key occurs once.
+    rows = table.to_pandas().drop_duplicates(["user", "item"])
+    workspace.write(experiment, pa.Table.from_pandas(rows, preserve_index=False))
+    steps = ShopSteps(workspace)
+    steps.ingest(tmp_path, "examples")
+    known = set(rows["user"][rows["rated_at"] < np.quantile(rows["rated_at"], 0.8)])
+    data = Dataset(tmp_path / "examples")
+    users = {split: data.read(split, ["user"])["user"].to_pylist() for split in ("train", "valid", "test")}
+    assert set(users["train"]) <= known
+    shares = {split: np.mean([each not in set(users["train"]) for each in users[split]]) for split in ("valid", "test")}
+    assert shares["test"] == 1.0 and shares["valid"] > 0.5
+    with pytest.raises(TidemillError) as stopped:
+        steps.validate(tmp_path)
+    assert stopped.value.code is Code.UNSEEN_VALUES
+    assert "user in test (100 % of the rows, above 50.0 %, such as" in str(stopped.value)
+    assert f"user in valid ({shares['valid']:.1%}".replace("%", " %") in str(stopped.value)
+    assert "item in" not in str(stopped.value)
+
+
 def test_reports_without_a_threshold(tmp_path):
     train, valid = with_sites(300, 0, ["a", "b", None] * 100), with_sites(100, 1, ["a", "c"] * 25 + [None] * 50)
     summary, outputs = run(tmp_path, {"train": train, "valid": valid})
     assert summary.unseen == {"site": 0.25}
+    sentence = "site: 25.0 % of the rows of valid have values that train does not contain, such as 'c'"
+    assert summary.notes == {"unseen": [sentence]}
     assert 'id="unseen"' in outputs.page
     assert "unseen values" in outputs.page
     run(tmp_path / "own", {"train": train, "valid": valid}, unseen={"max": 0.1, "columns": {"site": 0.25}})
