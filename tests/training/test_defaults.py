@@ -19,7 +19,7 @@ def settings(rows: int, model: dict[str, Any], **training: Any) -> dict[str, Any
     resolved, config = resolve(Training(**training), parse_config(model), rows)
     stopping = resolved.early_stopping
     return {
-        **config.model_dump(include={"num_leaves", "min_data_in_leaf"}),
+        **config.model_dump(include={"num_leaves", "min_data_in_leaf", "dropout", "cross_layers"}),
         **resolved.model_dump(include={"epochs", "batch_size"}),
         "learning_rate": resolved.optimizer.learning_rate,
         "patience": None if stopping is None else stopping.patience,
@@ -27,13 +27,23 @@ def settings(rows: int, model: dict[str, Any], **training: Any) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("rows", "batch_size", "epochs", "patience"),
-    [(100, 64, 200, 10), (8_000, 64, 200, 10), (80_000, 256, 128, 10), (8_000_000, 2048, 10, 2), (10**9, 4096, 5, 2)],
+    ("rows", "batch_size", "epochs", "patience", "cross_layers", "dropout"),
+    [
+        (100, 64, 200, 10, 1, 0.2),
+        (8_000, 64, 200, 10, 1, 0.2),
+        (80_000, 256, 128, 10, 1, 0.2),
+        (400_000, 512, 51, 5, 2, 0.2),
+        (8_000_000, 2048, 10, 2, 3, 0.0),
+        (10**9, 4096, 5, 2, 3, 0.0),
+    ],
 )
-def test_networks_take_enough_steps_on_few_rows_and_not_too_many_on_many(rows, batch_size, epochs, patience):
+def test_networks_take_enough_steps_on_few_rows_and_not_too_many_on_many(
+    rows, batch_size, epochs, patience, cross_layers, dropout
+):
     resolved = settings(rows, {"family": "dcn_v2"})
     assert resolved == {
         "batch_size": batch_size, "epochs": epochs, "patience": patience, "learning_rate": 0.001,
+        "cross_layers": cross_layers, "dropout": dropout,
     }  # fmt: skip
 
 
@@ -55,6 +65,8 @@ def test_given_settings_stay():
         "num_leaves": 5, "min_data_in_leaf": 6, "epochs": 3, "batch_size": 7, "learning_rate": 0.5, "patience": 4,
     }  # fmt: skip
     assert settings(8_000, {"family": "lr"}, early_stopping=None)["patience"] is None
+    network = settings(8_000, {"family": "dcn_v2", "cross_layers": 0, "dropout": 0.0})
+    assert (network["cross_layers"], network["dropout"]) == (0, 0.0)
 
 
 def test_an_open_setting_is_a_defect():

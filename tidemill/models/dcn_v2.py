@@ -3,7 +3,7 @@ network read the same input, and one logit reads both."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -25,8 +25,13 @@ class DcnV2(Deep):
 
     family: Literal["dcn_v2"]
     name: Name = "dcn_v2"
-    cross_layers: Annotated[int, Field(ge=0, le=10)] = 3
-    """Number of cross layers."""
+    cross_layers: Annotated[int, Field(ge=0, le=10)] | None = None
+    """Number of cross layers. Defaults to 1 for up to 100,000 rows of train, 2 for up to a million, and 3 for more: few
+    rows do not determine products of many features."""
+
+    def resolved(self, rows: int) -> Self:
+        layers = 1 + (rows > 100_000) + (rows > 1_000_000) if self.cross_layers is None else self.cross_layers
+        return super().resolved(rows).model_copy(update={"cross_layers": layers})
 
     def logit(self, features: Features) -> keras.KerasTensor:
         import keras
@@ -34,6 +39,8 @@ class DcnV2(Deep):
         from tidemill.models.core.layers import CrossLayer
         from tidemill.models.core.network_features import concatenated, mlp
 
+        if self.cross_layers is None:
+            raise ValueError("the hyperparameters are not resolved")
         x0 = features.flat(features.embedded())
         crossed = x0
         for i in range(self.cross_layers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class Gbdt(Family):
     family: Literal["gbdt"]
     name: Name = "gbdt"
     num_leaves: Annotated[int, Field(ge=2, le=131_072)] | None = None
-    """Maximum number of leaves of a tree. Defaults to 31 for up to 260,000 rows of train, 63 for up to a million, and
+    """Maximum number of leaves of a tree. Defaults to 31 for up to 200,000 rows of train, 63 for up to a million, and
     127 for more."""
     rounds: PositiveInt = 2000
     """Maximum number of boosting rounds. Early stopping usually ends training before."""
@@ -37,6 +37,11 @@ class Gbdt(Family):
     frequency)."""
     max_native_ids: PositiveInt = 5000
     """Features with more ids are `ordinal`, even if `categorical` is `native`."""
+
+    def resolved(self, rows: int) -> Self:
+        leaves = self.num_leaves or (31 if rows <= 200_000 else 63 if rows <= 1_000_000 else 127)
+        smallest = self.min_data_in_leaf or min(max(rows // 4_000, 20), 200)
+        return self.model_copy(update={"num_leaves": leaves, "min_data_in_leaf": smallest})
 
 
 FAMILY = Gbdt

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from tidemill.experiment.training import EarlyStopping, Training
 from tidemill.models.core.family import Family, Network
-from tidemill.models.gbdt import Gbdt
 
 T = TypeVar("T")
 _BATCH_SIZES = (64, 4096)
@@ -20,8 +19,6 @@ _STEPS = 40_000
 _EPOCHS = (5, 200)
 _PATIENCE = (2, 10)
 _LEARNING_RATE, _LINEAR_LEARNING_RATE = 1e-3, 1e-2
-_MIN_DATA_IN_LEAF = (20, 200)
-_NUM_LEAVES = (31, 127)
 
 
 def resolve(training: Training, config: Family, rows: int) -> tuple[Training, Family]:
@@ -32,8 +29,7 @@ def resolve(training: Training, config: Family, rows: int) -> tuple[Training, Fa
         config: The member's hyperparameters.
         rows: Number of rows that it is trained on.
     """
-    training = _resolve_training(training, config, max(rows, 1))
-    return training, _resolve_trees(config, max(rows, 1)) if isinstance(config, Gbdt) else config
+    return _resolve_training(training, config, max(rows, 1)), config.resolved(rows)
 
 
 def known(value: T | None) -> T:
@@ -60,12 +56,6 @@ def _resolve_training(training: Training, config: Family, rows: int) -> Training
         stopping = EarlyStopping(**{**stopping.model_dump(), "patience": _within(_PATIENCE, round(epochs / 10))})
     changes = {"batch_size": batch_size, "epochs": epochs, "optimizer": optimizer, "early_stopping": stopping}
     return training.model_copy(update=changes)
-
-
-def _resolve_trees(config: Gbdt, rows: int) -> Gbdt:
-    leaves = config.num_leaves or _within(_NUM_LEAVES, 2 ** round(math.log2(rows) / 2 - 3.3) - 1)
-    smallest = config.min_data_in_leaf or _within(_MIN_DATA_IN_LEAF, rows // 4_000)
-    return config.model_copy(update={"num_leaves": leaves, "min_data_in_leaf": smallest})
 
 
 def _within(limits: tuple[int, int], value: int) -> int:

@@ -6,7 +6,7 @@ Importing this module imports no framework, so that experiments can be written a
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Dim = Annotated[int, Field(gt=0, le=512)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+_FEW_ROWS = 1_000_000
+"""Up to this number of rows, a deep network learns rows by heart before it stops."""
 
 
 class Family(Section, abc.ABC):
@@ -41,6 +43,14 @@ class Family(Section, abc.ABC):
     """The module of a user-defined family, named by its content."""
     several_labels: ClassVar[bool] = False
     """Whether a model of the family can predict several labels."""
+
+    def resolved(self, rows: int) -> Self:
+        """Returns the hyperparameters with a value for each that was left open and depends on the data.
+
+        Args:
+            rows: Number of rows that the model is trained on.
+        """
+        return self
 
     def check_labels(self, labels: int) -> None:
         """Checks that the family can predict this number of labels.
@@ -98,5 +108,8 @@ class Deep(Network):
 
     deep: list[PositiveInt] = [256, 128]
     """Widths of the deep network's layers."""
-    dropout: Dropout = 0.0
-    """Dropout after each deep layer."""
+    dropout: Dropout | None = None
+    """Dropout after each deep layer. Defaults to 0.2 for up to a million rows of train, and to 0 for more."""
+
+    def resolved(self, rows: int) -> Self:
+        return self.model_copy(update={"dropout": 0.2 if rows <= _FEW_ROWS else 0.0} if self.dropout is None else {})

@@ -66,7 +66,7 @@ class Embeddings(keras.layers.Layer):
         rows: The number of rows of each feature's table.
         tables: For each feature, the index of the feature whose table it reads. Defaults to its own.
         l2: Penalty on the sum of squares of a row's embeddings, averaged over the batch. Defaults to 0.
-        limit: Initial weights are uniform between -limit and limit. Defaults to 0.05.
+        limit: Initial weights are uniform between -limit and limit. Defaults to 0.01.
         num_ids: The number of ids of each feature, if not every id has a row of its own. The weight `slots`, [sum of
             `num_ids`] int32, then holds the row of each id. Defaults to a row for each id.
         kwargs: Arguments of `keras.layers.Layer`.
@@ -86,7 +86,7 @@ class Embeddings(keras.layers.Layer):
         rows: list[int],
         tables: list[int] | None = None,
         l2: float = 0.0,
-        limit: float = 0.05,
+        limit: float = 0.01,
         num_ids: list[int] | None = None,
         **kwargs: Any,
     ):

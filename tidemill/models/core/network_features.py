@@ -11,6 +11,9 @@ from tidemill.models.core.inputs import TableSizes
 from tidemill.models.core.layers import Embeddings, FieldSum, NumberVectors
 
 EMBEDDINGS = "embeddings"
+_LIMIT = 0.01
+"""Largest absolute value of an initial embedding. A value that train does not contain keeps its initial embedding, so a
+large one would add noise to the scores of unseen users and items."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Features:
         """
         if self.ids is None:
             return []
-        return self._look_up(self.sizes.dims, 0.05, EMBEDDINGS)
+        return self._look_up(self.sizes.dims, _LIMIT, EMBEDDINGS)
 
     def flat(self, embedded: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         """Concatenates embeddings and numbers to one vector, [batch, d]."""
