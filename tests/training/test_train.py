@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.training.conftest import DCN, GBDT, KINDS, MODELS, NAMES
+from tests.training.conftest import DCN, GBDT, KINDS, MODELS, NAMES, ROWS
 from tidemill.artifacts import artifact
 from tidemill.artifacts.examples import Dataset
 from tidemill.auc_and_log_loss import measure
@@ -41,7 +41,8 @@ def test_writes_a_complete_model_that_has_learned(trained, name):
     assert summary["valid"]["auc"] > 0.7
     assert document["features"] == data.metadata["features"]
     assert document["kept"] == summary["epochs"]
-    assert document["config"] == shop.spec(MODELS[name]).model.model_dump(mode="json", exclude={"training"})
+    config = shop.spec(MODELS[name]).model.resolved(ROWS["train"])
+    assert document["config"] == config.model_dump(mode="json", exclude={"training"})
     history = json.loads((folder / "history.json").read_text())
     entries = history["entries"]
     assert history["kept"] == summary["epochs"] <= len(entries)
