@@ -115,9 +115,11 @@ def run_tidemill(file: Path, root: Path, seed: int) -> tuple[dict[str, np.ndarra
         run = tidemill.run(copy, root=root)
     except tidemill.RunFailed as failed:  # by a gate, after all models are trained
         run = failed.result
+        if any(not _outputs(run.folder).get(f"train-{family}") for family in MODELS):
+            raise
     finally:
         copy.unlink()
-    outputs = {step["name"]: step["outputs"] for step in json.loads((run.folder / "run.json").read_text())["steps"]}
+    outputs = _outputs(run.folder)
     transformed = Dataset(outputs["preprocess"]["transformed"]["uri"])
     scores = {}
     for family in MODELS:
@@ -125,6 +127,10 @@ def run_tidemill(file: Path, root: Path, seed: int) -> tuple[dict[str, np.ndarra
         scores[family] = load_model(folder).predict(transformed, "test")[:, 0]
         print(f"  {file.parent.name}, seed {seed}: {family} {describe(Path(folder))}", flush=True)
     return scores, Dataset(outputs["ingest"]["examples"]["uri"])
+
+
+def _outputs(run: Path) -> dict[str, dict[str, dict[str, str]]]:
+    return {step["name"]: step["outputs"] for step in json.loads((run / "run.json").read_text())["steps"]}
 
 
 def describe(folder: Path) -> str:

@@ -75,6 +75,19 @@ def test_bytes_do_not_depend_on_files_and_order(plain, runner, case):
     assert second.summary.fingerprint == first.summary.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("case", "names"), [("time", "n,value,instant,split,index,y"), ("column", "key,n,x,part,row,y")]
+)
+def test_columns_may_have_the_names_that_queries_of_ingest_use(plain, runner, case, names):
+    names = dict(zip(HEADER.strip().split(","), names.split(","), strict=True))
+    split, key = SPLITS[case]
+    split = {**split, "column": names[split["column"]], "fractions": FRACTIONS}
+    uri = runner.write("t.csv", ",".join(names.values()) + "\n" + "\n".join(LINES) + "\n")
+    result = runner.run({"t": uri}, split=split, key=[names[key[0]]])
+    for name in ("train", "valid", "test"):
+        assert result.rows(name) == [{names[c]: v for c, v in row.items()} for row in plain(case)[0].rows(name)]
+
+
 @pytest.mark.parametrize("case", ["random-by-key", "random-by-row", "hash-by-key"])
 def test_splits_have_the_requested_fractions(plain, case):
     rows = plain(case)[0].summary.rows

@@ -6,7 +6,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from tests.validation.shop_data import Outputs, run, shop, spec, write
+from tests.validation.shop_data import FEATURES, Outputs, run, shop, spec, write
 from tidemill.artifacts import artifact
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
@@ -61,6 +61,19 @@ def test_report_is_self_contained_and_escapes_values(tmp_path):
     assert "&lt;script&gt;" in outputs.page
     assert "http" not in outputs.page
     assert "src=" not in outputs.page
+
+
+def test_columns_may_have_the_names_that_queries_of_validation_use(tmp_path):
+    """Names do not change a measure: the same columns under the aliases of the queries give the same bars."""
+    names = {"price": "v", "visits": "n", "site": "label", "hour": "row", "bought": "y", "id": "part", "member": "e"}
+    splits = {"train": shop(600), "valid": shop(200, 1), "test": shop(200, 2)}
+    renamed = {name: t.rename_columns([names.get(c, c) for c in t.column_names]) for name, t in splits.items()}
+    features = {names[name]: feature for name, feature in FEATURES.items()}
+    plain, _ = run(tmp_path / "a", splits)
+    given = {"labels": ["y"], "key": ["part"], "features": features, "feature_columns": [*features]}
+    summary, _ = run(tmp_path / "b", renamed, **given)
+    assert summary.strongest == {names[name]: auc for name, auc in plain.strongest.items()} and summary.strongest
+    assert summary.drifted == [names[name] for name in plain.drifted]
 
 
 def test_rejects_an_empty_train_split(tmp_path):

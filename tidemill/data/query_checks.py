@@ -18,6 +18,8 @@ from tidemill.steps.ingest import IngestSpec
 
 RESERVED_PREFIX = "tidemill_"
 """Prefix of the column names that ingest uses itself."""
+ROW_NUMBER = "file_row_number"
+"""The column that DuckDB adds to a Parquet file's own for its row numbers."""
 
 _SAMPLED_TEXTS = 5
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
@@ -58,8 +60,8 @@ def check_columns(columns: list[str], spec: IngestSpec) -> None:
     if double := next((c for c in columns if lowered.count(c.lower()) > 1), None):
         got, want = f"two columns called {double!r}", "rename one of them with AS"
         raise TidemillError(Code.SQL_ERROR, "source.sql", got, want)
-    if reserved := next((c for c in lowered if c.startswith(RESERVED_PREFIX)), None):
-        want = f"rename it with AS; names that start with {RESERVED_PREFIX} are reserved"
+    if reserved := next((c for c in lowered if c.startswith(RESERVED_PREFIX) or c == ROW_NUMBER), None):
+        want = f"rename it with AS; {ROW_NUMBER} and names that start with {RESERVED_PREFIX} are reserved"
         raise TidemillError(Code.SQL_ERROR, "source.sql", f"a column called {reserved!r}", want)
     needed = [("label" if len(spec.labels) == 1 else "labels", label) for label in spec.labels]
     needed += [("key", column) for column in spec.key]
@@ -139,7 +141,7 @@ def check_label(connection: duckdb.DuckDBPyConnection, relation: str, label: str
         TidemillError: `label-null`, `label-type` or `label-one-class`.
     """
     column = quote(label)
-    counts = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM {relation} GROUP BY value"
+    counts = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM {relation} GROUP BY ALL"
     values = connection.execute(f"{counts} ORDER BY n DESC, value LIMIT 5").fetchall()
     test = f"{column} IS NULL" + (f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else "")
     nulls = connection.execute(f"SELECT count(*) FROM {relation} WHERE {test}").fetchall()[0][0]
@@ -168,8 +170,9 @@ def check_key(connection: duckdb.DuckDBPyConnection, relation: str, key: list[st
         want = "leave out these rows in the query, or choose key columns without nulls"
         raise TidemillError(Code.DUPLICATE_KEY, where, f"{nulls:,} rows with a null", want, {"nulls": nulls})
     names = ", ".join(quote(c) for c in key)
-    double = f"SELECT {names}, count(*) AS n FROM {relation} GROUP BY {names} HAVING n > 1"
-    count, surplus = connection.execute(f"SELECT count(*), sum(n) FROM ({double})").fetchall()[0]
+    # Not by an alias: in GROUP BY and HAVING, a column of that name goes first.
+    double = f"SELECT {names}, count(*) FROM {relation} GROUP BY {names} HAVING count(*) > 1"
+    count, surplus = connection.execute(f"SELECT count(*), sum(#{len(key) + 1}) FROM ({double})").fetchall()[0]
     if count:
         *values, rows = connection.execute(f"{double} ORDER BY ALL LIMIT 1").fetchall()[0]
         got = f"{count:,} values that occur more than once, such as {', '.join(map(str, values))} in {rows} rows"

@@ -126,7 +126,7 @@ def _by_time(
     ).fetchall()[0]
     _check_known(column, rows - known)
     starts = f"""SELECT instant, sum(n) OVER (ORDER BY instant) - n AS start
-        FROM (SELECT {time} AS instant, count(*) AS n FROM {relation} GROUP BY instant)"""
+        FROM (SELECT {time} AS instant, count(*) AS n FROM {relation} GROUP BY ALL)"""
     index = _threshold("start", split, rows)
     # The bounds pass through Python as text of the column's own type, so that they stay exact.
     bounds = connection.execute(
