@@ -122,6 +122,12 @@ class FinishedRun:
         return {str(path): rows for path, rows in self._result.outputs.quarantined}
 
     @property
+    def notes(self) -> dict[str, list[str]]:
+        """What to know about the data, as sentences: `unseen`, `outliers` and `lost values`. Kinds without a sentence
+        are absent."""
+        return self._result.outputs.notes
+
+    @property
     def model_uri(self) -> str | None:
         """URI of the published version; None if the run published none."""
         published = self._result.outputs.published
@@ -155,6 +161,7 @@ class FinishedRun:
         lines += [str(self.metrics)] if self._result.outputs.members else []
         lines += [f"{name}: {reason}" for name, reasons in self.failed_gates.items() for reason in reasons]
         lines += [f"{rows:,} malformed rows left out, see {path}" for path, rows in self.quarantined.items()]
+        lines += [f"{kind}: {text}" for kind, texts in self.notes.items() for text in texts]
         lines += [f"published {self.model_uri}"] if self.model_uri else []
         lines += [f"predictions {self.predictions_uri}"] if self.predictions_uri else []
         return "\n".join(lines)

@@ -76,18 +76,21 @@ class Progress:
             of_total = "" if total is None else f" of {total:,}"
             self._log(f"{phase}: {done:,}{of_total} {unit}{self._speed()}")
 
-    def metrics(self, train: Mapping[str, float], valid: Mapping[str, float], phase: str) -> None:
+    def metrics(
+        self, train: Mapping[str, float], valid: Mapping[str, float], phase: str, *, final: bool = False
+    ) -> None:
         """Reports the metrics of an epoch or round.
 
         Args:
             train: Metrics of the train split by name.
             valid: Metrics of the valid split by name.
             phase: Name of the epoch or round.
+            final: Whether they are those of the model, which are never dropped. Defaults to False.
         """
         text = describe_metrics(train, valid)
-        if self._is_due("metrics"):
+        if self._is_due("metrics") or final:
             self._write({"metrics": text, "what": phase})
-        if self._is_line_due("metrics"):
+        if self._is_line_due("metrics") or final:
             self._logged["rows"] = time.monotonic()
             self._log(f"{phase}: {text}{self._speed()}")
 

@@ -118,11 +118,13 @@ def test_the_log_has_a_line_every_ten_seconds_and_metrics(capsys, monkeypatch, t
             now[0] += 3
             progress.rows(done, 100, f"epoch {epoch + 1}/3", earlier=100 * epoch)
         progress.metrics({"log_loss": 0.5 - epoch / 100}, {"log_loss": 0.6, "auc": 0.7}, f"epoch {epoch + 1}/3")
+    progress.metrics({"log_loss": 0.49}, {}, "keeps epoch 2 of 3", final=True)
     progress.rows(9, 9, "slices", unit="slices")
     progress.end()
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "12.0 s  epoch 2/3: log loss 0.4900 train, 0.6000 valid; AUC 0.7000 valid, 17 rows/s",
+        "18.0 s  keeps epoch 2 of 3: log loss 0.4900 train, 17 rows/s",
         "18.0 s  done: 300 rows, 17 rows/s",
     ]
     events = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]

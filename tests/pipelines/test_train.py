@@ -60,7 +60,18 @@ def test_first_run_publishes_a_blessed_model_with_reports(trained):
     assert all(Path(report).read_text()[:15].lower() == "<!doctype html>" for report in trained.last()["reports"])
 
 
-@pytest.mark.parametrize("width", [1200, 500])
+def test_logs_have_phases_metrics_and_rates_and_no_inputs(trained):
+    logs = {step["name"]: Path(step["log"]).read_text() for step in trained.last()["steps"]}
+    assert not [name for name, log in logs.items() if "executor_input" in log or "parameterValues" in log]
+    kept = (
+        r"^ +\d+\.\d s  keeps (epoch|round) \d+ of \d+: log loss 0\.\d{4} train, .*; AUC 0\.\d{4} valid, [\d,]+ rows/s$"
+    )
+    for name in ("train-dcn_v2", "train-gbdt"):
+        assert re.search(kept, logs[name], re.M), logs[name]
+    assert re.search(r"^ +\d+\.\d s  done: 3,000 rows, [\d,]+ rows/s$", logs["ingest"], re.M), logs["ingest"]
+
+
+@pytest.mark.parametrize("width", [1200, 390])
 def test_reports_are_visible_in_a_browser(trained, width):
     reports = [Path(report) for report in trained.last()["reports"]]
     assert len(reports) >= 4

@@ -24,7 +24,7 @@ from tidemill.models.core.inputs import Layout, read_labels
 from tidemill.models.core.registry import new_model
 from tidemill.models.gbdt import Gbdt
 from tidemill.models.own import OwnFamily
-from tidemill.runtime import Progress, describe_metrics
+from tidemill.runtime import Progress
 from tidemill.section import Section
 from tidemill.serving.export import export_checked
 from tidemill.steps.train import Fold, TrainSpec
@@ -124,8 +124,8 @@ def _train(
             kept = fit(fitted, context)
             blocked = checkpoints.blocked_share()
         if 0 < kept <= len(history.entries):
-            best = describe_metrics(history.entries[kept - 1]["train"], history.entries[kept - 1]["valid"])
-            progress.phase(f"keeps {fitted.unit} {kept:,} of {len(history.entries):,}: {best}")
+            best, name = history.entries[kept - 1], f"keeps {fitted.unit} {kept:,} of {len(history.entries):,}"
+            progress.metrics(best["train"], best["valid"], name, final=True)
         fitted.save(folder)
         history.save(folder / HISTORY, kept)
         facts |= {
