@@ -38,4 +38,6 @@ def preprocess(
             progress=progress,
             root=root,
         )
-    transformed.metadata.update(fingerprint=summary.fingerprint, rows=summary.rows, features=summary.features)
+    transformed.metadata.update(
+        fingerprint=summary.fingerprint, rows=summary.rows, features=summary.features, notes=summary.notes
+    )

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,15 @@ def test_the_share_is_that_of_numpy(tmp_path_factory, values):
     assert result.lost["price"] == pytest.approx(merged)
 
 
+@given(texts=st.lists(st.none() | st.text("ab\n\r\u2028", max_size=3), min_size=1, max_size=30))
+@settings(max_examples=10, deadline=None)
+def test_the_share_of_texts_with_line_breaks_is_that_of_pandas(tmp_path_factory, texts):
+    table = shop(len(texts)).set_column(3, "site", pa.array(texts, pa.string()))
+    share = pd.Series(texts, dtype=object).dropna().str.contains("[\n\r]").mean()
+    lost = compute(tmp_path_factory.mktemp("t"), {"train": table}).lost
+    assert lost.get("site", 0) == pytest.approx(share if share == share else 0)
+
+
 def test_counts_texts_with_line_breaks(tmp_path):
     sites = pa.array(["a\nb", "c", "d\r", None])
     assert compute(tmp_path, {"train": shop(4).set_column(3, "site", sites)}).lost["site"] == pytest.approx(2 / 3)
@@ -81,12 +91,18 @@ def test_says_what_to_do():
     assert all("transform module" in each.text and not each.is_dropped for each in without)
 
 
-def test_hashed_features_and_unscaled_integers():
+EXACT = ["zscore", "minmax", "ln_squared", {"clip": [0, 0.9]}]
+ROUNDED = ["none", "log", "quantile", {"bucketize": 9}, {"clip": [0, 0.9], "then": "log"}]
+
+
+@pytest.mark.parametrize("transform", [*EXACT, *ROUNDED], ids=str)
+def test_hashed_features_and_integers_that_a_transform_rounds(transform):
     features = {
         "site": {"kind": "categorical", "hash": {"buckets": 9}},
-        "visits": {"kind": "numeric", "transform": "none"},
+        "visits": {"kind": "numeric", "transform": transform},
     }
     given = spec(features=features, feature_columns=list(features))
     columns = columns_.resolve(given, shop(40).schema, None)
     lost = lost_values.find({"visits": 0.5, "site": 0.1}, columns, given.features, {})
-    assert [(each.column, each.is_dropped) for each in lost] == [("visits", False), ("site", False)]
+    expected = [("visits", False)] * (transform in ROUNDED) + [("site", False)]
+    assert [(each.column, each.is_dropped) for each in lost] == expected

@@ -110,7 +110,7 @@ def with_one_line_end(staging: StagingFolder, path: Path, options: Csv) -> Path:
     escape = re.escape(options.escape.encode()) if options.escape and options.escape != options.quote else b""
     marks = [escape + b"[^\r]"] * bool(escape) + [re.escape(options.quote.encode())] * bool(options.quote)
     separator = re.compile(b"(" + b"|".join(marks) + b")", re.DOTALL) if marks else None
-    open_ends = (b"\r", options.escape.encode()) if escape else (b"\r",)
+    open_ends = (b"\r", options.escape.encode()) if escape and options.escape else (b"\r",)
     quoted, pending = False, b""
     with path.open("rb") as source, copy.open("wb") as target:
         while chunk := source.read(_CHUNK):

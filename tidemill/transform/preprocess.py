@@ -32,11 +32,13 @@ SCHEMA = "schema.pbtxt"
 
 @dataclass(frozen=True)
 class PreprocessSummary:
-    """The result of the step: rows by split, number of features, content fingerprint of the transformed examples."""
+    """The result of the step: rows by split, number of features, content fingerprint of the transformed examples, and
+    by kind what to know about the data."""
 
     rows: dict[str, int]
     features: int
     fingerprint: str
+    notes: dict[str, list[str]]
 
 
 def preprocess(
@@ -94,8 +96,9 @@ def preprocess(
         names = {name: [file.name for file in split.files] for name, split in data.splits.items()}
         metadata = {"labels": spec.labels, "features": graph.features, "transform_fingerprint": graph.fingerprint}
         fingerprint = finish_dataset(rows_folder, transformed_schema(graph), names, metadata)
+        lost = _lost_integers(graph, data) if spec.transform_module is not None else []
     rows = {name: split.rows for name, split in data.splits.items()}
-    return PreprocessSummary(rows, len(graph.features), fingerprint)
+    return PreprocessSummary(rows, len(graph.features), fingerprint, {"lost values": lost} if lost else {})
 
 
 def _preprocessing_fn(
@@ -118,6 +121,12 @@ def _preprocessing_fn(
     _refuse_all_null(data, [name for name in names if name in schema.names])
     text_numbers.check(features, schema, data)
     return FeaturesFunction(features), feature_columns(features, schema), list(features)
+
+
+def _lost_integers(graph: TransformGraph, data: Dataset) -> list[str]:
+    from tidemill.transform import lost_integers
+
+    return lost_integers.find(graph, data)
 
 
 def _shapes(schema: schema_pb2.Schema, columns: Sequence[RawColumn]) -> dict[str, list[int]]:

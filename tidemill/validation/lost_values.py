@@ -13,7 +13,7 @@ from typing import Literal
 
 import duckdb
 
-from tidemill.experiment.features import Categorical, Feature, Numeric
+from tidemill.experiment.features import Categorical, Clip, Feature, Numeric
 from tidemill.validation.charts import percent
 from tidemill.validation.columns import ExampleColumn
 
@@ -86,10 +86,12 @@ def find(
         share = shares.get(column.name, 0.0)
         feature = features.get(column.name) if features is not None else None
         if column.view == "number" and share > NOTABLE_SHARE and not _is_exact(column, feature):
+            exact = "Cast it to BIGINT, which zscore and minmax read exactly"
+            if not column.is_float:
+                exact = "Use zscore or minmax, which read integers exactly"
             text = (
                 f"{column.name}: {percent(share)} of its distinct values become equal to others as float32, which is "
-                f"what models read{unless}. Cast it to BIGINT, which zscore, minmax and quantile read exactly, or "
-                f"subtract a constant in the query."
+                f"what models read{unless}. {exact}, or subtract a constant in the query."
             )
             lost.append(LostValues(column.name, "float32", share, text))
         elif column.view == "category" and share > 0:
@@ -115,7 +117,10 @@ def find(
 
 def _is_exact(column: ExampleColumn, feature: Feature | None) -> bool:
     """Returns whether a feature's transform computes with an integer's own digits before the result is a float32."""
-    return not column.is_float and isinstance(feature, Numeric) and feature.transform not in ("none", "log")
+    if column.is_float or not isinstance(feature, Numeric):
+        return False
+    transform = feature.transform.then if isinstance(feature.transform, Clip) else feature.transform
+    return transform in ("zscore", "minmax", "log2_squared", "ln_squared")
 
 
 def _has_vocabulary(feature: Feature | None) -> bool:
