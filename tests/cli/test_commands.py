@@ -203,14 +203,15 @@ def test_the_live_table_shows_states_bars_and_rates(tmp_path):
         '{"seconds": 1.0, "metrics": "AUC 0.7000 valid", "what": "read"}\n'
     )
     step.started = time.monotonic() - 2
-    console.print(live.table(steps))
+    console.print(live.view(steps))
     text = console.export_text()
-    assert re.search(r"ingest +running +2\.\d s +━+.* +2,\d\d\d +read, AUC 0.7000 valid", text)
+    assert re.search(r"ingest +running +2\.\d s +━+.* +2,\d\d\d +read", text)
+    assert re.search(r"^ingest: AUC 0.7000 valid$", text.rstrip(), re.M)
     # The last phase was quick; the rate is that of the whole time.
     step.progress_file.write_text('{"seconds": 3.2, "rows": 8000, "total": 8000, "step_rows": 8000, "what": "write"}\n')
     step.started = time.monotonic() - 4
     steps.end(step, State.DONE)
-    console.print(run_display.LiveTable(console).table(steps))
+    console.print(run_display.LiveTable(console).view(steps))
     rate = re.search(r"ingest +done +4\.\d s +([\d,]+)", console.export_text())
     assert rate is not None and 1900 < int(rate.group(1).replace(",", "")) <= 2000
 

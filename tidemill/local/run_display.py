@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -28,6 +28,9 @@ _STYLES = {
 _REFRESH_PER_SECOND = 4
 # The steps of a loop are not known from the start, and their names are longer.
 _LEAST_WIDTH = 16
+_BAR = 20
+_NARROW = 110
+"""Width of the terminal, in characters, below which the table has short bars and leaves out why a step runs."""
 
 
 class Readings:
@@ -113,33 +116,43 @@ class LiveTable:
         """Shows the run inside the block; the last state of the table stays."""
         with Live(
             console=self._console,
-            get_renderable=lambda: self.table(steps),
+            get_renderable=lambda: self.view(steps),
             refresh_per_second=_REFRESH_PER_SECOND,
         ):
             yield
 
-    def table(self, steps: Steps) -> Table:
-        """Returns the table with the present state of all steps."""
+    def view(self, steps: Steps) -> Group:
+        """Returns the table with the present state of all steps, and below it the metrics of each running training."""
+        lines = []
+        for step in steps:
+            if step.state is State.RUNNING and (metrics := self._readings.of(step).metrics):
+                lines.append(Text(f"{step.name}: {metrics}", style="dim"))
+        return Group(self._table(steps), *lines)
+
+    def _table(self, steps: Steps) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("step", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("", width=20)
+        narrow = self._console.width < _NARROW
+        table.add_column("", width=_BAR // 2 if narrow else _BAR)
         table.add_column("rows/s", justify="right", no_wrap=True)
         table.add_column("", no_wrap=True, overflow="ellipsis", style="dim")
-        table.add_column("why it runs", no_wrap=True, overflow="ellipsis", style="dim")
+        if not narrow:
+            table.add_column("why it runs", no_wrap=True, overflow="ellipsis", style="dim")
         for step in steps:
             reading = self._readings.of(step)
             seconds = None if step.state is State.CACHED else step.elapsed()
             running = step.state is State.RUNNING
+            why = summary(step.reasons) if step.state not in (State.WAITING, State.CACHED) else ""
             table.add_row(
                 step.name,
                 Text(step.state.value, style=_STYLES[step.state]),
                 "" if seconds is None else duration(seconds),
                 _bar(reading) if running else "",
                 _rate(reading, step),
-                ", ".join(filter(None, [reading.phase, reading.metrics])) if running else reading.metrics,
-                summary(step.reasons) if step.state not in (State.WAITING, State.CACHED) else "",
+                reading.phase if running else "",
+                *([] if narrow else [why]),
             )
         return table
 
@@ -166,7 +179,7 @@ def speed_text(reading: StepProgress, step: Step) -> str:
 
 def _bar(reading: StepProgress) -> ProgressBar | str:
     share = reading.share()
-    return "" if share is None else ProgressBar(total=1.0, completed=share, width=20)
+    return "" if share is None else ProgressBar(total=1.0, completed=share, width=_BAR)
 
 
 def _rate(reading: StepProgress, step: Step) -> str:
