@@ -60,8 +60,11 @@ def test_reports_skew_of_other_weights_and_of_shifted_rows(trained, shop):
 
 
 def test_inputs_are_named_by_columns_if_tensorflow_accepts_them():
-    names = signature_names(["a", "A", "b c", "é", "column_2", "9", "ok_1", "from"])
-    assert names["ok_1"] == "ok_1" and names["from"] == "from" and names["column_2"] == "column_2"
+    names = signature_names(["a", "A", "b c", "é", "column_2", "9", "ok_1", "class", "self", "name"])
+    assert names["ok_1"] == "ok_1" and names["class"] == "column_7" and names["column_2"] == "column_2"
+    spec = {name: tf.TensorSpec([None], tf.float32, name=name) for name in names.values()}
+    function = tf.function(lambda values: {"sum": tf.add_n(list(values.values()))}, input_signature=[spec])
+    assert set(function.get_concrete_function().structured_input_signature[0][0]) == set(names.values())
     assert len({name.lower() for name in names.values()}) == len(names)
     assert names["b c"] == "column_2_" and names["a"] == "column_0"
 
