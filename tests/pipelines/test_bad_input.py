@@ -6,6 +6,7 @@ Most cases run the steps as functions. A few run the whole pipeline.
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -106,8 +107,28 @@ CASES: dict[str, tuple[str, str, Change]] = {
 }
 
 
-WHOLE_PIPELINE = ["unknown key", "label with nulls", "leaking feature"]
+WHOLE_PIPELINE = ["unknown key", "valid with one class", "leaking feature"]
 """One mistake that is found before the run, one in ingest, and one in a step that the fork server runs."""
+
+OWN_FAMILY = """
+import keras
+import tensorflow as tf
+from tidemill.models.core.family import Network
+
+
+@keras.saving.register_keras_serializable(package="failing")
+class Far(keras.layers.Layer):
+    def call(self, x):
+        return x + tf.reshape(tf.gather(x, [10**6]), (1, -1))
+
+
+class Failing(Network):
+    def logit(self, features):
+        return keras.layers.Dense(1)(Far()(features.flat(features.embedded())))
+
+
+FAMILY = Failing
+"""
 
 
 def workspace_of(case: str, folder: Path, rows: pa.Table) -> Workspace:
@@ -117,6 +138,12 @@ def workspace_of(case: str, folder: Path, rows: pa.Table) -> Workspace:
     workspace.write(experiment, rows)
     workspace.write(experiment, CASES[case][2](experiment, rows, folder))
     return workspace
+
+
+def attempts(workspace: Workspace) -> list[int]:
+    """Returns the number of attempts of each failed task."""
+    files = workspace.root.glob("failures/*/failure.json")
+    return [len(json.loads(file.read_text())["attempts"]) for file in files]
 
 
 def assert_leaves_nothing(workspace: Workspace) -> None:
@@ -135,6 +162,28 @@ def test_bad_input_exits_with_2_and_leaves_nothing(case, tmp_path, rows):
     assert sentence is not None and re.search(r"got .+; .+\.", output, re.DOTALL), output
     assert name in output
     assert "Traceback" not in output
+    assert attempts(workspace) == ([] if case == "unknown key" else [1])
+    assert_leaves_nothing(workspace)
+
+
+def test_a_training_that_cannot_succeed_is_tried_once(tmp_path, rows):
+    workspace, experiment = Workspace(tmp_path), shop_experiment()
+    (tmp_path / "failing.py").write_text(OWN_FAMILY)
+    experiment["models"] = [{"family": "own", "module": "failing.py"}, experiment["models"][1]]
+    constant = rows.set_column(1, "price", pa.array([1.0] * rows.num_rows)).set_column(
+        2, "site", pa.array(["a"] * rows.num_rows)
+    )
+    experiment["features"] = {name: experiment["features"][name] for name in ("price", "site")}
+    workspace.write(experiment, constant)
+    done = workspace.run()
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "models.own.module, line 10: got InvalidArgumentError" in done.stderr
+    assert "features that each have one value in all" in done.stderr
+    assert {name: state for name, state in workspace.states().items() if state == "failed"} == {
+        "train-own": "failed",
+        "train-gbdt": "failed",
+    }
+    assert attempts(workspace) == [1, 1]
     assert_leaves_nothing(workspace)
 
 
