@@ -23,7 +23,7 @@ from tidemill.local import definitions
 from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
 from tidemill.local.images import named_images
-from tidemill.local.run_checks import check_files, check_modules, check_packages, root_folder
+from tidemill.local.run_checks import check_files, check_modules, check_packages, check_queries, root_folder
 from tidemill.local.run_display import Lines
 from tidemill.local.run_record import Run
 from tidemill.local.step_containers import ContainerSettings
@@ -286,6 +286,7 @@ def run(
     folder = root_folder(root, "root")
     check_files(loaded)
     check_modules(loaded)
+    check_queries(loaded)
     values = {name: v if isinstance(v, str) else json.dumps(v) for name, v in (parameters or {}).items()}
     containers = None
     if runner == "docker":

@@ -133,6 +133,26 @@ def plan_ingest(experiment: Experiment) -> tuple[ingest.IngestSpec, SourceRecord
     return ingest.plan(context), record
 
 
+def plan_prediction_ingest(
+    experiment: Experiment, source: Source, columns: model_columns.ModelColumns
+) -> tuple[ingest.IngestSpec, SourceRecord]:
+    """Returns the spec of `ingest` for batch prediction and the source record, without writing anything.
+
+    Args:
+        experiment: The experiment.
+        source: The rows to score.
+        columns: The columns of the model, which need not be published.
+
+    Raises:
+        TidemillError: As for `plan_training`.
+    """
+    record = source_record.record(source)
+    context = PredictionPlanContext(
+        experiment=experiment, source=source, model="", columns=columns, source_fingerprint=record.fingerprint
+    )
+    return ingest.plan_prediction(context), record
+
+
 def plan_prediction(experiment: Experiment, root: str, version: str = "latest", output: str = "") -> dict[str, str]:
     """Plans the `batch_predict` pipeline.
 

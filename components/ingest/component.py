@@ -27,4 +27,7 @@ def ingest(spec: str, root: str, examples: dsl.Output[dsl.Dataset], quarantine: 
             progress=progress,
         )
     examples.metadata.update(fingerprint=summary.fingerprint, rows=summary.rows, bytes_read=summary.bytes_read)
+    if summary.uneven:
+        print(summary.uneven)
+        examples.metadata["notes"] = {"split": [summary.uneven]}
     quarantine.metadata.update(rows=summary.quarantined)

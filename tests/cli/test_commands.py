@@ -57,6 +57,21 @@ class TestValidate:
             ),
             ({"key": "y"}, "error [duplicate-key] key y: got 2 values that occur more than once"),
             ({"label": "c"}, "error [label-type] label 'c': got a column of type VARCHAR"),
+            ({"sql": "SELECT *, id % 3 AS z FROM d", "label": "z"}, "error [label-type] label 'z': got the value 2"),
+            (
+                {"sql": "SELECT *, id > 9 AS z FROM d WHERE x >= 0", "label": "z"},
+                "error [label-one-class] label 'z': got the single value false in all rows",
+            ),
+            ({"sql": "SELECT *, 1 AS z FROM d", "key": "z"}, "error [duplicate-key] key z: got "),
+            (
+                {"sql": "SELECT d.* FROM d JOIN d e USING (id)"},
+                "not checked without running the query: the values of label y\n"
+                "not checked without running the query: duplicates of key id\n",
+            ),
+            ({"predict": "SELECT id, x FROM d"}, "columns of predict.source:\n  id  BIGINT      key\n  x   DOUBLE"),
+            ({"predict": "SELECT id, x AS xx FROM d"}, "error [missing-column] predict.source: got no 'x', which the"),
+            ({"predict": "SELECT id, [x] AS x FROM d"}, "x is DOUBLE[] here and DOUBLE in training: batch_predict "),
+            ({"predict": "SELEC id FROM d"}, "error [sql-error] predict.source.sql: got Parser Error"),
         ],
     )
     def test_data_reads_the_tables_and_does_not_run_the_query(self, tmp_path, capsys, changes, expected):
@@ -64,6 +79,8 @@ class TestValidate:
         source = {"tables": {"d": "d.csv"}} | {key: changes[key] for key in ("sql",) if key in changes}
         content = {"name": "d", "source": source, "label": changes.get("label", "y"), "key": [changes.get("key", "id")]}
         content["features"] = {changes.get("feature", "x"): {"kind": "numeric"}}
+        if "predict" in changes:
+            content["predict"] = {"source": {"tables": {"d": "d.csv"}, "sql": changes["predict"]}}
         (tmp_path / "e.yaml").write_text(json.dumps(content | {"models": [{"family": "gbdt"}]}))
         code = main(["validate", "--data", str(tmp_path / "e.yaml")])
         out, err = capsys.readouterr()
@@ -117,7 +134,7 @@ class TestValidate:
         assert experiment.source.sql.startswith("--") and "SELECT" in experiment.source.sql
 
     def test_imports_no_framework(self):
-        heavy = ["kfp", "tensorflow", "apache_beam", "duckdb", "pyarrow", "lightgbm"]
+        heavy = ["kfp", "tensorflow", "apache_beam", "pyarrow", "lightgbm"]
         program = f"""
 import sys
 from tidemill.cli.main import main

@@ -250,3 +250,19 @@ def test_splits_by_an_unsigned_time(runner):
         split={"by": "time", "column": "t"},
     )
     assert [row["t"] for row in found.rows("train", "valid", "test")] == list(range(200))
+
+
+@pytest.mark.parametrize("days", [11, 200])
+def test_shares_that_ties_change_are_reported(runner, days):
+    """Eleven days cannot be divided 70 : 20 : 10."""
+    lines = [f"{i},u,2013-01-01 00:{i % days // 60:02d}:{i % days % 60:02d},x,1,{i // days % 2}" for i in range(2200)]
+    split = {"by": "time", "column": "day", "fractions": FRACTIONS}
+    summary = runner.run({"t": write(runner, lines, 1)}, split=split, key=["id"]).summary
+    if days == 200:
+        assert summary.uneven == ""
+        return
+    assert summary.rows == {"train": 1600, "valid": 400, "test": 200}
+    assert summary.uneven == (
+        "train has 72.7% of the rows instead of 70.0%, valid has 18.2% of the rows instead of 20.0%, "
+        "test has 9.1% of the rows instead of 10.0%, because rows of one 'day' stay together"
+    )

@@ -21,7 +21,7 @@ from tidemill.experiment import Experiment, as_parameter, dump, load
 from tidemill.local import definitions
 from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
-from tidemill.local.run_checks import check_files, check_modules, check_packages, root_folder
+from tidemill.local.run_checks import check_files, check_modules, check_packages, check_queries, root_folder
 from tidemill.local.run_display import Lines, LiveTable, duration
 from tidemill.local.run_outputs import RunOutputs
 from tidemill.local.run_record import Run
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     experiment, root, params = load(args.file), root_folder(args.root), _params(args.param)
     check_files(experiment)
     check_modules(experiment)
+    check_queries(experiment)
     containers = _containers(args, experiment, params)
     params = absolute_output(params) if containers else params
     arguments = {"experiment": as_parameter(dump(experiment), str(root)), "root": str(root), **params}
@@ -123,7 +124,8 @@ def _print_outputs(outputs: RunOutputs) -> None:
     for uri, member in outputs.published:
         _print(f"published    {short_path(uri)} ({member}{', by an earlier run' if uri in outputs.from_cache else ''})")
     for uri, rows in outputs.predictions:
-        _print(f"predictions  {short_path(uri)}" + ("" if rows is None else f" ({rows:,.0f} rows)"))
+        facts = [*([] if rows is None else [f"{rows:,.0f} rows"]), *["by an earlier run"] * (uri in outputs.from_cache)]
+        _print(f"predictions  {short_path(uri)}" + (f" ({', '.join(facts)})" if facts else ""))
 
 
 def _note_lines(outputs: RunOutputs) -> list[str]:

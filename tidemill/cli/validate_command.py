@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import sys
 from pathlib import Path
 
 from tidemill import storage
+from tidemill.cli.data_checks import check_data
 from tidemill.data.source_files import split_member
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment, dump, json_schema, load
-from tidemill.experiment.features import raw_column_names
 from tidemill.experiment.parameter_text import MAX_BYTES, parameter_bytes
 from tidemill.experiment.placement import STEPS, placement, requests
 from tidemill.experiment.run_state import too_large
 from tidemill.experiment.unused import unused_settings
-from tidemill.local.run_checks import check_files, check_modules, check_packages
+from tidemill.local.run_checks import check_files, check_modules, check_queries
 from tidemill.planning import check_sizes, check_supported
-from tidemill.runtime import Progress
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -30,6 +27,7 @@ def validate(args: argparse.Namespace) -> int:
     check_sizes(experiment)
     check_files(experiment)
     check_modules(experiment)
+    check_queries(experiment)
     columns = check_data(experiment) if args.data else []
     print(
         text := dump(experiment)
@@ -44,44 +42,6 @@ def validate(args: argparse.Namespace) -> int:
         hint = "write it to a file that the steps can read, and give the file's URI as the parameter experiment"
         print(f"the text takes {size:,} bytes of a pod, more than {MAX_BYTES:,}; {hint}", file=sys.stderr)
     return 0
-
-
-def check_data(experiment: Experiment) -> list[str]:
-    """Reads the tables as `ingest` does, checks the query's columns without running it, and returns a line for each.
-
-    Raises:
-        TidemillError: What `ingest` and `preprocess` raise about columns and types, and `missing-package`.
-    """
-    check_packages()
-    from tidemill.data.ingest import inspect
-    from tidemill.planning import plan_ingest
-    from tidemill.transform import text_numbers
-    from tidemill.transform.features_function import feature_columns
-
-    spec, record = plan_ingest(experiment)
-    numbers = [name for name, feature in (experiment.features or {}).items() if feature.kind == "numeric"]
-    with contextlib.redirect_stdout(io.StringIO()):  # progress
-        found = inspect(spec, record, Progress("validate"), numbers)
-    if experiment.features is not None:
-        for name in text_numbers.numeric_over_text(experiment.features, found.schema):
-            raise text_numbers.error(name, found.texts.get(name, ()))
-        feature_columns(experiment.features, found.schema)
-    lines = [f"{count:,} malformed rows of {table} are left out" for table, count in found.malformed.items()]
-    width = max(map(len, found.types))
-    for name, kind in found.types.items():
-        roles = ", ".join(_roles(experiment, name))
-        lines.append(f"  {name:<{width}}  {kind:<10}  {roles}".rstrip())
-    return ["columns:", *lines]
-
-
-def _roles(experiment: Experiment, column: str) -> list[str]:
-    """Returns what a column is used for."""
-    roles = ["label"] * (column in experiment.label_columns()) + ["key"] * (column in experiment.key)
-    roles += ["split"] * (column in (experiment.split.column, experiment.split.span))
-    for name, feature in (experiment.features or {}).items():
-        if column in raw_column_names({name: feature}):
-            roles.append(f"{feature.kind} feature" if name == column else f"feature {name}")
-    return roles + ["slice"] * any(column in slicing for slicing in experiment.evaluation.slices)
 
 
 def schema(args: argparse.Namespace) -> int:

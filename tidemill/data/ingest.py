@@ -50,12 +50,14 @@ class IngestSummary:
         quarantined: Number of rows in the quarantine file.
         bytes_read: Size of the source files as stored, in bytes.
         fingerprint: Content fingerprint of the examples.
+        uneven: A sentence if the shares of the splits are not the wanted ones, else an empty text.
     """
 
     rows: dict[str, int]
     quarantined: int
     bytes_read: int
     fingerprint: str
+    uneven: str
 
 
 def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progress: Progress) -> IngestSummary:
@@ -90,7 +92,8 @@ def ingest(spec: IngestSpec, root: str, *, examples: str, quarantine: str, progr
     with open(quarantine, "rb") as file:
         quarantined = sum(1 for _ in file)
     rows = {name: written.rows(name) for name in written.splits}
-    return IngestSummary(rows, quarantined, bytes_read, written.fingerprint)
+    uneven = query_checks.uneven_split(spec.split, rows) if spec.stage == "train" else ""
+    return IngestSummary(rows, quarantined, bytes_read, written.fingerprint, uneven)
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,23 @@ class ResultColumns:
         types: DuckDB types of the query's result by column.
         schema: The Arrow schema of the examples.
         malformed: Number of malformed rows by table, without tables that have none.
+        source: The columns of the tables and of the result, as a published model keeps them.
+        unchecked: What only a run of the query would show: one phrase each.
         texts: Some texts of each column of `numbers` that is text, if a table has it under its name.
     """
 
     types: dict[str, str]
     schema: pa.Schema
     malformed: dict[str, int]
+    source: SourceColumns
+    unchecked: list[str]
     texts: dict[str, list[str]]
 
 
 def inspect(spec: IngestSpec, record: SourceRecord, progress: Progress, numbers: Sequence[str] = ()) -> ResultColumns:
-    """Reads the tables as `ingest` does, and binds the query without running it. Without a query, checks label and key.
+    """Reads the tables as `ingest` does, and binds the query without running it.
+
+    Labels and key are checked if one scan of one table gives their values, as without a query.
 
     Args:
         spec: The settings.
@@ -169,10 +178,8 @@ class _Ingestion:
             query, params, columns = self._bind(self._load(record, work))
             for label in self._spec.labels:
                 query_checks.check_label_type(label, columns[label])
-            if self._spec.source.sql is None:  # Then the rows are there already.
-                for label in self._spec.labels:
-                    query_checks.check_label(self._connection, f"({query})", label, columns[label])
-                query_checks.check_key(self._connection, f"({query})", self._spec.key)
+            with self._sql_errors():
+                unchecked = query_checks.check_in_one_scan(self._connection, query, params, columns, self._spec)
             projection = project(columns, self._spec.schema_text)
             values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
             with self._sql_errors():
@@ -181,7 +188,8 @@ class _Ingestion:
         texts = query_checks.sample_texts(
             self._connection, list(self._spec.source.tables), [c for c in numbers if columns.get(c) == "VARCHAR"]
         )
-        return ResultColumns(columns, rows.to_arrow_reader(1).schema, malformed, texts)
+        source = SourceColumns(result=known_types(columns), tables=self._tables)
+        return ResultColumns(columns, rows.to_arrow_reader(1).schema, malformed, source, unchecked, texts)
 
     @contextlib.contextmanager
     def _data_errors(self) -> Iterator[None]:

@@ -67,6 +67,16 @@ def targets(
     return types
 
 
+def unreadable(columns: Mapping[str, str], inputs: Sequence[InputColumn]) -> list[InputColumn]:
+    """Returns the inputs whose column has a type that the model reads only if no row has a value.
+
+    Args:
+        columns: The columns of the query's result with their DuckDB types.
+        inputs: The columns that the model takes, which are among `columns`.
+    """
+    return [e for e in inputs if not _is_taken(columns[e.name], e) and not _is_convertible(columns[e.name], e)]
+
+
 def _is_taken(kind: str, column: InputColumn) -> bool:
     """Returns whether the transform graph takes a DuckDB type as this column, with the same values."""
     if column.is_list or kind.endswith("]"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -13,7 +15,7 @@ from tidemill.artifacts.examples import SPLITS
 from tidemill.artifacts.labels import label_error
 from tidemill.duckdb_session import columns_of, quote
 from tidemill.errors import Code, TidemillError, suggest_name
-from tidemill.experiment.source import Source
+from tidemill.experiment.source import Source, Split
 from tidemill.steps.ingest import IngestSpec
 
 RESERVED_PREFIX = "tidemill_"
@@ -22,11 +24,21 @@ ROW_NUMBER = "file_row_number"
 """The column that DuckDB adds to a Parquet file's own for its row numbers."""
 
 _SAMPLED_TEXTS = 5
+_SCAN = "SEQ_SCAN"
+_UNEVEN = 0.02
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 
 
-def check_statement(connection: duckdb.DuckDBPyConnection, query: str, source: Source) -> tuple[str, dict]:
-    """Checks that the query is one SELECT and that `source.params` are exactly its parameters.
+def check_statement(
+    connection: duckdb.DuckDBPyConnection, query: str, source: Source, where: str = "source"
+) -> tuple[str, dict]:
+    """Checks that the query is one SELECT and that `params` are exactly its parameters.
+
+    Args:
+        connection: A database. The tables need not be in it.
+        query: The query.
+        source: The source with the query.
+        where: The source's place in the experiment, for errors. Defaults to `source`.
 
     Returns:
         The query and the values of its parameters.
@@ -37,16 +49,17 @@ def check_statement(connection: duckdb.DuckDBPyConnection, query: str, source: S
     statements = connection.extract_statements(query)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         kinds = ", ".join(s.type.name for s in statements) or "nothing"
-        raise TidemillError(Code.SQL_ERROR, "source.sql", f"{len(statements)} statements ({kinds})", "write one SELECT")
+        got = f"{len(statements)} statements ({kinds})"
+        raise TidemillError(Code.SQL_ERROR, f"{where}.sql", got, "write one SELECT")
     used = set(statements[0].named_parameters)
     for param in source.params:
         if param not in used:
             want = suggest_name(param, sorted(used)) if used else f"remove it, or write ${param} in the query"
             got = "a parameter that the query does not use"
-            raise TidemillError(Code.INVALID_VALUE, f"source.params.{param}", got, want)
+            raise TidemillError(Code.INVALID_VALUE, f"{where}.params.{param}", got, want)
     if missing := sorted(used - set(source.params)):
         got = f"no value for ${missing[0]}, which the query uses"
-        raise TidemillError(Code.INVALID_VALUE, "source.params", got, f"add {missing[0]}: …")
+        raise TidemillError(Code.INVALID_VALUE, f"{where}.params", got, f"add {missing[0]}: …")
     return statements[0].query, dict(source.params)
 
 
@@ -180,6 +193,55 @@ def check_key(connection: duckdb.DuckDBPyConnection, relation: str, key: list[st
         raise TidemillError(Code.DUPLICATE_KEY, where, got, want, {"values": count, "rows": int(surplus)})
 
 
+def check_in_one_scan(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    params: Mapping[str, object],
+    columns: Mapping[str, str],
+    spec: IngestSpec,
+) -> list[str]:
+    """Checks labels and key if one scan of one table gives their values, and nothing else of the query has to run.
+
+    Args:
+        connection: The database with the tables.
+        query: The query.
+        params: The values of its parameters.
+        columns: The columns of its result with their DuckDB types.
+        spec: The step's spec.
+
+    Returns:
+        What could not be checked: one phrase each.
+
+    Raises:
+        TidemillError: As `check_label` and `check_key`.
+    """
+    names = list(dict.fromkeys([*spec.labels, *spec.key]))
+    if not names:
+        return []
+    values = f"SELECT {', '.join(map(quote, names))} FROM ({query})"
+    if not _is_one_scan(connection, values, params):
+        labels = [f"the values of label {label}" for label in spec.labels]
+        return labels + [f"duplicates of key {', '.join(spec.key)}"] * bool(spec.key)
+    connection.execute(f"CREATE TEMP TABLE tidemill_checked AS {values}", dict(params))
+    for label in spec.labels:
+        check_label(connection, "tidemill_checked", label, columns[label])
+    check_key(connection, "tidemill_checked", spec.key)
+    return []
+
+
+def _is_one_scan(connection: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, object]) -> bool:
+    """Returns whether a query reads one table from start to end, without joins, groups, sorting or windows."""
+    plan = json.loads(connection.execute(f"EXPLAIN (FORMAT json) {query}", dict(params)).fetchall()[-1][1])
+    operators = list(_operators(plan))
+    return operators.count(_SCAN) == 1 and set(operators) <= {_SCAN, "PROJECTION", "FILTER"}
+
+
+def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:
+    for operator in plan:
+        yield operator["name"].strip()
+        yield from _operators(operator.get("children", []))
+
+
 class SplitChecks:
     """Checks of the splits, counted while the rows are written.
 
@@ -242,6 +304,27 @@ class SplitChecks:
             got += f"; rows of one {column!r} stay together, and {value} has {rows:,} of them"
             want = "use split.by: random, or a column with more distinct values"
         return TidemillError(Code.EMPTY_SPLIT, f"split by {by}", got, want, {"rows": self._rows})
+
+
+def uneven_split(split: Split, rows: Mapping[str, int]) -> str:
+    """Returns a sentence if rows that stay together make the shares of the splits differ from the wanted ones.
+
+    Args:
+        split: The experiment's `split`.
+        rows: Number of rows of each split.
+
+    Returns:
+        An empty text if no share differs by more than two percentage points, or no rows stay together.
+    """
+    total = sum(rows.values())
+    wanted = {name: float(getattr(split.fractions, name)) for name in SPLITS}
+    if split.by not in ("time", "hash") or split.column is None or not total:
+        return ""
+    got = {name: rows.get(name, 0) / total for name in SPLITS}
+    if all(abs(got[name] - wanted[name]) <= max(_UNEVEN, 2 / total) for name in SPLITS):
+        return ""
+    shares = ", ".join(f"{name} has {got[name]:.1%} of the rows instead of {wanted[name]:.1%}" for name in SPLITS)
+    return f"{shares}, because rows of one {split.column!r} stay together"
 
 
 def _one_class(label: str, split: str, splits: Mapping[str, Counter[float]], value: float) -> TidemillError:

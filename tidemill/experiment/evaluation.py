@@ -87,6 +87,11 @@ class Evaluation(Section):
 
     @model_validator(mode="after")
     def _known_slices(self) -> Evaluation:
+        for index, columns in enumerate(self.slices):
+            if len(set(columns)) < len(columns):
+                raise ValueError(f"slices names a column twice in {columns}")
+            if columns in self.slices[:index]:
+                raise ValueError(f"slices has {columns} twice")
         for metric, gate in self.gates.items():
             for each in gate.slices:
                 if not self.slices:

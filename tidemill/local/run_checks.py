@@ -96,6 +96,29 @@ def check_modules(experiment: Experiment) -> None:
                 raise TidemillError(Code.MISSING_PACKAGE, f"{where}, {place}", got, want)
 
 
+def check_queries(experiment: Experiment) -> None:
+    """Checks that each query is one SELECT of valid syntax that uses the given parameters. Reads no table.
+
+    Raises:
+        TidemillError: `sql-error` or `invalid-value`, unless this is an installation without the extra `steps`.
+    """
+    if importlib.util.find_spec("duckdb") is None:
+        return
+    import duckdb
+
+    from tidemill.data.query_checks import check_statement
+    from tidemill.duckdb_session import first_line
+
+    for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
+        if source is None or source.sql is None or source.engine != "duckdb":
+            continue
+        try:
+            with duckdb.connect() as connection:
+                check_statement(connection, source.sql, source, where)
+        except duckdb.Error as error:
+            raise TidemillError(Code.SQL_ERROR, f"{where}.sql", first_line(error), "correct the query") from error
+
+
 def _imports(text: str) -> dict[str, str]:
     """Returns what a module imports. A module that does not parse fails when it is run, with its line."""
     try:

@@ -60,7 +60,7 @@ class RunOutputs:
     quarantined: list[tuple[Path, int]] = field(default_factory=list)
     """Files with the malformed rows that were left out, each with its number of rows. Without empty files."""
     notes: dict[str, list[str]] = field(default_factory=dict)
-    """What to know about the data, as sentences: `unseen`, `outliers` and `lost values`."""
+    """What to know about the data, as sentences: `split`, `unseen`, `outliers` and `lost values`."""
 
 
 def collect_outputs(steps: Iterable[Step], reports: Path) -> RunOutputs:
