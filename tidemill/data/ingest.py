@@ -30,6 +30,7 @@ from tidemill.data.source_files import SourceFile
 from tidemill.data.source_record import SourceRecord, check_unchanged, load_record
 from tidemill.data.splitting import SplitExpressions, row_hash_sql, split_expressions
 from tidemill.data.staging import StagingFolder
+from tidemill.data.statements import check_statement
 from tidemill.data.tables import known_types, load_table, table_columns
 from tidemill.duckdb_session import columns_of, connect, first_line, quote, restrict_access
 from tidemill.errors import Code, TidemillError
@@ -234,7 +235,7 @@ class _Ingestion:
     def _bind(self, query: str) -> tuple[str, dict, dict[str, str]]:
         """Checks the query and its columns. Returns the query, its parameters and its columns with their types."""
         with self._sql_errors():
-            query, params = query_checks.check_statement(self._connection, query, self._spec.source)
+            query, params = check_statement(self._connection, query, self._spec.source)
         with self._sql_errors():
             described = self._connection.execute(f"DESCRIBE {query}", params).fetchall()
         query_checks.check_columns([row[0] for row in described], self._spec)

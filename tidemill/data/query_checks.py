@@ -15,7 +15,7 @@ from tidemill.artifacts.examples import SPLITS
 from tidemill.artifacts.labels import label_error
 from tidemill.duckdb_session import columns_of, quote
 from tidemill.errors import Code, TidemillError, suggest_name
-from tidemill.experiment.source import Source, Split
+from tidemill.experiment.source import Split
 from tidemill.steps.ingest import IngestSpec
 
 RESERVED_PREFIX = "tidemill_"
@@ -27,40 +27,6 @@ _SAMPLED_TEXTS = 5
 _SCAN = "SEQ_SCAN"
 _UNEVEN = 0.02
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
-
-
-def check_statement(
-    connection: duckdb.DuckDBPyConnection, query: str, source: Source, where: str = "source"
-) -> tuple[str, dict]:
-    """Checks that the query is one SELECT and that `params` are exactly its parameters.
-
-    Args:
-        connection: A database. The tables need not be in it.
-        query: The query.
-        source: The source with the query.
-        where: The source's place in the experiment, for errors. Defaults to `source`.
-
-    Returns:
-        The query and the values of its parameters.
-
-    Raises:
-        TidemillError: `sql-error` or `invalid-value`.
-    """
-    statements = connection.extract_statements(query)
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        kinds = ", ".join(s.type.name for s in statements) or "nothing"
-        got = f"{len(statements)} statements ({kinds})"
-        raise TidemillError(Code.SQL_ERROR, f"{where}.sql", got, "write one SELECT")
-    used = set(statements[0].named_parameters)
-    for param in source.params:
-        if param not in used:
-            want = suggest_name(param, sorted(used)) if used else f"remove it, or write ${param} in the query"
-            got = "a parameter that the query does not use"
-            raise TidemillError(Code.INVALID_VALUE, f"{where}.params.{param}", got, want)
-    if missing := sorted(used - set(source.params)):
-        got = f"no value for ${missing[0]}, which the query uses"
-        raise TidemillError(Code.INVALID_VALUE, f"{where}.params", got, f"add {missing[0]}: …")
-    return statements[0].query, dict(source.params)
 
 
 def check_columns(columns: list[str], spec: IngestSpec) -> None:

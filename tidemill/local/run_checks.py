@@ -106,7 +106,7 @@ def check_queries(experiment: Experiment) -> None:
         return
     import duckdb
 
-    from tidemill.data.query_checks import check_statement
+    from tidemill.data.statements import check_statement
     from tidemill.duckdb_session import first_line
 
     for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
