@@ -104,6 +104,51 @@ def test_parquet_columns_of_another_type_are_converted_where_values_stay(runner)
     assert error.value.code is Code.FEATURE_TYPE and "DOUBLE, which was VARCHAR in training" in str(error.value)
 
 
+DAYS = {
+    "columns without a value": ({"code": pa.nulls(2), "size": pa.nulls(2), "visits": pa.nulls(2)}, [None] * 3),
+    "nulls of other types": (
+        {"code": pa.nulls(2, pa.float64()), "size": pa.nulls(2, pa.string()), "visits": pa.nulls(2, pa.float64())},
+        [None] * 3,
+    ),
+    "digits": ({"code": [12, 7], "size": [3, 4], "visits": [1.0, None]}, ["12!", 3.5, 1]),
+    "texts": ({"code": ["12", "7"], "size": ["3.0", "4"], "visits": ["1", "2"]}, ["12!", 3.5, 1]),
+    "text in bytes": ({"code": [b"12", b"7"], "size": [3.0, 4.0], "visits": [1, 2]}, ["12!", 3.5, 1]),
+}
+
+
+@pytest.mark.parametrize("day", DAYS)
+@pytest.mark.parametrize("files", [1, 2])
+def test_tables_below_a_query_have_the_types_of_training_in_parquet_too(runner, day, files):
+    sql = "SELECT id, code || '!' AS code, size + 0.5 AS size, visits // 1 AS visits, y FROM t"
+    model = trained(runner, ".parquet", sql=sql)
+    columns, first = DAYS[day]
+    table = pa.table({"id": ["a", "b"], **columns, "day": ["2024-01-03"] * 2, "y": pa.nulls(2, pa.int64())})
+    path = written(runner, "day/1.parquet", table)
+    if files == 2:
+        plain = {"id": ["c"], "code": ["red"], "size": [1.5], "visits": [3], "day": ["2024-01-03"], "y": [0]}
+        written(runner, "day/2.parquet", pa.table(plain))
+        path = f"{runner.folder}/in/day/*.parquet"
+    found = score(runner, model, path, sql=sql)
+    assert {name: str(found.dataset.columns[name]) for name in ("code", "size", "visits")} == {
+        "code": "string",
+        "size": "double",
+        "visits": "int64",
+    }
+    rows = {row["id"]: [row["code"], row["size"], row["visits"]] for row in found.rows()}
+    assert rows["a"] == first
+    if files == 2:
+        assert rows["c"] == ["red!", 2.0, 3]
+
+
+def test_parquet_values_that_do_not_fit_the_types_of_training_keep_their_own(runner):
+    sql = "SELECT code, visits FROM t"
+    model = trained(runner, ".parquet", ("visits",), sql=sql.replace("visits", "visits, y"))
+    day = pa.table({"code": [1.5, 2.0], "visits": [1.5, 1.0]})
+    with pytest.raises(TidemillError) as error:
+        score(runner, model, written(runner, "day.parquet", day), sql=sql)
+    assert error.value.code is Code.MALFORMED_ROWS
+
+
 def test_values_that_the_model_cannot_take_are_malformed_rows(runner):
     model = trained(runner, ".csv")
     day = runner.write("day.csv", "id,code,size,visits,day\na,red,big,1,2024-01-03\nb,red,1.5,2,2024-01-03\n")

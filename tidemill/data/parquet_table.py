@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -21,15 +21,18 @@ from tidemill.data.column_types import (
 )
 from tidemill.data.quarantine import Quarantine
 from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files, partition_values
-from tidemill.data.text_values import any_of, exact_cast, is_numeric
+from tidemill.data.text_values import INTEGERS, any_of, exact_cast, is_numeric
 from tidemill.duckdb_session import columns_of, literal, null_for_nan, parquet_sql, quote
 from tidemill.errors import Code, TidemillError
+
+_TIMES = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}
 
 
 def create_view(
     connection: duckdb.DuckDBPyConnection,
     table_name: str,
     types: dict[str, str],
+    expected: Mapping[str, str],
     staged: StagedFiles,
     quarantine: Quarantine,
 ) -> None:
@@ -41,6 +44,7 @@ def create_view(
         connection: The database.
         table_name: Name of the view to create, in the schema `main`.
         types: Declared DuckDB types of some columns. Rows with a value that they do not hold exactly go to quarantine.
+        expected: Types of columns in training. A column that is not declared has it if all its values fit.
         staged: The files with their local paths.
         quarantine: Takes the malformed rows.
 
@@ -62,10 +66,13 @@ def create_view(
     ]
     first, partition = names[0], [key for key, _ in groups[0].files.partition]
     check_declared(table_name, types, [*first, *partition])
-    common = _common_types(connection, table_name, groups, [c for c in first if c not in types])
+    texts = _text_columns(connection, groups)
+    known = {c: expected[c] for c in first if c in expected and c not in types}
+    known = {c: kind for c, kind in known.items() if all(group.fits(c, kind, texts) for group in groups)}
+    undecided = [c for c in first if c not in types and c not in known]
+    common = known | _common_types(connection, table_name, groups, undecided)
     types = types | partition_types(connection, types, [dict(g.files.partition) for g in groups])
     casts = {c: types[c] for c in first if c in types}
-    texts = _text_columns(connection, groups)
     selects = [group.select(casts | common, texts, types) for group in groups]
     connection.execute(f"CREATE VIEW main.{quote(table_name)} AS {' UNION ALL BY NAME '.join(selects)}")
     for group in groups:
@@ -80,6 +87,8 @@ class _ParquetGroup:
         self.files = files
         self._connection = connection
         self.types = columns_of(connection, f"SELECT * FROM {parquet_sql(files.paths[:1])}")
+        self.empty: set[str] = set()
+        """Columns without a value that get another type."""
 
     def scan(self, *options: str) -> str:
         return parquet_sql(self.files.paths, "union_by_name = true", *options)
@@ -91,10 +100,29 @@ class _ParquetGroup:
             return f"decode({value})", "VARCHAR"
         return null_for_nan(value, kind), kind
 
+    def fits(self, column: str, target: str, texts: set[str]) -> bool:
+        """Returns whether another type holds all values of a column, with the same digits."""
+        value, kind = self.value(column, texts)
+        if kind == target:
+            return True
+        count = f"SELECT count({value}) FROM {self.scan()}"
+        if self._connection.execute(count).fetchall()[0][0] == 0:
+            self.empty.add(column)
+            return True
+        if is_numeric(kind) and is_numeric(target):
+            return _all_exact(self._connection, [self], column, target)
+        if not (kind == "VARCHAR" or (target == "VARCHAR" and kind in INTEGERS) or {kind, target} <= _TIMES):
+            return False
+        test = exact_cast(value, kind, target)[1]
+        query = f"SELECT count(*) FROM {self.scan()} WHERE {test}"
+        return self._connection.execute(query).fetchall()[0][0] == 0
+
     def select(self, casts: dict[str, str], texts: set[str], types: dict[str, str]) -> str:
         values, malformed = [], []
         for column in self.files.columns:
             value, kind = self.value(column, texts)
+            if column in self.empty:
+                value, kind = f"CAST(NULL AS {casts[column]})", casts[column]
             cast, test = exact_cast(value, kind, casts.get(column, kind))
             values.append(f"{cast} AS {quote(column)}")
             malformed += [test] if test != "false" else []

@@ -66,7 +66,7 @@ def load_table(
     _check_partitions(table_name, files)
     staged = [(staging.fetch(file), file) for file in files]
     if kind == "parquet":
-        parquet_table.create_view(connection, table_name, types, staged, quarantine)
+        parquet_table.create_view(connection, table_name, types, known.types, staged, quarantine)
         return dict(staged)
     if kind == "jsonl":
         json_lines_table.create_table(connection, table_name, types, known.types, known.optional, staged, quarantine)
