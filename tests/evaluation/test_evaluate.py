@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -239,7 +238,11 @@ def test_pages_load_nothing(tmp_path, rain, model, published, baseline):
     run_evaluate(tmp_path, rain, model, evaluate_spec(published if baseline else None, slices=[["city"]], gates=GATES))
     pages = [
         (tmp_path / "report.html").read_text(),
-        leaderboard_page.render([evaluation_artifact.read_document(tmp_path / "evaluation")], published="gbdt"),
+        leaderboard_page.render(
+            [evaluation_artifact.read_document(tmp_path / "evaluation")],
+            published="gbdt",
+            costs={"gbdt": leaderboard_page.Cost(12.4, 1_440_000)},
+        ),
     ]
     for text in pages:
         page = _Page()
@@ -247,7 +250,7 @@ def test_pages_load_nothing(tmp_path, rain, model, published, baseline):
         assert page.open == [] and page.loads == []
         assert "@import" not in text and "url(" not in text and "NaN" not in text
     assert "<script src" not in pages[0] and "<script" not in pages[1]
-    assert re.search(r'data-label="training">\d+\.\d s<', pages[1]) and re.search(r'data-label="size">\d', pages[1])
+    assert 'data-label="training">12 s<' in pages[1] and 'data-label="size">1.4 MB<' in pages[1]
     assert baseline == ("version 1" in pages[0]) == ("No published model predicts this label" not in pages[0])
     for part in ("BLESSED", "city", ">Lyon</td>", "Confusion matrix", "num_leaves", "Training: log loss"):
         assert part in pages[0], part

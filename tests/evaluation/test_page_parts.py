@@ -31,7 +31,7 @@ def test_a_page_lists_the_models_own_settings():
     assert {"num_leaves", "rounds", "training.seed", "training.early_stopping.rounds"} - names["gbdt"] == {"num_leaves"}
     others = ("epochs", "batch_size", "optimizer.name", "early_stopping.patience", "backend", "precision", "xla")
     assert not {f"training.{name}" for name in others} & names["gbdt"]
-    assert {"cross_layers", "deep", "embedding_dim", "training.optimizer.name", "training.xla"} <= names["dcn_v2"]
+    assert {"deep", "embedding_dim", "training.optimizer.name", "training.xla"} <= names["dcn_v2"]
     assert "training.early_stopping.rounds" not in names["dcn_v2"] | names["lr"]
     assert "embedding_dim" not in names["lr"] and "l2_embedding" in names["lr"]
     assert "training.xla" not in dict(settings(document("dcn_v2", "epoch", backend="jax")))

@@ -185,10 +185,6 @@ class EvaluationDocument(TypedDict):
     reasons: list[str]
     warnings: NotRequired[list[str]]
     """What to know about the training. Absent from evaluations of earlier versions."""
-    training_seconds: NotRequired[float | None]
-    """Time that the epochs or rounds took, without the export. None if it is unknown, as for ensembles."""
-    model_bytes: NotRequired[int]
-    """Size of the exported model."""
 
 
 @dataclass(frozen=True)

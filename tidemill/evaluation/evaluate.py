@@ -25,7 +25,7 @@ from tidemill.artifacts.evaluation_artifact import (
     SplitMetrics,
 )
 from tidemill.artifacts.examples import Dataset
-from tidemill.artifacts.model import HISTORY, SERVING, ModelDocument
+from tidemill.artifacts.model import ModelDocument
 from tidemill.errors import Code, TidemillError
 from tidemill.evaluation import bootstrap, curves, metric_values, thresholds
 from tidemill.evaluation.blessing import check_base_rate, check_gates
@@ -133,7 +133,6 @@ def evaluate(
     fingerprint = artifact.read_manifest(model)["metadata"]["model_fingerprint"]
     document = _document(spec, member.name, member.family, fingerprint, by_label)
     document["warnings"] = ModelDocument.read(Path(model)).warnings()
-    document["training_seconds"], document["model_bytes"] = _training_seconds(model), _model_bytes(model)
     progress.phase("report")
     page = evaluation_page.render(document, evaluation_page.read_model(model))
     content = evaluation_artifact.write(evaluation, document, page)
@@ -262,19 +261,6 @@ def _document(
     else:
         (body,) = by_label.values()
     return cast(EvaluationDocument, {**head, **body, "blessed": not failed, "reasons": reasons})
-
-
-def _training_seconds(model: str) -> float | None:
-    """Returns the time that the epochs or rounds took; None for a model without a history, such as an ensemble."""
-    history = Path(model, HISTORY)
-    return sum(entry["seconds"] for entry in storage.read_json(history)["entries"]) if history.is_file() else None
-
-
-def _model_bytes(model: str) -> int:
-    """Returns the size of the exported model, or of the whole folder if it has none."""
-    files = artifact.read_manifest(model)["files"]
-    exported = [file["bytes"] for file in files if file["name"].startswith(f"{SERVING}/")]
-    return sum(exported or [file["bytes"] for file in files])
 
 
 def _means(split: Literal["valid", "test"], by_label: Mapping[str, LabelMetrics]) -> SplitMetrics:

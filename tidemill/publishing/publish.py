@@ -13,7 +13,7 @@ from typing import cast
 
 from tidemill import storage
 from tidemill.artifacts import artifact, evaluation_artifact, model_store
-from tidemill.artifacts.model import DOCUMENT, PUBLISHED, SERVING
+from tidemill.artifacts.model import DOCUMENT, HISTORY, PUBLISHED, SERVING
 from tidemill.errors import Code, TidemillError
 from tidemill.reports import leaderboard_page
 from tidemill.steps.publish import PublishSpec
@@ -86,7 +86,8 @@ def publish(
     if report is not None:
         documents = [evaluation_artifact.read_document(member.evaluation) for member in members]
         published = None if best is None else best.facts.name
-        storage.write_text(report, leaderboard_page.render(documents, published=published))
+        costs = {member.facts.name: _cost(member.model) for member in members}
+        storage.write_text(report, leaderboard_page.render(documents, published=published, costs=costs))
     if best is None:
         raise _not_blessed_error(members)
     publisher = publisher or uuid.uuid4().hex
@@ -114,6 +115,14 @@ def _members(models: Sequence[str], evaluations: Sequence[str]) -> list[_Member]
     if not members:
         raise artifact.incomplete_error("models", "no model", "give at least one model and its evaluation")
     return members
+
+
+def _cost(model: Path) -> leaderboard_page.Cost:
+    """Returns the time that a model's epochs or rounds took, and the size of its export."""
+    entries = storage.read_json(model / HISTORY)["entries"] if (model / HISTORY).is_file() else None
+    exported = [file["bytes"] for file in artifact.read_manifest(model)["files"] if file["name"].startswith(SERVING)]
+    seconds = None if entries is None else sum(entry["seconds"] for entry in entries)
+    return leaderboard_page.Cost(seconds, sum(exported))
 
 
 def _not_blessed_error(members: Sequence[_Member]) -> TidemillError:

@@ -19,7 +19,7 @@ from tidemill.artifacts.evaluation_artifact import (
     by_label,
 )
 from tidemill.metric_definitions import METRICS, name_of
-from tidemill.reports import plots, templates
+from tidemill.reports import plots
 from tidemill.reports.decision import decision
 from tidemill.reports.model_settings import settings
 from tidemill.reports.plots import Series
@@ -60,7 +60,7 @@ def render(document: EvaluationDocument, model: Mapping[str, Any]) -> str:
             main=main,
             training=training,
             training_plot=_training_plot(training),
-            settings=[*_costs(document), *settings(model["model"] or {})],
+            settings=settings(model["model"] or {}),
         )
     )
 
@@ -132,13 +132,6 @@ def training_curves(history: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "series": series,
         "legend": [(each.style, each.name) for each in series],
     }
-
-
-def _costs(document: EvaluationDocument) -> list[tuple[str, str]]:
-    """Returns training time and size of the model, if they are known."""
-    seconds, size = document.get("training_seconds"), document.get("model_bytes")
-    costs = [] if seconds is None else [("training time", templates.duration(seconds))]
-    return costs if size is None else [*costs, ("size of the exported model", templates.size(size))]
 
 
 def _training_plot(curves: Mapping[str, Any] | None) -> Markup | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -14,12 +15,31 @@ from tidemill.reports.plots import Series
 from tidemill.reports.templates import environment, metric_display, style_of
 
 
-def render(evaluations: Sequence[EvaluationDocument], *, published: str | None = None) -> str:
+@dataclass(frozen=True)
+class Cost:
+    """What a member costs. It is not in `metrics.json`, because two trainings of one model differ in it.
+
+    Attributes:
+        seconds: Time that the epochs or rounds took, without the export. None if it is unknown, as for ensembles.
+        bytes: Size of the exported model.
+    """
+
+    seconds: float | None
+    bytes: int
+
+
+def render(
+    evaluations: Sequence[EvaluationDocument],
+    *,
+    published: str | None = None,
+    costs: Mapping[str, Cost] | None = None,
+) -> str:
     """Returns the page as HTML.
 
     Args:
         evaluations: The `metrics.json` of each member, at least one.
         published: Name of the published member. Defaults to none.
+        costs: Training time and size by member. Defaults to unknown.
     """
     documents = sorted(evaluations, key=lambda document: EvaluationFacts.of(document).rank(), reverse=True)
     first = documents[0]
@@ -35,8 +55,8 @@ def render(evaluations: Sequence[EvaluationDocument], *, published: str | None =
             published=published,
             objective=objective,
             others=[metric_display(m) for m in METRICS if m != metric],
-            rows=_rows(documents, documents, metric),
-            rows_by_label={label: _rows(documents, each, metric) for label, each in parts.items()},
+            rows=_rows(documents, documents, metric, costs or {}),
+            rows_by_label={label: _rows(documents, each, metric, costs or {}) for label, each in parts.items()},
             plots={label: _plots(documents, each) for label, each in parts.items()},
             test_rows=first["test"]["rows"],
             resamples=first["resamples"],
@@ -46,7 +66,10 @@ def render(evaluations: Sequence[EvaluationDocument], *, published: str | None =
 
 
 def _rows(
-    documents: Sequence[EvaluationDocument], parts: Sequence[Mapping[str, Any]], metric: str
+    documents: Sequence[EvaluationDocument],
+    parts: Sequence[Mapping[str, Any]],
+    metric: str,
+    costs: Mapping[str, Cost],
 ) -> list[dict[str, Any]]:
     """Returns one row of a table for each member.
 
@@ -54,6 +77,7 @@ def _rows(
         documents: The members' documents.
         parts: The documents for the table of all labels, or each member's part for one label.
         metric: The objective.
+        costs: Training time and size by member.
     """
     estimates = [part["test"]["metrics"][metric] for part in parts]
     ends = [e[k] for e in estimates for k in ("low", "value", "high") if e[k] is not None]
@@ -66,8 +90,7 @@ def _rows(
             "reasons": [*document["reasons"], *document.get("warnings", [])],
             "objective": part["objective"]["value"],
             "metrics": part["test"]["metrics"],
-            "seconds": document.get("training_seconds"),
-            "bytes": document.get("model_bytes"),
+            "cost": costs.get(document["name"]),
             "style": style_of(i),
             "bar": plots.interval_bar(estimates[i], low, high, None, style_of(i)),
         }
