@@ -55,7 +55,7 @@ def shop_experiment() -> dict:
             {"family": "dcn_v2", "deep": [8], "cross_layers": 1, "embedding_dim": 2},
             {"family": "gbdt", "rounds": 20, "num_leaves": 7, "min_data_in_leaf": 10},
         ],
-        "training": {"epochs": 2, "batch_size": 256},
+        "training": {"epochs": 2, "batch_size": 256, "optimizer": {"learning_rate": 0.01}},
         "evaluation": {
             "slices": [["device"]],
             "gates": {"auc": {"min": 0.6}},
