@@ -75,7 +75,7 @@ def report(args: argparse.Namespace) -> int:
         got = f"run {run.id} ({run.status}), which has no report"
         raise TidemillError(Code.MISSING_FILE, "report", got, "choose another run of tidemill runs list")
     for path in reports:
-        print(path)
+        print(short_path(path))
         if args.open:
             webbrowser.open(Path(path).as_uri())
     return 0
