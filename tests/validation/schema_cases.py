@@ -368,3 +368,31 @@ CASES: dict[str, list[tuple[str, set[str] | str]]] = {
 }  # fmt: skip
 """By message and field: schemas, each with the anomalies that it gives, or the code that refuses it. `# NAME` adds a
 column that the schema does not describe."""
+
+_TOKEN_CASES = {
+    ("FeatureCoverageConstraints", "coverage"): [
+        "min_coverage: 0.5",
+        "min_avg_token_length: 2",
+        'excluded_string_tokens: "a"',
+        "excluded_int_tokens: 1",
+        'oov_string_tokens: "a"',
+    ],
+    ("SequenceValueConstraints", "token_constraints"): [
+        "int_value: 1",
+        'string_value: "a"',
+        "min_per_sequence: 1",
+        "max_per_sequence: 1",
+        "min_fraction_of_sequences: 0.5",
+        "max_fraction_of_sequences: 0.5",
+    ],
+    ("SequenceLengthConstraints", "sequence_length_constraints"): [
+        "excluded_int_value: 1",
+        'excluded_string_value: "a"',
+        "min_sequence_length: 1",
+        "max_sequence_length: 1",
+    ],
+}
+for (_message, _field), _texts in _TOKEN_CASES.items():
+    for _text in _texts:
+        _case = feature("s", "BYTES", f"natural_language_domain {{ {_field} {{ {_text} }} }}")
+        CASES[f"{_message}.{_text.partition(':')[0]}"] = [(_case, _TOKENS)]

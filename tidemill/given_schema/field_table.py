@@ -212,6 +212,7 @@ _PARTS = {
         )
     },
 }
+_TOKENS = _checked("STATS_NOT_AVAILABLE", "Statistics of tokens are not computed.")
 _NAME = _used("The name that `Feature.domain` refers to.")
 _DOMAINS = {
     "IntDomain": {
@@ -254,9 +255,30 @@ _DOMAINS = {
     },
     "NaturalLanguageDomain": {
         "vocabulary": _ignored(),
-        "coverage": _checked("STATS_NOT_AVAILABLE", "Statistics of tokens are not computed."),
-        "token_constraints": _checked("STATS_NOT_AVAILABLE", "Statistics of tokens are not computed."),
-        "sequence_length_constraints": _checked("STATS_NOT_AVAILABLE", "Statistics of tokens are not computed."),
+        "coverage": _TOKENS,
+        "token_constraints": _TOKENS,
+        "sequence_length_constraints": _TOKENS,
+    },
+    "FeatureCoverageConstraints": {
+        "min_coverage": _TOKENS,
+        "min_avg_token_length": _TOKENS,
+        "excluded_string_tokens": _TOKENS,
+        "excluded_int_tokens": _TOKENS,
+        "oov_string_tokens": _TOKENS,
+    },
+    "SequenceValueConstraints": {
+        "int_value": _TOKENS,
+        "string_value": _TOKENS,
+        "min_per_sequence": _TOKENS,
+        "max_per_sequence": _TOKENS,
+        "min_fraction_of_sequences": _TOKENS,
+        "max_fraction_of_sequences": _TOKENS,
+    },
+    "SequenceLengthConstraints": {
+        "excluded_int_value": _TOKENS,
+        "excluded_string_value": _TOKENS,
+        "min_sequence_length": _TOKENS,
+        "max_sequence_length": _TOKENS,
     },
     "ImageDomain": {
         "minimum_supported_image_fraction": _checked(
