@@ -92,9 +92,10 @@ def null_for_nan(value: str, kind: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of DuckDB's message, without the excerpt of the query."""
+    """Returns the first line of DuckDB's message and the names that it proposes, without the excerpt of the query."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    proposed = [line for line in lines[1:2] if line.startswith(("Did you mean", "Candidate bindings"))]
+    return " ".join(lines[:1] + proposed) if lines else type(error).__name__
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

@@ -129,7 +129,8 @@ class Code(enum.Enum):
             "convert, or reads files itself."
         ),
         example=(
-            'source.sql: got Binder Error: Referenced column "prise" not found in FROM clause!; correct the query.'
+            'source.sql: got Binder Error: Referenced column "prise" not found in FROM clause! Candidate bindings: '
+            '"price", "clicked"; correct the query.'
         ),
         remedy="Correct the query at the position that DuckDB's message names.",
     )

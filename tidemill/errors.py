@@ -69,7 +69,8 @@ def suggest_name(word: str, known: Sequence[str]) -> str:
         word: The unknown name.
         known: The names that are valid. Up to 20 of them are listed, in this order.
     """
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    same = [name for name in known if name.lower() == word.lower()]
+    close = same or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}"
     return f"use one of {', '.join(known[:20])}" + (", …" if len(known) > 20 else "")

@@ -33,7 +33,7 @@ def constant(column_y):
 BY_ID = {"by": "time", "column": "id"}
 CASES = {
     "sql-syntax": (GOOD, {"sql": "SELEC * FROM t"}, Code.SQL_ERROR, ["source.sql", "syntax error"]),
-    "sql-unknown-table": (GOOD, {"sql": "SELECT * FROM u"}, Code.SQL_ERROR, ["'u'|name u", "correct"]),
+    "sql-unknown-table": (GOOD, {"sql": "SELECT * FROM u"}, Code.SQL_ERROR, ["no table 'u'", "use one of t"]),
     "sql-unknown-column": (GOOD, {"sql": "SELECT z FROM t"}, Code.SQL_ERROR, ['"z"']),
     "sql-cast-fails": (GOOD, {"sql": "SELECT 'a'::INT AS y FROM t"}, Code.SQL_ERROR, ["Could not convert"]),
     "sql-two-statements": (GOOD, {"sql": "SELECT 1; SELECT 2"}, Code.SQL_ERROR, ["2 statements"]),

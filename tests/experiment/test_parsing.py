@@ -171,7 +171,7 @@ def test_examples_are_valid():
             "features",
             "either features or transform_module",
         ),
-        ("features.clicked", {"kind": "numeric"}, "experiment", "features", "the label 'clicked' is also used"),
+        ("features.clicked", {"kind": "numeric"}, "experiment", "features", "the label 'clicked' is also a feature"),
         (
             "validation.unseen",
             {"columns": {"agee": 0.1}},

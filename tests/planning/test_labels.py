@@ -84,7 +84,7 @@ def test_does_not_run_the_module_of_a_user_defined_family(tmp_path):
     ("changes", "part"),
     [
         ({"labels": ["bought", "clicked", "bought"]}, "labels names 'bought' twice"),
-        ({"labels": ["clicked", "x"]}, "the label 'x' is also used by features"),
+        ({"labels": ["clicked", "x"]}, "the label 'x' is also a feature"),
         ({"label": "clicked"}, "give label, the column"),
         ({"labels": None}, "give label, the column"),
         ({"labels": []}, "name at least 1"),

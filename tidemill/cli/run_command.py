@@ -21,7 +21,14 @@ from tidemill.experiment import Experiment, as_parameter, dump, load
 from tidemill.local import definitions
 from tidemill.local.container_mounts import absolute_output, experiment_mounts
 from tidemill.local.execution import RunResult, Stopped, run_pipeline
-from tidemill.local.run_checks import check_files, check_modules, check_packages, check_queries, root_folder
+from tidemill.local.run_checks import (
+    check_files,
+    check_modules,
+    check_packages,
+    check_queries,
+    missing_gpu,
+    root_folder,
+)
 from tidemill.local.run_display import Lines, LiveTable, duration
 from tidemill.local.run_outputs import RunOutputs
 from tidemill.local.run_record import Run
@@ -41,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     check_files(experiment)
     check_modules(experiment)
     check_queries(experiment)
+    if warning := missing_gpu(experiment):
+        _print_error(f"warning  {warning}")
     containers = _containers(args, experiment, params)
     params = absolute_output(params) if containers else params
     arguments = {"experiment": as_parameter(dump(experiment), str(root)), "root": str(root), **params}

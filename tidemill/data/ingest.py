@@ -30,9 +30,9 @@ from tidemill.data.source_files import SourceFile
 from tidemill.data.source_record import SourceRecord, check_unchanged, load_record
 from tidemill.data.splitting import SplitExpressions, row_hash_sql, split_expressions
 from tidemill.data.staging import StagingFolder
-from tidemill.data.statements import check_statement
+from tidemill.data.statements import check_statement, sql_error
 from tidemill.data.tables import known_types, load_table, table_columns
-from tidemill.duckdb_session import columns_of, connect, first_line, quote, restrict_access
+from tidemill.duckdb_session import columns_of, connect, quote, restrict_access
 from tidemill.errors import Code, TidemillError
 from tidemill.runtime import Progress
 from tidemill.steps.ingest import IngestSpec
@@ -177,10 +177,11 @@ class _Ingestion:
     def inspect(self, record: SourceRecord, work: Path, numbers: Sequence[str]) -> ResultColumns:
         with self._data_errors():
             query, params, columns = self._bind(self._load(record, work))
-            for label in self._spec.labels:
-                query_checks.check_label_type(label, columns[label])
+            self._check_tables()
             with self._sql_errors():
                 unchecked = query_checks.check_in_one_scan(self._connection, query, params, columns, self._spec)
+            for label in self._spec.labels:
+                query_checks.check_label_type(label, columns[label])
             projection = project(columns, self._spec.schema_text)
             values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
             with self._sql_errors():
@@ -210,7 +211,7 @@ class _Ingestion:
             check_readable(self._open)
             if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
                 raise
-            raise TidemillError(Code.SQL_ERROR, "source.sql", first_line(error), "correct the query") from error
+            raise sql_error(error, self._spec.source) from error
 
     def _load(self, record: SourceRecord, work: Path) -> str:
         """Loads the tables, then denies DuckDB access to anything else. Returns the query."""
@@ -253,6 +254,12 @@ class _Ingestion:
         columns = columns_of(self._connection, _RESULT)
         check_range(self._connection, _RESULT, columns)
         return columns
+
+    def _check_tables(self) -> None:
+        """Checks that a table has rows."""
+        queries = [f"SELECT 1 FROM main.{quote(name)} LIMIT 1" for name in self._spec.source.tables]
+        if self._spec.stage == "train" and not any(self._connection.execute(query).fetchall() for query in queries):
+            raise TidemillError(Code.EMPTY_INPUT, "source.tables", "no rows in any table", "check the files")
 
     def _check_size(self) -> int:
         rows = self._connection.execute(f"SELECT count(*) FROM {self._result}").fetchall()[0][0]

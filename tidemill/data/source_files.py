@@ -26,6 +26,7 @@ _FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_SHEETS = (".xlsx", ".xls", ".ods")
 _COMPRESSIONS = (".gz", ".zip", ".zst")
 _PARTITION = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _MEMBER = re.compile(r"(.*?\.zip)#(.*)", re.IGNORECASE | re.DOTALL)
@@ -85,6 +86,8 @@ def file_format(table: str, declared: str, uri: str) -> str:
     if detected is None:
         got = f"'auto' for the unknown ending of {posixpath.basename(uri)!r}"
         where, want = f"source.tables.{table}.format", "write csv, tsv, jsonl or parquet"
+        if posixpath.splitext(uri)[1].lower() in _SHEETS:
+            want = "export the sheet as CSV, and name that file"
         raise TidemillError(Code.INVALID_VALUE, where, got, want)
     return detected
 

@@ -135,6 +135,8 @@ def _expand(table: str, uris: str | list[str]) -> list[tuple[str, storage.FileIn
 def no_match(uri: str) -> tuple[str, str]:
     """Returns what was received and what to do, for a URI that names no file."""
     path = storage.local_path(uri)
+    if "~" in uri.split("/"):
+        return f"{uri!r}, which matches no file", "write the path in full; ~ is not replaced"
     if path is not None and path.is_dir():
         return f"{uri!r}, which is a folder", f"name its files, such as {uri.rstrip('/')}/**/*.parquet"
     if path is not None and path.parent.is_dir():

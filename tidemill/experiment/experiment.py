@@ -90,7 +90,7 @@ class Experiment(Section):
     def _label_is_no_feature(self) -> Experiment:
         used = self.feature_columns()
         if label := next((label for label in self.label_columns() if label in used), None):
-            raise ValueError(f"the label {label!r} is also used by features")
+            raise ValueError(f"the label {label!r} is also a feature; remove it from features")
         return self
 
     @model_validator(mode="after")

@@ -87,7 +87,7 @@ def _read_yaml(text: str, where: str) -> object:
         line = f"{where}, line {mark.line + 1}" if mark else where
         problem = " ".join((getattr(error, "problem", None) or str(error)).split())
         got = f"YAML that does not parse ({problem})"
-        raise TidemillError(Code.UNREADABLE_FILE, line, got, "correct the YAML") from error
+        raise TidemillError(Code.UNREADABLE_FILE, line, got, _yaml_remedy(str(error))) from error
     return data
 
 
@@ -160,3 +160,12 @@ for _name in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_number)
 for _name in ("timestamp", "binary", "set", "omap", "pairs"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_unknown)
+
+
+def _yaml_remedy(message: str) -> str:
+    """Returns what to do about the two most frequent mistakes, else that the YAML is to be corrected."""
+    if "'\\t'" in message:
+        return "indent with spaces instead of tabs"
+    if "could not find expected ':'" in message:
+        return "write `key: value`, with a space after the colon, in this line or the one before"
+    return "correct the YAML"

@@ -14,6 +14,7 @@ from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
 from tidemill.experiment.schema_file import read_schema
 from tidemill.experiment.source import Source
+from tidemill.local.docker_engine import has_gpu
 from tidemill.models.own import OwnFamily
 
 _NOT_IN_IMAGES = {
@@ -96,6 +97,13 @@ def check_modules(experiment: Experiment) -> None:
                 raise TidemillError(Code.MISSING_PACKAGE, f"{where}, {place}", got, want)
 
 
+def missing_gpu(experiment: Experiment) -> str:
+    """Returns a warning if training asks for a GPU and this machine has none, else an empty text."""
+    if not experiment.compute.train.gpu or has_gpu():
+        return ""
+    return "compute.train.gpu is for clusters: this machine has no GPU, so networks train on its CPUs"
+
+
 def check_queries(experiment: Experiment) -> None:
     """Checks that each query is one SELECT of valid syntax that uses the given parameters. Reads no table.
 
@@ -106,8 +114,7 @@ def check_queries(experiment: Experiment) -> None:
         return
     import duckdb
 
-    from tidemill.data.statements import check_statement
-    from tidemill.duckdb_session import first_line
+    from tidemill.data.statements import check_statement, sql_error
 
     for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
         if source is None or source.sql is None or source.engine != "duckdb":
@@ -116,7 +123,7 @@ def check_queries(experiment: Experiment) -> None:
             with duckdb.connect() as connection:
                 check_statement(connection, source.sql, source, where)
         except duckdb.Error as error:
-            raise TidemillError(Code.SQL_ERROR, f"{where}.sql", first_line(error), "correct the query") from error
+            raise sql_error(error, source, where) from error
 
 
 def _imports(text: str) -> dict[str, str]:
