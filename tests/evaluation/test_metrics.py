@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from tidemill.evaluation import curves
+from tidemill.evaluation import curves, thresholds
 from tidemill.evaluation.metric_values import confusion, group, measure, undefined
 from tidemill.metric_definitions import METRICS, goodness, mean
 
@@ -182,3 +182,17 @@ def test_mean_over_labels():
     # Scores that are too low for one label do not compensate for scores that are too high for another.
     assert mean("calibration", [0.5, 1.5]) == pytest.approx(1.5)
     assert mean("calibration", [1.0, 1.0]) == 1.0
+
+
+@few_examples
+@given(rows, st.one_of(few_scores, any_score))
+def test_counts_at_each_threshold_equal_scikit_learns_confusion_matrix(data, threshold):
+    y, p = arrays(data)
+    counts = thresholds.count(y, p, threshold)
+    values = counts["threshold"]
+    assert values == sorted(set(values)) and threshold in values and {0.0, 0.3, 0.999, 1.0} <= set(values)
+    # Scores themselves are among the thresholds, as far as six digits hold them.
+    assert all(min(abs(np.array(values) - score)) <= 1e-6 for score in p)
+    for i in range(0, len(values), 97):
+        _, fp, _, tp = confusion_matrix(y, p >= values[i], labels=[0, 1]).ravel()
+        assert (counts["true_positives"][i], counts["false_positives"][i]) == (tp, fp)
