@@ -36,6 +36,7 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
     }
     connection = duckdb.connect(str(folder / "work.duckdb"), config=settings)
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
     connection.execute("CREATE SCHEMA tidemill")
     return connection
 

@@ -175,7 +175,8 @@ class DatasetWriter:
         path: Where the dataset will be. A dataset that is already there is replaced.
         schema: The Arrow schema of all splits.
         splits: Names of the splits. Each of them exists in the dataset, also without rows.
-        metadata: JSON-serializable facts for the manifest, not part of the content fingerprint. Defaults to none.
+        metadata: JSON-serializable facts for the manifest, not part of the content fingerprint. They are read when the
+            block ends. Defaults to none.
         row_group_rows: Rows of a row group. Defaults to 65,536.
         shard_rows: Rows after which a new shard starts. Defaults to 1,048,576.
 
@@ -195,7 +196,7 @@ class DatasetWriter:
     ):
         self.path = Path(path)
         self.schema = schema.remove_metadata()
-        self.metadata = metadata or {}
+        self.metadata = {} if metadata is None else metadata
         self._row_group_rows = row_group_rows
         self._shard_rows = shard_rows
         self._partial = self.path.with_name(self.path.name + ".partial")

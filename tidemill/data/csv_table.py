@@ -2,15 +2,16 @@
 
 DuckDB splits the files into fields and leaves them text. `text_values` says what a text is, and converts it only if
 nothing of it is lost.
+
+A table is created from the files, or, if all types are declared, streamed from them: then the query reads the files
+once, and nothing is stored.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -28,10 +29,12 @@ from tidemill.data.column_types import (
     partition_value,
     with_expected,
 )
-from tidemill.data.quarantine import MAX_TEXT_CHARS, REJECT_CHARS, Quarantine
+from tidemill.data.csv_malformed import malformed_rows
+from tidemill.data.csv_scan import BAD, CsvScan, CsvStream
+from tidemill.data.quarantine import REJECT_CHARS, Quarantine
 from tidemill.data.source_files import FileGroup, SourceFile, StagedFiles, group_files, partition_values
 from tidemill.data.staging import StagingFolder
-from tidemill.data.text_values import INTEGERS, TextStyle, any_of, exact_sql, malformed_sql
+from tidemill.data.text_values import TextStyle, any_of, exact_sql, malformed_sql
 from tidemill.duckdb_session import first_line, literal, quote
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.csv_options import DEFAULT_NULLS, Csv
@@ -126,7 +129,7 @@ class CsvTable:
             path = csv_files.with_one_line_end(self._staging, path, self._options)
         return path
 
-    def _groups(self, staged: StagedFiles) -> list[_Scan]:
+    def _groups(self, staged: StagedFiles) -> list[CsvScan]:
         """Reads the headers and returns a scan for each group of files that one query can read."""
         default = self._options.delim is None
         headers = [csv_files.read_header(p, f, self._options, self._delimiter, default) for p, f in staged]
@@ -144,18 +147,59 @@ class CsvTable:
         for group in groups:
             for header, files in itertools.groupby(group.files, lambda item: by_path[item[0]]):
                 some = FileGroup(group.columns, group.partition, tuple(files))
-                scans.append(_Scan(some, header, self._query(some, header.skip)))
+                scans.append(CsvScan(some, header, self._query(some, header.skip)))
         return scans
 
-    def _create(self, scans: list[_Scan]) -> None:
+    def stream(self, staged: StagedFiles) -> CsvStream | None:
+        """Returns the rows of the files as a query that reads them, without reading them now.
+
+        Args:
+            staged: The files with their local paths.
+
+        Returns:
+            None if the rows have to be stored: if types are inferred, if one query cannot read all files, or if there
+            are so many columns that they are converted in parts.
+
+        Raises:
+            TidemillError: As `create`.
+        """
+        if not self._declared:
+            return None
+        staged = [(self._prepared(path, file), file) for path, file in staged]
+        if any(csv_files.mixes_line_ends(path) for path, _ in staged):
+            return None
+        scans = self._groups(staged)
+        columns, partition, types = self._known_types(scans)
+        if len(scans) > 1 or partition or len(columns) > _COLUMNS_AT_ONCE or any(c not in types for c in columns):
+            return None
+        if self._default_nulls:
+            self._count_nulls(scans, [c for c in columns if types[c] == "VARCHAR"])
+        scan, texts = scans[0], self._texts(columns, types)
+        if (words := self._common_nulls(columns)) is not None:
+            # DuckDB finds the null words itself, which is faster than a comparison of each field.
+            scan = replace(scan, query=self._query(scan.group, scan.header.skip, words))
+            texts = {c: self._style.plain_number_sql(quote(c)) if types[c] != "VARCHAR" else quote(c) for c in columns}
+        source, is_bad = self._converted(scan, texts, types)
+        values = ", ".join(map(quote, columns))
+        query = f"SELECT {values}, {is_bad} AS {BAD} FROM {source}"
+        return CsvStream(query, types, lambda bad: self._take_malformed(scan, texts, types, bad))
+
+    def _known_types(self, scans: list[CsvScan]) -> tuple[list[str], list[str], dict[str, str]]:
+        """Checks the names of columns. Returns the files' columns, those of folders, and the types that are known."""
         groups = [scan.group for scan in scans]
         columns, partition = list(groups[0].columns), [key for key, _ in groups[0].partition]
         check_declared(self._name, self._declared, [*columns, *partition])
         where = f"{self._name}: {groups[0].files[0][1].uri}"
         check_names(where, [*columns, *partition_values(groups[0].files[0][1].uri)], RENAME_PARTITION)
-        partitions = [dict(group.partition) for group in groups]
         types = with_expected(self._declared, self._expected, columns)
-        types = types | partition_types(self._connection, types, partitions)
+        return (
+            columns,
+            partition,
+            types | partition_types(self._connection, types, [dict(group.partition) for group in groups]),
+        )
+
+    def _create(self, scans: list[CsvScan]) -> None:
+        columns, partition, types = self._known_types(scans)
         undeclared = [c for c in columns if c not in types]
         if undeclared or len(columns) > _COLUMNS_AT_ONCE:
             scans = self._stored(columns, scans)
@@ -164,17 +208,17 @@ class CsvTable:
                 self._connection, "tidemill.texts", {c: self._plain(c) for c in undeclared}, self._style
             )
             types = types | {c: infer_type(kinds, self._expected.get(c)) for c, kinds in counters.items()}
-        texts = {c: self._text(c) if types[c] == "VARCHAR" else self._plain(c) for c in columns}
+        texts = self._texts(columns, types)
         shape = ", ".join(f"{quote(c)} {types[c]}" for c in [*columns, *partition])
-        self._connection.execute(f"CREATE OR REPLACE TABLE main.{quote(self._name)} ({shape}, tidemill_bad BOOLEAN)")
+        self._connection.execute(f"CREATE OR REPLACE TABLE main.{quote(self._name)} ({shape}, {BAD} BOOLEAN)")
         for scan in scans:
             self._insert(scan, texts, types)
         if self._default_nulls:
             self._count_nulls(scans, [c for c in columns if types[c] == "VARCHAR"])
-        self._connection.execute(f"ALTER TABLE main.{quote(self._name)} DROP COLUMN tidemill_bad")
+        self._connection.execute(f"ALTER TABLE main.{quote(self._name)} DROP COLUMN {BAD}")
         self._connection.execute("DROP TABLE IF EXISTS tidemill.texts")
 
-    def _stored(self, columns: list[str], scans: list[_Scan]) -> list[_Scan]:
+    def _stored(self, columns: list[str], scans: list[CsvScan]) -> list[CsvScan]:
         """Stores all texts in a table, because inference and conversion both read them."""
         shape = ", ".join(f"{quote(c)} VARCHAR" for c in columns)
         self._connection.execute(f"CREATE OR REPLACE TABLE tidemill.texts ({shape}, tidemill_group INTEGER)")
@@ -188,13 +232,13 @@ class CsvTable:
             stored.append(replace(scan, query=query, is_stored=True))
         return stored
 
-    def _count_nulls(self, scans: list[_Scan], columns: list[str]) -> None:
+    def _count_nulls(self, scans: list[CsvScan], columns: list[str]) -> None:
         """Counts null words in text columns: in all rows if they are stored, else in the first rows of the files."""
         source = "tidemill.texts" if scans[0].is_stored else f"({scans[0].query} LIMIT {_COUNTED_ROWS})"
         null_words.count(self._connection, self._name, source, {c: quote(c) for c in columns}, list(DEFAULT_NULLS))
         self._quarantine.discard_csv_rejects()
 
-    def _insert(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> None:
+    def _insert(self, scan: CsvScan, texts: dict[str, str], types: dict[str, str]) -> None:
         """Inserts the rows of one group. Rows with a malformed value go to quarantine."""
         table, partition = f"main.{quote(self._name)}", dict(scan.group.partition)
         values = [quote(c) for c in texts]
@@ -204,18 +248,23 @@ class CsvTable:
             values.append(f"{value} AS {quote(column)}")
         source, is_bad = self._converted(scan, texts, types)
         self._connection.execute(
-            f"INSERT INTO {table} BY NAME SELECT {', '.join(values)}, {is_bad} AS tidemill_bad FROM {source}"
+            f"INSERT INTO {table} BY NAME SELECT {', '.join(values)}, {is_bad} AS {BAD} FROM {source}"
         )
         for index in range(0, len(texts), _COLUMNS_AT_ONCE):
             self._connection.execute(f"DROP TABLE IF EXISTS temp.{_PART}{index}")
+        bad = self._connection.execute(f"SELECT count(*) FILTER ({BAD}) FROM {table}").fetchall()[0][0]
+        if bad:
+            self._connection.execute(f"DELETE FROM {table} WHERE {BAD}")
+        self._take_malformed(scan, texts, types, bad)
+
+    def _take_malformed(self, scan: CsvScan, texts: dict[str, str], types: dict[str, str], bad: int) -> None:
+        """Takes the malformed rows of a finished scan: those that were rejected, and `bad` with a malformed value."""
         if not scan.is_stored:
             self._quarantine.take_csv_rejects(self._name, scan.group.uris)
-        bad = self._connection.execute(f"SELECT count(*) FILTER (tidemill_bad) FROM {table}").fetchall()[0][0]
         if bad:
-            self._connection.execute(f"DELETE FROM {table} WHERE tidemill_bad")
             self._locate(scan, self._bad_texts(scan, texts, types), types, bad)
 
-    def _converted(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> tuple[str, str]:
+    def _converted(self, scan: CsvScan, texts: dict[str, str], types: dict[str, str]) -> tuple[str, str]:
         """Returns a relation with the values of all columns, and the condition for rows with a malformed one.
 
         DuckDB plans a query in a time that is quadratic in its expressions. So it converts wide tables in parts.
@@ -223,13 +272,20 @@ class CsvTable:
         parts = [list(texts)[i : i + _COLUMNS_AT_ONCE] for i in range(0, len(texts), _COLUMNS_AT_ONCE)]
         queries = []
         for index, columns in enumerate(parts):
-            # The inner query names the texts, so that DuckDB computes the text of each value once.
+            # Each level names what the next one uses several times, so that DuckDB computes it once.
             inner = ", ".join(f"{texts[c]} AS tidemill_{i}" for i, c in enumerate(columns))
-            exact = {c: exact_sql(f"tidemill_{i}", types[c], self._style) for i, c in enumerate(columns)}
-            values = [f"{value} AS {quote(c)}" for c, value in exact.items()]
-            tests = self._tests(columns, exact, types).values()
-            values.append(f"{any_of(list(tests))} AS tidemill_bad_{index}")
-            queries.append(f"(SELECT {', '.join(values)} FROM (SELECT {inner} FROM ({scan.query})))")
+            exact = ", ".join(
+                f"tidemill_{i}, {exact_sql(f'tidemill_{i}', types[c], self._style)} AS tidemill_value_{i}"
+                for i, c in enumerate(columns)
+            )
+            values = [f"tidemill_value_{i} AS {quote(c)}" for i, c in enumerate(columns)]
+            tests = self._tests(columns, [f"tidemill_value_{i}" for i in range(len(columns))], types).values()
+            # Unlike OR, CASE does not evaluate a condition for all rows.
+            cases = " ".join(f"WHEN {test} THEN true" for test in tests)
+            values.append(f"{f'CASE {cases} ELSE false END' if cases else 'false'} AS tidemill_bad_{index}")
+            queries.append(
+                f"(SELECT {', '.join(values)} FROM (SELECT {exact} FROM (SELECT {inner} FROM ({scan.query}))))"
+            )
         is_bad = any_of([f"tidemill_bad_{index}" for index in range(len(parts))])
         if len(parts) == 1:
             return queries[0], is_bad
@@ -238,20 +294,20 @@ class CsvTable:
             self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {query}")
         return " POSITIONAL JOIN ".join(names), is_bad
 
-    def _tests(self, columns: Sequence[str], exact: dict[str, str], types: dict[str, str]) -> dict[str, str]:
-        """Returns the conditions for malformed values, of the texts `tidemill_0` and so on."""
+    def _tests(self, columns: Sequence[str], values: Sequence[str], types: dict[str, str]) -> dict[str, str]:
+        """Returns the conditions for malformed values, of the texts `tidemill_0` and so on and their values."""
         return {
-            c: malformed_sql(f"tidemill_{i}", exact[c], types[c])
+            c: malformed_sql(f"tidemill_{i}", values[i], types[c])
             for i, c in enumerate(columns)
             if types[c] != "VARCHAR"
         }
 
-    def _bad_texts(self, scan: _Scan, texts: dict[str, str], types: dict[str, str]) -> dict[str, set[str]]:
+    def _bad_texts(self, scan: CsvScan, texts: dict[str, str], types: dict[str, str]) -> dict[str, set[str]]:
         """Returns the malformed fields of each column as they are written, at most `_MAX_LOCATED` of a column."""
         parts = [list(texts)[i : i + _COLUMNS_AT_ONCE] for i in range(0, len(texts), _COLUMNS_AT_ONCE)]
         found: dict[str, set[str]] = {}
         for columns in parts:
-            exact = {c: exact_sql(f"tidemill_{i}", types[c], self._style) for i, c in enumerate(columns)}
+            exact = [exact_sql(f"tidemill_{i}", types[c], self._style) for i, c in enumerate(columns)]
             tests = self._tests(columns, exact, types)
             inner = ", ".join(f"{texts[c]} AS tidemill_{i}" for i, c in enumerate(columns))
             counts = ", ".join(f"count(*) FILTER ({test})" for test in tests.values())
@@ -265,19 +321,19 @@ class CsvTable:
                 found[column] = {value for (value,) in self._fields(query, scan)}
         return found
 
-    def _fields(self, query: str, scan: _Scan) -> list[tuple]:
+    def _fields(self, query: str, scan: CsvScan) -> list[tuple]:
         """Returns the rows of a query that reads the files a second time."""
         rows = self._connection.execute(query).fetchall()
         if not scan.is_stored:
             self._quarantine.discard_csv_rejects()
         return rows
 
-    def _locate(self, scan: _Scan, bad: dict[str, set[str]], types: dict[str, str], count: int) -> None:
-        """Puts the rows with a malformed field into quarantine, with their lines. They are rare, so Python is fast
-        enough."""
+    def _locate(self, scan: CsvScan, bad: dict[str, set[str]], types: dict[str, str], count: int) -> None:
+        """Puts the rows with a malformed field into quarantine, with their lines."""
         located = 0
         for path, file in scan.group.files:
-            for rows in self._bad_rows(path, scan, bad, types):
+            skipped = scan.header.lines
+            for rows in malformed_rows(path, scan.group.columns, skipped, self._options, self._delimiter, bad, types):
                 located += len(rows)
                 entries = [{"table": self._name, "uri": file.uri, **row, "lost": 1} for row in rows]
                 self._quarantine.insert(pa.Table.from_pylist(entries))
@@ -288,27 +344,9 @@ class CsvTable:
             row = {"table": self._name, "uri": uri, "line": None, "reason": reason, "text": min(bad[column])}
             self._quarantine.insert(pa.Table.from_pylist([{**row, "lost": missing}]))
 
-    def _bad_rows(
-        self, path: Path, scan: _Scan, bad: dict[str, set[str]], types: dict[str, str]
-    ) -> Iterator[list[dict]]:
-        columns = scan.group.columns
-        indexes = [(columns.index(c), c) for c in bad]
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            reader = csv.reader(stream, **csv_files.python_dialect(self._options, self._delimiter))
-            start, rows = 1, []
-            for row in reader:
-                line, start = start, reader.line_num + 1
-                if len(row) != len(columns) or line <= scan.header.lines:
-                    continue
-                wrong = next(((c, row[i]) for i, c in indexes if row[i] in bad[c]), None)
-                if wrong is not None and _is_utf8(row):
-                    text = self._delimiter.join(row)[:MAX_TEXT_CHARS]
-                    rows.append({"line": line, "reason": _reason(*wrong, types[wrong[0]]), "text": text})
-                    if len(rows) == 10_000:
-                        yield rows
-                        rows = []
-            if rows:
-                yield rows
+    def _texts(self, columns: Sequence[str], types: Mapping[str, str]) -> dict[str, str]:
+        """Returns the expression of each column's text, from which its values are made."""
+        return {c: self._text(c) if types[c] == "VARCHAR" else self._plain(c) for c in columns}
 
     def _text(self, column: str) -> str:
         """Returns the expression of a column's text, in which null words are null."""
@@ -324,14 +362,27 @@ class CsvTable:
         words = nulls.get(column, DEFAULT_NULLS) if isinstance(nulls, dict) else nulls
         return list(words) if words else [_NO_NULLS]
 
-    def _query(self, group: FileGroup, skip: int) -> str:
-        """Returns a query for the group's fields as text. DuckDB keeps rows that it cannot split in rejects tables."""
+    def _common_nulls(self, columns: Sequence[str]) -> list[str] | None:
+        """Returns the null words that all columns have. None if there are none, or if they need quotes in a file."""
+        words = self._nulls(columns[0])
+        special = {self._options.quote, self._options.escape, self._delimiter} - {"", None}
+        same = all(self._nulls(c) == words for c in columns)
+        return words if same and words != [_NO_NULLS] and not any(s in w for w in words for s in special) else None
+
+    def _query(self, group: FileGroup, skip: int, nulls: list[str] | None = None) -> str:
+        """Returns a query for the group's fields as text. DuckDB keeps rows that it cannot split in rejects tables.
+
+        Args:
+            group: The files.
+            skip: Number of lines to skip.
+            nulls: Texts that are null. Defaults to none.
+        """
         options = self._options
         # A line without any character is a row if the files have one column.
         empty_is_null = len(group.columns) == 1 and "" in self._nulls(group.columns[0])
         settings = f"""auto_detect=false, header={literal(options.header)}, delim={literal(self._delimiter)},
             quote={literal(options.quote)}, escape={literal(options.escape or options.quote)},
-            nullstr={literal(["" if empty_is_null else _NO_NULLS])}, hive_partitioning=false,
+            nullstr={literal(nulls or ["" if empty_is_null else _NO_NULLS])}, hive_partitioning=false,
             store_rejects=true, rejects_limit=0, rejects_line_size_limit={REJECT_CHARS}"""
         if options.comment:
             settings += f", comment={literal(options.comment)}"
@@ -344,34 +395,3 @@ class CsvTable:
         where, got = f"{self._name}: {uri}", f"a file that does not divide into fields ({first_line(error)})"
         want = f"check the file's quotes and line ends, or set source.tables.{self._name}.csv (quote, escape, delim)"
         return TidemillError(Code.UNREADABLE_FILE, where, got, want)
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """A query for the texts of files with one kind of header. `is_stored`: it reads a table and not the files."""
-
-    group: FileGroup
-    header: csv_files.Header
-    query: str
-    is_stored: bool = False
-
-
-def _reason(column: str, text: str, kind: str) -> str:
-    if kind in INTEGERS and _is_number(text):
-        return f"Column {column} is declared as an integer"
-    return f'Error when converting column "{column}". Could not convert string "{text[:80]}" to {literal(kind)}'
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return Decimal(text.strip()) % 1 != 0
-    except InvalidOperation:
-        return False
-
-
-def _is_utf8(row: list[str]) -> bool:
-    try:
-        "".join(row).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -21,6 +21,8 @@ _NUMERIC = re.compile(r"U?(BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)$|FLO
 _TIME = re.compile(r"DATE|TIME|INTERVAL")
 _NESTED = re.compile(r"STRUCT|MAP|UNION")
 _NARROWED = ("HUGEINT", "UHUGEINT", "UBIGINT")
+EXAMINED = (*_NARROWED, "DECIMAL", "BLOB")
+"""Types whose values decide the type of the examples' column, or whether there is one."""
 
 
 @dataclass(frozen=True)

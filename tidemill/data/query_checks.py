@@ -36,7 +36,8 @@ def check_columns(columns: list[str], spec: IngestSpec) -> None:
         TidemillError: `sql-error` or `missing-column`.
     """
     lowered = [c.lower() for c in columns]
-    if double := next((c for c in columns if lowered.count(c.lower()) > 1), None):
+    counts = Counter(lowered)
+    if double := next((c for c in columns if counts[c.lower()] > 1), None):
         got, want = f"two columns called {double!r}", "rename one of them with AS"
         raise TidemillError(Code.SQL_ERROR, "source.sql", got, want)
     if reserved := next((c for c in lowered if c.startswith(RESERVED_PREFIX) or c == ROW_NUMBER), None):
@@ -54,6 +55,21 @@ def check_columns(columns: list[str], spec: IngestSpec) -> None:
         if column not in columns:
             got = f"{column!r}, which the query does not return"
             raise TidemillError(Code.MISSING_COLUMN, where, got, suggest_name(column, columns))
+
+
+def check_size(rows: int, spec: IngestSpec) -> None:
+    """Checks the number of good rows of the query's result.
+
+    Raises:
+        TidemillError: `empty-input` or `over-budget`.
+    """
+    if rows == 0 and spec.stage == "train":
+        raise TidemillError(Code.EMPTY_INPUT, "source.sql", "no rows", "check the files and the query's conditions")
+    limit = spec.source.max_rows
+    if limit is not None and rows > limit:
+        details = {"rows": rows, "max_rows": limit}
+        got, want = f"{rows:,} rows, more than {limit:,}", "raise max_rows or narrow the query"
+        raise TidemillError(Code.OVER_BUDGET, "source.max_rows", got, want, details)
 
 
 def check_features(types: dict[str, str], spec: IngestSpec) -> None:
@@ -91,6 +107,11 @@ def sample_texts(
     return texts
 
 
+def is_label_type(kind: str) -> bool:
+    """Returns whether a DuckDB type is boolean or a number."""
+    return kind == "BOOLEAN" or kind.removeprefix("U").startswith(_NUMBERS)
+
+
 def check_label_type(label: str, kind: str, values: Sequence[str] = ()) -> None:
     """Checks that a label's DuckDB type is boolean or a number.
 
@@ -102,7 +123,7 @@ def check_label_type(label: str, kind: str, values: Sequence[str] = ()) -> None:
     Raises:
         TidemillError: `label-type`.
     """
-    if kind != "BOOLEAN" and not kind.removeprefix("U").startswith(_NUMBERS):
+    if not is_label_type(kind):
         examples = f", with values such as {', '.join(map(repr, values))}" if values else ""
         raise label_error(Code.LABEL_TYPE, label, f"a column of type {kind}{examples}")
 
@@ -209,10 +230,10 @@ def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:
 
 
 class SplitChecks:
-    """Checks of the splits, counted while the rows are written.
+    """Checks of the labels and the splits, counted while the rows are written.
 
-    Each split must have rows, and in those that `spec.both_classes` names each label both classes. In train, each
-    needed column must have a value.
+    Labels are 0 and 1, or false and true, without nulls. Each split must have rows, and in those that
+    `spec.both_classes` names each label both classes. In train, each needed column must have a value.
 
     Args:
         spec: The step's spec.
@@ -224,7 +245,8 @@ class SplitChecks:
         self._largest_group = largest_group
         self._rows: dict[str, int] = {}
         self._present: dict[str, int] = dict.fromkeys(spec.columns or (), 0)
-        self._classes: dict[str, dict[str, Counter[float]]] = {label: {} for label in spec.labels}
+        self._classes: dict[str, dict[str, Counter[float | None]]] = {label: {} for label in spec.labels}
+        self._is_bool: dict[str, bool] = dict.fromkeys(spec.labels, False)
 
     def add(self, split: str, rows: pa.RecordBatch) -> None:
         """Counts rows of a split."""
@@ -235,17 +257,21 @@ class SplitChecks:
                 self._present[column] += len(values) - values.null_count
         for label, splits in self._classes.items():
             counts = splits.setdefault(split, Counter())
+            self._is_bool[label] = pa.types.is_boolean(rows.schema.field(label).type)
             for each in pc.value_counts(rows.column(label)):
-                counts[float(each["values"].as_py())] += each["counts"].as_py()
+                value = each["values"].as_py()
+                counts[None if value is None else float(value)] += each["counts"].as_py()
 
     def check(self) -> None:
         """Checks all rows that were added. Does nothing for the stage `predict`.
 
         Raises:
-            TidemillError: `empty-split`, `label-one-class` or `feature-all-null`.
+            TidemillError: `label-null`, `label-type`, `label-one-class`, `empty-split` or `feature-all-null`.
         """
         if self._spec.stage != "train":
             return
+        for label, splits in self._classes.items():
+            _check_values(label, sum(splits.values(), Counter()), self._is_bool[label])
         by, fractions = self._spec.split.by, self._spec.split.fractions
         for split in SPLITS:
             must_have_rows = split == "train" or by == "column" or getattr(fractions, split) > 0
@@ -293,8 +319,27 @@ def uneven_split(split: Split, rows: Mapping[str, int]) -> str:
     return f"{shares}, because rows of one {split.column!r} stay together"
 
 
-def _one_class(label: str, split: str, splits: Mapping[str, Counter[float]], value: float) -> TidemillError:
+def _check_values(label: str, values: Counter[float | None], is_bool: bool) -> None:
+    """Checks the values of a label in all splits, as `check_label` does."""
+    if nulls := values.pop(None, 0):
+        raise label_error(Code.LABEL_NULL, label, f"{nulls:,} nulls", details={"nulls": nulls})
+    ranked = [value for value, _ in sorted(values.items(), key=lambda item: -item[1]) if value is not None]
+    if other := [value for value in ranked if value not in (0.0, 1.0)]:
+        raise label_error(Code.LABEL_TYPE, label, f"the value {_written(other[0])}")
+    if len(ranked) == 1:
+        value = str(ranked[0] == 1).lower() if is_bool else _written(ranked[0])
+        raise label_error(Code.LABEL_ONE_CLASS, label, f"the single value {value} in all rows")
+
+
+def _written(value: float) -> str:
+    return str(int(value)) if value.is_integer() else str(value)
+
+
+def _one_class(
+    label: str, split: str, splits: Mapping[str, Counter[float | None]], value: float | None
+) -> TidemillError:
     counts = [f"{name} {splits[name][1.0]:,} of {splits[name].total():,}" for name in SPLITS if name in splits]
-    got = f"the single value {value:g} in all {splits[split].total():,} rows; rows with 1: {', '.join(counts)}"
+    rows = splits[split].total()
+    got = f"the single value {_written(value or 0.0)} in all {rows:,} rows; rows with 1: {', '.join(counts)}"
     details = {"split": split, "ones": {name: int(each[1.0]) for name, each in splits.items()}}
     return label_error(Code.LABEL_ONE_CLASS, label, got, split=split, details=details)

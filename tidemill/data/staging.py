@@ -34,6 +34,7 @@ class StagingFolder:
     def __init__(self, folder: Path):
         self._folder = folder
         self._count = 0
+        self._fetched: dict[str, Path] = {}
 
     def fetch(self, file: SourceFile) -> Path:
         """Returns a local path to the file's uncompressed bytes: the file itself if it is local and not compressed.
@@ -41,6 +42,12 @@ class StagingFolder:
         Raises:
             TidemillError: `unreadable-file` if a compressed file is truncated or its checksum does not match.
         """
+        if (known := self._fetched.get(file.uri)) is not None and known.exists():
+            return known
+        path = self._fetched[file.uri] = self._fetch(file)
+        return path
+
+    def _fetch(self, file: SourceFile) -> Path:
         uri, member = source_files.split_member(file.uri)
         path = storage.local_path(uri)
         name = uri.rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Source tables in DuckDB: CSV, TSV and JSON lines as tables, Parquet as views.
+"""Source tables in DuckDB: CSV, TSV and JSON lines as tables, Parquet and streamed text files as views.
 
 All columns of text files are read, whatever the query needs, so that the set of malformed rows does not depend on the
 query.
@@ -15,7 +15,9 @@ from pathlib import Path
 import duckdb
 
 from tidemill.artifacts.model_columns import TableColumns
-from tidemill.data import csv_table, json_lines_table, parquet_table, source_files
+from tidemill.data import json_lines_table, parquet_table, source_files
+from tidemill.data.csv_scan import BAD, CsvStream
+from tidemill.data.csv_table import CsvTable
 from tidemill.data.quarantine import Quarantine
 from tidemill.data.source_files import SourceFile
 from tidemill.data.staging import StagingFolder
@@ -54,16 +56,7 @@ def load_table(
     """
     known = known or TableColumns(types={})
     types = _declared(table_name, table)
-    files = sorted(files, key=lambda f: (json.dumps(source_files.partition_values(f.uri)), f.version))
-    kinds = {source_files.file_format(table_name, table.format, f.uri) for f in files}
-    if len(kinds) > 1:
-        where, got = f"source.tables.{table_name}", f"files of several formats ({', '.join(sorted(kinds))})"
-        raise TidemillError(Code.INVALID_VALUE, where, got, "put the files of each format into a table of their own")
-    kind = kinds.pop()
-    if table.csv is not None and kind not in ("csv", "tsv"):
-        where, got = f"source.tables.{table_name}.csv", f"options of CSV files for files of the format {kind}"
-        raise TidemillError(Code.INVALID_VALUE, where, got, "remove them, or set the table's format")
-    _check_partitions(table_name, files)
+    files, kind = _checked_files(table_name, table, files)
     staged = [(staging.fetch(file), file) for file in files]
     if kind == "parquet":
         parquet_table.create_view(connection, table_name, types, known.types, staged, quarantine)
@@ -71,16 +64,50 @@ def load_table(
     if kind == "jsonl":
         json_lines_table.create_table(connection, table_name, types, known.types, known.optional, staged, quarantine)
     else:
-        options = table.csv_options
-        delimiter = options.delim or ("\t" if kind == "tsv" else ",")
-        default_nulls = not table.names_null_words
-        reader = csv_table.CsvTable(
-            connection, table_name, types, known.types, options, delimiter, default_nulls, staging, quarantine
-        )
+        reader = _csv_table(connection, table_name, table, kind, types, known, staging, quarantine)
         staged = reader.create(staged)
     for path, _ in staged:
         staging.drop(path)
     return {}
+
+
+def stream_table(
+    connection: duckdb.DuckDBPyConnection,
+    table_name: str,
+    table: Table,
+    files: list[SourceFile],
+    staging: StagingFolder,
+    quarantine: Quarantine,
+) -> CsvStream | None:
+    """Creates a view for a table of text files if they need not be stored, with the good rows.
+
+    Args:
+        connection: As for `load_table`, and so are the others.
+        table_name: The table's name in the source, and of the view in the schema `main`.
+        table: The table's section of the experiment file.
+        files: The table's files from the source record.
+        staging: Keeps the files until the rows are read.
+        quarantine: Takes the malformed rows.
+
+    Returns:
+        None if `load_table` has to store the rows. Then there is no view.
+
+    Raises:
+        TidemillError: As `load_table`.
+    """
+    types = _declared(table_name, table)
+    files, kind = _checked_files(table_name, table, files)
+    if kind not in ("csv", "tsv") or not types:
+        return None
+    known = TableColumns(types={})
+    staged = [(staging.fetch(file), file) for file in files]
+    stream = _csv_table(connection, table_name, table, kind, types, known, staging, quarantine).stream(staged)
+    if stream is not None:
+        columns = ", ".join(map(quote, stream.types))
+        connection.execute(
+            f"CREATE VIEW main.{quote(table_name)} AS SELECT {columns} FROM ({stream.query}) WHERE NOT {BAD}"
+        )
+    return stream
 
 
 def table_columns(
@@ -122,6 +149,37 @@ def _declared(table_name: str, table: Table) -> dict[str, str]:
             want = "write a DuckDB type, such as BIGINT or VARCHAR"
             raise TidemillError(Code.INVALID_VALUE, where, repr(text), want) from error
     return types
+
+
+def _checked_files(table_name: str, table: Table, files: list[SourceFile]) -> tuple[list[SourceFile], str]:
+    """Returns the files in the order in which they are read, and their format."""
+    files = sorted(files, key=lambda f: (json.dumps(source_files.partition_values(f.uri)), f.version))
+    kinds = {source_files.file_format(table_name, table.format, f.uri) for f in files}
+    if len(kinds) > 1:
+        where, got = f"source.tables.{table_name}", f"files of several formats ({', '.join(sorted(kinds))})"
+        raise TidemillError(Code.INVALID_VALUE, where, got, "put the files of each format into a table of their own")
+    kind = kinds.pop()
+    if table.csv is not None and kind not in ("csv", "tsv"):
+        where, got = f"source.tables.{table_name}.csv", f"options of CSV files for files of the format {kind}"
+        raise TidemillError(Code.INVALID_VALUE, where, got, "remove them, or set the table's format")
+    _check_partitions(table_name, files)
+    return files, kind
+
+
+def _csv_table(
+    connection: duckdb.DuckDBPyConnection,
+    table_name: str,
+    table: Table,
+    kind: str,
+    types: dict[str, str],
+    known: TableColumns,
+    staging: StagingFolder,
+    quarantine: Quarantine,
+) -> CsvTable:
+    options = table.csv_options
+    delimiter = options.delim or ("\t" if kind == "tsv" else ",")
+    nulls = not table.names_null_words
+    return CsvTable(connection, table_name, types, known.types, options, delimiter, nulls, staging, quarantine)
 
 
 def _check_partitions(table_name: str, files: list[SourceFile]) -> None:

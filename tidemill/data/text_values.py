@@ -170,7 +170,7 @@ def malformed_sql(text: str, value: str, kind: str) -> str:
         kind: The DuckDB type.
     """
     missing = f" AND NOT {_matches(text, _NAN)}" if is_numeric(kind) else ""
-    return f"({text} IS NOT NULL AND {value} IS NULL{missing})"
+    return f"({value} IS NULL AND {text} IS NOT NULL{missing})"
 
 
 def exact_cast(value: str, kind: str, target: str) -> tuple[str, str]:

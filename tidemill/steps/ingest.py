@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tidemill.artifacts.examples import SPLITS
 from tidemill.artifacts.model_columns import ModelColumns
 from tidemill.experiment.source import Source, Split
 from tidemill.section import Column
@@ -38,6 +39,11 @@ class IngestSpec(StepSpec):
     """The splits in which each label needs both classes."""
     model: ModelColumns | None = None
     """For `predict`: the columns of the published model, whose types the rows get."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the step writes, in their order."""
+        return SPLITS if self.stage == "train" else ("predict",)
 
 
 def plan(context: TrainingPlanContext) -> IngestSpec:

@@ -24,6 +24,7 @@ def connect(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": spill, "preserve_insertion_order": False}
         with contextlib.closing(duckdb.connect(":memory:", config=settings)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
             yield connection
 
 
