@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tidemill import fingerprint, storage
 from tidemill.artifacts import model_columns, model_store
 from tidemill.data import source_record
+from tidemill.data.engines import engine_of
 from tidemill.data.source_record import SourceRecord
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
@@ -122,7 +123,7 @@ def plan_ingest(experiment: Experiment) -> tuple[ingest.IngestSpec, SourceRecord
     Raises:
         TidemillError: As for `plan_training`.
     """
-    record = source_record.record(experiment.source)
+    record = engine_of(experiment.source.engine).record(experiment.source)
     context = TrainingPlanContext(
         experiment=experiment,
         source_fingerprint=record.fingerprint,
@@ -146,7 +147,7 @@ def plan_prediction_ingest(
     Raises:
         TidemillError: As for `plan_training`.
     """
-    record = source_record.record(source)
+    record = engine_of(source.engine).record(source)
     context = PredictionPlanContext(
         experiment=experiment, source=source, model="", columns=columns, source_fingerprint=record.fingerprint
     )
@@ -206,9 +207,8 @@ def check_supported(experiment: Experiment) -> None:
         model.check_labels(labels)
     experiment.training.check_labels(labels)
     for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
-        if source is not None and source.engine != "duckdb":
-            got, want = repr(source.engine), "use duckdb; BigQuery is not in this version"
-            raise TidemillError(Code.UNSUPPORTED, f"{where}.engine", got, want)
+        if source is not None:
+            engine_of(source.engine, where)
 
 
 def _prefixed(step: str, experiment: Experiment, source_bytes: int) -> dict[str, str]:
@@ -264,7 +264,7 @@ def _list(where: str, items: Sequence[Mapping[str, Any]]) -> str:
 
 def _record_source(source: Source, root: str) -> SourceRecord:
     """Writes and returns the source record."""
-    record = source_record.record(source)
+    record = engine_of(source.engine).record(source)
     source_record.save_record(root, record)
     return record
 

@@ -10,13 +10,17 @@ ENGINES: dict[str, type[SourceEngine]] = {"duckdb": DuckDBEngine}
 """The engines that this version has."""
 
 
-def engine_of(name: str) -> SourceEngine:
+def engine_of(name: str, section: str = "source") -> SourceEngine:
     """Returns the engine with this name.
+
+    Args:
+        name: The setting `engine` of a source.
+        section: The source's section, for the error. Defaults to `source`.
 
     Raises:
         TidemillError: `unsupported` for an engine that this version does not have.
     """
     if name not in ENGINES:
         got, want = repr(name), f"use {' or '.join(sorted(ENGINES))}; BigQuery is not in this version"
-        raise TidemillError(Code.UNSUPPORTED, "source.engine", got, want)
+        raise TidemillError(Code.UNSUPPORTED, f"{section}.engine", got, want)
     return ENGINES[name]()

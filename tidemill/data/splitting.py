@@ -86,7 +86,7 @@ def _row_expressions(
         return replace(rows, split=_threshold(f"md5_number_lower({seed} || {text})", split, _RANGE))
     if key:
         return replace(rows, split=_threshold(f"md5_number_lower({seed} || {_ROW_TEXT})", split, _RANGE))
-    # The "lower" half is the first one of the digest, and the upper one of the number.
+    # `md5_number_lower` is the upper half of `md5_number`.
     share = _threshold(f"({_ROW_HASH} >> 64)::UBIGINT", split, _RANGE)
     texts = {_ROW_HASH: f"md5_number({_text(columns, f'{split.seed}|')})"}
     return SplitExpressions(share, (_ROW_HASH,), texts=texts)
