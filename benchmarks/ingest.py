@@ -85,6 +85,7 @@ def run_copy(work: Path, kind: str) -> int:
     target = f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
     query = f"SELECT * FROM read_csv('{work}/rows/*.{kind}', columns = {TYPES}, {options})"
     with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         return connection.execute(f"COPY ({query}) TO '{work}/copy.parquet' {target}").fetchall()[0][0]
 
 
