@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tidemill import fingerprint, storage
 from tidemill.artifacts import model_columns, model_store
 from tidemill.data import source_record
-from tidemill.data.engines import engine_of
+from tidemill.data.engines import check_engine, engine_of
 from tidemill.data.source_record import SourceRecord
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment import Experiment
@@ -208,7 +208,7 @@ def check_supported(experiment: Experiment) -> None:
     experiment.training.check_labels(labels)
     for where, source in (("source", experiment.source), ("predict.source", experiment.predict.source)):
         if source is not None:
-            engine_of(source.engine, where)
+            check_engine(source.engine, where)
 
 
 def _prefixed(step: str, experiment: Experiment, source_bytes: int) -> dict[str, str]:

@@ -136,6 +136,8 @@ def test_ingest_checks_the_rows_of_every_engine(tmp_path, monkeypatch, engine, c
 
 def test_refuses_an_engine_that_does_not_exist():
     with pytest.raises(TidemillError, match="'bigquery'") as raised:
-        engines.engine_of("bigquery", "predict.source")
+        engines.check_engine("bigquery", "predict.source")
     assert raised.value.code is Code.UNSUPPORTED
     assert "predict.source.engine" in str(raised.value)
+    with pytest.raises(TidemillError, match="source.engine"):
+        engines.engine_of("bigquery")

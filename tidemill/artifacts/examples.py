@@ -21,11 +21,14 @@ import pyarrow.parquet as pq
 
 from tidemill import fingerprint, storage
 from tidemill.artifacts.artifact import MANIFEST, FileEntry, check_file, incomplete_error, read_manifest
+from tidemill.artifacts.shard_file import ByteBudget, ShardFile
 
 SPLITS = ("train", "valid", "test")
 ROW_GROUP_ROWS = 1 << 16
 SHARD_ROWS = 1 << 20
 COMPRESSION = "zstd"
+_BYTES_IN_FLIGHT = 256 << 20
+_FILES_IN_FLIGHT = 4
 NULL_WORDS = "null_words"
 """The entry of the metadata with the share of the rows of a text column that are a default null word, by table, column
 and word. Only shares of at least 1 %."""
@@ -169,7 +172,7 @@ class DatasetWriter:
     """Writer of a dataset, used as a context manager.
 
     Leaving the block writes the manifest and renames the folder to `path`. If the block raises, nothing is left. Rows
-    keep the order in which they are written.
+    keep the order in which they are written. Shards are written on threads, up to 256 MiB behind the caller.
 
     Args:
         path: Where the dataset will be. A dataset that is already there is replaced.
@@ -202,6 +205,7 @@ class DatasetWriter:
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._shards: dict[str, _ShardWriter] = {}
         self._splits = tuple(splits)
+        self._budget = ByteBudget(_BYTES_IN_FLIGHT)
 
     def __enter__(self) -> DatasetWriter:
         storage.refuse_file(self.path)
@@ -225,22 +229,29 @@ class DatasetWriter:
                 shard.abort()
             storage.remove_folder(self._partial)
             return
-        manifest = _manifest(self.schema, {name: s.finish() for name, s in self._shards.items()}, self.metadata)
+        try:
+            entries = {name: shard.finish() for name, shard in self._shards.items()}
+        except BaseException:
+            for shard in self._shards.values():
+                shard.abort()
+            storage.remove_folder(self._partial)
+            raise
+        manifest = _manifest(self.schema, entries, self.metadata)
         storage.write_json(self._partial / MANIFEST, manifest)
         storage.remove_folder(self.path)
         os.replace(self._partial, self.path)
 
 
 class _ShardWriter:
-    """Writer of the shards of one split."""
+    """Writer of the shards of one split. Each shard is written on a thread of its own."""
 
     def __init__(self, owner: DatasetWriter, root: Path, split: str):
         self._owner, self._root, self._split = owner, root, split
-        self._writer: pq.ParquetWriter | None = None
+        self._file: ShardFile | None = None
+        self._files: list[ShardFile] = []
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._shard_rows = 0
-        self._entries: list[FileEntry] = []
 
     def write(self, data: pa.Table | pa.RecordBatch) -> None:
         table = pa.Table.from_batches([data]) if isinstance(data, pa.RecordBatch) else data
@@ -254,26 +265,21 @@ class _ShardWriter:
         table = pa.concat_tables(self._pending)
         head, rest = table.slice(0, rows), table.slice(rows)
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
-        writer = self._writer
-        if writer is None:
-            writer = self._writer = pq.ParquetWriter(self._path(), self._owner.schema, compression=COMPRESSION)
-        # With several chunks the pages would depend on how the rows arrived.
-        writer.write_table(head.combine_chunks(), row_group_size=self._owner._row_group_rows)
+        if self._file is None:
+            if len(self._files) >= _FILES_IN_FLIGHT:
+                self._files[-_FILES_IN_FLIGHT].wait()
+            owner, name = self._owner, f"{self._split}/part-{len(self._files):05d}.parquet"
+            self._file = ShardFile(self._root, name, owner.schema, owner._row_group_rows, owner._budget)
+            self._files.append(self._file)
+        self._file.write(head)
         self._shard_rows += head.num_rows
         if self._shard_rows >= self._owner._shard_rows:
             self._close_shard()
 
-    def _path(self) -> Path:
-        return self._root / self._split / f"part-{len(self._entries):05d}.parquet"
-
     def _close_shard(self) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        self._writer = None
-        name = self._path().relative_to(self._root).as_posix()
-        self._entries.append(FileEntry.of(self._root, name, rows=self._shard_rows))
-        self._shard_rows = 0
+        if self._file is not None:
+            self._file.close()
+        self._file, self._shard_rows = None, 0
 
     def cut(self) -> None:
         if self._pending_rows:
@@ -281,15 +287,16 @@ class _ShardWriter:
         self._close_shard()
 
     def finish(self) -> list[FileEntry]:
-        if self._pending_rows or (not self._entries and self._writer is None):
+        if self._pending_rows or not self._files:
             self._pending = self._pending or [self._owner.schema.empty_table()]
             self._flush(self._pending_rows)
         self._close_shard()
-        return self._entries
+        return [file.entry() for file in self._files]
 
     def abort(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._close_shard()
+        for file in self._files:
+            file.wait()
 
 
 def finish_dataset(
