@@ -139,5 +139,5 @@ def test_refuses_an_engine_that_does_not_exist():
         engines.check_engine("bigquery", "predict.source")
     assert raised.value.code is Code.UNSUPPORTED
     assert "predict.source.engine" in str(raised.value)
-    with pytest.raises(TidemillError, match="source.engine"):
+    with pytest.raises(TidemillError, match="bigquery"):
         engines.engine_of("bigquery")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tidemill.artifacts.examples import SPLITS
 from tidemill.artifacts.model_columns import ModelColumns
 from tidemill.experiment.source import Source, Split
 from tidemill.section import Column
@@ -43,6 +42,8 @@ class IngestSpec(StepSpec):
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that the step writes, in their order."""
+        from tidemill.artifacts.examples import SPLITS  # Planning does without Arrow.
+
         return SPLITS if self.stage == "train" else ("predict",)
 
 
