@@ -96,8 +96,8 @@ def concatenated(tensors: Sequence[keras.KerasTensor], name: str) -> keras.Keras
     return keras.layers.Concatenate(axis=1, name=name)(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
-def mlp(x: keras.KerasTensor, widths: Sequence[int], dropout: float, name: str = "deep") -> keras.KerasTensor:
-    """Applies dense layers with ReLU, each followed by dropout unless `dropout` is 0."""
+def mlp(x: keras.KerasTensor, widths: Sequence[int], dropout: float | None, name: str = "deep") -> keras.KerasTensor:
+    """Applies dense layers with ReLU, each followed by dropout unless `dropout` is 0 or None."""
     for i, width in enumerate(widths):
         x = keras.layers.Dense(width, activation="relu", name=f"{name}_{i}")(x)
         if dropout:
