@@ -5,6 +5,7 @@ Before ingest runs a user's query, `restrict_access` takes away the session's ac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,15 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     proposed = [line for line in lines[1:2] if line.startswith(("Did you mean", "Candidate bindings"))]
     return " ".join(lines[:1] + proposed) if lines else type(error).__name__
+
+
+def plain_name(name: str) -> str:
+    """Returns a column's name as one writes it in a query: in quotes only if it needs them."""
+    try:
+        is_plain = re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) and duckdb.extract_statements(f"SELECT hour({name})")
+    except duckdb.ParserException:  # a keyword
+        is_plain = False
+    return name if is_plain else quote(name)
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

@@ -27,6 +27,6 @@ def test_names_the_values_that_are_not_numbers(tmp_path, values, words):
 
 def test_says_how_the_query_makes_a_feature_of_a_time():
     schema = pa.schema([("at", pa.timestamp("us"))])
-    with pytest.raises(TidemillError, match=r"hour\(at\)") as error:
+    with pytest.raises(TidemillError, match=r'hour\("at"\)') as error:
         raw_columns(schema, ["at"])
     assert error.value.code is Code.FEATURE_TYPE

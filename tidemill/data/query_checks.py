@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tidemill.artifacts.examples import SPLITS
 from tidemill.artifacts.labels import label_error
-from tidemill.duckdb_session import columns_of, quote
+from tidemill.duckdb_session import columns_of, plain_name, quote
 from tidemill.errors import Code, TidemillError, suggest_name
 from tidemill.experiment.source import Split
 from tidemill.steps.ingest import IngestSpec
@@ -81,7 +81,7 @@ def check_features(types: dict[str, str], spec: IngestSpec) -> None:
     for column in spec.columns or ():
         if types[column] == "BLOB":
             where, got = "features, evaluation.slices", f"{column!r} with binary values that are not UTF-8 text"
-            want = f"make text of it in the query, such as hex({column}), or leave it out"
+            want = f"make text of it in the query, such as hex({plain_name(column)}), or leave it out"
             raise TidemillError(Code.FEATURE_TYPE, where, got, want, {"column": column})
 
 

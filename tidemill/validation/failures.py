@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from tidemill.duckdb_session import plain_name
 from tidemill.errors import Code, TidemillError
 from tidemill.validation import statistics
 from tidemill.validation.anomalies import Anomaly
@@ -122,6 +123,6 @@ def _dropped(features: Sequence[LostValues]) -> Iterator[TidemillError]:
     if features:
         shares = ", ".join(f"{each.column} ({percent(each.share)} of its values)" for each in features)
         got = f"features with line breaks, whose tokens a vocabulary drops: {shares}"
-        want = f"replace the line breaks in the query: replace({features[0].column}, chr(10), ' ')"
+        want = f"replace the line breaks in the query: replace({plain_name(features[0].column)}, chr(10), ' ')"
         details = {"features": {each.column: each.share for each in features}}
         yield TidemillError(Code.DROPPED_TOKENS, "validation.max_dropped_tokens", got, want, details)

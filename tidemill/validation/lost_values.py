@@ -13,6 +13,7 @@ from typing import Literal
 
 import duckdb
 
+from tidemill.duckdb_session import plain_name
 from tidemill.experiment.features import Categorical, Clip, Feature, Numeric
 from tidemill.validation.charts import percent
 from tidemill.validation.columns import ExampleColumn
@@ -95,9 +96,10 @@ def find(
             )
             lost.append(LostValues(column.name, "float32", share, text))
         elif column.view == "category" and share > 0:
+            example = f"replace({plain_name(column.name)}, chr(10), ' ')"
             text = (
                 f"{column.name}: {percent(share)} of its values contain a line break, and a vocabulary drops "
-                f"such tokens{unless}. Replace line breaks in the query, such as replace({column.name}, chr(10), ' ')."
+                f"such tokens{unless}. Replace line breaks in the query, such as {example}."
             )
             lost.append(LostValues(column.name, "line break", share, text, is_dropped=_has_vocabulary(feature)))
     names = {column.name for column in columns}
