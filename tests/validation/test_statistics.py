@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from tests.validation.shop_data import shop, spec, write
@@ -100,6 +102,19 @@ def test_nan_is_missing_and_infinity_is_present(tmp_path):
     assert (stats.common_stats.num_non_missing, stats.common_stats.num_missing) == (4, 2)
     assert (stats.min, stats.max, stats.mean) == (1, float("inf"), 2)
     assert (result.nan["price"], stats.histograms[0].num_nan, result.infinite["price"]) == (1, 0, 1)
+
+
+@given(values=st.lists(st.none() | st.floats(width=32), min_size=1, max_size=20))
+@settings(max_examples=10, deadline=None)
+def test_infinities_and_nan_are_counted_as_numpy_counts_them(tmp_path_factory, values):
+    table = shop(len(values)).set_column(1, "price", pa.array(values, pa.float64()))
+    result = compute(tmp_path_factory.mktemp("t"), {"train": table})
+    array = np.array([v for v in values if v is not None], np.float64)
+    present = array[~np.isnan(array)]
+    assert result.nan.get("price", 0) == np.isnan(array).sum()
+    assert result.infinite.get("price", 0) == np.isinf(array).sum()
+    if len(present):
+        assert result.ranges["price"] == (present.min(), present.max())
 
 
 @pytest.mark.parametrize(("values", "mean"), [([np.inf, np.inf], np.inf), ([-np.inf, np.inf], np.nan)])
