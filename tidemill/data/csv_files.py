@@ -22,6 +22,7 @@ from tidemill.experiment.csv_options import Csv
 
 _HEADER_BYTES = 1 << 20
 _CHUNK = 8 << 20
+_SEARCHED = 1 << 18
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _OTHER_DELIMITERS = {";": '";"', "\t": '"\\t"', "|": '"|"'}
 
@@ -94,10 +95,13 @@ def mixes_line_ends(path: Path) -> bool:
     line_feeds = pairs = 0
     last = b""
     with path.open("rb") as source:
+        # Most files have no carriage return, which is found several times as fast as pairs are counted.
+        if not any(b"\r" in chunk for chunk in iter(lambda: source.read(_SEARCHED), b"")):
+            return False
+        source.seek(0)
         while chunk := source.read(_CHUNK):
             line_feeds += chunk.count(b"\n")
-            # Most files have no carriage return, which is found faster than a pair.
-            pairs += (chunk.count(b"\r\n") if b"\r" in chunk else 0) + (last == b"\r" and chunk[:1] == b"\n")
+            pairs += chunk.count(b"\r\n") + (last == b"\r" and chunk[:1] == b"\n")
             last = chunk[-1:]
     return 0 < pairs < line_feeds
 
