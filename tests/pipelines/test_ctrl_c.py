@@ -156,3 +156,17 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback(tmp_path, seconds):
     terminal.press_ctrl_c()
     assert terminal.exit_code() == 130
     assert b"stopped" in terminal.output and b"Traceback" not in terminal.output, terminal.output.decode()
+
+
+def test_ctrl_c_while_duckdb_reads_ends_without_a_traceback(tmp_path):
+    """DuckDB raises an error of its own."""
+    workspace = Workspace(tmp_path)
+    workspace.write(shop_experiment(), shop_rows(1_000_000))
+    command = [sys.executable, "-m", "tidemill.cli.main", "validate", "--data", str(workspace.file)]
+    terminal = Terminal(shlex.join(["env", f"TMPDIR={tmp_path}", *command]), tmp_path / "code")
+    wait_for(lambda: terminal.ended or list(tmp_path.glob("tidemill-inspect-*")))
+    time.sleep(0.2)
+    terminal.press_ctrl_c()
+    assert terminal.exit_code() == 130
+    assert b"stopped" in terminal.output and b"Traceback" not in terminal.output, terminal.output.decode()
+    assert not list(tmp_path.glob("tidemill-inspect-*"))

@@ -30,20 +30,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tidemill.cli.parser import read_command
     from tidemill.errors import TidemillError, from_system_error
 
+    pressed: list[int] = []
+
+    def interrupt(signum: int, frame: object) -> None:
+        pressed.append(signum)
+        raise KeyboardInterrupt
+
     try:
         command = read_command(argv)
-        _handle_ctrl_c(before)
+        _handle_ctrl_c(interrupt)
         return command()
     except TidemillError as error:
-        return _refused(error)
+        return _stopped() if pressed else _refused(error)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _stopped()
     except BrokenPipeError:
         # The reader of the pipe, such as `head`, has exited. Without this, Python fails again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if pressed:  # DuckDB raises an error of its own
+            return _stopped()
         if mistake := from_system_error(error):
             return _refused(mistake)
         raise
@@ -68,6 +75,11 @@ def _handle_ctrl_c(handler: object) -> object:
 def _exit_at_once(signum: int, frame: object) -> None:
     os.write(2, b"stopped\n")
     os._exit(128 + signum)
+
+
+def _stopped() -> int:
+    print("stopped", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def _refused(error: TidemillError) -> int:
