@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Dim = Annotated[int, Field(gt=0, le=512)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
-_FEW_ROWS = 1_000_000
-"""Up to this number of rows, a deep network learns rows by heart before it stops."""
 
 
 class Family(Section, abc.ABC):
@@ -109,7 +107,11 @@ class Deep(Network):
     deep: list[PositiveInt] = [256, 128]
     """Widths of the deep network's layers."""
     dropout: Dropout | None = None
-    """Dropout after each deep layer. Defaults to 0.2 for up to a million rows of train, and to 0 for more."""
+    """Dropout after each deep layer. Defaults to 0.2 for up to 100,000 rows of train, 0.1 for up to a million, and 0
+    for more."""
 
     def resolved(self, rows: int) -> Self:
-        return self.model_copy(update={"dropout": 0.2 if rows <= _FEW_ROWS else 0.0} if self.dropout is None else {})
+        if self.dropout is not None:
+            return self
+        # Few rows are learned by heart before early stopping sees it.
+        return self.model_copy(update={"dropout": 0.2 if rows <= 100_000 else 0.1 if rows <= 1_000_000 else 0.0})
