@@ -77,7 +77,8 @@ def schema_page() -> str:
         "# A given schema",
         _NOTE.format(source="tidemill/given_schema/field_table.py"),
         "`validation.schema` names a `schema.pbtxt` of TensorFlow Metadata: from an earlier run, from TFX, or written "
-        "by hand. `ingest` converts the columns to its types, and `validate` checks each split against it. A violation "
+        "by hand. `ingest` reads the columns with its types, text (BYTES) [as the files spell it](reading.md), and "
+        "`validate` checks each split against it. A violation "
         "is an anomaly with the name and the meaning that it has in TensorFlow Data Validation, and stops the run "
         "with [`schema-anomaly`](errors.md#schema-anomaly). The counts are exact, where TFDV reads them from "
         "histograms.",

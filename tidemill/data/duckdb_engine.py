@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tidemill.artifacts.examples import ROW_GROUP_ROWS
 from tidemill.artifacts.model_columns import SourceColumns, TableColumns
 from tidemill.data import model_types, null_words, query_checks, source_record
 from tidemill.data.csv_scan import BAD, CsvStream
 from tidemill.data.parquet_table import check_readable
-from tidemill.data.projection import EXAMINED, Projection, check_range, exact_types, project
+from tidemill.data.projection import (
+    EXAMINED,
+    Projection,
+    check_range,
+    check_spelling,
+    exact_types,
+    project,
+    schema_types,
+)
 from tidemill.data.quarantine import QUERY, Quarantine
-from tidemill.data.source_engine import ReadRequest, ResultColumns, SourceEngine, SourceFacts, SourceRows, SplitRows
-from tidemill.data.source_files import SourceFile
+from tidemill.data.source_engine import ReadRequest, ResultColumns, SourceEngine, SourceFacts, SourceRows
+from tidemill.data.source_files import SourceFile, file_format
 from tidemill.data.source_record import SourceRecord, check_unchanged
+from tidemill.data.source_rows import MALFORMED, SPAN, SPLIT, StreamRows, TableRows
 from tidemill.data.splitting import SplitExpressions, one_split, split_expressions
 from tidemill.data.staging import StagingFolder
 from tidemill.data.statements import check_statement, sql_error
@@ -34,13 +42,9 @@ from tidemill.data.tables import known_types, load_table, stream_table, table_co
 from tidemill.duckdb_session import columns_of, connect, quote, restrict_access
 from tidemill.errors import Code, TidemillError
 from tidemill.experiment.source import Source, Table
-from tidemill.steps.ingest import IngestSpec
 
 _RESULT = "tidemill.result"
-_SPLIT = f"{query_checks.RESERVED_PREFIX}split"
-_SPAN = f"{query_checks.RESERVED_PREFIX}span"
-_MALFORMED = -1
-"""The split of malformed rows in a stream."""
+_PASSES = re.compile(r"""SELECT\s+\*\s+FROM\s+(main\.)?(\w+|"[^"]+")\s*;?""", re.IGNORECASE)
 
 
 class DuckDBEngine(SourceEngine):
@@ -77,6 +81,8 @@ class _Reading:
         self._tables: dict[str, TableColumns] = {}
         self._malformed: dict[str, int] = {}
         self._null_words: dict[str, dict[str, dict[str, float]]] = {}
+        text = request.spec.schema_text
+        self._given = schema_types(text) if text is not None else {}
 
     def rows(self, record: SourceRecord, work: Path) -> SourceRows:
         """Loads the tables, runs the query and checks its result, or opens a stream."""
@@ -87,6 +93,7 @@ class _Reading:
             try:
                 query = self._load(record, staging)
                 columns = self._query(query)
+                self._check_spelling(columns, record)
                 rows = self._check_size()
                 projection = self._project(columns, rows)
             finally:
@@ -97,8 +104,9 @@ class _Reading:
             self._progress.phase("split")
             expressions = self._expressions(columns)
             total = self._connection.execute(f"SELECT count(*) FROM {self._result}").fetchall()[0][0]
+            facts = self._facts(self._recorded(columns, projection))
             reader = self._sorted(self._result, projection, expressions)
-            return _TableRows(self._connection, self._result, reader, self._spec.splits, self._facts(columns), total)
+            return TableRows(self._connection, self._result, reader, self._spec.splits, facts, total)
 
     def _streamed(self, record: SourceRecord, staging: StagingFolder) -> SourceRows | None:
         """Opens rows that are read from the files once. None if something has to be known of them before the sort."""
@@ -133,14 +141,14 @@ class _Reading:
         self._null_words = null_words.read(self._connection)
         expressions = self._expressions(columns)
         # Malformed rows come first, so that they are counted without another pass.
-        split = f"CASE WHEN {BAD} THEN {_MALFORMED} ELSE {expressions.split} END"
+        split = f"CASE WHEN {BAD} THEN {MALFORMED} ELSE {expressions.split} END"
         expressions = replace(expressions, split=split)
         reader = self._sorted(f"({stream.query})", project(columns, None), expressions)
         batches = iter(reader)
         first = next(batches, None)  # All rows are read and sorted now.
         rest = itertools.chain([] if first is None else [first], batches)
-        rows = _TableRows(self._connection, relation, reader, spec.splits, self._facts(columns))
-        return _StreamRows(rows, rest, stream, name, spec, self._quarantine, self._quarantine_path)
+        rows = TableRows(self._connection, relation, reader, spec.splits, self._facts(columns))
+        return StreamRows(rows, rest, stream, name, spec, self._quarantine, self._quarantine_path)
 
     def inspect(self, record: SourceRecord, work: Path, numbers: Sequence[str]) -> ResultColumns:
         with self._data_errors():
@@ -150,6 +158,7 @@ class _Reading:
                 unchecked = query_checks.check_in_one_scan(self._connection, query, params, columns, self._spec)
             for label in self._spec.labels:
                 query_checks.check_label_type(label, columns[label])
+            self._check_spelling(columns, record)
             projection = project(columns, self._spec.schema_text)
             values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
             with self._sql_errors():
@@ -158,7 +167,8 @@ class _Reading:
         texts = query_checks.sample_texts(
             self._connection, list(self._spec.source.tables), [c for c in numbers if columns.get(c) == "VARCHAR"]
         )
-        source = SourceColumns(result=known_types(columns), tables=self._tables)
+        made = {c: str(kind) for c, kind in zip(rows.columns, rows.types, strict=True) if c in self._given}
+        source = SourceColumns(result=known_types(columns | made), tables=self._tables)
         return ResultColumns(columns, rows.to_arrow_reader(1).schema, malformed, source, unchecked, texts)
 
     @contextlib.contextmanager
@@ -184,12 +194,15 @@ class _Reading:
     def _load(self, record: SourceRecord, staging: StagingFolder) -> str:
         """Loads the tables, then denies DuckDB access to anything else. Returns the query."""
         source = self._spec.source
+        texts = self._texts() if _passes_columns(source) else []
         for table_name, table in source.tables.items():
             self._progress.phase(f"read {table_name}")
             files = [f for f in record.files if f.table == table_name]
             model = self._spec.model
             known = model and model.table(table_name, len(source.tables), source.sql)
-            self._open |= load_table(self._connection, table_name, table, files, staging, self._quarantine, known)
+            self._open |= load_table(
+                self._connection, table_name, table, files, staging, self._quarantine, known, texts
+            )
             self._tables[table_name] = table_columns(self._connection, table_name, table, files)
         self._null_words = null_words.read(self._connection)
         restrict_access(self._connection, self._open)
@@ -199,6 +212,27 @@ class _Reading:
             self._quarantine.check(table_name, good + malformed, source.max_bad_share)
             self._malformed[table_name] = malformed
         return source.sql or f"SELECT * FROM main.{quote(next(iter(source.tables)))}"
+
+    def _texts(self) -> list[str]:
+        """Returns the columns that the given schema makes text. A time that only splits the rows stays a time."""
+        spec = self._spec
+        needed = spec.columns is None or spec.split.column in spec.columns
+        time = spec.split.column if spec.split.by == "time" and not needed else None
+        return [column for column, kind in self._given.items() if kind == "VARCHAR" and column != time]
+
+    def _check_spelling(self, columns: dict[str, str], record: SourceRecord) -> None:
+        """Checks that the given schema makes no column text whose spelling is lost. Parquet has no spelling."""
+        tables = self._spec.source.tables
+        if any(file_format(f.table, tables[f.table].format, f.uri) != "parquet" for f in record.files):
+            check_spelling(columns, self._texts())
+
+    def _recorded(self, columns: dict[str, str], projection: Projection) -> dict[str, str]:
+        """Returns the types of the result after those of the given schema."""
+        made = {c: projection.columns[c] for c in columns if c in self._given}
+        if not made:
+            return columns
+        values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in made.items())
+        return columns | columns_of(self._connection, f"SELECT {values} FROM {_RESULT}")
 
     def _bind(self, query: str) -> tuple[str, dict, dict[str, str]]:
         """Checks the query and its columns. Returns the query, its parameters and its columns with their types."""
@@ -262,7 +296,7 @@ class _Reading:
         return one_split(columns, spec.key)
 
     def _sorted(self, relation: str, projection: Projection, expressions: SplitExpressions) -> pa.RecordBatchReader:
-        """Returns the rows in their order, with the columns `_SPLIT` and `_SPAN`."""
+        """Returns the rows in their order, with the columns `SPLIT` and `SPAN`."""
         self._progress.phase("sort")
         values = ", ".join(f"{expression} AS {quote(c)}" for c, expression in projection.columns.items())
         texts = ", ".join(f"{expression} AS {name}" for name, expression in expressions.texts.items())
@@ -272,7 +306,7 @@ class _Reading:
         # The split is the first sort key, and the span, if there is one, the second.
         span = "NULL::TINYINT" if expressions.span is None else "tidemill_order_1"
         return self._connection.sql(
-            f"SELECT * EXCLUDE ({order}), tidemill_order_0::TINYINT AS {_SPLIT}, {span} AS {_SPAN} "
+            f"SELECT * EXCLUDE ({order}), tidemill_order_0::TINYINT AS {SPLIT}, {span} AS {SPAN} "
             f"FROM (SELECT {values}, {keys} FROM (SELECT *, {texts} FROM {relation})) ORDER BY {order}"
         ).to_arrow_reader(ROW_GROUP_ROWS)
 
@@ -281,110 +315,6 @@ class _Reading:
         return SourceFacts(known, {name: count for name, count in self._malformed.items() if count}, self._null_words)
 
 
-class _TableRows(SourceRows):
-    """The sorted rows of a table or view, which were checked before."""
-
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        relation: str,
-        reader: pa.RecordBatchReader,
-        splits: Sequence[str],
-        facts: SourceFacts,
-        total: int | None = None,
-    ):
-        self._connection = connection
-        self._relation = relation
-        self._reader = reader
-        self._splits = splits
-        self._facts = facts
-        self._total = total
-
-    @property
-    def schema(self) -> pa.Schema:
-        return pa.schema([field for field in self._reader.schema if field.name not in (_SPLIT, _SPAN)])
-
-    @property
-    def total(self) -> int | None:
-        return self._total
-
-    def batches(self) -> Iterator[SplitRows]:
-        for batch in self._reader:
-            for index, span, rows in _consecutive_rows(batch):
-                yield SplitRows(self._splits[index], rows, span)
-
-    def check(self) -> None:
-        pass  # The rows were checked before they were sorted.
-
-    def facts(self) -> SourceFacts:
-        return self._facts
-
-    def largest_group(self, column: str) -> tuple[object, int]:
-        counts = f"SELECT {quote(column)}::VARCHAR, count(*) FROM {self._relation} GROUP BY ALL ORDER BY 2 DESC, 1"
-        return self._connection.execute(f"{counts} LIMIT 1").fetchall()[0]
-
-
-class _StreamRows(SourceRows):
-    """The sorted rows of a stream, which are checked when all of them are read."""
-
-    def __init__(
-        self,
-        rows: _TableRows,
-        batches: Iterator[pa.RecordBatch],
-        stream: CsvStream,
-        table: str,
-        spec: IngestSpec,
-        quarantine: Quarantine,
-        quarantine_path: str,
-    ):
-        self._rows = rows
-        self._batches = batches
-        self._stream = stream
-        self._table = table
-        self._spec = spec
-        self._quarantine = quarantine
-        self._quarantine_path = quarantine_path
-        self._good = self._bad = 0
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._rows.schema
-
-    def batches(self) -> Iterator[SplitRows]:
-        for batch in self._batches:
-            for index, _, rows in _consecutive_rows(batch):
-                if index == _MALFORMED:
-                    self._bad += rows.num_rows
-                else:
-                    self._good += rows.num_rows
-                    yield SplitRows(self._spec.splits[index], rows)
-
-    def check(self) -> None:
-        try:
-            self._stream.take_malformed(self._bad)
-            malformed = self._quarantine.count(self._table)
-            self._quarantine.check(self._table, self._good + malformed, self._spec.source.max_bad_share)
-        finally:
-            self._quarantine.write(self._quarantine_path)
-        query_checks.check_size(self._good, self._spec)
-
-    def facts(self) -> SourceFacts:
-        malformed = self._quarantine.count(self._table)
-        return replace(self._rows.facts(), malformed={self._table: malformed} if malformed else {})
-
-    def largest_group(self, column: str) -> tuple[object, int]:
-        return self._rows.largest_group(column)
-
-
-def _consecutive_rows(batch: pa.RecordBatch) -> Iterator[tuple[int, object, pa.RecordBatch]]:
-    """Yields the batch's consecutive rows of one split and span: the split's index, the span's value and the rows."""
-    index, span = np.asarray(batch.column(_SPLIT)), batch.column(_SPAN)
-    rows = batch.drop_columns([_SPLIT, _SPAN])
-    changes = np.diff(index) != 0
-    if len(changes):
-        differs = pc.fill_null(pc.not_equal(span.slice(1), span.slice(0, len(changes))), False)
-        changes |= differs.to_numpy(zero_copy_only=False)
-    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(index)]
-    for start, end in itertools.pairwise(bounds):
-        if end > start:
-            yield int(index[start]), span[start].as_py(), rows.slice(start, end - start)
+def _passes_columns(source: Source) -> bool:
+    """Returns whether the query's columns are those of the only table: no query, or `SELECT * FROM table`."""
+    return source.sql is None or (len(source.tables) == 1 and _PASSES.fullmatch(source.sql.strip()) is not None)

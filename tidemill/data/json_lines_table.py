@@ -10,6 +10,7 @@ put in quotes before, so that it is a text with all its digits.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import math
 import re
@@ -42,6 +43,7 @@ _ELEMENTS = 50_000
 _LONG_NUMBER = r"[0-9]{16}"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?')
 _LONG_FROM = 10**15
+_PART = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|-?[0-9][0-9.eE+-]*')
 
 
 def create_table(
@@ -55,8 +57,8 @@ def create_table(
 ) -> None:
     """Creates a table with the objects of JSON files. A file that begins with `[` is one array.
 
-    A missing key is null. Types that are not declared are inferred from all values; a column with any JSON string does
-    not become a number or a boolean.
+    A missing key is null. A number in a text column keeps its spelling, as `1.50`. Types that are not declared are
+    inferred from all values; a column with any JSON string does not become a number or a boolean.
 
     Args:
         connection: The database.
@@ -94,6 +96,7 @@ def create_table(
     connection.execute(f"CREATE OR REPLACE TABLE tidemill.texts AS {_values(keys)}")
     types = types | _inferred(connection, [key for key in keys if key not in types], expected)
     types = types | partition_types(connection, types, [{k: p[k] for k in partition_keys} for p in partitions])
+    _keep_spelling(connection, [key for key in keys if types[key] == "VARCHAR"])
     columns = [f"{exact_sql(quote(k), types[k])} AS {quote(k)}" for k in keys]
     for key in partition_keys:
         wheres = [f"{table_name}: {file.uri}" for _, file in staged]
@@ -155,6 +158,47 @@ def _inferred(connection: duckdb.DuckDBPyConnection, keys: list[str], expected: 
         if text and key not in expected and types[key] in ("BIGINT", "DOUBLE", "BOOLEAN"):
             types[key] = "VARCHAR"
     return types
+
+
+def _keep_spelling(connection: duckdb.DuckDBPyConnection, keys: list[str]) -> None:
+    """Replaces the numbers of text columns in `tidemill.texts`, which DuckDB has printed, with those of the file."""
+    if not keys:
+        return
+    pointers = literal(["/" + key.replace("~", "~0").replace("/", "~1") for key in keys])
+    query = f"""SELECT rowid, tidemill_text FROM tidemill.texts
+        WHERE list_contains(json_type(tidemill_text, {pointers}), 'DOUBLE')
+            OR regexp_matches(tidemill_text, '[:\\s]-0\\s*[,}}]')"""
+    names = [f"tidemill_{i}" for i in range(len(keys))]
+    shape = ", ".join(f"{name} VARCHAR" for name in names)
+    connection.execute(f"CREATE OR REPLACE TABLE tidemill.spelled (tidemill_row BIGINT, {shape})")
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute(query)
+        while rows := cursor.fetchmany(_ELEMENTS):
+            numbers = [_numbers(text) for _, text in rows]
+            columns = [pa.array([each.get(key) for each in numbers], pa.string()) for key in keys]
+            batch = pa.table([pa.array([row for row, _ in rows], pa.int64()), *columns], ["tidemill_row", *names])
+            connection.register("spelled_batch", batch)
+            connection.execute("INSERT INTO tidemill.spelled FROM spelled_batch")
+            connection.unregister("spelled_batch")
+    values = ", ".join(f"{quote(k)} = coalesce({name}, {quote(k)})" for k, name in zip(keys, names, strict=True))
+    connection.execute(f"UPDATE tidemill.texts SET {values} FROM tidemill.spelled WHERE texts.rowid = tidemill_row")
+    connection.execute("DROP TABLE tidemill.spelled")
+
+
+def _numbers(text: str) -> dict[str, str]:
+    """Returns the numbers of a JSON object by key, as they are written. Numbers inside nested values are left out."""
+    depth, last, found = 0, '""', {}
+    for match in _PART.finditer(text):
+        part = match[0]
+        if part in "{[":
+            depth += 1
+        elif part in "}]":
+            depth -= 1
+        elif depth == 1 and part[0] == '"':
+            last = part
+        elif depth == 1 and part[0] != '"':
+            found[json.loads(last, strict=False)] = part
+    return found
 
 
 def _exact_number(text: str) -> str:

@@ -59,7 +59,11 @@ def targets(
     for each, present in zip(differing, values, strict=True):
         kind = columns[each.name]
         if present and not _is_convertible(kind, each):
-            known = model.source.result.get(each.name, "a list" if each.is_list else each.dtype)
+            known = model.source.result.get(each.name, kind)
+            if known == kind:  # The model was published before the types of a given schema were recorded.
+                known = (
+                    "a list" if each.is_list else {"string": "text", "int64": "an integer"}.get(each.dtype, "a number")
+                )
             got = f"a column of type {kind}, which was {known} in training"
             want = "cast it in the query, or declare its type in `columns` of its table"
             raise TidemillError(Code.FEATURE_TYPE, each.name, got, want)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -19,6 +19,7 @@ _KEPT = re.compile(
 )
 _NUMERIC = re.compile(r"U?(BOOLEAN|TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)$|FLOAT|DOUBLE|DECIMAL")
 _TIME = re.compile(r"DATE|TIME|INTERVAL")
+_RESPELLED = re.compile(r"BOOLEAN|FLOAT|DOUBLE|DATE|TIME")
 _NESTED = re.compile(r"STRUCT|MAP|UNION")
 _NARROWED = ("HUGEINT", "UHUGEINT", "UBIGINT")
 EXAMINED = (*_NARROWED, "DECIMAL", "BLOB")
@@ -106,18 +107,18 @@ def project(
     Raises:
         TidemillError: `invalid-value` if the schema does not parse, `unsupported` if it has a field that is not obeyed.
     """
-    schema_types = _schema_types(schema_text) if schema_text is not None else {}
-    schema_types |= targets or {}
+    given_types = schema_types(schema_text) if schema_text is not None else {}
+    given_types |= targets or {}
     expressions, malformed = {}, {}
     for column, kind in columns.items():
         quoted = quote(column)
         expressions[column] = _plain(quoted, kind, (exact or {}).get(column, kind), column in key)
-        if column in schema_types and schema_types[column] != kind and not _stays(kind, schema_types[column]):
-            expressions[column], condition = _cast(quoted, kind, schema_types[column])
+        if column in given_types and given_types[column] != kind and not _stays(kind, given_types[column]):
+            expressions[column], condition = _cast(quoted, kind, given_types[column])
             if condition != "false":
                 malformed[column] = condition
     cases = " ".join(
-        f"WHEN {test} THEN {literal(f'Could not convert {c} to {schema_types[c]}')}" for c, test in malformed.items()
+        f"WHEN {test} THEN {literal(f'Could not convert {c} to {given_types[c]}')}" for c, test in malformed.items()
     )
     return Projection(expressions, " OR ".join(malformed.values()) or None, f"CASE {cases} END" if cases else "NULL")
 
@@ -137,6 +138,35 @@ def check_range(connection: duckdb.DuckDBPyConnection, relation: str, columns: d
         if count:
             got = f"{count:,} integers of {column!r} that do not fit into 64 bits"
             raise TidemillError(Code.SQL_ERROR, "source.sql", got, "cast the column to VARCHAR in the query")
+
+
+def schema_types(text: str) -> dict[str, str]:
+    """Returns the DuckDB types of the columns that a given schema describes."""
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    from tidemill.given_schema import schema_text
+
+    types = {schema_pb2.INT: "BIGINT", schema_pb2.FLOAT: "DOUBLE", schema_pb2.BYTES: "VARCHAR"}
+    checked = [feature for feature in schema_text.parse(text).feature if schema_text.is_checked(feature)]
+    return {feature.name: types[feature.type] for feature in checked if feature.type in types}
+
+
+def check_spelling(columns: Mapping[str, str], texts: Collection[str]) -> None:
+    """Checks that no column that a given schema makes text has values whose spelling in the files is lost.
+
+    Args:
+        columns: The columns of the query's result with their DuckDB types.
+        texts: The columns that the schema makes text.
+
+    Raises:
+        TidemillError: `feature-type`.
+    """
+    for column in texts:
+        kind = columns.get(column, "")
+        if _RESPELLED.match(kind):
+            got = f"a {kind} that validation.schema makes text (BYTES), when its spelling in the files is lost"
+            want = f"declare {column}: VARCHAR in `columns` of its table, or cast it to VARCHAR in the query"
+            raise TidemillError(Code.FEATURE_TYPE, column, got, want)
 
 
 def _plain(quoted: str, kind: str, exact: str, is_key: bool) -> str:
@@ -196,14 +226,3 @@ def _cast_value(value: str, kind: str, target: str) -> tuple[str, str]:
     if _NUMERIC.match(kind):
         return exact_cast(value, kind, target)
     return exact_cast(f"CAST({value} AS VARCHAR)", "VARCHAR", target)
-
-
-def _schema_types(text: str) -> dict[str, str]:
-    """Returns the DuckDB types of the columns that a given schema describes."""
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    from tidemill.given_schema import schema_text
-
-    types = {schema_pb2.INT: "BIGINT", schema_pb2.FLOAT: "DOUBLE", schema_pb2.BYTES: "VARCHAR"}
-    checked = [feature for feature in schema_text.parse(text).feature if schema_text.is_checked(feature)]
-    return {feature.name: types[feature.type] for feature in checked if feature.type in types}

@@ -10,6 +10,7 @@ order of rows therefore returns the same result when the files are renamed or mo
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
@@ -34,6 +35,7 @@ def load_table(
     staging: StagingFolder,
     quarantine: Quarantine,
     known: TableColumns | None = None,
+    texts: Collection[str] = (),
 ) -> dict[Path, SourceFile]:
     """Creates a table or a view for one table of the source.
 
@@ -46,6 +48,8 @@ def load_table(
         quarantine: Takes the malformed rows.
         known: The table's columns in the training of a published model. A column that is not declared has the same type
             if all its values fit. Defaults to none.
+        texts: Columns of text files that are read as text unless they are declared. The files need not have them.
+            Defaults to none.
 
     Returns:
         The files that a query over this table reads, by local path: those of a view.
@@ -57,6 +61,10 @@ def load_table(
     known = known or TableColumns(types={})
     types = _declared(table_name, table)
     files, kind = _checked_files(table_name, table, files)
+    if kind != "parquet" and texts:
+        folders = source_files.partition_values(files[0].uri)
+        types = {column: "VARCHAR" for column in folders if column in texts} | types
+        known = known.model_copy(update={"types": known.types | dict.fromkeys(texts, "VARCHAR")})
     staged = [(staging.fetch(file), file) for file in files]
     if kind == "parquet":
         parquet_table.create_view(connection, table_name, types, known.types, staged, quarantine)
