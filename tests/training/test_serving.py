@@ -59,12 +59,16 @@ def test_reports_skew_of_other_weights_and_of_shifted_rows(trained, shop):
         assert {"row", "serving", "training", "split", "signature"} <= set(error.value.details)
 
 
-def test_inputs_are_named_by_columns_if_tensorflow_accepts_them():
-    names = signature_names(["a", "A", "b c", "é", "column_2", "9", "ok_1", "class", "self", "name"])
+def test_inputs_are_named_by_columns_if_tensorflow_accepts_them(tmp_path):
+    columns = ["a", "A", "b c", "é", "column_2", "9", "ok_1", "class", "self", "cls", "name", "args", "kwargs", "None"]
+    names = signature_names([*columns, "inputs", "training", "match", "id"])
     assert names["ok_1"] == "ok_1" and names["class"] == "column_7" and names["column_2"] == "column_2"
     spec = {name: tf.TensorSpec([None], tf.float32, name=name) for name in names.values()}
     function = tf.function(lambda values: {"sum": tf.add_n(list(values.values()))}, input_signature=[spec])
-    assert set(function.get_concrete_function().structured_input_signature[0][0]) == set(names.values())
+    signatures = {"serving_default": function.get_concrete_function()}
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures=signatures)
+    loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    assert loaded(**{name: tf.ones([2]) for name in names.values()})["sum"].numpy().tolist() == [len(names)] * 2
     assert len({name.lower() for name in names.values()}) == len(names)
     assert names["b c"] == "column_2_" and names["a"] == "column_0"
 

@@ -25,13 +25,14 @@ def score_names(labels: Sequence[str]) -> dict[str, str]:
 def signature_names(columns: Sequence[str], other: str = "column") -> dict[str, str]:
     """Returns the name of each column's input.
 
-    It is the column's own name if that consists of ASCII letters, digits and `_`, starts with a letter, is no keyword
-    of Python, and differs from the others in more than case. Otherwise it is `<other>_<index>`.
+    It is the column's own name if that consists of ASCII letters, digits and `_`, starts with a letter, is neither a
+    keyword of Python nor `self`, and differs from the others in more than case. Otherwise it is `<other>_<index>`.
     """
     lower = [name.lower() for name in columns]
     accepted = [
         re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)
-        and not keyword.iskeyword(name)  # tf.function makes inputs parameters of a Python function
+        and not keyword.iskeyword(name)  # TensorFlow makes inputs parameters of a Python method
+        and name != "self"
         and lower.count(name.lower()) == 1
         for name in columns
     ]
