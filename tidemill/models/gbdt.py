@@ -26,7 +26,7 @@ class Gbdt(Family):
     """Learning rate: the factor by which each tree's contribution is shrunk."""
     min_data_in_leaf: PositiveInt | None = None
     """Minimum number of rows in a leaf. Defaults to one in 4,000 rows of train, at least 20 and at most 200."""
-    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the features that each tree uses."""
     bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the rows that each tree uses."""

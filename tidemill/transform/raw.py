@@ -94,9 +94,8 @@ def raw_columns(schema: pa.Schema, names: Sequence[str] | None = None, exclude: 
         if column is None:
             want = "a number, a string or a boolean, or a list of them"
             if pa.types.is_temporal(schema.field(name).type):
-                from tidemill.duckdb_session import plain_name
-
-                at = plain_name(name)
+                # Always in quotes: which names are keywords is known to DuckDB, on which this step does not depend.
+                at = '"' + name.replace('"', '""') + '"'
                 if schema.field(name).type == pa.timestamp("ns", "UTC"):  # for which DuckDB has no such functions
                     at += "::TIMESTAMPTZ"
                 want += f"; the query makes one of a time: dayofweek({at}), hour({at}) or epoch({at})"
