@@ -72,6 +72,10 @@ class TestValidate:
             ({"predict": "SELECT id, x AS xx FROM d"}, "error [missing-column] predict.source: got no 'x', which the"),
             ({"predict": "SELECT id, [x] AS x FROM d"}, "x is DOUBLE[] here and DOUBLE in training: batch_predict "),
             ({"predict": "SELEC id FROM d"}, "error [sql-error] predict.source.sql: got Parser Error"),
+            (
+                {"schema": "s.pbtxt"},
+                "not checked: validation.schema, except the types of its columns; the step validate",
+            ),
         ],
     )
     def test_data_reads_the_tables_and_does_not_run_the_query(self, tmp_path, capsys, changes, expected):
@@ -81,6 +85,9 @@ class TestValidate:
         content["features"] = {changes.get("feature", "x"): {"kind": "numeric"}}
         if "predict" in changes:
             content["predict"] = {"source": {"tables": {"d": "d.csv"}, "sql": changes["predict"]}}
+        if "schema" in changes:
+            (tmp_path / "s.pbtxt").write_text('feature { name: "gone" type: INT presence { min_count: 1 } }')
+            content["validation"] = {"schema": changes["schema"]}
         (tmp_path / "e.yaml").write_text(json.dumps(content | {"models": [{"family": "gbdt"}]}))
         code = main(["validate", "--data", str(tmp_path / "e.yaml")])
         out, err = capsys.readouterr()

@@ -41,7 +41,10 @@ def check_data(experiment: Experiment) -> list[str]:
             raise text_numbers.error(name, found.texts.get(name, ()))
         feature_columns(experiment.features, found.schema)
     roles = {name: _roles(experiment, name) for name in found.types}
-    return [*_lines("columns", found, roles), *_check_prediction(experiment, found)]
+    lines = _lines("columns", found, roles)
+    if experiment.validation.schema_ is not None:
+        lines.append("not checked: validation.schema, except the types of its columns; the step validate checks it")
+    return [*lines, *_check_prediction(experiment, found)]
 
 
 def _check_prediction(experiment: Experiment, trained: ResultColumns) -> list[str]:
