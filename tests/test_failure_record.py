@@ -96,6 +96,14 @@ def test_a_mistake_of_the_user_is_not_tried_again(tmp_path, capsys):
     assert len(task.record()) == 1
 
 
+def test_a_local_run_is_tried_again_without_removing_the_record(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TIDEMILL_ERROR_FILE", str(tmp_path / "error.json"))
+    task = Task(tmp_path)
+    assert task.pod(MISTAKE) == EXIT_CODE
+    assert capsys.readouterr().err.splitlines()[-1] == f"recorded in {task.folder()}"
+    assert Task(tmp_path, output="/runs/of the next run/train/model").pod() == 0
+
+
 def test_a_full_disk_is_a_mistake_that_another_pod_may_not_meet(tmp_path, capsys):
     task = Task(tmp_path)
     assert task.pod(OSError(28, "No space left on device", "/tmp/x")) == EXIT_CODE

@@ -106,12 +106,11 @@ class Code(enum.Enum):
         ),
         example=(
             "clicks: /data/clicks.csv, line 9: got 1 of 200 rows (0.500%) malformed; the first: Expected Number "
-            "of Columns: 3 Found: 4 in '7,3.5,1,mobile'; fix the rows, declare the column's type, or raise "
-            "source.max_bad_share above 0."
+            "of Columns: 3 Found: 4 in '7,3.5,1,mobile'; fix the rows or raise source.max_bad_share above 0."
         ),
         remedy=(
-            "Correct the rows, declare the column's type in `source.tables.<table>.columns`, or raise "
-            "`source.max_bad_share`."
+            "Do what the message says: correct the rows, say in `source.tables.<table>.csv` how the file is written, "
+            "correct or declare the column's type in `source.tables.<table>.columns`, or raise `source.max_bad_share`."
         ),
     )
     OVER_BUDGET = Explanation(
@@ -320,14 +319,16 @@ class Code(enum.Enum):
         summary="No model passed the gates, so nothing is published.",
         cause=(
             "A metric of the test split is below `min` or above `max` of its gate in `evaluation.gates`, or it is not "
-            "better than the baseline by the required amount."
+            "better than the baseline by the required amount, or the log loss is above that of the base rate of train "
+            "(`evaluation.better_than_base_rate`)."
         ),
         example=(
             "evaluation.gates: got dcn_v2 (not blessed: AUC 0.6000 is below 0.9); improve the model or change "
             "evaluation.gates."
         ),
         remedy=(
-            "Improve the model, or change `evaluation.gates`. The report of `evaluate` shows the metrics and reasons."
+            "Improve the model, change `evaluation.gates`, or set `evaluation.better_than_base_rate` to false if the "
+            "message names it. The report of `evaluate` shows the metrics and reasons."
         ),
     )
     NO_MODEL = Explanation(

@@ -221,7 +221,8 @@ def _refuse(name: str, error: TidemillError, record: FailureRecord | None, *, is
             os.replace(f"{path}.partial", path)
     print(f"error [{error.code.code}] {error}", file=sys.stderr, flush=True)
     if record is not None:
-        advice = "; remove it before you retry this run" if is_final else ""
+        # A local run, which reads the error file, has a record of its own for each try.
+        advice = "; remove it before you retry this run" if is_final and ERROR_FILE not in os.environ else ""
         print(f"recorded in {record.uri}{advice}", file=sys.stderr, flush=True)
     sys.exit(EXIT_CODE)
 

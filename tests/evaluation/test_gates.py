@@ -194,7 +194,12 @@ def test_log_loss_is_compared_with_that_of_the_base_rate_of_train():
     # The entropy of 0.3 is 0.6109; predicting 0.1 for 30 % ones costs -0.3 ln 0.1 - 0.7 ln 0.9 = 0.7645.
     for share, loss, holds, text in (
         (0.3, 0.61, True, "log loss 0.6100 is at most 0.6109, that of the base rate of train"),
-        (0.3, 0.62, False, "log loss 0.6200 is above 0.6109, that of the base rate of train"),
+        (
+            0.3,
+            0.62,
+            False,
+            "log loss 0.6200 is above 0.6109, that of the base rate of train (evaluation.better_than_base_rate)",
+        ),
         (0.1, 0.76, True, "log loss 0.7600 is at most 0.7645, that of the base rate of train"),
     ):
         check = check_base_rate(share, labels, result({**OWN, "log_loss": loss}))

@@ -39,6 +39,7 @@ VALID = {
     "predict": {"shards": 2, "columns": ["at"]},
     "compute": {"train": {"gpu": 1}, "preprocess": {"runner": "direct", "options": []}},
 }
+LOGS_CSV = "source.tables.logs.csv"
 PREPROCESS = "compute.preprocess"
 
 
@@ -140,6 +141,22 @@ def test_examples_are_valid():
         ("training.seed", 2**32, "training.seed", "4294967296", "use less than 4294967296"),
         ("models.1.dropout", 1.0, "models.1.dropout", "1.0", "use less than 1"),
         ("features.age.transform.bucketize", 1, "features.age.transform.bucketize", "1", "use 2 or more"),
+        (
+            "features.age.transform",
+            {"bucketize": 5, "clip": [0, 1]},
+            "features.age.transform",
+            "the key 'bucketize' next to 'clip'",
+            "keep one of them, because they exclude each other",
+        ),
+        (LOGS_CSV, {"dateformat": "DD.MM.YYYY"}, f"{LOGS_CSV}.dateformat", "'DD.MM.YYYY'", "strptime, '%d.%m.%Y'"),
+        (LOGS_CSV, {"dateformat": "day"}, f"{LOGS_CSV}.dateformat", "'day'", "strptime, such as %d.%m.%Y"),
+        (
+            LOGS_CSV,
+            {"timestampformat": "yyyy-MM-dd HH:mm:ss"},
+            f"{LOGS_CSV}.timestampformat",
+            "'yyyy-MM-dd HH:mm:ss'",
+            "strptime, '%Y-%m-%d %H:%M:%S'",
+        ),
         ("features.age.transform", {"clip": [0.1]}, "features.age.transform.clip", "[0.1]", "name at least 2"),
         ("features.age.transform", {"clip": [0.1, 2]}, "features.age.transform.clip.1", "2", "use 1.0 or less"),
         ("features.age.transform", {"clip": [0.9, 0.1]}, "features.age.transform", "[0.9, 0.1]", "less than"),

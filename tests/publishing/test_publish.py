@@ -13,12 +13,15 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from tests.publishing.tiny import member, publish_spec
-from tidemill.artifacts import artifact, model_store
+from tidemill.artifacts import artifact, evaluation_artifact, model_store
 from tidemill.errors import Code, TidemillError
+from tidemill.evaluation.blessing import check_base_rate
 from tidemill.publishing.publish import publish
 
 pytestmark = pytest.mark.tensorflow
@@ -90,8 +93,25 @@ def test_without_a_blessed_member_the_error_names_all_reasons(tmp_path, serving)
     assert error.value.code is Code.NOT_BLESSED
     assert error.value.details == {"reasons": {"a": ["auc 0.6000 is below 0.9"], "b": ["auc 0.6000 is below 0.9"]}}
     assert "a (not blessed: auc 0.6000 is below 0.9); b (not" in str(error.value)
+    assert str(error.value).endswith("improve the model or change evaluation.gates.")
     assert not root.exists()
     assert "Nothing is published" in page.read_text()
+
+
+@pytest.mark.parametrize("gates", [[], ["AUC 0.6000 is below 0.9"]])
+def test_the_error_names_the_key_of_the_condition_on_the_base_rate(tmp_path, serving, gates):
+    labels, test = np.array([1] * 30 + [0] * 70), {"metrics": {"log_loss": {"value": 0.62, "low": 0.6, "high": 0.7}}}
+    reasons = [*gates, check_base_rate(0.3, labels, cast(Any, test))["text"]]
+    model, evaluation = member(tmp_path, serving, "a", 0.7, blessed=False)
+    document = evaluation_artifact.read_document(evaluation)
+    evaluation_artifact.write(evaluation, {**document, "reasons": reasons}, "")
+    with pytest.raises(TidemillError) as error:
+        publish(publish_spec(), [model], [evaluation], root=str(tmp_path / "root"))
+    where, want = "evaluation.better_than_base_rate", "set evaluation.better_than_base_rate to false"
+    if gates:
+        where, want = "evaluation.gates", f"change evaluation.gates and {want}"
+    assert error.value.where == where
+    assert error.value.want == f"improve the model or {want}"
 
 
 def test_each_run_publishes_a_version_and_its_repeated_attempts_publish_none(tmp_path, serving):

@@ -10,7 +10,8 @@ from tidemill.transform.raw import raw_columns
 CASES = [
     (["1.5", r"\N", "2"], [r"such as '\\N'", "csv.nullstr"]),
     (["1,234.50", "1", None], ["'1,234.50'", "csv.thousands"]),
-    (["01", "2", None], ["'01'", "declare its type"]),
+    (["01", "2", None], ["'01'", "; cast it in the query or declare its type"]),
+    (["1.5", "2.25", None], ["'1.5'", 'remove csv.decimal_separator of the table if it is ","', "declare its type"]),
 ]
 
 

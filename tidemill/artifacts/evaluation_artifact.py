@@ -21,6 +21,8 @@ METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 BLESSED = "BLESSED"
 NOT_BLESSED = "NOT_BLESSED"
+BASE_RATE_KEY = "evaluation.better_than_base_rate"
+"""The experiment's key that the reason of a model names whose log loss is above that of the base rate."""
 
 
 class Estimate(TypedDict):

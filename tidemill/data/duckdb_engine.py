@@ -206,10 +206,10 @@ class _Reading:
             self._tables[table_name] = table_columns(self._connection, table_name, table, files)
         self._null_words = null_words.read(self._connection)
         restrict_access(self._connection, self._open)
-        for table_name in source.tables:
+        for table_name, table in source.tables.items():
             good = self._connection.execute(f"SELECT count(*) FROM main.{quote(table_name)}").fetchall()[0][0]
             malformed = self._quarantine.count(table_name)
-            self._quarantine.check(table_name, good + malformed, source.max_bad_share)
+            self._quarantine.check(table_name, good + malformed, source.max_bad_share, table)
             self._malformed[table_name] = malformed
         return source.sql or f"SELECT * FROM main.{quote(next(iter(source.tables)))}"
 

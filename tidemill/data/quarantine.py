@@ -19,7 +19,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from tidemill.data.malformed_advice import advice
 from tidemill.errors import Code, TidemillError
+from tidemill.experiment.source import Table
 
 MAX_TEXT_CHARS = 1000
 """Largest length of the text that is kept of a row, in characters."""
@@ -120,13 +122,14 @@ class Quarantine:
             return self._connection.execute(query).fetchall()[0][0]
         return self._connection.execute(f'{query} WHERE "table" = ?', [table]).fetchall()[0][0]
 
-    def check(self, table: str, rows: int, max_share: float) -> None:
+    def check(self, table: str, rows: int, max_share: float, options: Table | None = None) -> None:
         """Checks the share of malformed rows of a table.
 
         Args:
             table: The table's name.
             rows: Number of all rows of the table, malformed or not.
             max_share: Largest share, 0 to 1.
+            options: The table's section, for advice. Defaults to none, for rows of the query's result.
 
         Raises:
             TidemillError: `malformed-rows` with the first malformed row.
@@ -140,9 +143,7 @@ class Quarantine:
         where = f"{table}: {uri}, line {line}" if uri else table
         share = malformed / rows
         got = f"{malformed:,} of {rows:,} rows ({share:.3%}) malformed; the first: {reason} in {text[:80]!r}"
-        want = f"fix the rows, declare the column's type, or raise source.max_bad_share above {max_share:g}"
-        if "quote" in reason:
-            want = f"say with csv.quote and csv.escape of the table how quotes are written, {want}"
+        want = advice(reason, share, max_share, options)
         details = {"table": table, "uri": uri, "line": line, "rows": rows, "bad_rows": malformed, "share": share}
         raise TidemillError(Code.MALFORMED_ROWS, where, got, want, details)
 

@@ -108,7 +108,9 @@ class StreamRows(SourceRows):
         try:
             self._stream.take_malformed(self._bad)
             malformed = self._quarantine.count(self._table)
-            self._quarantine.check(self._table, self._good + malformed, self._spec.source.max_bad_share)
+            source = self._spec.source
+            options = source.tables.get(self._table)
+            self._quarantine.check(self._table, self._good + malformed, source.max_bad_share, options)
         finally:
             self._quarantine.write(self._quarantine_path)
         query_checks.check_size(self._good, self._spec)

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from tidemill.artifacts.evaluation_artifact import (
+    BASE_RATE_KEY,
     ComparedMetrics,
     Comparison,
     Estimate,
@@ -68,11 +69,13 @@ def check_base_rate(share: float, labels: np.ndarray, result: ComparedMetrics) -
     """
     loss = float(row_log_loss(labels, np.full(len(labels), share)).mean())
     check = _check_bound("log_loss", "max", loss, result["metrics"]["log_loss"])
-    text = f"{name_of('log_loss')} has no value"
+    text = f"{name_of('log_loss')} has no value ({BASE_RATE_KEY})"
     if check["value"] is not None:
         words = "is at most" if check["holds"] else "is above"
+        key = "" if check["holds"] else f" ({BASE_RATE_KEY})"
         text = (
             f"{name_of('log_loss')} {_number(check['value'])} {words} {_number(loss)}, that of the base rate of train"
+            f"{key}"
         )
     return cast(GateCheck, {**check, "condition": "better_than_base_rate", "text": text})
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tidemill.section import Column, Section
 
@@ -12,6 +13,22 @@ DEFAULT_NULLS = ("", "NA")
 """The null words of a column for which the experiment names none."""
 _SHORT = {"delimiter": "delim", "null": "nullstr"}
 _Char = Annotated[str, Field(pattern=r"^[^\r\n]$")]
+_LETTERS = {"yyyy": "%Y", "yy": "%y", "dd": "%d", "hh": "%H", "mi": "%M", "ss": "%S"}
+
+
+def _check_time_format(text: str) -> str:
+    """Refuses a format of dates or instants without a directive of `strptime`, such as `DD.MM.YYYY`."""
+    if re.search(r"%-?[A-Za-z]", text):
+        return text
+    form = ""
+    for part in re.findall(r"yyyy|yy|dd|hh|mi|mm|ss|.", text, re.IGNORECASE | re.DOTALL):
+        letters = {**_LETTERS, "mm": "%M" if "%H" in form else "%m"}
+        form += letters.get(part.lower()) or str(part)
+    understood = re.search("%[A-Za-z]", form) and not re.search(r"[A-Za-z]", re.sub("%.", "", form).replace("T", ""))
+    raise ValueError(f"write it in the notation of strptime, {f'{form!r}' if understood else 'such as %d.%m.%Y'}")
+
+
+_TimeFormat = Annotated[str, Field(min_length=1), AfterValidator(_check_time_format)]
 
 
 class Csv(Section):
@@ -42,10 +59,10 @@ class Csv(Section):
     comment: _Char | None = None
     """Character that begins a comment. A line that starts with it is not read, and any other line is read up to it.
     Defaults to none."""
-    dateformat: Annotated[str, Field(min_length=1)] | None = None
+    dateformat: _TimeFormat | None = None
     """Format of dates, such as `%d/%m/%Y`, in the notation of `strptime`. Then other forms are text, or malformed in a
     column that is declared as DATE. Defaults to ISO 8601."""
-    timestampformat: Annotated[str, Field(min_length=1)] | None = None
+    timestampformat: _TimeFormat | None = None
     """Format of instants, such as `%d/%m/%Y %H:%M`. An offset (`%z`) is converted to UTC. Defaults to ISO 8601 with an
     optional offset, or AM and PM."""
 

@@ -79,6 +79,8 @@ def translate(error: ValidationError, data: dict[str, Any], root: type[BaseModel
             return TidemillError(Code.UNKNOWN_KEY, _dotted(path), got, f"write {name!r}", count)
         extra = first["type"] == "extra_forbidden"
         known = _known_keys(path[:-1], data, root) if extra else _words(first, "expected")
+        if extra and str(path[-1]) in known:
+            return _excluded_key_error(path, data, count)
         want = _csv_option(path, known) or suggest_name(str(path[-1]), sorted(known))
         return TidemillError(Code.UNKNOWN_KEY, _dotted(path), f"the unknown key {str(path[-1])!r}", want, count)
     if first["type"] in ("missing", "union_tag_not_found"):
@@ -92,6 +94,16 @@ def translate(error: ValidationError, data: dict[str, Any], root: type[BaseModel
     same_path = [e for other, e in mistakes if other == path] or [first]
     want = _joined([_want(e, path, data, root) for e in same_path])
     return TidemillError(Code.INVALID_VALUE, _dotted(path), _got(first, got), want, count)
+
+
+def _excluded_key_error(path: _Path, data: Any, count: dict[str, int]) -> TidemillError:
+    """Returns the error for a key of another form of the same section, such as `bucketize` next to `clip`."""
+    for part in path[:-1]:
+        data = data[part]
+    others = ", ".join(repr(str(key)) for key in data if key != path[-1])
+    got = f"the key {str(path[-1])!r} next to {others}"
+    want = "keep one of them, because they exclude each other"
+    return TidemillError(Code.INVALID_VALUE, _dotted(path[:-1]), got, want, count)
 
 
 def _csv_option(path: _Path, known: list[str]) -> str | None:

@@ -128,8 +128,15 @@ def _cost(model: Path) -> leaderboard_page.Cost:
 def _not_blessed_error(members: Sequence[_Member]) -> TidemillError:
     reasons = {member.facts.name: member.facts.reasons for member in members}
     got = "; ".join(f"{name} (not blessed: {'; '.join(each)})" for name, each in reasons.items())
-    want = "improve the model or change evaluation.gates"
-    return TidemillError(Code.NOT_BLESSED, "evaluation.gates", got, want, {"reasons": reasons})
+    by_base_rate = [evaluation_artifact.BASE_RATE_KEY in reason for each in reasons.values() for reason in each]
+    where, change = "evaluation.gates", "change evaluation.gates"
+    if any(by_base_rate):
+        change = f"set {evaluation_artifact.BASE_RATE_KEY} to false"
+        if all(by_base_rate):
+            where = evaluation_artifact.BASE_RATE_KEY
+        else:
+            change = f"change evaluation.gates and {change}"
+    return TidemillError(Code.NOT_BLESSED, where, got, f"improve the model or {change}", {"reasons": reasons})
 
 
 def _publish(

@@ -63,6 +63,8 @@ def error(name: str, texts: Iterable[str]) -> TidemillError:
             f" with numbers that another type would change, such as {first}" if first else ""
         )
         want = "cast it in the query or declare its type in columns of the table, or make the feature categorical"
+        if "." in first:
+            want = f'remove csv.decimal_separator of the table if it is ",", {want}'
     return TidemillError(Code.FEATURE_TYPE, f"features.{name}", got, want, {"column": name})
 
 
