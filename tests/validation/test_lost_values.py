@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.runs import Runner, rows
-from tests.validation.shop_data import shop, spec
+from tests.validation.shop_data import run, shop, spec
 from tests.validation.test_statistics import compute
 from tidemill.artifacts.examples import NULL_WORDS
 from tidemill.validation import columns as columns_
@@ -79,7 +79,8 @@ def test_says_what_to_do():
     given = spec()
     columns = columns_.resolve(given, shop(40).schema, None)
     shares = {"price": 0.5, "visits": 0.5, "site": 0.1}
-    lost = lost_values.find(shares, columns, given.features, {"t": {"site": {"NA": 0.25}}})
+    lost = lost_values.find(shares, columns, given.features, {"t": {"site": {"NA": 0.25}}}, {"price": 0.125})
+    assert "12.5 % of the rows are infinite" in lost.pop(1).text
     assert [(each.column, each.reason, each.share, each.is_dropped) for each in lost] == [
         ("price", "float32", 0.5, False),
         ("site", "line break", 0.1, True),
@@ -89,6 +90,14 @@ def test_says_what_to_do():
     without = lost_values.find(shares, columns, None, {})
     assert [each.column for each in without] == ["price", "visits", "site"]
     assert all("transform module" in each.text and not each.is_dropped for each in without)
+
+
+def test_infinities_are_reported(tmp_path):
+    """A model reads them as missing values (`transform.raw`)."""
+    price = pa.array([1.0, float("inf"), float("-inf"), None] + [2.5] * 36)
+    splits = {"train": shop(40).set_column(1, "price", price), "valid": shop(20, 1), "test": shop(20, 2)}
+    summary, _ = run(tmp_path, splits, leakage={"max_strength": 1})
+    assert summary.lost["price"].startswith("price: 5.0 % of the rows are infinite, which is a missing value")
 
 
 EXACT = ["zscore", "minmax", "ln_squared", {"clip": [0, 0.9]}]

@@ -64,8 +64,8 @@ class Numeric(Section):
     `{bucketize: N}`: the id of one of N quantile buckets. `{clip: [LOW, HIGH]}`: cut off at two quantiles, then
     `zscore`."""
     missing: Literal["mean", "zero"] | float = "mean"
-    """Replaces missing values: the mean of train, 0 (`zero`) or a number. `bucketize`, `log2_squared` and
-    `ln_squared` give missing values an id of their own, unless this is a number."""
+    """Replaces missing values, which infinities are too: the mean of train, 0 (`zero`) or a number. `bucketize`,
+    `log2_squared` and `ln_squared` give missing values an id of their own, unless this is a number."""
 
 
 class Vocabulary(Section):

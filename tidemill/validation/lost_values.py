@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import duckdb
@@ -23,7 +24,7 @@ NOTABLE_SHARE = 0.05
 happen to lie close to each other among many random ones."""
 _EXACT_INTEGERS = 1 << 24
 
-Reason = Literal["float32", "line break", "null word"]
+Reason = Literal["float32", "infinity", "line break", "null word"]
 NullWords = Mapping[str, Mapping[str, Mapping[str, float]]]
 """The share of the rows with a default null word, by table, text column and word: the entry of ingest's metadata."""
 
@@ -34,8 +35,8 @@ class LostValues:
 
     Attributes:
         column: The column's name.
-        reason: `float32`: distinct numbers become equal. `line break`: a vocabulary drops the tokens. `null word`: a
-            word that means a missing value by default.
+        reason: `float32`: distinct numbers become equal. `infinity`: a model reads infinities as missing values. `line
+            break`: a vocabulary drops the tokens. `null word`: a word that means a missing value by default.
         share: Share of the distinct numbers that are lost, or of the rows.
         text: What is lost and what to do, as a sentence.
         is_dropped: Whether a vocabulary of the experiment's features drops the rows' tokens.
@@ -72,6 +73,7 @@ def find(
     columns: Sequence[ExampleColumn],
     features: Mapping[str, Feature] | None,
     null_words: NullWords,
+    infinite: Mapping[str, float] = MappingProxyType({}),
 ) -> list[LostValues]:
     """Returns the losses that are worth a report, in the order of the columns; null words last.
 
@@ -80,6 +82,7 @@ def find(
         columns: From `columns.resolve`.
         features: The experiment's features. None with a transform module, which decides itself what it reads.
         null_words: From ingest.
+        infinite: Share of the rows of train with an infinite number, by feature. Defaults to none.
     """
     unless = "" if features is not None else ", unless the transform module does not use it like that"
     lost = []
@@ -95,6 +98,12 @@ def find(
                 f"what models read{unless}. {exact}, or subtract a constant in the query."
             )
             lost.append(LostValues(column.name, "float32", share, text))
+        if column.view == "number" and (rows := infinite.get(column.name, 0.0)):
+            text = (
+                f"{column.name}: {percent(rows)} of the rows are infinite, which is a missing value for a model. If "
+                f"they mean a large number, write it in the query."
+            )
+            lost.append(LostValues(column.name, "infinity", rows, text))
         elif column.view == "category" and share > 0:
             example = f"replace({plain_name(column.name)}, chr(10), ' ')"
             text = (
