@@ -326,10 +326,7 @@ class Code(enum.Enum):
             "evaluation.gates: got dcn_v2 (not blessed: AUC 0.6000 is below 0.9); improve the model or change "
             "evaluation.gates."
         ),
-        remedy=(
-            "Improve the model, change `evaluation.gates`, or set `evaluation.better_than_base_rate` to false if the "
-            "message names it. The report of `evaluate` shows the metrics and reasons."
-        ),
+        remedy="Improve the model, or change the key that the message names. The report of `evaluate` shows why.",
     )
     NO_MODEL = Explanation(
         "no-model",

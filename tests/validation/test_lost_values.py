@@ -97,7 +97,8 @@ def test_infinities_are_reported(tmp_path):
     price = pa.array([1.0, float("inf"), float("-inf"), None] + [2.5] * 36)
     splits = {"train": shop(40).set_column(1, "price", price), "valid": shop(20, 1), "test": shop(20, 2)}
     summary, _ = run(tmp_path, splits, leakage={"max_strength": 1})
-    assert summary.lost["price"].startswith("price: 5.0 % of the rows are infinite, which is a missing value")
+    (note,) = summary.notes["lost values"]
+    assert note.startswith("price: 5.0 % of the rows are infinite, which is a missing value")
 
 
 EXACT = ["zscore", "minmax", "ln_squared", {"clip": [0, 0.9]}]
